@@ -1,0 +1,250 @@
+"""
+What can go wrong, arranged by the question a caller asks: did money move?
+
+AgentPayError
+├── PaymentRefused         no: we would not (budget, trust, policy)
+├── PaymentRejected        no: the other side would not
+├── PaymentOutcomeUnknown  perhaps: look it up, do not pay again
+├── ProtocolError          no: a message was malformed or out of order
+├── ConfigurationError     no: this program was set up wrongly
+├── ChainError             no, unless it says otherwise: the chain or its RPC
+└── StoreError             no: the record could not be kept, so nothing was done
+
+`InvariantViolated` stands outside: it is a bug of ours, and is not to be handled.
+Every leaf has a literal `code`, which is stable and safe to branch on.
+"""
+
+from typing import ClassVar
+
+
+class AgentPayError(Exception):
+    """Anything this library raises on purpose."""
+
+    code: ClassVar[str] = "agentpay_error"
+
+
+class InvariantViolated(AssertionError):
+    """A rule that must always hold does not: a bug in this library."""
+
+
+# No: we would not.
+
+
+class PaymentRefused(AgentPayError):
+    """We declined to pay; nothing was signed."""
+
+    code = "payment_refused"
+
+
+class BudgetExceeded(PaymentRefused):
+    """Paying would exceed a limit of the budget."""
+
+    code = "budget_exceeded"
+
+    def __init__(self, *, limit: str, wanted: int, left: int) -> None:
+        super().__init__(
+            f"the {limit} budget has {left} left, this payment needs {wanted}"
+            " (in 10^-18 of the budget's currency); raise the budget or refuse the price"
+        )
+        self.limit = limit
+        self.wanted = wanted
+        self.left = left
+
+
+class OfferUntrusted(PaymentRefused):
+    """An offer names a chain, asset, payee or term that the policy does not allow."""
+
+    code = "offer_untrusted"
+
+
+class NoAcceptableOffer(PaymentRefused):
+    """None of the offers of a 402 can be paid under the policy."""
+
+    code = "no_acceptable_offer"
+
+
+class UnsafeKey(PaymentRefused):
+    """A publicly known test key was about to sign for a chain that is not local."""
+
+    code = "unsafe_key"
+
+
+class ChannelUnusable(PaymentRefused):
+    """A channel can sign nothing more (exhausted, closing, or its payee misbehaved)."""
+
+    code = "channel_unusable"
+
+
+# No: they would not.
+
+
+class PaymentRejected(AgentPayError):
+    """The other side did not accept the payment, and proved it or cannot use it."""
+
+    code = "payment_rejected"
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(f"the payee rejected the payment: {reason}")
+        self.reason = reason
+        self.status = status
+
+
+# Perhaps.
+
+
+class PaymentOutcomeUnknown(AgentPayError):
+    """The payment was sent and no answer says what became of it."""
+
+    code = "payment_outcome_unknown"
+
+    def __init__(self, payment_id: str, why: str) -> None:
+        super().__init__(
+            f"the outcome of payment {payment_id} is unknown ({why});"
+            " it stays reserved until the payee or the chain says what became of it"
+        )
+        self.payment_id = payment_id
+
+
+class AnswerLost(AgentPayError):
+    """The payee charged for a request once, and its answer can no longer be had."""
+
+    code = "answer_lost"
+
+    def __init__(self, payment_id: str, *, charged: int) -> None:
+        super().__init__(
+            f"payment {payment_id} was charged {charged} and its answer was lost"
+        )
+        self.payment_id = payment_id
+        self.charged = charged
+
+
+# A message was wrong.
+
+
+class ProtocolError(AgentPayError):
+    """A message is malformed, or not one that may come now."""
+
+    code = "protocol_error"
+
+
+class MalformedMessage(ProtocolError):
+    """A header or body does not have the form that its specification gives."""
+
+    code = "malformed_message"
+
+
+class MessageTooLarge(MalformedMessage):
+    """A header or body is larger than we read."""
+
+    code = "message_too_large"
+
+
+class PayeeMisbehaved(ProtocolError):
+    """A payee said something that its own earlier words or our signatures disprove."""
+
+    code = "payee_misbehaved"
+
+
+# This program was set up wrongly.
+
+
+class ConfigurationError(AgentPayError):
+    """An argument, file or setting cannot be used."""
+
+    code = "configuration_error"
+
+
+class MainnetNotEnabled(ConfigurationError):
+    """Real money needs an explicit opt-in until the contracts are audited."""
+
+    code = "mainnet_not_enabled"
+
+
+class ToolMissing(ConfigurationError):
+    """A program this needs is not installed and could not be fetched."""
+
+    code = "tool_missing"
+
+
+# The chain.
+
+
+class ChainError(AgentPayError):
+    """The chain, or the RPC endpoint in front of it, did not do what was asked."""
+
+    code = "chain_error"
+
+
+class ChainUnreachable(ChainError):
+    """The RPC endpoint does not answer, or not in time."""
+
+    code = "chain_unreachable"
+
+
+class WrongChain(ChainError):
+    """The RPC endpoint serves another chain than the one expected."""
+
+    code = "wrong_chain"
+
+
+class UnsuitableToken(ChainError):
+    """An asset has no code, lacks EIP-3009, or is not what was declared of it."""
+
+    code = "unsuitable_token"
+
+
+class TransactionFailed(ChainError):
+    """A transaction was refused in simulation, or reverted; it moved nothing."""
+
+    code = "transaction_failed"
+
+    def __init__(self, what: str, *, reason: str, transaction: str = "") -> None:
+        where = f" (transaction {transaction})" if transaction else ""
+        super().__init__(f"{what} failed: {reason}{where}")
+        self.reason = reason
+        self.transaction = transaction
+
+
+class TransactionOutcomeUnknown(ChainError):
+    """A transaction was sent and may yet be mined."""
+
+    code = "transaction_outcome_unknown"
+
+    def __init__(self, what: str, *, transaction: str) -> None:
+        super().__init__(
+            f"{what}: transaction {transaction} was sent and is not yet mined"
+        )
+        self.transaction = transaction
+
+
+# The store.
+
+
+class StoreError(AgentPayError):
+    """A record could not be read or kept."""
+
+    code = "store_error"
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be reached or written now; nothing was saved."""
+
+    code = "store_unavailable"
+
+
+class StoreInUse(StoreError):
+    """Another process holds the database, which has one writer."""
+
+    code = "store_in_use"
+
+
+class StoreCorrupt(StoreError):
+    """The database is not one of ours, or is damaged."""
+
+    code = "store_corrupt"
+
+
+class StoreNewer(StoreError):
+    """The database was written by a newer version of this library."""
+
+    code = "store_newer"

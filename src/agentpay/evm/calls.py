@@ -1,0 +1,46 @@
+"""What one asks of a contract and what a chain says back, as plain values."""
+
+from dataclasses import dataclass
+
+from agentpay.types import Address, Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A contract call: where to, and the ABI-encoded data."""
+
+    to: Address
+    data: bytes
+    what: str
+    """What this does, for people: `claim 40 channels`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """An event that a transaction left behind."""
+
+    address: Address
+    topics: tuple[Hash32, ...]
+    data: bytes
+    block: int
+    transaction: Hash32
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """The head of a chain; its timestamp is the clock of every on-chain deadline."""
+
+    number: int
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """A mined transaction that did not revert."""
+
+    transaction: Hash32
+    block: int
+    gas_used: int
+    gas_price: int
+    logs: tuple[Log, ...]
