@@ -44,7 +44,7 @@ class BudgetExceeded(PaymentRefused):
     def __init__(self, *, limit: str, wanted: int, left: int) -> None:
         super().__init__(
             f"the {limit} budget has {left} left, this payment needs {wanted}"
-            " (in 10^-18 of the budget's currency); raise the budget or refuse the price"
+            " (in 10^-18 of its currency); raise the budget or refuse the price"
         )
         self.limit = limit
         self.wanted = wanted

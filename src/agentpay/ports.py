@@ -5,10 +5,21 @@ Orchestration is written against these, and every adapter passes the same tests.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+from agentpay.core.budget import Budget
 from agentpay.evm.calls import Block, Call, Log, Receipt
+from agentpay.records import (
+    PayeeDecide,
+    PayeeRecord,
+    PayerDecide,
+    PayerRecord,
+    PaymentRecord,
+    PaymentStatus,
+)
 from agentpay.types import Address, ChainId, Hash32
+
+T = TypeVar("T")
 
 
 class Signer(Protocol):
@@ -101,3 +112,88 @@ class Sender(Protocol):
             ChainUnreachable: It was not sent.
         """
         ...
+
+
+class PayeeStore(Protocol):
+    """What a payee remembers. Every method may raise `StoreUnavailable`."""
+
+    @property
+    def owner(self) -> str:
+        """Who holds reservations made now; reservations of others are dead."""
+        ...
+
+    async def update(
+        self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
+    ) -> T:
+        """
+        Load a channel, decide, and save, in one atomic step.
+
+        Of two concurrent calls, the second sees what the first saved. `decide` is pure
+        and may run more than once; if it raises, nothing is saved. With `durable`, it
+        returns when a crash can no longer undo it; without, soon is enough. If the
+        decided record is the loaded one, nothing is written.
+
+        Raises:
+            StoreUnavailable: Nothing was saved.
+        """
+        ...
+
+    async def read(self, channel: Hash32) -> PayeeRecord | None: ...
+
+    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
+        """Channels with at least so much due and not claimed, the most first."""
+        ...
+
+    async def closing(self, *, limit: int) -> list[PayeeRecord]:
+        """Channels whose payer asked for a refund that is not done."""
+        ...
+
+    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+        """
+        Record a payment unless its id is known; returns what is recorded, durably.
+
+        Of two concurrent calls with one id, exactly one gets its own record back.
+        """
+        ...
+
+    async def finish_payment(
+        self, payment_id: str, *, status: PaymentStatus, transaction: str
+    ) -> None: ...
+
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        """Make a dead owner's payment ours; False if somebody else did first."""
+        ...
+
+    async def read_cursor(self, name: str) -> int:
+        """How far something has been followed (a block number); 0 at first."""
+        ...
+
+    async def write_cursor(self, name: str, position: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class PayerStore(Protocol):
+    """What a payer remembers. Every method may raise `StoreUnavailable`."""
+
+    async def update(
+        self,
+        account: Address,
+        channel: Hash32 | None,
+        decide: PayerDecide[T],
+        *,
+        durable: bool = True,
+    ) -> T:
+        """
+        Load an account's budget and perhaps a channel, decide, and save both together.
+
+        The same promises as `PayeeStore.update`. With `channel` None, `decide` gets no
+        record and returns none.
+        """
+        ...
+
+    async def channels(self, account: Address) -> list[PayerRecord]: ...
+
+    async def budget(self, account: Address) -> Budget: ...
+
+    async def close(self) -> None: ...

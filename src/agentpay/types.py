@@ -135,7 +135,7 @@ def to_base_units(money: Money, decimals: int) -> int:
 
 
 def format_money(amount: int, decimals: int) -> str:
-    """Write base units of a dollar token for people: 1500 at 6 decimals is `$0.0015`."""
+    """Write base units of a dollar token for people: 1500 of 6 decimals, `$0.0015`."""
     whole, fraction = divmod(amount, 10**decimals)
     digits = f"{fraction:0{decimals}d}".rstrip("0") if decimals else ""
     return f"${whole}.{digits}" if digits else f"${whole}"

@@ -1,0 +1,180 @@
+"""
+What an agent may spend: limits that are reserved before anything is signed.
+
+Amounts are in 10^-18 of the budget's currency, so that tokens of different decimals
+share one budget exactly. Exposure counts money that has left (spent, or deposited in a
+channel and not back) and money that a signature of ours may still move.
+"""
+
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from agentpay.errors import BudgetExceeded, InvariantViolated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most an agent may be exposed to. Every limit is required."""
+
+    total: int
+    per_host: int
+    per_request: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Money set aside for one signature whose outcome is not final."""
+
+    id: str
+    host: str
+    amount: int
+    valid_before: int
+    """After this time the signature can no longer move money."""
+    detail: str
+    """What was signed, so that it can be sent again or looked up (JSON)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostSpending:
+    """What has left for one host."""
+
+    host: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """All of an agent's exposure."""
+
+    spent: tuple[HostSpending, ...] = ()
+    holds: tuple[Hold, ...] = ()
+
+    @property
+    def exposure(self) -> int:
+        return sum(s.amount for s in self.spent) + sum(h.amount for h in self.holds)
+
+    def exposure_to(self, host: str) -> int:
+        gone = sum(s.amount for s in self.spent if s.host == host)
+        return gone + sum(h.amount for h in self.holds if h.host == host)
+
+    def hold(self, hold_id: str) -> Hold | None:
+        return next((hold for hold in self.holds if hold.id == hold_id), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserved:
+    """A signature is about to be made."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """A hold's money has left: `amount` of it, the rest is free again."""
+
+    id: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Released:
+    """A hold's signature can no longer move money, and did not."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned:
+    """Money came back from a host: a refund or a withdrawal."""
+
+    host: str
+    amount: int
+
+
+BudgetEvent = Reserved | Spent | Released | Returned
+
+
+def check_request(limits: Limits, amount: int) -> None:
+    """
+    Raises:
+        BudgetExceeded: One request may not cost this much.
+    """
+    if amount > limits.per_request:
+        raise BudgetExceeded(
+            limit="per-request", wanted=amount, left=limits.per_request
+        )
+
+
+def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
+    """
+    Move a budget by one event. Only a reservation can be refused.
+
+    Raises:
+        BudgetExceeded: The total or the host's limit does not allow the reservation.
+        InvariantViolated: A bug; nothing may be saved.
+    """
+    after = _decide(before, event, limits)
+    _check(before, after, event, limits)
+    return after
+
+
+def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
+    match event:
+        case Reserved(hold=hold):
+            return _reserve(budget, hold, limits)
+        case Spent():
+            hold = budget.hold(event.id)
+            if hold is None:
+                return budget
+            freed = _without(budget, event.id)
+            return _move(freed, hold.host, min(event.amount, hold.amount))
+        case Released():
+            return _without(budget, event.id)
+        case Returned():
+            gone = budget.exposure_to(event.host) - sum(
+                h.amount for h in budget.holds if h.host == event.host
+            )
+            return _move(budget, event.host, -min(event.amount, gone))
+        case _:
+            assert_never(event)
+
+
+def _reserve(budget: Budget, hold: Hold, limits: Limits) -> Budget:
+    if budget.hold(hold.id) is not None:
+        raise InvariantViolated(f"hold {hold.id} is reserved twice")
+    left = limits.total - budget.exposure
+    if hold.amount > left:
+        raise BudgetExceeded(limit="total", wanted=hold.amount, left=max(0, left))
+    left = limits.per_host - budget.exposure_to(hold.host)
+    if hold.amount > left:
+        limit = f"per-host ({hold.host})"
+        raise BudgetExceeded(limit=limit, wanted=hold.amount, left=max(0, left))
+    return replace(budget, holds=(*budget.holds, hold))
+
+
+def _without(budget: Budget, hold_id: str) -> Budget:
+    return replace(budget, holds=tuple(h for h in budget.holds if h.id != hold_id))
+
+
+def _move(budget: Budget, host: str, amount: int) -> Budget:
+    others = tuple(s for s in budget.spent if s.host != host)
+    before = sum(s.amount for s in budget.spent if s.host == host)
+    return replace(
+        budget, spent=(*others, HostSpending(host=host, amount=before + amount))
+    )
+
+
+def _check(before: Budget, after: Budget, event: BudgetEvent, limits: Limits) -> None:
+    rules = {
+        "no hold is negative": all(hold.amount >= 0 for hold in after.holds),
+        "no host was paid less than nothing": all(s.amount >= 0 for s in after.spent),
+        "a reservation keeps the total": (
+            not isinstance(event, Reserved) or after.exposure <= limits.total
+        ),
+        "only a reservation adds exposure": (
+            isinstance(event, Reserved) or after.exposure <= before.exposure
+        ),
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise InvariantViolated(f"{sentence}: {before} -> {after}")

@@ -1,0 +1,126 @@
+"""
+The payee's end of a channel: what each voucher bought, and what may still be spent.
+
+Values only. How they change is in `payee_rules`, by the events of `payee_events`.
+"""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """Where a channel is in its life."""
+
+    OPEN = "open"
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+class Fate(StrEnum):
+    """What became of a voucher's cumulative amount, which buys at most one request."""
+
+    RUNNING = "running"
+    CHARGED = "charged"
+    VOID = "void"
+    OLD = "old"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Used:
+    """A cumulative amount that has been presented, and what it bought."""
+
+    cumulative: int
+    fate: Fate
+    charged: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """A request in flight. Only its owner may charge or close it."""
+
+    cumulative: int
+    maximum: int
+    charged: int
+    """Charged so far: all of a fixed price at once, a stream slice by slice."""
+    prepaid: bool
+    """A fixed price, charged before the handler runs and given back if it fails."""
+    owner: str
+    resource: str
+
+    @property
+    def held(self) -> int:
+        """What this may still charge."""
+        return self.maximum - self.charged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldVoucher:
+    """A voucher whose signature we keep, to claim with."""
+
+    amount: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeChannel:
+    """Everything a payee must remember of one channel. Amounts are base units."""
+
+    tagged: bool
+    """Serves requests in parallel; said by the channel's id, so never in doubt."""
+    window: int
+    in_flight_max: int
+    status: Status = Status.OPEN
+    balance: int = 0
+    """Deposited less withdrawn and refunded, as last seen on chain."""
+    claimed: int = 0
+    """Claimed on chain, as last seen."""
+    pending_withdrawal: int = 0
+    charged: int = 0
+    highest: int = 0
+    """The highest amount any accepted voucher authorized."""
+    floor: int = 0
+    """Every amount up to here counts as used."""
+    used: tuple[Used, ...] = ()
+    running: tuple[Reservation, ...] = ()
+    held: tuple[HeldVoucher, ...] = ()
+    closing_voucher: int | None = None
+    """The amount that asked for the refund, if one did."""
+
+    @property
+    def reserved(self) -> int:
+        return sum(reservation.held for reservation in self.running)
+
+    @property
+    def spendable(self) -> int:
+        """The most that vouchers may authorize now."""
+        return max(0, self.balance - self.pending_withdrawal)
+
+    @property
+    def due(self) -> int:
+        """Charged for requests that are over: what may be claimed on chain."""
+        return self.charged - sum(r.charged for r in self.running)
+
+    @property
+    def unclaimed(self) -> int:
+        return max(0, self.due - self.claimed)
+
+    def reservation(self, cumulative: int) -> Reservation | None:
+        for reservation in self.running:
+            if reservation.cumulative == cumulative:
+                return reservation
+        return None
+
+    def find_used(self, cumulative: int) -> Used | None:
+        at = bisect_left(self.used, cumulative, key=by_cumulative)
+        found = at < len(self.used) and self.used[at].cumulative == cumulative
+        return self.used[at] if found else None
+
+    def claim_voucher(self) -> HeldVoucher | None:
+        """The smallest voucher we hold that covers what is due (rule 10)."""
+        covering = [voucher for voucher in self.held if voucher.amount >= self.due]
+        return min(covering, key=lambda voucher: voucher.amount, default=None)
+
+
+def by_cumulative(used: Used) -> int:
+    return used.cumulative

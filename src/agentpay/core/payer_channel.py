@@ -1,0 +1,220 @@
+"""
+The payer's end of a channel: what it signed, what that bought, what is still open.
+
+Values and events only; `payer_rules` decides. A ticket is a voucher's cumulative amount
+together with the most its request may cost: each amount buys one request.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentpay.types import Hash32
+
+
+class PayerStatus(StrEnum):
+    """Where a channel is in its life, as its payer sees it."""
+
+    OPEN = "open"
+    STOPPED = "stopped"
+    """The payee said what our signatures disprove: nothing more is signed."""
+    CLOSING = "closing"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """A signed amount whose outcome is not final yet."""
+
+    cumulative: int
+    maximum: int
+    arrived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingDeposit:
+    """A deposit that was signed and is not known to be on the chain."""
+
+    amount: int
+    salt: Hash32
+    valid_before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerChannel:
+    """Everything a payer must remember of one channel. Amounts are base units."""
+
+    tagged: bool
+    window: int
+    in_flight_max: int
+    headroom: int
+    """The most that may be signed beyond what was spent."""
+    status: PayerStatus = PayerStatus.OPEN
+    balance: int = 0
+    """Our deposits that arrived, less what came back."""
+    spent: int = 0
+    open: tuple[Ticket, ...] = ()
+    signed: tuple[int, ...] = ()
+    """The highest amounts ever signed, ascending: window + 1, and any still open."""
+    acknowledged: int = 0
+    """The highest amount that an answer proved to have arrived."""
+    deposit: PendingDeposit | None = None
+
+    @property
+    def outstanding(self) -> int:
+        """The most that open requests may still cost."""
+        return sum(ticket.maximum for ticket in self.open)
+
+    @property
+    def highest(self) -> int:
+        return self.signed[-1] if self.signed else 0
+
+    @property
+    def exposure(self) -> int:
+        """Signed and not spent: what a dishonest payee could take at worst."""
+        return max(0, self.highest - self.spent)
+
+    def ticket(self, cumulative: int) -> Ticket | None:
+        for ticket in self.open:
+            if ticket.cumulative == cumulative:
+                return ticket
+        return None
+
+
+# Events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketWanted:
+    """
+    A request that may cost `maximum` is about to be sent.
+
+    With `deposit`, it may carry one: if the balance does not cover it, or if less than
+    `low_water` would be left.
+    """
+
+    maximum: int
+    deposit: PendingDeposit | None = None
+    low_water: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketCharged:
+    """A final answer: this amount was charged `charged`."""
+
+    cumulative: int
+    charged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketVoid:
+    """A final answer: this amount bought nothing and never will."""
+
+    cumulative: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketOld:
+    """The payee no longer remembers: booked at its maximum until all is at rest."""
+
+    cumulative: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TicketArrived:
+    """An answer shows that the payee has it; the outcome is still open."""
+
+    cumulative: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentReported:
+    """The payee's own total, as an answer gave it."""
+
+    charged: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositArrived:
+    """The pending deposit is on the chain."""
+
+    salt: Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositLapsed:
+    """The pending deposit can no longer reach the chain, and did not."""
+
+    salt: Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseWanted:
+    """Ask for the refund: nothing more is signed but the voucher that asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelEmptied:
+    """What was left came back."""
+
+    returned: int
+
+
+PayerEvent = (
+    TicketWanted
+    | TicketCharged
+    | TicketVoid
+    | TicketOld
+    | TicketArrived
+    | SpentReported
+    | DepositArrived
+    | DepositLapsed
+    | CloseWanted
+    | ChannelEmptied
+)
+
+
+# Answers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """Sign this amount, for this request only. Record it first."""
+
+    cumulative: int
+    deposit: PendingDeposit | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Too much is in flight; ask again when an answer has come in."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositNeeded:
+    """The balance does not cover it; `short` more would."""
+
+    short: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """This channel will not sign for such a request; use another."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misbehaved:
+    """The payee contradicted our books: the channel is stopped, withdraw from it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booked:
+    """Recorded."""
+
+
+PayerAnswer = Issued | Wait | DepositNeeded | Unusable | Misbehaved | Booked

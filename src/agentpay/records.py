@@ -1,0 +1,92 @@
+"""
+What stores keep: the pure ledgers, with what is needed to act on them after a crash.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from agentpay.core.budget import Budget
+from agentpay.core.payee_channel import PayeeChannel
+from agentpay.core.payer_channel import PayerChannel
+from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.types import Address, ChainId, Hash32
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeRecord:
+    """A channel, as the payee keeps it."""
+
+    channel: Hash32
+    chain: ChainId
+    config: ChannelConfig
+    ledger: PayeeChannel
+    refund_nonce: int = 0
+    last_voucher_at: int = 0
+    chain_seen_at: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeStep(Generic[T]):
+    """What to save, which voucher amounts to rewrite, and what to answer."""
+
+    record: PayeeRecord | None
+    answer: T
+    touched: tuple[int, ...] = ()
+
+
+class PaymentStatus(StrEnum):
+    """How far an `exact` payment is, as the payee knows it."""
+
+    STARTED = "started"
+    """Recorded; its transaction may or may not have been sent."""
+    SETTLED = "settled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentRecord:
+    """An `exact` payment to the payee: a signature buys one answer."""
+
+    id: str
+    """Chain, token, payer and nonce: what makes the authorization unique."""
+    payer: Address
+    amount: int
+    resource: str
+    owner: str
+    started_at: int
+    status: PaymentStatus = PaymentStatus.STARTED
+    transaction: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerRecord:
+    """A channel, as the payer keeps it."""
+
+    channel: Hash32
+    chain: ChainId
+    config: ChannelConfig
+    origin: str
+    index: int
+    ledger: PayerChannel
+    decimals: int
+    url: str = ""
+    """Where it was last used: a place to ask about it and to close it."""
+    offer: str = ""
+    """The offer it was last used under, as the payee sent it (JSON)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerStep(Generic[T]):
+    """What to save and what to answer."""
+
+    budget: Budget
+    record: PayerRecord | None
+    answer: T
+
+
+PayeeDecide = Callable[[PayeeRecord | None], PayeeStep[T]]
+PayerDecide = Callable[[Budget, PayerRecord | None], PayerStep[T]]
