@@ -120,8 +120,8 @@ def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
 
 def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
     match event:
-        case Reserved(hold=hold):
-            return _reserve(budget, hold, limits)
+        case Reserved():
+            return _reserve(budget, event.hold, limits)
         case Spent():
             hold = budget.hold(event.id)
             if hold is None:
