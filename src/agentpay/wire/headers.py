@@ -1,0 +1,58 @@
+"""
+Base64 JSON in headers: bounded, strict, and never anything but a typed error.
+
+Source: x402 `specs/transports-v2/http.md`.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from agentpay.errors import MalformedMessage, MessageTooLarge
+
+JsonObject = dict[str, JsonValue]
+
+__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json"]
+
+HEADER_BYTES_MAX = 16 * 1024
+_DEPTH_MAX = 32
+
+
+def encode_json(message: Mapping[str, object]) -> str:
+    """Write an object as compact JSON in base64, fit for a header."""
+    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    return base64.b64encode(text.encode("utf-8")).decode("ascii")
+
+
+def decode_json(header: str, *, name: str) -> JsonObject:
+    """
+    Read an object from a header.
+
+    Raises:
+        MessageTooLarge: Longer than 16 KiB.
+        MalformedMessage: Not base64 of a JSON object, or nested too deeply.
+    """
+    if len(header) > HEADER_BYTES_MAX:
+        raise MessageTooLarge(
+            f"{name} has {len(header)} bytes, we read {HEADER_BYTES_MAX}"
+        )
+    try:
+        raw = base64.b64decode(header, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedMessage(f"{name} is not base64") from error
+    if raw.count(b"{") + raw.count(b"[") > _DEPTH_MAX * 8:
+        raise MalformedMessage(f"{name} has too many values")
+    try:
+        message = json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(f"{name} is not JSON") from error
+    if not isinstance(message, dict):
+        raise MalformedMessage(f"{name} is not a JSON object")
+    return message
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,98 @@
+"""
+The `parallel-vouchers` extension: how a payee says that it serves many at once.
+
+Our own, announced in a 402's `extensions` and ignored by everyone else; its rules are
+in `docs/parallel-channels.md`. The mode itself is in the channel's salt, never in here.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.x402 import Extension, PaymentResponse, VoucherOutcome
+
+KEY: Final = "parallel-vouchers"
+_SCHEMA: Final[JsonObject] = {
+    "type": "object",
+    "properties": {
+        "version": {"const": 1},
+        "window": {"type": "integer", "minimum": 1},
+        "maxInFlight": {"type": "integer", "minimum": 1},
+    },
+    "required": ["version", "window", "maxInFlight"],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelTerms:
+    """How many amounts a payee remembers, and how many requests it serves at once."""
+
+    window: int
+    in_flight_max: int
+
+
+def offer(terms: ParallelTerms) -> JsonObject:
+    """The extension as a 402 carries it."""
+    info: JsonObject = {
+        "version": 1,
+        "window": terms.window,
+        "maxInFlight": terms.in_flight_max,
+    }
+    return {"info": info, "schema": _SCHEMA}
+
+
+def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
+    """The terms that a 402 offers, if it offers any that we know."""
+    try:
+        info = Extension.model_validate(extensions.get(KEY)).info
+    except ValidationError:
+        return None
+    window, in_flight_max = info.get("window"), info.get("maxInFlight")
+    if info.get("version") != 1:
+        return None
+    if type(window) is not int or type(in_flight_max) is not int:
+        return None
+    if not 1 <= window <= 2**16 or not 1 <= in_flight_max <= window:
+        return None
+    return ParallelTerms(window=window, in_flight_max=in_flight_max)
+
+
+def echo(terms: ParallelTerms, *, query: bool = False) -> JsonObject:
+    """The extension as a payment carries it; `query` asks and runs nothing."""
+    info: JsonObject = {
+        "version": 1,
+        "window": terms.window,
+        "maxInFlight": terms.in_flight_max,
+    }
+    if query:
+        info["query"] = True
+    return {KEY: {"info": info}}
+
+
+def is_query(extensions: dict[str, Extension]) -> bool:
+    """Whether a payment only asks what became of its voucher."""
+    extension = extensions.get(KEY)
+    return extension is not None and extension.info.get("query") is True
+
+
+def outcome(cumulative: int, fate: str, charged: int) -> JsonObject:
+    """What became of a voucher, as a receipt carries it."""
+    info: JsonObject = {
+        "cumulative": str(cumulative),
+        "fate": fate,
+        "charged": str(charged),
+    }
+    return {KEY: {"info": info}}
+
+
+def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:
+    """What a receipt says of a voucher, if it names one."""
+    extension = response.extensions.get(KEY)
+    if extension is None:
+        return None
+    try:
+        return VoucherOutcome.model_validate(extension.info)
+    except ValidationError:
+        return None

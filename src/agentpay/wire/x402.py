@@ -1,0 +1,323 @@
+"""
+x402 version 2 messages: what a 402 offers, what pays it, and what answers.
+
+Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are frozen;
+unknown fields are kept, so that an offer can be echoed as it came.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationError,
+)
+from pydantic.alias_generators import to_camel
+
+from agentpay.errors import MalformedMessage
+from agentpay.types import (
+    UINT40_MAX,
+    UINT128_MAX,
+    UINT256_MAX,
+    Address,
+    ChainId,
+    Hash32,
+    parse_amount,
+    parse_network,
+)
+from agentpay.wire.headers import JsonObject, JsonValue, decode_json
+
+PAYMENT_REQUIRED: Final = "PAYMENT-REQUIRED"
+PAYMENT_SIGNATURE: Final = "PAYMENT-SIGNATURE"
+PAYMENT_RESPONSE: Final = "PAYMENT-RESPONSE"
+VERSION: Final = 2
+OFFERS_MAX: Final = 32
+SIGNATURE_BYTES_MAX: Final = 4096
+
+EXACT: Final = "exact"
+BATCH_SETTLEMENT: Final = "batch-settlement"
+
+T = TypeVar("T")
+
+
+def _from_text(read: Callable[[str], T]) -> PlainValidator:
+    def validate(value: object) -> T:
+        if not isinstance(value, str):
+            raise ValueError("must be a string")  # noqa: TRY004 - pydantic's contract
+        return read(value)
+
+    return PlainValidator(validate)
+
+
+def _read_bytes(text: str) -> bytes:
+    if not text.startswith("0x") or len(text) > 2 + 2 * SIGNATURE_BYTES_MAX:
+        raise ValueError("not a signature in hex")
+    return bytes.fromhex(text[2:])
+
+
+def _read_uint128(text: str) -> int:
+    return parse_amount(text, maximum=UINT128_MAX)
+
+
+def _read_uint256(text: str) -> int:
+    return parse_amount(text, maximum=UINT256_MAX)
+
+
+AddressText = Annotated[Address, _from_text(Address)]
+HashText = Annotated[Hash32, _from_text(Hash32)]
+Uint128Text = Annotated[int, _from_text(_read_uint128)]
+Uint256Text = Annotated[int, _from_text(_read_uint256)]
+NetworkText = Annotated[ChainId, _from_text(parse_network)]
+SignatureText = Annotated[bytes, _from_text(_read_bytes)]
+Uint40 = Annotated[int, Field(strict=True, ge=0, le=UINT40_MAX)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
+    )
+
+
+class Resource(_Message):
+    """What a 402 says it is about."""
+
+    url: str = Field(max_length=8192)
+    description: str = ""
+    mime_type: str = ""
+
+
+class Requirements(_Message):
+    """One offer of a 402: a scheme, a price and the terms to pay it on."""
+
+    scheme: str = Field(max_length=64)
+    network: NetworkText
+    asset: AddressText
+    amount: Uint256Text
+    pay_to: AddressText
+    max_timeout_seconds: int = Field(strict=True, ge=0)
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Extension(_Message):
+    """Something optional that a server offers beside the payment."""
+
+    info: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class PaymentRequired(_Message):
+    """The whole of a 402. Offers we cannot read are skipped, not fatal."""
+
+    x402_version: Literal[2] = Field(alias="x402Version")
+    error: str = ""
+    resource: Resource | None = None
+    accepts: list[JsonObject] = Field(max_length=OFFERS_MAX)
+    extensions: dict[str, JsonValue] = Field(default_factory=dict)
+
+    def readable_offers(self) -> list[tuple[Requirements, JsonObject]]:
+        """Each offer we understand, with its own words for the echo."""
+        offers: list[tuple[Requirements, JsonObject]] = []
+        for words in self.accepts:
+            try:
+                offers.append((Requirements.model_validate(words), words))
+            except ValidationError:  # another chain family's offer, or a broken one
+                continue
+        return offers
+
+
+class AuthorizationFields(_Message):
+    """An EIP-3009 authorization as `exact` carries it."""
+
+    payer: AddressText = Field(alias="from")
+    to: AddressText
+    value: Uint256Text
+    valid_after: Uint256Text
+    valid_before: Uint256Text
+    nonce: HashText
+
+
+class ExactPayload(_Message):
+    """`exact` by EIP-3009."""
+
+    authorization: AuthorizationFields
+    signature: SignatureText
+
+
+class ConfigFields(_Message):
+    """The terms of a channel."""
+
+    payer: AddressText
+    payer_authorizer: AddressText
+    receiver: AddressText
+    receiver_authorizer: AddressText
+    token: AddressText
+    withdraw_delay: Uint40
+    salt: HashText
+
+
+class VoucherFields(_Message):
+    """A cumulative amount, signed."""
+
+    channel_id: HashText
+    max_claimable_amount: Uint128Text
+    signature: SignatureText
+
+
+class Erc3009Fields(_Message):
+    """The authorization that funds a channel."""
+
+    valid_after: Uint256Text
+    valid_before: Uint256Text
+    salt: HashText
+    signature: SignatureText
+
+
+class DepositAuthorization(_Message):
+    """How a deposit is authorized. Permit2 is not served yet."""
+
+    erc3009_authorization: Erc3009Fields = Field(alias="erc3009Authorization")
+
+
+class DepositFields(_Message):
+    """Money for a channel."""
+
+    amount: Uint128Text
+    authorization: DepositAuthorization
+
+
+class VoucherPayload(_Message):
+    """`batch-settlement`: one more request on a funded channel."""
+
+    type: Literal["voucher"]
+    channel_config: ConfigFields
+    voucher: VoucherFields
+
+
+class DepositPayload(_Message):
+    """`batch-settlement`: a request that funds its channel."""
+
+    type: Literal["deposit"]
+    channel_config: ConfigFields
+    voucher: VoucherFields
+    deposit: DepositFields
+
+
+class RefundPayload(_Message):
+    """`batch-settlement`: give back what is left. `amount` None is all of it."""
+
+    type: Literal["refund"]
+    channel_config: ConfigFields
+    voucher: VoucherFields
+    amount: Uint128Text | None = None
+
+
+def _payload_type(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("type", EXACT))
+    return EXACT
+
+
+Payload = Annotated[
+    Annotated[ExactPayload, Tag(EXACT)]
+    | Annotated[VoucherPayload, Tag("voucher")]
+    | Annotated[DepositPayload, Tag("deposit")]
+    | Annotated[RefundPayload, Tag("refund")],
+    Discriminator(_payload_type),
+]
+
+
+class PaymentPayload(_Message):
+    """What a client pays with."""
+
+    x402_version: Literal[2] = Field(alias="x402Version")
+    accepted: JsonObject
+    payload: Payload
+    resource: Resource | None = None
+    extensions: dict[str, Extension] = Field(default_factory=dict)
+
+
+class ChannelStateFields(_Message):
+    """A payee's picture of a channel: a hint, never a proof."""
+
+    channel_id: HashText
+    balance: Uint128Text
+    total_claimed: Uint128Text
+    withdraw_requested_at: int = 0
+    refund_nonce: Uint256Text = 0
+    charged_cumulative_amount: Uint128Text | None = None
+
+
+class SettleExtra(_Message):
+    """What `batch-settlement` adds to a receipt."""
+
+    charged_amount: Uint128Text | None = None
+    channel_state: ChannelStateFields | None = None
+
+
+class VoucherOutcome(_Message):
+    """What a parallel channel says of one voucher: the only final word (rule 4)."""
+
+    cumulative: Uint128Text
+    fate: str = Field(max_length=32)
+    charged: Uint128Text = 0
+
+
+class PaymentResponse(_Message):
+    """A receipt, or the reason why there is none."""
+
+    success: bool
+    error_reason: str | None = None
+    error_message: str | None = None
+    payer: str | None = None
+    transaction: str = Field(default="", max_length=256)
+    network: str = ""
+    amount: str | None = None
+    extra: SettleExtra | None = None
+    extensions: dict[str, Extension] = Field(default_factory=dict)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _parse(model: type[M], header: str, name: str) -> M:
+    message = decode_json(header, name=name)
+    try:
+        return model.model_validate(message)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise MalformedMessage(f"{name}: {where}: {first['msg'][:200]}") from error
+
+
+def parse_payment_required(header: str) -> PaymentRequired:
+    """
+    Read the `PAYMENT-REQUIRED` header of a 402.
+
+    Raises:
+        MalformedMessage: It is not one.
+    """
+    return _parse(PaymentRequired, header, PAYMENT_REQUIRED)
+
+
+def parse_payment(header: str) -> PaymentPayload:
+    """
+    Read the `PAYMENT-SIGNATURE` header of a request.
+
+    Raises:
+        MalformedMessage: It is not one.
+    """
+    return _parse(PaymentPayload, header, PAYMENT_SIGNATURE)
+
+
+def parse_response(header: str) -> PaymentResponse:
+    """
+    Read the `PAYMENT-RESPONSE` header of an answer.
+
+    Raises:
+        MalformedMessage: It is not one.
+    """
+    return _parse(PaymentResponse, header, PAYMENT_RESPONSE)

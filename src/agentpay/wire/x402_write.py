@@ -1,0 +1,191 @@
+"""
+x402 version 2 messages, written: plain dictionaries for `headers.encode_json`.
+
+Addresses go out in EIP-55's mixed case, as the official SDKs write them.
+"""
+
+from functools import lru_cache
+
+from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.hashing import checksummed
+from agentpay.types import Address, ChainId, Hash32, network_of
+from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, VERSION
+
+_mixed_case = lru_cache(maxsize=4096)(checksummed)
+
+
+def requirements(
+    *,
+    scheme: str,
+    chain: ChainId,
+    asset: Address,
+    amount: int,
+    pay_to: Address,
+    max_timeout_seconds: int,
+    extra: JsonObject,
+) -> JsonObject:
+    """One offer."""
+    return {
+        "scheme": scheme,
+        "network": network_of(chain),
+        "asset": _mixed_case(asset),
+        "amount": str(amount),
+        "payTo": _mixed_case(pay_to),
+        "maxTimeoutSeconds": max_timeout_seconds,
+        "extra": extra,
+    }
+
+
+def payment_required(
+    *, url: str, accepts: list[JsonObject], error: str, extensions: JsonObject
+) -> JsonObject:
+    """A 402."""
+    offers: list[JsonValue] = [*accepts]
+    message: JsonObject = {
+        "x402Version": VERSION,
+        "error": error,
+        "resource": {"url": url, "description": "", "mimeType": ""},
+        "accepts": offers,
+    }
+    if extensions:
+        message["extensions"] = extensions
+    return message
+
+
+def payment(
+    *, accepted: JsonObject, payload: JsonObject, url: str, extensions: JsonObject
+) -> JsonObject:
+    """What a client pays with."""
+    message: JsonObject = {
+        "x402Version": VERSION,
+        "payload": payload,
+        "accepted": accepted,
+        "resource": {"url": url},
+    }
+    if extensions:
+        message["extensions"] = extensions
+    return message
+
+
+def exact_payload(authorization: Authorization, signature: bytes) -> JsonObject:
+    """`exact` by EIP-3009."""
+    fields: JsonObject = {
+        "from": _mixed_case(authorization.payer),
+        "to": _mixed_case(authorization.to),
+        "value": str(authorization.value),
+        "validAfter": str(authorization.valid_after),
+        "validBefore": str(authorization.valid_before),
+        "nonce": str(authorization.nonce),
+    }
+    return {"authorization": fields, "signature": "0x" + signature.hex()}
+
+
+def config_fields(config: ChannelConfig) -> JsonObject:
+    """The terms of a channel."""
+    return {
+        "payer": _mixed_case(config.payer),
+        "payerAuthorizer": _mixed_case(config.payer_authorizer),
+        "receiver": _mixed_case(config.receiver),
+        "receiverAuthorizer": _mixed_case(config.receiver_authorizer),
+        "token": _mixed_case(config.token),
+        "withdrawDelay": config.withdraw_delay,
+        "salt": str(config.salt),
+    }
+
+
+def voucher_payload(
+    kind: str, config: ChannelConfig, channel: Hash32, amount: int, signature: bytes
+) -> JsonObject:
+    """`batch-settlement` of kind `voucher`, `deposit` (add its part) or `refund`."""
+    voucher: JsonObject = {
+        "channelId": str(channel),
+        "maxClaimableAmount": str(amount),
+        "signature": "0x" + signature.hex(),
+    }
+    return {"type": kind, "channelConfig": config_fields(config), "voucher": voucher}
+
+
+def deposit_part(
+    *, amount: int, valid_before: int, salt: Hash32, signature: bytes
+) -> JsonObject:
+    """The `deposit` member of a deposit payload."""
+    authorization: JsonObject = {
+        "validAfter": "0",
+        "validBefore": str(valid_before),
+        "salt": str(salt),
+        "signature": "0x" + signature.hex(),
+    }
+    return {
+        "amount": str(amount),
+        "authorization": {"erc3009Authorization": authorization},
+    }
+
+
+def channel_state(
+    *,
+    channel: Hash32,
+    balance: int,
+    claimed: int,
+    withdraw_requested_at: int,
+    refund_nonce: int,
+    charged: int,
+) -> JsonObject:
+    """A payee's picture of a channel."""
+    return {
+        "channelId": str(channel),
+        "balance": str(balance),
+        "totalClaimed": str(claimed),
+        "withdrawRequestedAt": withdraw_requested_at,
+        "refundNonce": str(refund_nonce),
+        "chargedCumulativeAmount": str(charged),
+    }
+
+
+def receipt(
+    *,
+    success: bool,
+    chain: ChainId,
+    payer: str = "",
+    transaction: str = "",
+    amount: str | None = None,
+    error: str | None = None,
+    extra: JsonObject | None = None,
+    extensions: JsonObject | None = None,
+) -> JsonObject:
+    """A receipt, or with `error` the reason why there is none."""
+    message: JsonObject = {"success": success}
+    if error is not None:
+        message["errorReason"] = error
+    if payer:
+        message["payer"] = payer
+    message["transaction"] = transaction
+    message["network"] = network_of(chain)
+    if amount is not None:
+        message["amount"] = amount
+    if extra:
+        message["extra"] = extra
+    if extensions:
+        message["extensions"] = extensions
+    return message
+
+
+def same_terms(ours: JsonObject, accepted: JsonObject) -> bool:
+    """Whether a payment accepts exactly our offer; `extra` may hold more than ours."""
+    for name, value in ours.items():
+        theirs = accepted.get(name)
+        if name == "extra":
+            if not isinstance(theirs, dict) or not isinstance(value, dict):
+                return False
+            if any(not _same(theirs.get(key), word) for key, word in value.items()):
+                return False
+        elif not _same(theirs, value):
+            return False
+    return accepted.get("scheme") in (EXACT, BATCH_SETTLEMENT)
+
+
+def _same(theirs: JsonValue, ours: JsonValue) -> bool:
+    if isinstance(ours, str) and ours.startswith("0x"):
+        return isinstance(theirs, str) and theirs.lower() == ours.lower()
+    return type(theirs) is type(ours) and theirs == ours
