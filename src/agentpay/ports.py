@@ -37,6 +37,10 @@ class Signer(Protocol):
         """
         ...
 
+    async def derive_secret(self, purpose: bytes) -> bytes:
+        """32 bytes that only this key can make again, always the same per purpose."""
+        ...
+
 
 class Chain(Protocol):
     """Reads one EVM chain. Every method may raise `ChainUnreachable`."""

@@ -44,6 +44,8 @@ class PaymentStatus(StrEnum):
     STARTED = "started"
     """Recorded; its transaction may or may not have been sent."""
     SETTLED = "settled"
+    """The money is ours; the answer may not have left yet."""
+    DELIVERED = "delivered"
     FAILED = "failed"
 
 
