@@ -1,0 +1,127 @@
+"""
+Speaks to an Anvil node: plain JSON-RPC, and the powers that only a test chain has.
+
+No retries and no signing. For reading a real chain there is `agentpay.chain.rpc`.
+"""
+
+from typing import Any, Final, Self
+
+import httpx
+
+from agentpay.errors import ChainError, ChainUnreachable, ConfigurationError
+from agentpay.types import Address, Hash32
+
+_SECONDS_MAX: Final = 30.0
+
+
+class NotAnvil(ConfigurationError):
+    """The endpoint is not an Anvil node, or serves a chain that is not local."""
+
+    code = "not_anvil"
+
+
+class AnvilNode:
+    """A running Anvil node, ours or somebody else's."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    @property
+    def url(self) -> str:
+        """The endpoint, such as `http://127.0.0.1:8545`."""
+        return self._url
+
+    async def rpc(self, method: str, *params: object) -> Any:
+        """
+        Call one JSON-RPC method and return its result as decoded JSON.
+
+        Raises:
+            ChainUnreachable: No answer, or none that is JSON.
+            ChainError: The node answered with an error.
+        """
+        request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        # A client per call belongs to no event loop, so that a node started by one
+        # test can be used by the next. Building TLS settings would cost 20 ms.
+        secure = self.url.startswith("https")
+        try:
+            async with httpx.AsyncClient(trust_env=False, verify=secure) as client:
+                answer = await client.post(self.url, json=request, timeout=_SECONDS_MAX)
+            body: dict[str, Any] | list[object] = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise ChainUnreachable(
+                f"no answer to {method} from the local chain: {error!r}; is it running?"
+            ) from error
+        if not isinstance(body, dict) or "result" not in body:
+            raise ChainError(f"the local chain refused {method}: {body}")
+        return body["result"]
+
+    async def mine(self, blocks: int = 1) -> None:
+        """Mine at once, without waiting for the interval."""
+        await self.rpc("anvil_mine", hex(blocks))
+
+    async def snapshot(self) -> str:
+        """Remember the state of the chain; returns a name for `revert`."""
+        return str(await self.rpc("evm_snapshot"))
+
+    async def revert(self, snapshot: str) -> None:
+        """
+        Go back to a snapshot, which can be used once.
+
+        It does not turn back a clock that `increase_time` moved.
+
+        Raises:
+            ChainError: There is no such snapshot.
+        """
+        if not await self.rpc("evm_revert", snapshot):
+            raise ChainError(f"the local chain has no snapshot {snapshot}")
+
+    async def increase_time(self, seconds: int) -> None:
+        """Move the chain's clock forward for good, and mine a block that shows it."""
+        await self.rpc("evm_increaseTime", seconds)
+        await self.mine()
+
+    async def set_code(self, address: Address, code: bytes) -> None:
+        """Place code at an address, without a transaction and without storage."""
+        await self.rpc("anvil_setCode", address, "0x" + code.hex())
+
+    async def set_balance(self, address: Address, wei: int) -> None:
+        """Give an account this much of the chain's own coin."""
+        await self.rpc("anvil_setBalance", address, hex(wei))
+
+    async def transact(
+        self, sender: Address, data: bytes, *, to: Address | None
+    ) -> Hash32:
+        """
+        Send a transaction in somebody's name and mine it; no `to` deploys a contract.
+
+        Raises:
+            ChainError: It was refused, or it reverted.
+        """
+        await self.rpc("anvil_impersonateAccount", sender)
+        fields = {"from": sender, "data": "0x" + data.hex()}
+        if to is not None:
+            fields["to"] = to
+        sent = Hash32(await self.rpc("eth_sendTransaction", fields))
+        await self.mine()
+        receipt = await self.rpc("eth_getTransactionReceipt", sent)
+        while receipt is None:  # it came just after the block was closed
+            await self.mine()
+            receipt = await self.rpc("eth_getTransactionReceipt", sent)
+        if receipt["status"] != "0x1":
+            raise ChainError(f"transaction {sent} reverted on the local chain")
+        return sent
+
+    async def check(self, local_chains: frozenset[int]) -> Self:
+        """
+        Make sure that this is an Anvil with a local chain, before anything is changed.
+
+        Raises:
+            NotAnvil: It is something else.
+        """
+        version = str(await self.rpc("web3_clientVersion"))
+        chain = int(await self.rpc("eth_chainId"), 16)
+        if not version.lower().startswith("anvil/"):
+            raise NotAnvil(f"the node says it is {version!r}, and only Anvil will do")
+        if chain not in local_chains:
+            raise NotAnvil(f"chain {chain} is not a local one; it was left alone")
+        return self
