@@ -1,0 +1,207 @@
+"""
+Reads a chain through a JSON-RPC endpoint: the adapter behind `ports.Chain`.
+
+It signs and sends nothing. web3 is loaded at the first call, not by importing this.
+"""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from agentpay.chain.decoding import block_of, log_of, quantity, raw_bytes, receipt_of
+from agentpay.chain.json_rpc import BATCH_MAX, JsonRpc, NodeRefused
+from agentpay.chain.reverts import revert_reason
+from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed, WrongChain
+from agentpay.evm.calls import Block, Call, Log, Receipt
+from agentpay.types import Address, ChainId, Hash32
+
+_WITHOUT_BODIES = False
+_CALLS_MAX = BATCH_MAX - 1
+"""Calls in one batch: it also asks for the block number."""
+
+
+class RpcChain:
+    """One EVM chain behind one HTTP endpoint. Implements `ports.Chain`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        chain_id: ChainId,
+        timeout_seconds: float = 10,
+        error_names: Mapping[bytes, str] | None = None,
+    ) -> None:
+        """
+        `error_names` maps the selectors of custom errors to names, for reasons.
+
+        Raises:
+            ConfigurationError: Not an http or https URL.
+        """
+        self.rpc = JsonRpc(url, timeout_seconds=timeout_seconds)
+        self._chain_id = chain_id
+        self._error_names = error_names
+        self._head_seen = 0
+
+    @property
+    def chain_id(self) -> ChainId:
+        """The chain this is expected to be."""
+        return self._chain_id
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self.rpc.aclose()
+
+    async def check(self) -> None:
+        """See `ports.Chain.check`."""
+        found = quantity_or_unreachable(self.rpc, await self._ask("eth_chainId"))
+        if found != self._chain_id:
+            raise WrongChain(
+                f"{self.rpc.where} serves chain {found}, expected {self._chain_id}:"
+                " use an endpoint of that chain"
+            )
+
+    async def head(self) -> Block:
+        """See `ports.Chain.head`."""
+        answer = await self._ask("eth_getBlockByNumber", "latest", _WITHOUT_BODIES)
+        with self.rpc.reading("the latest block"):
+            block = block_of(answer)
+        self._head_seen = block.number
+        return block
+
+    async def read(
+        self, calls: Sequence[Call], *, block: int | None = None
+    ) -> list[bytes]:
+        """See `ports.Chain.read`; more than 99 calls take one trip per 99."""
+        answers: list[bytes] = []
+        for start in range(0, len(calls), _CALLS_MAX):
+            part = calls[start : start + _CALLS_MAX]
+            if block is not None:
+                answers += self._decoded(part, await self._batch(part, block))
+                continue
+            block, raw = await self._read_at_head(part)
+            answers += self._decoded(part, raw)
+        return answers
+
+    async def code(self, address: Address) -> bytes:
+        """See `ports.Chain.code`."""
+        answer = await self._ask("eth_getCode", address, "latest")
+        with self.rpc.reading("eth_getCode"):
+            return raw_bytes(answer)
+
+    async def logs(
+        self,
+        *,
+        address: Address,
+        topics: Sequence[Hash32 | None],
+        first_block: int,
+        last_block: int,
+    ) -> list[Log]:
+        """See `ports.Chain.logs`."""
+        answer = await self._ask(
+            "eth_getLogs",
+            {
+                "address": address,
+                "topics": list(topics),
+                "fromBlock": hex(first_block),
+                "toBlock": hex(last_block),
+            },
+        )
+        with self.rpc.reading("eth_getLogs"):
+            found = [log_of(fields) for fields in answer if not fields.get("removed")]
+        return sorted(found, key=lambda log: (log.block, log.index))
+
+    async def receipt(self, transaction: Hash32) -> Receipt | None:
+        """See `ports.Chain.receipt`."""
+        answer = await self._ask("eth_getTransactionReceipt", transaction)
+        if answer is None:
+            return None
+        with self.rpc.reading("eth_getTransactionReceipt"):
+            receipt = receipt_of(answer)
+            succeeded = quantity(answer["status"]) == 1
+        if not succeeded:
+            raise TransactionFailed(
+                "the transaction",
+                reason="it was mined and reverted",
+                transaction=transaction,
+            )
+        return receipt
+
+    def failure(self, refusal: NodeRefused, what: str) -> ChainError:
+        """What a refusal of a call means: the call reverts, or the node fails."""
+        if not is_revert(refusal):
+            return ChainUnreachable(f"{refusal}: try again, or use another endpoint")
+        if refusal.data:
+            reason = revert_reason(refusal.data, self._error_names)
+        else:
+            reason = refusal.message
+        return TransactionFailed(what, reason=reason)
+
+    async def _ask(self, method: str, *params: object) -> Any:
+        try:
+            return await self.rpc.call(method, *params)
+        except NodeRefused as refusal:
+            raise self.failure(refusal, method) from refusal
+
+    async def _read_at_head(
+        self, calls: Sequence[Call]
+    ) -> tuple[int, list[Any | NodeRefused]]:
+        """
+        Ask at the last block we saw, and in the same trip whether it is still the last.
+
+        "latest" would not do: a block may come between two calls of one batch.
+        """
+        asked = self._head_seen
+        number, *answers = await self._batch(calls, asked, "eth_blockNumber")
+        if isinstance(number, NodeRefused):
+            raise self.failure(number, "eth_blockNumber") from number
+        self._head_seen = head = quantity_or_unreachable(self.rpc, number)
+        if head == asked:
+            return head, answers
+        # One more trip, at a block that is known now; it need not stay the last.
+        return head, await self._batch(calls, head)
+
+    async def _batch(
+        self, calls: Sequence[Call], block: int, *before: str
+    ) -> list[Any | NodeRefused]:
+        requests: list[tuple[str, Sequence[object]]] = [(name, ()) for name in before]
+        for call in calls:
+            fields = {"to": call.to, "data": "0x" + call.data.hex()}
+            requests.append(("eth_call", (fields, hex(block))))
+        return await self.rpc.batch(requests)
+
+    def _decoded(
+        self, calls: Sequence[Call], answers: Sequence[Any | NodeRefused]
+    ) -> list[bytes]:
+        values: list[bytes] = []
+        for call, answer in zip(calls, answers, strict=True):
+            if isinstance(answer, NodeRefused):
+                raise self.failure(answer, call.what) from answer
+            with self.rpc.reading("eth_call"):
+                values.append(raw_bytes(answer))
+        return values
+
+
+def is_revert(refusal: NodeRefused) -> bool:
+    """Whether a node refused a call because the contract reverts (geth says 3)."""
+    said = refusal.message.lower()
+    return bool(refusal.data) or refusal.number == 3 or "revert" in said
+
+
+def quantity_or_unreachable(rpc: JsonRpc, answer: object) -> int:
+    """
+    Raises:
+        ChainUnreachable: Not a number in the form that nodes write.
+    """
+    with rpc.reading("a number"):
+        return quantity(answer)
