@@ -1,0 +1,162 @@
+"""
+Stores that forget: for tests, examples and trying things out.
+
+They keep every promise of the ports but one: nothing survives the process. A payee that
+restarts with one of these must not accept channels that are older than it is.
+"""
+
+from dataclasses import replace
+from secrets import token_hex
+from types import TracebackType
+from typing import Self, TypeVar
+
+from agentpay.core.budget import Budget
+from agentpay.core.payee_channel import Status
+from agentpay.errors import InvariantViolated
+from agentpay.records import (
+    PayeeDecide,
+    PayeeRecord,
+    PayerDecide,
+    PayerRecord,
+    PaymentRecord,
+    PaymentStatus,
+)
+from agentpay.stores.steps import (
+    channel_order,
+    check_payee_step,
+    check_payer_step,
+    may_take,
+)
+from agentpay.types import Address, Hash32
+
+T = TypeVar("T")
+
+
+class MemoryPayeeStore:
+    """What a payee remembers, until the process ends."""
+
+    def __init__(self) -> None:
+        self._owner = token_hex(16)
+        self._records: dict[Hash32, PayeeRecord] = {}
+        self._payments: dict[str, PaymentRecord] = {}
+        self._cursors: dict[str, int] = {}
+
+    @property
+    def owner(self) -> str:
+        return self._owner
+
+    async def update(
+        self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
+    ) -> T:
+        """One step without an await in it, so nobody sees half of it."""
+        del durable
+        before = self._records.get(channel)
+        step = decide(before)
+        check_payee_step(channel, before, step.record)
+        if step.record is not None:
+            self._records[channel] = step.record
+        return step.answer
+
+    async def read(self, channel: Hash32) -> PayeeRecord | None:
+        return self._records.get(channel)
+
+    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
+        """A channel with nothing unclaimed is never among them."""
+        records = self._records.values()
+        due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
+        return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
+
+    async def closing(self, *, limit: int) -> list[PayeeRecord]:
+        """Those whose last voucher is the oldest first."""
+        records = self._records.values()
+        asked = [r for r in records if r.ledger.status is Status.CLOSING]
+        return sorted(asked, key=lambda r: (r.last_voucher_at, r.channel))[:limit]
+
+    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+        """Returns `payment` itself (`is`) to the one caller whose record it became."""
+        return self._payments.setdefault(payment.id, payment)
+
+    async def finish_payment(
+        self, payment_id: str, *, status: PaymentStatus, transaction: str
+    ) -> None:
+        payment = self._payments.get(payment_id)
+        if payment is None:
+            raise InvariantViolated(f"payment {payment_id} ends and never began")
+        done = replace(payment, status=status, transaction=transaction)
+        self._payments[payment_id] = done
+
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        payment = self._payments.get(payment_id)
+        if payment is None or not may_take(payment, owner):
+            return False
+        self._payments[payment_id] = replace(payment, owner=owner)
+        return True
+
+    async def read_cursor(self, name: str) -> int:
+        return self._cursors.get(name, 0)
+
+    async def write_cursor(self, name: str, position: int) -> None:
+        self._cursors[name] = position
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class MemoryPayerStore:
+    """What a payer remembers, until the process ends."""
+
+    def __init__(self) -> None:
+        self._budgets: dict[Address, Budget] = {}
+        self._records: dict[tuple[Address, Hash32], PayerRecord] = {}
+
+    async def update(
+        self,
+        account: Address,
+        channel: Hash32 | None,
+        decide: PayerDecide[T],
+        *,
+        durable: bool = True,
+    ) -> T:
+        """One step without an await in it, so nobody sees half of it."""
+        del durable
+        budget = self._budgets.get(account, Budget())
+        before = self._records.get((account, channel)) if channel else None
+        step = decide(budget, before)
+        check_payer_step(channel, before, step.record)
+        self._budgets[account] = step.budget
+        if channel is not None and step.record is not None:
+            self._records[account, channel] = step.record
+        return step.answer
+
+    async def channels(self, account: Address) -> list[PayerRecord]:
+        """In order of origin and index."""
+        records = [r for key, r in self._records.items() if key[0] == account]
+        return sorted(records, key=channel_order)
+
+    async def budget(self, account: Address) -> Budget:
+        return self._budgets.get(account, Budget())
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+class MemoryStore:
+    """Both roles, until the process ends."""
+
+    def __init__(self) -> None:
+        self.payee = MemoryPayeeStore()
+        self.payer = MemoryPayerStore()
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()

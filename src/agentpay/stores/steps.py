@@ -1,0 +1,51 @@
+"""
+What all stores do alike: the checks of a decided step, and small choices of order.
+
+A step that fails here is a bug of whoever decided; nothing of it is kept.
+"""
+
+from agentpay.errors import InvariantViolated
+from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord, PaymentStatus
+from agentpay.types import Hash32
+
+
+def check_payee_step(
+    channel: Hash32, before: PayeeRecord | None, after: PayeeRecord | None
+) -> None:
+    _check(channel, before, after)
+
+
+def check_payer_step(
+    channel: Hash32 | None, before: PayerRecord | None, after: PayerRecord | None
+) -> None:
+    if channel is None:
+        if after is not None:
+            raise InvariantViolated("a step without a channel returned a record")
+        return
+    _check(channel, before, after)
+
+
+def _check(
+    channel: Hash32,
+    before: PayeeRecord | PayerRecord | None,
+    after: PayeeRecord | PayerRecord | None,
+) -> None:
+    if after is None:
+        if before is not None:
+            raise InvariantViolated(f"a step deletes channel {channel}")
+        return
+    if after.channel != channel:
+        raise InvariantViolated(f"a step on {channel} returned {after.channel}")
+    if before is None or before is after:
+        return
+    if after.chain != before.chain or after.config != before.config:
+        raise InvariantViolated(f"a step changes the terms of {channel}")
+
+
+def may_take(payment: PaymentRecord, owner: str) -> bool:
+    """Whether somebody else began it and did not end it."""
+    return payment.owner != owner and payment.status is PaymentStatus.STARTED
+
+
+def channel_order(record: PayerRecord) -> tuple[str, int, Hash32]:
+    return record.origin, record.index, record.channel
