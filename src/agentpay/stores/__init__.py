@@ -1,0 +1,73 @@
+"""
+Stores: what a payer and a payee remember, in memory or durably.
+
+`open_store` reads a URL; whoever knows which store it wants names its class.
+"""
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from agentpay.errors import ConfigurationError
+from agentpay.ports import PayeeStore, PayerStore
+from agentpay.stores.memory import MemoryPayeeStore, MemoryPayerStore, MemoryStore
+from agentpay.stores.sqlite import SqliteStore
+
+__all__ = [
+    "MemoryPayeeStore",
+    "MemoryPayerStore",
+    "MemoryStore",
+    "SqliteStore",
+    "Store",
+    "open_store",
+]
+
+_SQLITE = "sqlite:///"
+
+
+class Store(Protocol):
+    """Both roles over one place to remember things."""
+
+    @property
+    def payee(self) -> PayeeStore: ...
+
+    @property
+    def payer(self) -> PayerStore: ...
+
+    async def close(self) -> None:
+        """Save what is queued and let go; closing a role closes both."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+async def open_store(url: str) -> Store:
+    """
+    Open `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
+
+    Raises:
+        ConfigurationError: Not one of these, or its directory does not exist.
+        StoreError: It cannot be opened; see `SqliteStore.open`.
+    """
+    if url == "memory:":
+        return MemoryStore()
+    return await SqliteStore.open(_path(url))
+
+
+def _path(url: str) -> str:
+    path = url.removeprefix(_SQLITE)
+    is_url = "://" in path or path.startswith("sqlite:")
+    if not path or is_url or ":memory:" in path or "\0" in path:
+        raise ConfigurationError(
+            f"cannot open the store {url!r}: it is 'memory:', 'sqlite:///relative.db',"
+            " 'sqlite:////absolute.db' or the path of a file"
+        )
+    if path != url and "?" in path:
+        raise ConfigurationError(f"the store {url!r} has options, and there are none")
+    return path

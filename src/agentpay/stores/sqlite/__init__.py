@@ -1,0 +1,111 @@
+"""
+A durable store in one SQLite file: steps are decided in memory and committed in groups.
+
+One process per file, one thread on the file, one transaction for whatever was queued
+while the last one committed. Made for one machine; it does not coordinate several.
+"""
+
+import asyncio
+import os
+import sqlite3
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agentpay.errors import ConfigurationError
+from agentpay.stores.sqlite.lock import lock
+from agentpay.stores.sqlite.payee import SqlitePayeeStore
+from agentpay.stores.sqlite.payer import SqlitePayerStore
+from agentpay.stores.sqlite.schema import (
+    MIGRATIONS,
+    check,
+    connect,
+    create_if_missing,
+    migrate,
+)
+from agentpay.stores.sqlite.thread import DatabaseThread
+from agentpay.stores.sqlite.writer import Writer
+
+__all__ = ["SqlitePayeeStore", "SqlitePayerStore", "SqliteStore"]
+
+
+class SqliteStore:
+    """Both roles over one file. Open it with `await SqliteStore.open(path)`."""
+
+    def __init__(self, thread: DatabaseThread, *, cached: int) -> None:
+        self._writer = Writer(thread)
+        self._closing: asyncio.Task[None] | None = None
+        self.payee = SqlitePayeeStore(self._writer, cached=cached, close=self.close)
+        self.payer = SqlitePayerStore(self._writer, cached=cached, close=self.close)
+
+    @classmethod
+    async def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        cached: int = 1024,
+        lock_wait_seconds: float = 5.0,
+    ) -> Self:
+        """
+        Open a file, or make it. `cached` records of each kind stay in memory.
+
+        Raises:
+            ConfigurationError: Its directory does not exist.
+            StoreInUse: Another process holds it.
+            StoreCorrupt: It is not one of ours, or damaged.
+            StoreNewer: A newer version of this library wrote it.
+            StoreUnavailable: It cannot be read or written now.
+        """
+        database, held = _hold(path)
+        thread = DatabaseThread(
+            partial(connect, database, lock_wait_seconds=lock_wait_seconds),
+            release=partial(os.close, held),
+        )
+        try:
+            await asyncio.shield(thread.call(partial(_bring_up, database=database)))
+        except BaseException:
+            await asyncio.shield(thread.stop())
+            raise
+        return cls(thread, cached=cached)
+
+    async def close(self) -> None:
+        """
+        Save what is queued and let go of the file. Serves both views; may be repeated.
+
+        Raises:
+            StoreUnavailable: What was queued was not saved.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._writer.close())
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _hold(path: str | os.PathLike[str]) -> tuple[Path, int]:
+    """The file behind any links, made if it was missing, and the lock on it."""
+    database = Path(path).resolve()
+    if not database.parent.is_dir():
+        raise ConfigurationError(f"there is no directory {database.parent}: make it")
+    held = lock(database)
+    try:
+        create_if_missing(database)
+    except BaseException:
+        os.close(held)
+        raise
+    return database, held
+
+
+def _bring_up(connection: sqlite3.Connection, *, database: Path) -> None:
+    check(connection, database)
+    migrate(connection, MIGRATIONS)

@@ -1,0 +1,148 @@
+"""A payee's view of a SQLite store: `PayeeStore` over a shared file and writer."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from secrets import token_hex
+from typing import TypeVar
+
+from agentpay.core.payee_channel import Status
+from agentpay.errors import InvariantViolated
+from agentpay.records import (
+    PayeeDecide,
+    PayeeRecord,
+    PayeeStep,
+    PaymentRecord,
+    PaymentStatus,
+)
+from agentpay.stores.sqlite import payee_rows
+from agentpay.stores.sqlite.cache import Cache, Entry
+from agentpay.stores.sqlite.writer import Writer
+from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.types import Hash32
+
+T = TypeVar("T")
+
+
+class SqlitePayeeStore:
+    """What a payee remembers. Made by `SqliteStore`."""
+
+    def __init__(
+        self, writer: Writer, *, cached: int, close: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._owner = token_hex(16)
+        self._writer = writer
+        self._close = close
+        self._channels: Cache[Hash32, PayeeRecord | None] = Cache(
+            writer, payee_rows.load_channel, capacity=cached
+        )
+        self._payments: Cache[str, PaymentRecord | None] = Cache(
+            writer, payee_rows.load_payment, capacity=cached
+        )
+        self._cursors: Cache[str, int] = Cache(
+            writer, payee_rows.load_cursor, capacity=cached
+        )
+
+    @property
+    def owner(self) -> str:
+        return self._owner
+
+    async def update(
+        self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
+    ) -> T:
+        """
+        Decide on the record in memory and queue the write; no other step comes between.
+
+        With `durable`, even an answer that changes nothing waits for what it was
+        decided on: that must not be undone by a crash either.
+        """
+        entry = await self._channels.entry(channel)
+        before = entry.record
+        step = decide(before)
+        check_payee_step(channel, before, step.record)
+        if step.record is not None and step.record is not before:
+            saving = payee_rows.save_channel(before, step.record, step.touched)
+            self._channels.save(entry, step.record, saving)
+        if durable:
+            await self._writer.wait(entry.group)
+        return step.answer
+
+    async def read(self, channel: Hash32) -> PayeeRecord | None:
+        """What is durable; waits for a step that is being saved."""
+        return await self.update(channel, _as_it_is)
+
+    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
+        """A channel with nothing unclaimed is never among them."""
+        await self._writer.drain()
+        wanted = max(1, at_least)
+        found = await self._writer.read(
+            partial(payee_rows.list_claimable, at_least=wanted, limit=limit)
+        )
+        records = [
+            r for r in await self._read_all(found) if r.ledger.unclaimed >= wanted
+        ]
+        return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
+
+    async def closing(self, *, limit: int) -> list[PayeeRecord]:
+        """Those whose last voucher is the oldest first."""
+        await self._writer.drain()
+        found = await self._writer.read(partial(payee_rows.list_closing, limit=limit))
+        records = await self._read_all(found)
+        return [r for r in records if r.ledger.status is Status.CLOSING]
+
+    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+        """Returns `payment` itself (`is`) to the one caller whose record it became."""
+        entry = await self._payments.entry(payment.id)
+        recorded = entry.record
+        if recorded is None:
+            recorded = payment
+            self._save_payment(entry, payment)
+        await self._writer.wait(entry.group)
+        return recorded
+
+    async def finish_payment(
+        self, payment_id: str, *, status: PaymentStatus, transaction: str
+    ) -> None:
+        entry = await self._payments.entry(payment_id)
+        if entry.record is None:
+            raise InvariantViolated(f"payment {payment_id} ends and never began")
+        done = replace(entry.record, status=status, transaction=transaction)
+        self._save_payment(entry, done)
+        await self._writer.wait(entry.group)
+
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        entry = await self._payments.entry(payment_id)
+        payment = entry.record
+        taken = payment is not None and may_take(payment, owner)
+        if payment is not None and taken:
+            self._save_payment(entry, replace(payment, owner=owner))
+        await self._writer.wait(entry.group)
+        return taken
+
+    async def read_cursor(self, name: str) -> int:
+        entry = await self._cursors.entry(name)
+        position = entry.record
+        await self._writer.wait(entry.group)
+        return position
+
+    async def write_cursor(self, name: str, position: int) -> None:
+        entry = await self._cursors.entry(name)
+        self._cursors.save(entry, position, payee_rows.save_cursor(name, position))
+        await self._writer.wait(entry.group)
+
+    async def close(self) -> None:
+        """Close the whole store; see `SqliteStore.close`."""
+        await self._close()
+
+    def _save_payment(
+        self, entry: Entry[PaymentRecord | None], payment: PaymentRecord
+    ) -> None:
+        self._payments.save(entry, payment, payee_rows.save_payment(payment))
+
+    async def _read_all(self, channels: list[Hash32]) -> list[PayeeRecord]:
+        records = [await self.read(channel) for channel in channels]
+        return [record for record in records if record is not None]
+
+
+def _as_it_is(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+    return PayeeStep(record=record, answer=record)

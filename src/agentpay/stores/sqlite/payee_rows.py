@@ -1,0 +1,350 @@
+"""
+A payee's records as rows: which statements save a step, and how a record is read back.
+
+A step writes the channel's row and the rows of the vouchers it touched, never the whole
+window; so what a step says it touched must be true.
+"""
+
+import sqlite3
+from bisect import bisect_left
+from typing import Final
+
+from agentpay.core.payee_channel import (
+    Fate,
+    HeldVoucher,
+    PayeeChannel,
+    Reservation,
+    Status,
+    Used,
+    by_cumulative,
+)
+from agentpay.errors import InvariantViolated
+from agentpay.records import PayeeRecord, PaymentRecord, PaymentStatus
+from agentpay.stores.sqlite.rows import (
+    AMOUNT_BYTES,
+    CONFIG_COLUMNS,
+    Row,
+    amount,
+    changes,
+    config_columns,
+    delete,
+    integer,
+    select,
+    text,
+    to_address,
+    to_config,
+    to_int,
+    upsert,
+)
+from agentpay.stores.sqlite.writer import Column, Statement
+from agentpay.types import ChainId, Hash32
+
+_STATE: Final = (
+    "tagged, window, in_flight_max, status, balance, claimed, pending_withdrawal,"
+    " charged, highest, floor, closing_voucher, held, refund_nonce, last_voucher_at,"
+    " chain_seen_at"
+)
+_PUT_CHANNEL: Final = upsert(
+    "payee_channels",
+    f"channel, chain, {CONFIG_COLUMNS}, {_STATE}, unclaimed",
+    unique="channel",
+)
+_PUT_USED: Final = upsert(
+    "payee_used", "channel, cumulative, fate, charged", unique="channel, cumulative"
+)
+_CUT_USED: Final = delete("payee_used", "channel, cumulative")
+_CUT_USED_BELOW: Final = "DELETE FROM payee_used WHERE channel = ? AND cumulative < ?"
+_PUT_RUNNING: Final = upsert(
+    "payee_running",
+    "channel, cumulative, maximum, charged, prepaid, owner, resource",
+    unique="channel, cumulative",
+)
+_CUT_RUNNING: Final = delete("payee_running", "channel, cumulative")
+_PAYMENT: Final = (
+    "id, payer, amount, resource, owner, started_at, status, transaction_hash"
+)
+_PUT_PAYMENT: Final = upsert("payments", _PAYMENT, unique="id")
+_PUT_CURSOR: Final = upsert("cursors", "name, position", unique="name")
+
+_GET_CHANNEL: Final = select(
+    f"chain, refund_nonce, last_voucher_at, chain_seen_at, {CONFIG_COLUMNS}",
+    "payee_channels",
+    by="channel",
+)
+_GET_STATE: Final = select(_STATE, "payee_channels", by="channel")
+_GET_USED: Final = select(
+    "cumulative, fate, charged", "payee_used", by="channel", order="cumulative"
+)
+_GET_RUNNING: Final = select(
+    "cumulative, maximum, charged, prepaid, owner, resource",
+    "payee_running",
+    by="channel",
+    order="position",
+)
+_GET_PAYMENT: Final = select(_PAYMENT, "payments", by="id")
+_GET_CURSOR: Final = select("position", "cursors", by="name")
+
+_NOTHING: Final = PayeeChannel(tagged=True, window=0, in_flight_max=0)
+
+
+def save_channel(
+    before: PayeeRecord | None, after: PayeeRecord, touched: tuple[int, ...]
+) -> list[Statement]:
+    """
+    Raises:
+        InvariantViolated: The touched amounts do not explain the change.
+    """
+    ledger = after.ledger
+    channel = after.channel.to_bytes()
+    if before is None:
+        was = _NOTHING
+        touched = tuple(used.cumulative for used in ledger.used)
+    else:
+        was = before.ledger
+    return [
+        (_PUT_CHANNEL, (channel, *_terms(after), *_state(after))),
+        *_save_used(channel, was, ledger, touched),
+        *_save_running(channel, was, ledger),
+    ]
+
+
+def _terms(record: PayeeRecord) -> tuple[Column, ...]:
+    return (integer(record.chain), *config_columns(record.config))
+
+
+def _state(record: PayeeRecord) -> tuple[Column, ...]:
+    ledger = record.ledger
+    asked = ledger.closing_voucher
+    return (
+        ledger.tagged,
+        integer(ledger.window),
+        integer(ledger.in_flight_max),
+        ledger.status.value,
+        amount(ledger.balance),
+        amount(ledger.claimed),
+        amount(ledger.pending_withdrawal),
+        amount(ledger.charged),
+        amount(ledger.highest),
+        amount(ledger.floor),
+        None if asked is None else amount(asked),
+        pack_held(ledger.held),
+        amount(record.refund_nonce),
+        integer(record.last_voucher_at),
+        integer(record.chain_seen_at),
+        amount(ledger.unclaimed),
+    )
+
+
+def _save_used(
+    channel: bytes, before: PayeeChannel, after: PayeeChannel, touched: tuple[int, ...]
+) -> list[Statement]:
+    if before.used is after.used or not (before.used or after.used):
+        return []
+    statements: list[Statement] = []
+    lowest = _lowest_kept(before, after)
+    gone = bisect_left(before.used, lowest, key=by_cumulative)
+    if gone:
+        statements.append((_CUT_USED_BELOW, (channel, amount(lowest))))
+    explained = len(before.used) - gone
+    for cumulative in dict.fromkeys(touched):
+        known = cumulative >= lowest and before.find_used(cumulative) is not None
+        used = after.find_used(cumulative)
+        explained += (used is not None) - known
+        if used is not None:
+            columns = (used.fate.value, amount(used.charged))
+            statements.append((_PUT_USED, (channel, amount(cumulative), *columns)))
+        elif known:
+            statements.append((_CUT_USED, (channel, amount(cumulative))))
+    if explained != len(after.used):
+        raise InvariantViolated(
+            f"a step remembers {len(after.used)} amounts, and touching {touched}"
+            f" explains {explained}: after a restart the others could be spent again"
+        )
+    return statements
+
+
+def _lowest_kept(before: PayeeChannel, after: PayeeChannel) -> int:
+    """What is below has left the window, and is under the floor now."""
+    if after.used:
+        return after.used[0].cumulative
+    return before.used[-1].cumulative + 1
+
+
+def _save_running(
+    channel: bytes, before: PayeeChannel, after: PayeeChannel
+) -> list[Statement]:
+    removed, put = changes(before.running, after.running, lambda r: r.cumulative)
+    return [
+        *((_CUT_RUNNING, (channel, amount(r.cumulative))) for r in removed),
+        *((_PUT_RUNNING, (channel, *_reservation(r))) for r in put),
+    ]
+
+
+def _reservation(reservation: Reservation) -> tuple[Column, ...]:
+    return (
+        amount(reservation.cumulative),
+        amount(reservation.maximum),
+        amount(reservation.charged),
+        reservation.prepaid,
+        text(reservation.owner),
+        text(reservation.resource),
+    )
+
+
+def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord | None:
+    """
+    Raises:
+        ValueError: A row is not one that we wrote.
+    """
+    row: Row | None = connection.execute(_GET_CHANNEL, (channel.to_bytes(),)).fetchone()
+    if row is None:
+        return None
+    chain, refund_nonce, last_voucher_at, chain_seen_at, *config = row
+    return PayeeRecord(
+        channel=channel,
+        chain=ChainId(chain),
+        config=to_config(tuple(config)),
+        ledger=_load_ledger(connection, channel.to_bytes()),
+        refund_nonce=to_int(refund_nonce),
+        last_voucher_at=last_voucher_at,
+        chain_seen_at=chain_seen_at,
+    )
+
+
+def _load_ledger(connection: sqlite3.Connection, channel: bytes) -> PayeeChannel:
+    row: Row = connection.execute(_GET_STATE, (channel,)).fetchone()
+    tagged, window, in_flight_max, status, balance, claimed, pending, *rest = row
+    charged, highest, floor, asked, held, *_ = rest
+    return PayeeChannel(
+        tagged=bool(tagged),
+        window=window,
+        in_flight_max=in_flight_max,
+        status=Status(status),
+        balance=to_int(balance),
+        claimed=to_int(claimed),
+        pending_withdrawal=to_int(pending),
+        charged=to_int(charged),
+        highest=to_int(highest),
+        floor=to_int(floor),
+        used=_load_used(connection, channel),
+        running=_load_running(connection, channel),
+        held=unpack_held(held),
+        closing_voucher=None if asked is None else to_int(asked),
+    )
+
+
+def _load_used(connection: sqlite3.Connection, channel: bytes) -> tuple[Used, ...]:
+    rows = connection.execute(_GET_USED, (channel,))
+    return tuple(
+        Used(cumulative=to_int(cumulative), fate=Fate(fate), charged=to_int(charged))
+        for cumulative, fate, charged in rows
+    )
+
+
+def _load_running(
+    connection: sqlite3.Connection, channel: bytes
+) -> tuple[Reservation, ...]:
+    rows = connection.execute(_GET_RUNNING, (channel,))
+    return tuple(
+        Reservation(
+            cumulative=to_int(cumulative),
+            maximum=to_int(maximum),
+            charged=to_int(charged),
+            prepaid=bool(prepaid),
+            owner=owner,
+            resource=resource,
+        )
+        for cumulative, maximum, charged, prepaid, owner, resource in rows
+    )
+
+
+def pack_held(held: tuple[HeldVoucher, ...]) -> bytes:
+    """At most two, always written together, so one column: amount, length, bytes."""
+    return b"".join(
+        amount(v.amount) + len(v.signature).to_bytes(2, "big") + v.signature
+        for v in held
+    )
+
+
+def unpack_held(column: bytes) -> tuple[HeldVoucher, ...]:
+    """
+    Raises:
+        ValueError: Not what `pack_held` makes.
+    """
+    held: list[HeldVoucher] = []
+    while column:
+        start = AMOUNT_BYTES + 2
+        end = start + int.from_bytes(column[AMOUNT_BYTES:start], "big")
+        if len(column) < end:
+            raise ValueError("a held voucher is cut short")
+        value = to_int(column[:AMOUNT_BYTES])
+        held.append(HeldVoucher(amount=value, signature=column[start:end]))
+        column = column[end:]
+    return tuple(held)
+
+
+def list_claimable(
+    connection: sqlite3.Connection, *, at_least: int, limit: int
+) -> list[Hash32]:
+    rows = connection.execute(
+        "SELECT channel FROM payee_channels"
+        " WHERE unclaimed > zeroblob(32) AND unclaimed >= ?"
+        " ORDER BY unclaimed DESC, channel LIMIT ?",
+        (amount(at_least), limit),
+    )
+    return [Hash32.of(channel) for (channel,) in rows]
+
+
+def list_closing(connection: sqlite3.Connection, *, limit: int) -> list[Hash32]:
+    rows = connection.execute(
+        "SELECT channel FROM payee_channels WHERE status = 'closing'"
+        " ORDER BY last_voucher_at, channel LIMIT ?",
+        (limit,),
+    )
+    return [Hash32.of(channel) for (channel,) in rows]
+
+
+def save_payment(payment: PaymentRecord) -> list[Statement]:
+    columns = (
+        text(payment.id),
+        payment.payer.to_bytes(),
+        amount(payment.amount),
+        text(payment.resource),
+        text(payment.owner),
+        integer(payment.started_at),
+        payment.status.value,
+        text(payment.transaction),
+    )
+    return [(_PUT_PAYMENT, columns)]
+
+
+def load_payment(
+    connection: sqlite3.Connection, payment_id: str
+) -> PaymentRecord | None:
+    """
+    Raises:
+        ValueError: The row is not one that we wrote.
+    """
+    row: Row | None = connection.execute(_GET_PAYMENT, (payment_id,)).fetchone()
+    if row is None:
+        return None
+    _, payer, paid, resource, owner, started_at, status, transaction = row
+    return PaymentRecord(
+        id=payment_id,
+        payer=to_address(payer),
+        amount=to_int(paid),
+        resource=resource,
+        owner=owner,
+        started_at=started_at,
+        status=PaymentStatus(status),
+        transaction=transaction,
+    )
+
+
+def save_cursor(name: str, position: int) -> list[Statement]:
+    return [(_PUT_CURSOR, (text(name), integer(position)))]
+
+
+def load_cursor(connection: sqlite3.Connection, name: str) -> int:
+    row: Row | None = connection.execute(_GET_CURSOR, (name,)).fetchone()
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,131 @@
+"""
+Values as columns and back, and which rows a changed sequence needs.
+
+What SQLite could not take is refused here, before a step is shown to anybody: an error
+in the writer would take other steps of its group down with it.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Final, TypeVar
+
+from agentpay.errors import InvariantViolated
+from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.types import Address, Hash32
+
+R = TypeVar("R")
+
+Row = tuple[Any, ...]
+"""What SQLite returns, whose columns have the types that the schema says."""
+
+AMOUNT_BYTES: Final = 32
+ZERO: Final = bytes(AMOUNT_BYTES)
+_INTEGER_MAX: Final = 2**63 - 1
+
+
+def amount(value: int) -> bytes:
+    """Fixed width and big-endian, so that bytes sort as the amounts do."""
+    try:
+        return value.to_bytes(AMOUNT_BYTES, "big")
+    except OverflowError as error:
+        raise InvariantViolated(f"no amount of a token: {value}") from error
+
+
+def integer(value: int) -> int:
+    if not -_INTEGER_MAX <= value <= _INTEGER_MAX:
+        raise InvariantViolated(f"no store keeps the number {value}")
+    return value
+
+
+def text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvariantViolated(f"no store keeps the text {value!r}") from error
+    return value
+
+
+def to_int(column: bytes) -> int:
+    if len(column) != AMOUNT_BYTES:
+        raise ValueError(f"an amount of {len(column)} bytes")
+    return int.from_bytes(column, "big")
+
+
+def to_address(column: bytes) -> Address:
+    return Address("0x" + column.hex())
+
+
+CONFIG_COLUMNS: Final = (
+    "payer, payer_authorizer, receiver, receiver_authorizer, token,"
+    " withdraw_delay, salt"
+)
+
+
+def config_columns(config: ChannelConfig) -> tuple[bytes | int, ...]:
+    return (
+        config.payer.to_bytes(),
+        config.payer_authorizer.to_bytes(),
+        config.receiver.to_bytes(),
+        config.receiver_authorizer.to_bytes(),
+        config.token.to_bytes(),
+        config.withdraw_delay,
+        config.salt.to_bytes(),
+    )
+
+
+def to_config(columns: Row) -> ChannelConfig:
+    payer, payer_authorizer, receiver, receiver_authorizer, token, delay, salt = columns
+    return ChannelConfig(
+        payer=to_address(payer),
+        payer_authorizer=to_address(payer_authorizer),
+        receiver=to_address(receiver),
+        receiver_authorizer=to_address(receiver_authorizer),
+        token=to_address(token),
+        withdraw_delay=delay,
+        salt=Hash32.of(salt),
+    )
+
+
+def changes(
+    before: Sequence[R], after: Sequence[R], key: Callable[[R], Hashable]
+) -> tuple[list[R], list[R]]:
+    """
+    Which rows to delete, and then which to put, so that their order stays the same.
+
+    Rows keep their place when put again; new ones come last.
+    """
+    if before is after:
+        return [], []
+    removed: list[R] = []
+    put: list[R] = []
+    at = 0
+    for old in before:
+        if at < len(after) and key(after[at]) == key(old):
+            if after[at] is not old:
+                put.append(after[at])
+            at += 1
+        else:
+            removed.append(old)
+    return removed, [*put, *after[at:]]
+
+
+def upsert(table: str, columns: str, *, unique: str) -> str:
+    """An `INSERT` that overwrites, and unlike `REPLACE` leaves a row in its place."""
+    names = [name.strip() for name in columns.split(",")]
+    keys = [name.strip() for name in unique.split(",")]
+    values = ", ".join("?" * len(names))
+    changed = ", ".join(f"{n} = excluded.{n}" for n in names if n not in keys)
+    return (
+        f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - our names
+        f" ON CONFLICT ({unique}) DO UPDATE SET {changed}"
+    )
+
+
+def delete(table: str, unique: str) -> str:
+    keys = " AND ".join(f"{name.strip()} = ?" for name in unique.split(","))
+    return f"DELETE FROM {table} WHERE {keys}"  # noqa: S608 - our names
+
+
+def select(columns: str, table: str, by: str, *, order: str = "") -> str:
+    where = " AND ".join(f"{name.strip()} = ?" for name in by.split(","))
+    ordered = f" ORDER BY {order}" if order else ""
+    return f"SELECT {columns} FROM {table} WHERE {where}{ordered}"  # noqa: S608

@@ -1,0 +1,124 @@
+"""
+The one thread that touches the database, and how its work comes back to the event loop.
+
+It knows nothing of what it runs. A caller that is cancelled while it waits changes
+nothing: waiters shield the future, and the work goes on.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import SimpleQueue
+from typing import TypeVar
+
+from agentpay.errors import StoreCorrupt, StoreError, StoreUnavailable
+
+T = TypeVar("T")
+
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class DatabaseThread:
+    """Runs work with the connection, one piece after another, in the order given."""
+
+    def __init__(
+        self,
+        connect: Callable[[], sqlite3.Connection],
+        *,
+        release: Callable[[], None],
+    ) -> None:
+        """`connect` is called when needed; `release` once, when all is over."""
+        self._connect = connect
+        self._release = release
+        self._connection: sqlite3.Connection | None = None
+        self._loop = asyncio.get_running_loop()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = threading.Thread(
+            target=self._run, name="agentpay-sqlite", daemon=True
+        )
+        self._thread.start()
+
+    def call(self, work: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """
+        Run `work` in the thread. Its future fails with a `StoreError` where SQLite did.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._jobs.put(partial(self._work, work, future))
+        return future
+
+    def stop(self) -> asyncio.Future[None]:
+        """Close, release and end the thread, after all work given before."""
+        stopped: asyncio.Future[None] = self._loop.create_future()
+        self._jobs.put(partial(self._disconnect, stopped))
+        self._jobs.put(None)
+        return stopped
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+    def _work(
+        self, work: Callable[[sqlite3.Connection], T], future: asyncio.Future[T]
+    ) -> None:
+        try:
+            if self._connection is None:
+                self._connection = self._connect()
+            result = work(self._connection)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it gets it
+            self._recover()
+            self._post(partial(_fail, future, translate(error)))
+        else:
+            self._post(partial(_succeed, future, result))
+
+    def _recover(self) -> None:
+        """Leave no transaction open; a connection that cannot is replaced."""
+        if self._connection is None or not self._connection.in_transaction:
+            return
+        try:
+            self._connection.rollback()
+        except sqlite3.Error:
+            self._connection.close()
+            self._connection = None
+
+    def _disconnect(self, stopped: asyncio.Future[None]) -> None:
+        outcome = partial(_succeed, stopped, None)
+        try:
+            if self._connection is not None:
+                self._connection.close()
+        except sqlite3.Error as error:
+            outcome = partial(_fail, stopped, translate(error))
+        self._release()
+        self._post(outcome)
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:
+            return  # the event loop is closed: nobody waits any more
+
+
+def translate(error: BaseException) -> BaseException:
+    """Say in our words what SQLite said, or that a row is not what we write."""
+    if isinstance(error, ValueError):
+        wrong: StoreError = StoreCorrupt(f"the database holds a damaged row: {error}")
+    elif isinstance(error, sqlite3.Error):
+        name = getattr(error, "sqlite_errorname", "") or type(error).__name__
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        kind = StoreCorrupt if code in _DAMAGED else StoreUnavailable
+        wrong = kind(f"SQLite says: {error} ({name})")
+    else:
+        return error
+    wrong.__cause__ = error
+    return wrong
+
+
+def _succeed(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[T], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
