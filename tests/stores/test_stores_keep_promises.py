@@ -1,0 +1,406 @@
+"""What every store promises, whatever it is made of."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from store_cases import (
+    ACCOUNT,
+    LIMITS,
+    books,
+    channel,
+    happens,
+    is_put,
+    payee_record,
+    payer_record,
+    payment,
+    voucher,
+)
+
+from agentpay.core import budget as budget_rules
+from agentpay.core.budget import Budget, Hold, HostSpending
+from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_events import (
+    Admitted,
+    ChainSeen,
+    Charged,
+    Closing,
+    Delivered,
+    RefundAsked,
+    RefundDone,
+    Spent,
+)
+from agentpay.core.payer_channel import Issued, PendingDeposit, TicketWanted
+from agentpay.errors import BudgetExceeded, InvariantViolated
+from agentpay.records import (
+    PayeeRecord,
+    PayeeStep,
+    PayerRecord,
+    PayerStep,
+    PaymentStatus,
+)
+from agentpay.stores import Store
+from agentpay.types import Hash32
+
+MANY = payee_record(window=64, in_flight_max=64)
+
+
+def count(record: PayeeRecord | None) -> PayeeStep[int]:
+    before = record or payee_record()
+    number = before.refund_nonce
+    after = replace(before, refund_nonce=number + 1)
+    return PayeeStep(record=after, answer=number)
+
+
+async def charge(store: Store, number: int, amount: int) -> None:
+    fresh = payee_record(number)
+    event = voucher(amount, maximum=amount)
+    await store.payee.update(channel(number), happens(event, fresh))
+    delivered = Delivered(cumulative=amount, owner="us")
+    await store.payee.update(channel(number), happens(delivered, fresh))
+
+
+# A payee's channels
+
+
+async def test_an_unknown_channel_is_none(store: Store) -> None:
+    assert await store.payee.read(channel()) is None
+
+
+async def test_what_was_saved_is_read(store: Store) -> None:
+    record = payee_record()
+
+    await store.payee.update(record.channel, is_put(record))
+
+    assert await store.payee.read(record.channel) == record
+
+
+async def test_fifty_concurrent_steps_on_one_channel_each_see_the_one_before(
+    store: Store,
+) -> None:
+    steps = [store.payee.update(channel(), count) for _ in range(50)]
+
+    assert sorted(await asyncio.gather(*steps)) == list(range(50))
+
+
+async def test_fifty_concurrent_steps_on_many_channels_do_not_mix(
+    store: Store,
+) -> None:
+    def counting(number: int) -> asyncio.Future[int]:
+        def decide(record: PayeeRecord | None) -> PayeeStep[int]:
+            return count(record or payee_record(number))
+
+        step = store.payee.update(channel(number), decide)
+        return asyncio.ensure_future(step)
+
+    answers = await asyncio.gather(*(counting(n % 10) for n in range(50)))
+
+    assert sorted(answers) == sorted(list(range(5)) * 10)
+
+
+async def test_of_fifty_copies_of_a_voucher_one_is_admitted(store: Store) -> None:
+    copies = [
+        store.payee.update(channel(), happens(voucher(5), MANY)) for _ in range(50)
+    ]
+    answers = await asyncio.gather(*copies)
+
+    assert sum(isinstance(answer, Admitted) for answer in answers) == 1
+    assert sum(isinstance(answer, Spent) for answer in answers) == 49
+
+
+async def test_fifty_vouchers_at_once_are_all_admitted_and_all_remembered(
+    store: Store,
+) -> None:
+    vouchers = [
+        store.payee.update(channel(), happens(voucher(cumulative), MANY))
+        for cumulative in range(1, 51)
+    ]
+    answers = await asyncio.gather(*vouchers)
+    record = await store.payee.read(channel())
+
+    assert all(isinstance(answer, Admitted) for answer in answers)
+    assert record is not None
+    assert [u.cumulative for u in record.ledger.used] == list(range(1, 51))
+    assert record.ledger.charged == 50
+
+
+async def test_a_decision_that_raises_saves_nothing(store: Store) -> None:
+    await store.payee.update(channel(), happens(voucher(5)))
+    too_much = Charged(cumulative=5, owner="us", charged=99)
+
+    with pytest.raises(InvariantViolated):
+        await store.payee.update(channel(), happens(too_much))
+
+    record = await store.payee.read(channel())
+    assert record is not None
+    assert record.ledger.charged == 1
+
+
+async def test_a_step_that_is_not_durable_is_seen_by_the_next(store: Store) -> None:
+    await store.payee.update(channel(), count, durable=False)
+
+    assert await store.payee.update(channel(), count) == 1
+
+
+async def test_a_step_may_not_delete_a_channel(store: Store) -> None:
+    record = payee_record()
+    await store.payee.update(record.channel, is_put(record))
+
+    with pytest.raises(InvariantViolated, match="deletes"):
+        await store.payee.update(
+            record.channel, lambda _: PayeeStep(record=None, answer=None)
+        )
+
+    assert await store.payee.read(record.channel) == record
+
+
+async def test_a_step_may_not_return_another_channel(store: Store) -> None:
+    with pytest.raises(InvariantViolated, match="returned"):
+        await store.payee.update(channel(1), is_put(payee_record(2)))
+
+    assert await store.payee.read(channel(1)) is None
+
+
+async def test_a_step_may_not_change_the_terms(store: Store) -> None:
+    record = payee_record()
+    await store.payee.update(record.channel, is_put(record))
+    other = replace(record, config=replace(record.config, withdraw_delay=900))
+
+    with pytest.raises(InvariantViolated, match="terms"):
+        await store.payee.update(
+            record.channel, lambda _: PayeeStep(record=other, answer=None)
+        )
+
+
+async def test_claimable_has_the_most_first_and_no_less_than_asked(
+    store: Store,
+) -> None:
+    for number, amount in enumerate([3, 500, 7, 256, 255]):
+        await charge(store, number, amount)
+
+    found = await store.payee.claimable(at_least=7, limit=3)
+
+    assert [r.ledger.unclaimed for r in found] == [500, 256, 255]
+
+
+async def test_claimable_leaves_out_what_is_claimed_or_only_reserved(
+    store: Store,
+) -> None:
+    await charge(store, 1, 5)
+    seen = ChainSeen(balance=100, claimed=5, pending_withdrawal=0)
+    await store.payee.update(channel(1), happens(seen))
+    fresh = payee_record(2)
+    await store.payee.update(channel(2), happens(voucher(9, maximum=9), fresh))
+
+    assert await store.payee.claimable(at_least=0, limit=9) == []
+
+
+async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> None:
+    fresh = payee_record(1)
+    await store.payee.update(
+        channel(1), happens(voucher(5, maximum=5), fresh), durable=False
+    )
+    delivered = Delivered(cumulative=5, owner="us")
+    await store.payee.update(channel(1), happens(delivered), durable=False)
+
+    found = await store.payee.claimable(at_least=5, limit=1)
+
+    assert [r.channel for r in found] == [channel(1)]
+
+
+async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:
+    for number, amount in enumerate([2**64, 2**127, 2**63]):
+        fresh = payee_record(number, balance=2**128 - 1)
+        event = voucher(amount, maximum=amount)
+        await store.payee.update(channel(number), happens(event, fresh))
+        delivered = Delivered(cumulative=amount, owner="us")
+        await store.payee.update(channel(number), happens(delivered))
+
+    found = await store.payee.claimable(at_least=2**63 + 1, limit=9)
+
+    assert [r.ledger.unclaimed for r in found] == [2**127, 2**64]
+
+
+async def test_closing_has_whoever_waits_longest_first_until_it_is_done(
+    store: Store,
+) -> None:
+    for number, asked_at in [(1, 30), (2, 10), (3, 20)]:
+        asks = RefundAsked(cumulative=4, signature=bytes(65), owner="us")
+        answer = await store.payee.update(
+            channel(number), happens(asks, payee_record(number), now=asked_at)
+        )
+        assert answer == Closing(ready=True)
+    await store.payee.update(channel(3), happens(RefundDone()), durable=False)
+
+    found = await store.payee.closing(limit=9)
+
+    assert [r.channel for r in found] == [channel(2), channel(1)]
+    assert [r.channel for r in await store.payee.closing(limit=1)] == [channel(2)]
+
+
+# Payments and cursors
+
+
+async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> None:
+    payments = [payment() for _ in range(50)]
+    recorded = await asyncio.gather(*map(store.payee.begin_payment, payments))
+
+    own = [r is p for r, p in zip(recorded, payments, strict=True)]
+    assert sum(own) == 1
+    assert all(record == payments[0] for record in recorded)
+
+
+async def test_a_finished_payment_stays_finished(store: Store) -> None:
+    await store.payee.begin_payment(payment())
+    await store.payee.finish_payment(
+        payment().id, status=PaymentStatus.SETTLED, transaction="0xabc"
+    )
+
+    again = await store.payee.begin_payment(payment())
+
+    assert again.status is PaymentStatus.SETTLED
+    assert again.transaction == "0xabc"
+
+
+async def test_a_payment_that_never_began_cannot_end(store: Store) -> None:
+    with pytest.raises(InvariantViolated):
+        await store.payee.finish_payment(
+            "unknown", status=PaymentStatus.FAILED, transaction=""
+        )
+
+
+async def test_a_dead_owners_payment_is_taken_once(store: Store) -> None:
+    await store.payee.begin_payment(payment(owner="dead"))
+    tries = [store.payee.take_payment(payment().id, owner="us") for _ in range(50)]
+
+    assert sum(await asyncio.gather(*tries)) == 1
+    assert (await store.payee.begin_payment(payment())).owner == "us"
+
+
+async def test_a_payment_that_is_over_cannot_be_taken(store: Store) -> None:
+    await store.payee.begin_payment(payment(owner="dead"))
+    await store.payee.finish_payment(
+        payment().id, status=PaymentStatus.FAILED, transaction=""
+    )
+
+    assert not await store.payee.take_payment(payment().id, owner="us")
+
+
+async def test_an_unknown_payment_cannot_be_taken(store: Store) -> None:
+    assert not await store.payee.take_payment("unknown", owner="us")
+
+
+async def test_cursors_start_at_zero_and_do_not_mix(store: Store) -> None:
+    await store.payee.write_cursor("deposits", 17)
+    await store.payee.write_cursor("deposits", 12)
+
+    assert await store.payee.read_cursor("deposits") == 12
+    assert await store.payee.read_cursor("claims") == 0
+
+
+# A payer's channels and budget
+
+
+def reserved(hold_id: str, amount: int = 10) -> budget_rules.Reserved:
+    hold = Hold(
+        id=hold_id, host="api.example", amount=amount, valid_before=9, detail="{}"
+    )
+    return budget_rules.Reserved(hold=hold)
+
+
+async def test_a_new_account_has_an_empty_budget_and_no_channels(store: Store) -> None:
+    assert await store.payer.budget(ACCOUNT) == Budget()
+    assert await store.payer.channels(ACCOUNT) == []
+
+
+async def test_budget_and_channel_are_saved_together(store: Store) -> None:
+    fresh = payer_record()
+    deposit = PendingDeposit(
+        amount=40, salt=Hash32.of(bytes([7]) * 32), valid_before=99
+    )
+    wanted = TicketWanted(maximum=3, deposit=deposit)
+
+    answer = await store.payer.update(
+        ACCOUNT, fresh.channel, books(wanted, reserved("h1"), LIMITS, fresh)
+    )
+
+    [record] = await store.payer.channels(ACCOUNT)
+    assert answer == Issued(cumulative=3, deposit=deposit)
+    assert record.ledger.deposit == deposit
+    assert (await store.payer.budget(ACCOUNT)).hold("h1") is not None
+
+
+async def test_a_refused_budget_saves_neither(store: Store) -> None:
+    fresh = payer_record()
+    limits = replace(LIMITS, total=5)
+
+    with pytest.raises(BudgetExceeded):
+        await store.payer.update(
+            ACCOUNT,
+            fresh.channel,
+            books(TicketWanted(maximum=3), reserved("h1"), limits, fresh),
+        )
+
+    assert await store.payer.channels(ACCOUNT) == []
+    assert await store.payer.budget(ACCOUNT) == Budget()
+
+
+async def test_fifty_concurrent_reservations_never_exceed_the_budget(
+    store: Store,
+) -> None:
+    limits = replace(LIMITS, total=200)
+    tries = [
+        store.payer.update(
+            ACCOUNT, None, books(None, reserved(f"h{n}"), limits, payer_record())
+        )
+        for n in range(50)
+    ]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+
+    assert sum(isinstance(o, BudgetExceeded) for o in outcomes) == 30
+    assert (await store.payer.budget(ACCOUNT)).exposure == 200
+
+
+async def test_fifty_concurrent_tickets_on_many_channels_are_all_booked(
+    store: Store,
+) -> None:
+    def issue(number: int) -> asyncio.Future[None]:
+        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+            before = record or payer_record(number % 10)
+            ledger = replace(before.ledger, spent=before.ledger.spent + 1)
+            spent = sum(s.amount for s in budget.spent) + 1
+            one = HostSpending(host="api.example", amount=spent)
+            return PayerStep(
+                budget=replace(budget, spent=(one,)),
+                record=replace(before, ledger=ledger),
+                answer=None,
+            )
+
+        step = store.payer.update(ACCOUNT, channel(number % 10), decide)
+        return asyncio.ensure_future(step)
+
+    await asyncio.gather(*(issue(n) for n in range(50)))
+
+    records = await store.payer.channels(ACCOUNT)
+    assert [r.index for r in records] == list(range(10))
+    assert [r.ledger.spent for r in records] == [5] * 10
+    assert (await store.payer.budget(ACCOUNT)).exposure == 50
+
+
+async def test_a_step_without_a_channel_returns_no_record(store: Store) -> None:
+    with pytest.raises(InvariantViolated, match="without a channel"):
+        await store.payer.update(
+            ACCOUNT,
+            None,
+            lambda budget, _: PayerStep(
+                budget=budget, record=payer_record(), answer=None
+            ),
+        )
+
+
+async def test_the_fate_of_a_voucher_is_what_it_bought(store: Store) -> None:
+    await charge(store, 1, 5)
+
+    answer = await store.payee.update(channel(1), happens(voucher(5)))
+
+    assert answer == Spent(fate=Fate.CHARGED, charged=5)
