@@ -4,20 +4,21 @@ Speaks to an Anvil node: plain JSON-RPC, and the powers that only a test chain h
 No retries and no signing. For reading a real chain there is `agentpay.chain.rpc`.
 """
 
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import httpx
 
 from agentpay.errors import ChainError, ChainUnreachable, ConfigurationError
-from agentpay.types import Address, Hash32
+from agentpay.evm.test_keys import LOCAL_CHAINS
+from agentpay.types import Address, ChainId, Hash32
 
 _SECONDS_MAX: Final = 30.0
 
 
-class NotAnvil(ConfigurationError):
-    """The endpoint is not an Anvil node, or serves a chain that is not local."""
+class UnsuitableNode(ConfigurationError):
+    """The endpoint is no Anvil with a local chain, or its chain is used otherwise."""
 
-    code = "not_anvil"
+    code = "unsuitable_node"
 
 
 class AnvilNode:
@@ -80,6 +81,10 @@ class AnvilNode:
         await self.rpc("evm_increaseTime", seconds)
         await self.mine()
 
+    async def code(self, address: Address) -> bytes:
+        """The code at an address; empty for an account without any."""
+        return bytes.fromhex((await self.rpc("eth_getCode", address, "latest"))[2:])
+
     async def set_code(self, address: Address, code: bytes) -> None:
         """Place code at an address, without a transaction and without storage."""
         await self.rpc("anvil_setCode", address, "0x" + code.hex())
@@ -111,17 +116,19 @@ class AnvilNode:
             raise ChainError(f"transaction {sent} reverted on the local chain")
         return sent
 
-    async def check(self, local_chains: frozenset[int]) -> Self:
+    async def check(self) -> ChainId:
         """
-        Make sure that this is an Anvil with a local chain, before anything is changed.
+        Make sure that this is an Anvil with a local chain; returns the chain's id.
 
         Raises:
-            NotAnvil: It is something else.
+            UnsuitableNode: It is something else; nothing was changed.
         """
         version = str(await self.rpc("web3_clientVersion"))
-        chain = int(await self.rpc("eth_chainId"), 16)
+        chain = ChainId(int(await self.rpc("eth_chainId"), 16))
         if not version.lower().startswith("anvil/"):
-            raise NotAnvil(f"the node says it is {version!r}, and only Anvil will do")
-        if chain not in local_chains:
-            raise NotAnvil(f"chain {chain} is not a local one; it was left alone")
-        return self
+            raise UnsuitableNode(
+                f"the node says it is {version[:80]!r}, and only Anvil will do"
+            )
+        if chain not in LOCAL_CHAINS:
+            raise UnsuitableNode(f"chain {chain} is not a local one; it was left alone")
+        return chain
