@@ -139,7 +139,8 @@ class JsonRpc:
         try:
             if len(requests) == 1:
                 return [await provider.make_request(*requests[0])]
-            return await provider.make_batch_request(requests)
+            answers: Json = await provider.make_batch_request(requests)
+            return answers  # noqa: TRY300 - nothing to say in an else
         except aiohttp.ClientConnectorError:
             failure: ChainUnreachable = RequestNotSent(
                 f"cannot connect to {self.where}: is the node running?"

@@ -64,10 +64,14 @@ class KeepAliveProvider(AsyncJSONBaseProvider):
     async def _post(self, data: bytes) -> bytes:
         try:
             return await self._post_once(data)
-        except aiohttp.ServerDisconnectedError:
+        except aiohttp.ServerDisconnectedError as broken:
             # A kept connection that the server has just closed. Saying the same again
             # is harmless: reads are reads, and a transaction carries its own nonce.
-            return await self._post_once(data)
+            try:
+                return await self._post_once(data)
+            except aiohttp.ClientConnectorError:
+                # "Cannot connect" would say that it did not arrive, and it may have.
+                raise broken from None
 
     async def _post_once(self, data: bytes) -> bytes:
         async with self._session.post(

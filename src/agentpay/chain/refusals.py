@@ -1,0 +1,51 @@
+"""
+What a node means when it refuses a transaction. Pure.
+
+Nodes agree on no codes, only roughly on words: geth, reth, Nethermind, Erigon, Anvil.
+"""
+
+from enum import Enum, auto
+
+from agentpay.chain.json_rpc import NodeRefused
+
+
+class Refusal(Enum):
+    """Why a node did not take a transaction."""
+
+    KNOWN = auto()
+    """It has this very transaction already."""
+    NONCE_USED = auto()
+    NONCE_AHEAD = auto()
+    NONCE_PENDING = auto()
+    """Another transaction with this nonce waits to be mined."""
+    BUSY = auto()
+    """The node failed, and may have taken it all the same."""
+    FINAL = auto()
+    """It will not be taken as it is."""
+
+
+_WORDS = (
+    ("already known", Refusal.KNOWN),
+    ("already imported", Refusal.KNOWN),
+    ("alreadyknown", Refusal.KNOWN),
+    ("known transaction", Refusal.KNOWN),
+    ("nonce too low", Refusal.NONCE_USED),
+    ("nonce is too low", Refusal.NONCE_USED),
+    ("oldnonce", Refusal.NONCE_USED),
+    ("nonce too high", Refusal.NONCE_AHEAD),
+    ("nonce gap", Refusal.NONCE_AHEAD),
+    ("gapped-nonce", Refusal.NONCE_AHEAD),
+    ("replacement", Refusal.NONCE_PENDING),
+    ("could not replace", Refusal.NONCE_PENDING),
+)
+# Internal error, resource unavailable, limit exceeded, too many requests.
+_BUSY_NUMBERS = frozenset({-32603, -32002, -32005, 429})
+
+
+def refusal_of(answer: NodeRefused) -> Refusal:
+    """Sort a node's refusal of `eth_sendRawTransaction`."""
+    said = answer.message.lower()
+    for words, meaning in _WORDS:
+        if words in said:
+            return meaning
+    return Refusal.BUSY if answer.number in _BUSY_NUMBERS else Refusal.FINAL
