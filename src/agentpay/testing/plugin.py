@@ -1,0 +1,58 @@
+"""
+pytest fixtures: a private chain, a funded wallet, a test dollar, one line each.
+
+pytest loads this for everybody who has agentpay installed, so nothing is imported
+before a fixture is used. The fixtures are synchronous, and serve tests of any kind and
+any asyncio plugin in any mode.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from agentpay.signers.wallet import Wallet
+    from agentpay.testing.local_chain import LocalChain
+    from agentpay.types import Asset
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="session")
+def agentpay_shared_chain() -> "Iterator[LocalChain]":
+    """One private chain per test process; what a test does to it stays."""
+    from agentpay.testing.local_chain import LocalChain
+
+    chain = LocalChain()
+    _run(chain.start())
+    yield chain
+    _run(chain.stop())
+
+
+@pytest.fixture
+def agentpay_chain(agentpay_shared_chain: "LocalChain") -> "Iterator[LocalChain]":
+    """The private chain, turned back after the test (but for its clock)."""
+    snapshot = _run(agentpay_shared_chain.node.snapshot())
+    yield agentpay_shared_chain
+    _run(agentpay_shared_chain.node.revert(snapshot))
+
+
+@pytest.fixture
+def agentpay_wallet(agentpay_chain: "LocalChain") -> "Wallet":
+    """A new wallet with 100 test dollars, and ether for gas."""
+    return _run(agentpay_chain.funded_wallet())
+
+
+@pytest.fixture
+def agentpay_token(agentpay_chain: "LocalChain") -> "Asset":
+    """The test dollar."""
+    return agentpay_chain.usdc
+
+
+def _run(work: Coroutine[None, None, T]) -> T:
+    # In a thread of its own: an event loop may already run in this one.
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        return executor.submit(asyncio.run, work).result()
