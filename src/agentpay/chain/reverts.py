@@ -7,6 +7,7 @@ from collections.abc import Mapping
 _ERROR_STRING = bytes.fromhex("08c379a0")
 _PANIC = bytes.fromhex("4e487b71")
 _TEXT_MAX = 200
+_NONE = "reverted without a reason"
 
 # Source: Solidity's documentation, "Panic via assert and Error via require".
 _PANICS = {
@@ -30,9 +31,9 @@ def revert_reason(data: bytes, names: Mapping[bytes, str] | None = None) -> str:
     """
     selector, body = data[:4], data[4:]
     if not data:
-        return "reverted without a reason"
+        return _NONE
     if selector == _ERROR_STRING and (text := _string(body)) is not None:
-        return text
+        return text or _NONE
     if selector == _PANIC and len(body) == 32:
         number = int.from_bytes(body, "big")
         return _PANICS.get(number, f"panic {number:#x}")

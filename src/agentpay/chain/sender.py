@@ -39,6 +39,8 @@ GAS_MAX: Final = 2**24
 """The most gas that a transaction may ask for (EIP-7825)."""
 
 _NONCE_TRIES_MAX = 64
+_NOT_OURS = frozenset({Refusal.NONCE_AHEAD, Refusal.NONCE_PENDING})
+"""Refusals that a node cannot give to a transaction which it has."""
 _GAS_SALT = 2**14
 _TIP_SALT = 2**10
 
@@ -181,6 +183,8 @@ class TransactionSender:
             meaning = refusal_of(refusal)
             if meaning is Refusal.KNOWN:
                 return None
+            if meaning in _NOT_OURS:
+                return meaning
             known = await self._knows(signed.hash)
             if known is None:
                 return Refusal.BUSY

@@ -1,0 +1,262 @@
+"""Threats F1 and F8: no fault of an endpoint or node wedges a wallet or pays twice."""
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+
+import pytest
+from chain_cases import (
+    COUNTS,
+    LOCAL,
+    call_of,
+    counted,
+    place,
+    rich_wallet,
+    sender_of,
+    until_known,
+    used_nonces,
+)
+from eth_account import Account
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.errors import (
+    ChainError,
+    ChainUnreachable,
+    TransactionOutcomeUnknown,
+)
+from agentpay.evm.calls import Receipt
+from agentpay.signers.wallet import Wallet
+from agentpay.testing.anvil import Anvil
+from agentpay.testing.anvil_node import AnvilNode
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address
+
+METHODS = (
+    "eth_estimateGas",
+    "eth_getTransactionCount",
+    "eth_sendRawTransaction",
+    "eth_getTransactionReceipt",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of some sends, and what the chain says of them."""
+
+    fault: Fault
+    counted: int
+    receipts: int
+    unknown: int
+    nonces: tuple[int, int]
+
+
+async def send_through(
+    node: AnvilNode, method: str, fault: Fault, *, times: int
+) -> Outcome:
+    """Send five calls at once while `method` fails, and one when all is well again."""
+    wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+    async with (
+        FaultyRpc(node.url) as proxy,
+        RpcChain(proxy.url, chain_id=LOCAL, timeout_seconds=0.4) as chain,
+        sender_of(chain, wallet, mined_within_seconds=8) as sender,
+    ):
+        proxy.plan(method, fault, times=times)
+        outcomes = await asyncio.gather(
+            *(sender.send(call_of(counter)) for _ in range(5)), return_exceptions=True
+        )
+        proxy.heal()
+        outcomes.append(await sender.send(call_of(counter)))
+    for outcome in outcomes:
+        if not isinstance(outcome, Receipt | ChainError):
+            raise outcome
+    return Outcome(
+        fault=fault,
+        counted=await counted(node, counter),
+        receipts=sum(isinstance(outcome, Receipt) for outcome in outcomes),
+        unknown=sum(isinstance(o, TransactionOutcomeUnknown) for o in outcomes),
+        nonces=await used_nonces(node, wallet.address),
+    )
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("method", METHODS)
+async def test_f8_no_fault_at_any_call_leaves_a_gap_or_counts_wrongly(
+    agentpay_chain: LocalChain, method: str, times: int
+) -> None:
+    outcomes = await asyncio.gather(
+        *(
+            send_through(agentpay_chain.node, method, fault, times=times)
+            for fault in Fault
+        )
+    )
+
+    for outcome in outcomes:
+        mined, known = outcome.nonces
+        assert mined == known == outcome.counted, outcome
+        assert outcome.receipts == outcome.counted, outcome
+        assert outcome.unknown == 0, outcome
+
+
+async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
+    agentpay_chain: LocalChain,
+) -> None:
+    node = agentpay_chain.node
+    wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+    async with (
+        FaultyRpc(node.url) as proxy,
+        RpcChain(proxy.url, chain_id=LOCAL) as chain,
+        sender_of(chain, wallet) as sender,
+    ):
+        for fault in (Fault.REQUEST_REFUSED, Fault.ANSWER_REFUSED):
+            proxy.plan("eth_sendRawTransaction", fault)
+            proxy.plan("eth_getTransactionByHash", Fault.UNAVAILABLE)
+            await asyncio.gather(*(sender.send(call_of(counter)) for _ in range(3)))
+
+    assert await counted(node, counter) == 6
+    assert await used_nonces(node, wallet.address) == (6, 6)
+
+
+async def test_f1_a_call_that_is_not_mined_in_time_is_unknown_and_never_failed() -> (
+    None
+):
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(node.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet, mined_within_seconds=0.5) as sender,
+        ):
+            with pytest.raises(TransactionOutcomeUnknown) as caught:
+                await sender.send(call_of(counter))
+            pending = await node.rpc(
+                "eth_getTransactionByHash", caught.value.transaction
+            )
+            await node.mine()
+            late = asyncio.create_task(sender.send(call_of(counter)))
+            await asyncio.sleep(0.2)
+            await node.mine()
+            await late
+
+        assert pending is not None
+        assert await counted(node, counter) == 2
+        assert await used_nonces(node, wallet.address) == (2, 2)
+
+
+async def test_f1_killing_the_node_while_a_call_waits_leaves_its_outcome_unknown() -> (
+    None
+):
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(node.url, chain_id=LOCAL, timeout_seconds=1) as chain,
+            sender_of(chain, wallet, mined_within_seconds=1.5) as sender,
+        ):
+            send = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 1)
+            node.kill()
+            with pytest.raises(TransactionOutcomeUnknown, match="0x"):
+                await send
+            with pytest.raises(ChainUnreachable):
+                await sender.send(call_of(counter))
+
+
+async def test_f8_a_transaction_that_the_node_lost_is_sent_again() -> None:
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(node.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet) as sender,
+        ):
+            sends = [
+                asyncio.create_task(sender.send(call_of(counter))) for _ in range(4)
+            ]
+            await until_known(node, wallet.address, 4)
+            pool = await node.rpc("txpool_content")
+            [mine] = pool["pending"].values()
+            await node.rpc("anvil_dropTransaction", mine["0"]["hash"])
+            await until_known(node, wallet.address, 4)
+            await node.mine()
+            await asyncio.gather(*sends)
+
+        assert await counted(node, counter) == 4
+        assert await used_nonces(node, wallet.address) == (4, 4)
+
+
+async def test_f8_a_cancelled_send_leaves_no_gap(agentpay_chain: LocalChain) -> None:
+    node = agentpay_chain.node
+    for fault in (Fault.HANGS, Fault.ANSWER_HANGS):
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            FaultyRpc(node.url) as proxy,
+            RpcChain(proxy.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet) as sender,
+        ):
+            proxy.plan("eth_sendRawTransaction", fault)
+            cancelled = asyncio.create_task(sender.send(call_of(counter)))
+            while proxy.planned:  # noqa: ASYNC110 - until the fault has happened
+                await asyncio.sleep(0.01)
+            cancelled.cancel()
+            await asyncio.gather(*(sender.send(call_of(counter)) for _ in range(5)))
+
+        mined, known = await used_nonces(node, wallet.address)
+        assert mined == known == await counted(node, counter) >= 5
+
+
+async def test_f8_a_call_whose_nonce_another_program_took_is_sent_with_the_next() -> (
+    None
+):
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(node.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet, mined_within_seconds=15) as sender,
+        ):
+            send = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 1)
+            await replace_first(node, wallet, counter)
+            await node.mine()
+            await until_known(node, wallet.address, 2)
+            await node.mine()
+            await send
+
+        assert await counted(node, counter) == 2
+
+
+async def test_f8_four_senders_of_one_key_send_500_calls_without_gap_or_double(
+    agentpay_chain: LocalChain,
+) -> None:
+    node = agentpay_chain.node
+    wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+
+    async def work() -> list[Receipt]:
+        async with (
+            RpcChain(node.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet, mined_within_seconds=40) as sender,
+        ):
+            return await asyncio.gather(
+                *(sender.send(call_of(counter)) for _ in range(125))
+            )
+
+    receipts = itertools.chain.from_iterable(
+        await asyncio.gather(*(work() for _ in range(4)))
+    )
+
+    assert len({receipt.transaction for receipt in receipts}) == 500
+    assert await counted(node, counter) == 500
+    assert await used_nonces(node, wallet.address) == (500, 500)
+
+
+async def replace_first(node: AnvilNode, wallet: Wallet, counter: Address) -> None:
+    """Outbid the wallet's first transaction, as another program with its key could."""
+    fields = {
+        "type": 2,
+        "chainId": LOCAL,
+        "nonce": 0,
+        "to": counter.to_bytes(),
+        "value": 0,
+        "gas": 200_000,
+        "maxFeePerGas": 10**11,
+        "maxPriorityFeePerGas": 10**11,
+    }
+    signed = Account.from_key(wallet.gas_key()).sign_transaction(fields)
+    await node.rpc("eth_sendRawTransaction", "0x" + bytes(signed.raw_transaction).hex())
