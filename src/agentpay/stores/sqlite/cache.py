@@ -8,13 +8,14 @@ Whoever holds an entry uses it before the next `await`, or looks it up again.
 import asyncio
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
-from agentpay.stores.sqlite.writer import Group, Statement, Writer
+from agentpay.stores.sqlite.tables import Change
+from agentpay.stores.sqlite.writer import Group, Writer
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -69,9 +70,9 @@ class Cache(Generic[K, R]):
             loading.add_done_callback(partial(self._keep, key))
         await asyncio.shield(loading)
 
-    def save(self, entry: Entry[R], record: R, statements: Sequence[Statement]) -> None:
+    def save(self, entry: Entry[R], record: R, changes: Iterable[Change]) -> None:
         """Show a record to the next step at once, and queue what saves it."""
-        entry.group = self._writer.submit(statements)
+        entry.group = self._writer.submit(changes)
         entry.record = record
 
     def _keep(self, key: K, loaded: asyncio.Future[R]) -> None:

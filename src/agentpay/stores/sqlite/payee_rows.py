@@ -27,16 +27,13 @@ from agentpay.stores.sqlite.rows import (
     amount,
     changes,
     config_columns,
-    delete,
     integer,
-    select,
     text,
     to_address,
     to_config,
     to_int,
-    upsert,
 )
-from agentpay.stores.sqlite.writer import Column, Statement
+from agentpay.stores.sqlite.tables import Change, Columns, Cut, Put, Table, select
 from agentpay.types import ChainId, Hash32
 
 _STATE: Final = (
@@ -44,52 +41,46 @@ _STATE: Final = (
     " charged, highest, floor, closing_voucher, held, refund_nonce, last_voucher_at,"
     " chain_seen_at"
 )
-_PUT_CHANNEL: Final = upsert(
+_CHANNELS: Final = Table(
     "payee_channels",
     f"channel, chain, {CONFIG_COLUMNS}, {_STATE}, unclaimed",
-    unique="channel",
+    keys=1,
 )
-_PUT_USED: Final = upsert(
-    "payee_used", "channel, cumulative, fate, charged", unique="channel, cumulative"
-)
-_CUT_USED: Final = delete("payee_used", "channel, cumulative")
-_CUT_USED_BELOW: Final = "DELETE FROM payee_used WHERE channel = ? AND cumulative < ?"
-_PUT_RUNNING: Final = upsert(
+_USED: Final = Table("payee_used", "channel, cumulative, fate, charged", keys=2)
+_RUNNING: Final = Table(
     "payee_running",
     "channel, cumulative, maximum, charged, prepaid, owner, resource",
-    unique="channel, cumulative",
+    keys=2,
 )
-_CUT_RUNNING: Final = delete("payee_running", "channel, cumulative")
-_PAYMENT: Final = (
-    "id, payer, amount, resource, owner, started_at, status, transaction_hash"
+_PAYMENTS: Final = Table(
+    "payments",
+    "id, payer, amount, resource, owner, started_at, status, transaction_hash",
+    keys=1,
 )
-_PUT_PAYMENT: Final = upsert("payments", _PAYMENT, unique="id")
-_PUT_CURSOR: Final = upsert("cursors", "name, position", unique="name")
+_CURSORS: Final = Table("cursors", "name, position", keys=1)
 
 _GET_CHANNEL: Final = select(
     f"chain, refund_nonce, last_voucher_at, chain_seen_at, {CONFIG_COLUMNS}",
-    "payee_channels",
-    by="channel",
+    _CHANNELS,
+    by=1,
 )
-_GET_STATE: Final = select(_STATE, "payee_channels", by="channel")
-_GET_USED: Final = select(
-    "cumulative, fate, charged", "payee_used", by="channel", order="cumulative"
-)
+_GET_STATE: Final = select(_STATE, _CHANNELS, by=1)
+_GET_USED: Final = select("cumulative, fate, charged", _USED, by=1, order="cumulative")
 _GET_RUNNING: Final = select(
     "cumulative, maximum, charged, prepaid, owner, resource",
-    "payee_running",
-    by="channel",
+    _RUNNING,
+    by=1,
     order="position",
 )
-_GET_PAYMENT: Final = select(_PAYMENT, "payments", by="id")
-_GET_CURSOR: Final = select("position", "cursors", by="name")
+_GET_PAYMENT: Final = select(_PAYMENTS.columns, _PAYMENTS, by=1)
+_GET_CURSOR: Final = select("position", _CURSORS, by=1)
 
 _NOTHING: Final = PayeeChannel(tagged=True, window=0, in_flight_max=0)
 
 
 def save_channel(
     before: PayeeRecord | None, after: PayeeRecord, touched: tuple[int, ...]
-) -> list[Statement]:
+) -> list[Change]:
     """
     Raises:
         InvariantViolated: The touched amounts do not explain the change.
@@ -102,17 +93,17 @@ def save_channel(
     else:
         was = before.ledger
     return [
-        (_PUT_CHANNEL, (channel, *_terms(after), *_state(after))),
+        Put(_CHANNELS, (channel, *_terms(after), *_state(after))),
         *_save_used(channel, was, ledger, touched),
         *_save_running(channel, was, ledger),
     ]
 
 
-def _terms(record: PayeeRecord) -> tuple[Column, ...]:
+def _terms(record: PayeeRecord) -> Columns:
     return (integer(record.chain), *config_columns(record.config))
 
 
-def _state(record: PayeeRecord) -> tuple[Column, ...]:
+def _state(record: PayeeRecord) -> Columns:
     ledger = record.ledger
     asked = ledger.closing_voucher
     return (
@@ -137,30 +128,31 @@ def _state(record: PayeeRecord) -> tuple[Column, ...]:
 
 def _save_used(
     channel: bytes, before: PayeeChannel, after: PayeeChannel, touched: tuple[int, ...]
-) -> list[Statement]:
+) -> list[Change]:
     if before.used is after.used or not (before.used or after.used):
         return []
-    statements: list[Statement] = []
     lowest = _lowest_kept(before, after)
     gone = bisect_left(before.used, lowest, key=by_cumulative)
-    if gone:
-        statements.append((_CUT_USED_BELOW, (channel, amount(lowest))))
+    saving: list[Change] = [
+        Cut(_USED, (channel, amount(used.cumulative))) for used in before.used[:gone]
+    ]
     explained = len(before.used) - gone
     for cumulative in dict.fromkeys(touched):
         known = cumulative >= lowest and before.find_used(cumulative) is not None
         used = after.find_used(cumulative)
         explained += (used is not None) - known
+        key = channel, amount(cumulative)
         if used is not None:
-            columns = (used.fate.value, amount(used.charged))
-            statements.append((_PUT_USED, (channel, amount(cumulative), *columns)))
+            row = (*key, used.fate.value, amount(used.charged))
+            saving.append(Put(_USED, row))
         elif known:
-            statements.append((_CUT_USED, (channel, amount(cumulative))))
+            saving.append(Cut(_USED, key))
     if explained != len(after.used):
         raise InvariantViolated(
             f"a step remembers {len(after.used)} amounts, and touching {touched}"
             f" explains {explained}: after a restart the others could be spent again"
         )
-    return statements
+    return saving
 
 
 def _lowest_kept(before: PayeeChannel, after: PayeeChannel) -> int:
@@ -172,15 +164,15 @@ def _lowest_kept(before: PayeeChannel, after: PayeeChannel) -> int:
 
 def _save_running(
     channel: bytes, before: PayeeChannel, after: PayeeChannel
-) -> list[Statement]:
+) -> list[Change]:
     removed, put = changes(before.running, after.running, lambda r: r.cumulative)
     return [
-        *((_CUT_RUNNING, (channel, amount(r.cumulative))) for r in removed),
-        *((_PUT_RUNNING, (channel, *_reservation(r))) for r in put),
+        *(Cut(_RUNNING, (channel, amount(r.cumulative))) for r in removed),
+        *(Put(_RUNNING, (channel, *_reservation(r))) for r in put),
     ]
 
 
-def _reservation(reservation: Reservation) -> tuple[Column, ...]:
+def _reservation(reservation: Reservation) -> Columns:
     return (
         amount(reservation.cumulative),
         amount(reservation.maximum),
@@ -304,7 +296,7 @@ def list_closing(connection: sqlite3.Connection, *, limit: int) -> list[Hash32]:
     return [Hash32.of(channel) for (channel,) in rows]
 
 
-def save_payment(payment: PaymentRecord) -> list[Statement]:
+def save_payment(payment: PaymentRecord) -> list[Change]:
     columns = (
         text(payment.id),
         payment.payer.to_bytes(),
@@ -315,7 +307,7 @@ def save_payment(payment: PaymentRecord) -> list[Statement]:
         payment.status.value,
         text(payment.transaction),
     )
-    return [(_PUT_PAYMENT, columns)]
+    return [Put(_PAYMENTS, columns)]
 
 
 def load_payment(
@@ -341,8 +333,8 @@ def load_payment(
     )
 
 
-def save_cursor(name: str, position: int) -> list[Statement]:
-    return [(_PUT_CURSOR, (text(name), integer(position)))]
+def save_cursor(name: str, position: int) -> list[Change]:
+    return [Put(_CURSORS, (text(name), integer(position)))]
 
 
 def load_cursor(connection: sqlite3.Connection, name: str) -> int:

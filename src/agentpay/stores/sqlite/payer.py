@@ -8,7 +8,8 @@ from agentpay.core.budget import Budget
 from agentpay.records import PayerDecide, PayerRecord, PayerStep
 from agentpay.stores.sqlite import payer_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
-from agentpay.stores.sqlite.writer import Statement, Writer
+from agentpay.stores.sqlite.tables import Change
+from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import channel_order, check_payer_step
 from agentpay.types import Address, Hash32
 
@@ -48,7 +49,7 @@ class SqlitePayerStore:
         before = entry.record
         step = decide(budget.record, before)
         check_payer_step(channel, before, step.record)
-        saving: list[Statement] = []
+        saving: list[Change] = []
         if step.budget is not budget.record:
             saving += payer_rows.save_budget(account, budget.record, step.budget)
         if step.record is not None and step.record is not before:

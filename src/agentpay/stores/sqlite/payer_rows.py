@@ -21,15 +21,12 @@ from agentpay.stores.sqlite.rows import (
     amount,
     changes,
     config_columns,
-    delete,
     integer,
-    select,
     text,
     to_config,
     to_int,
-    upsert,
 )
-from agentpay.stores.sqlite.writer import Column, Statement
+from agentpay.stores.sqlite.tables import Change, Columns, Cut, Put, Table, select
 from agentpay.types import Address, ChainId, Hash32
 
 Key = tuple[Address, Hash32]
@@ -40,74 +37,48 @@ _STATE: Final = (
     " deposit_amount, deposit_salt, deposit_valid_before"
 )
 _TERMS: Final = f"chain, {CONFIG_COLUMNS}, origin, number, decimals, url, offer"
-_PUT_CHANNEL: Final = upsert(
-    "payer_channels",
-    f"account, channel, {_TERMS}, {_STATE}",
-    unique="account, channel",
+_CHANNELS: Final = Table(
+    "payer_channels", f"account, channel, {_TERMS}, {_STATE}", keys=2
 )
-_PUT_SIGNED: Final = (
-    "INSERT INTO payer_signed (account, channel, cumulative) VALUES (?, ?, ?)"
+_SIGNED: Final = Table("payer_signed", "account, channel, cumulative", keys=3)
+_TICKETS: Final = Table(
+    "payer_tickets", "account, channel, cumulative, maximum, arrived", keys=3
 )
-_CUT_SIGNED: Final = delete("payer_signed", "account, channel, cumulative")
-_PUT_TICKET: Final = upsert(
-    "payer_tickets",
-    "account, channel, cumulative, maximum, arrived",
-    unique="account, channel, cumulative",
+_SPENT: Final = Table("budget_spent", "account, host, amount", keys=2)
+_HOLDS: Final = Table(
+    "budget_holds", "account, id, host, amount, valid_before, detail", keys=2
 )
-_CUT_TICKET: Final = delete("payer_tickets", "account, channel, cumulative")
-_PUT_SPENT: Final = upsert(
-    "budget_spent", "account, host, amount", unique="account, host"
-)
-_CUT_SPENT: Final = delete("budget_spent", "account, host")
-_PUT_HOLD: Final = upsert(
-    "budget_holds",
-    "account, id, host, amount, valid_before, detail",
-    unique="account, id",
-)
-_CUT_HOLD: Final = delete("budget_holds", "account, id")
 
 _GET_CHANNEL: Final = select(
-    f"chain, origin, number, decimals, url, offer, {CONFIG_COLUMNS}",
-    "payer_channels",
-    by="account, channel",
+    f"chain, origin, number, decimals, url, offer, {CONFIG_COLUMNS}", _CHANNELS, by=2
 )
-_GET_STATE: Final = select(_STATE, "payer_channels", by="account, channel")
-_GET_SIGNED: Final = select(
-    "cumulative", "payer_signed", by="account, channel", order="cumulative"
-)
+_GET_STATE: Final = select(_STATE, _CHANNELS, by=2)
+_GET_SIGNED: Final = select("cumulative", _SIGNED, by=2, order="cumulative")
 _GET_TICKETS: Final = select(
-    "cumulative, maximum, arrived",
-    "payer_tickets",
-    by="account, channel",
-    order="position",
+    "cumulative, maximum, arrived", _TICKETS, by=2, order="position"
 )
-_GET_SPENT: Final = select(
-    "host, amount", "budget_spent", by="account", order="position"
-)
+_GET_SPENT: Final = select("host, amount", _SPENT, by=1, order="position")
 _GET_HOLDS: Final = select(
-    "id, host, amount, valid_before, detail",
-    "budget_holds",
-    by="account",
-    order="position",
+    "id, host, amount, valid_before, detail", _HOLDS, by=1, order="position"
 )
-_GET_CHANNELS: Final = select("channel", "payer_channels", by="account")
+_GET_CHANNELS: Final = select("channel", _CHANNELS, by=1)
 
 _NOTHING: Final = PayerChannel(tagged=True, window=0, in_flight_max=0, headroom=0)
 
 
 def save_channel(
     account: Address, before: PayerRecord | None, after: PayerRecord
-) -> list[Statement]:
+) -> list[Change]:
     key = account.to_bytes(), after.channel.to_bytes()
     was = before.ledger if before is not None else _NOTHING
     return [
-        (_PUT_CHANNEL, (*key, *_terms(after), *_state(after.ledger))),
+        Put(_CHANNELS, (*key, *_terms(after), *_state(after.ledger))),
         *_save_signed(key, was.signed, after.ledger.signed),
         *_save_tickets(key, was.open, after.ledger.open),
     ]
 
 
-def _terms(record: PayerRecord) -> tuple[Column, ...]:
+def _terms(record: PayerRecord) -> Columns:
     return (
         integer(record.chain),
         *config_columns(record.config),
@@ -119,9 +90,9 @@ def _terms(record: PayerRecord) -> tuple[Column, ...]:
     )
 
 
-def _state(ledger: PayerChannel) -> tuple[Column, ...]:
+def _state(ledger: PayerChannel) -> Columns:
     pending = ledger.deposit
-    deposit: tuple[Column, ...] = (None, None, None)
+    deposit: Columns = (None, None, None)
     if pending is not None:
         valid_before = integer(pending.valid_before)
         deposit = (amount(pending.amount), pending.salt.to_bytes(), valid_before)
@@ -140,42 +111,42 @@ def _state(ledger: PayerChannel) -> tuple[Column, ...]:
 
 def _save_signed(
     key: tuple[bytes, bytes], before: tuple[int, ...], after: tuple[int, ...]
-) -> list[Statement]:
+) -> list[Change]:
     if before is after:
         return []
     known, kept = set(before), set(after)
     return [
-        *((_CUT_SIGNED, (*key, amount(cut))) for cut in known - kept),
-        *((_PUT_SIGNED, (*key, amount(new))) for new in kept - known),
+        *(Cut(_SIGNED, (*key, amount(cut))) for cut in known - kept),
+        *(Put(_SIGNED, (*key, amount(new))) for new in kept - known),
     ]
 
 
 def _save_tickets(
     key: tuple[bytes, bytes], before: tuple[Ticket, ...], after: tuple[Ticket, ...]
-) -> list[Statement]:
+) -> list[Change]:
     removed, put = changes(before, after, lambda ticket: ticket.cumulative)
     return [
-        *((_CUT_TICKET, (*key, amount(t.cumulative))) for t in removed),
+        *(Cut(_TICKETS, (*key, amount(t.cumulative))) for t in removed),
         *(
-            (_PUT_TICKET, (*key, amount(t.cumulative), amount(t.maximum), t.arrived))
+            Put(_TICKETS, (*key, amount(t.cumulative), amount(t.maximum), t.arrived))
             for t in put
         ),
     ]
 
 
-def save_budget(account: Address, before: Budget, after: Budget) -> list[Statement]:
+def save_budget(account: Address, before: Budget, after: Budget) -> list[Change]:
     key = account.to_bytes()
     less, more = changes(before.spent, after.spent, lambda spending: spending.host)
     done, held = changes(before.holds, after.holds, lambda hold: hold.id)
     return [
-        *((_CUT_SPENT, (key, text(s.host))) for s in less),
-        *((_PUT_SPENT, (key, text(s.host), amount(s.amount))) for s in more),
-        *((_CUT_HOLD, (key, text(h.id))) for h in done),
-        *((_PUT_HOLD, (key, *_hold(h))) for h in held),
+        *(Cut(_SPENT, (key, text(s.host))) for s in less),
+        *(Put(_SPENT, (key, text(s.host), amount(s.amount))) for s in more),
+        *(Cut(_HOLDS, (key, text(h.id))) for h in done),
+        *(Put(_HOLDS, (key, *_hold(h))) for h in held),
     ]
 
 
-def _hold(hold: Hold) -> tuple[Column, ...]:
+def _hold(hold: Hold) -> Columns:
     return (
         text(hold.id),
         text(hold.host),

@@ -99,33 +99,11 @@ def changes(
     put: list[R] = []
     at = 0
     for old in before:
-        if at < len(after) and key(after[at]) == key(old):
-            if after[at] is not old:
-                put.append(after[at])
+        if at < len(after) and after[at] is old:
+            at += 1
+        elif at < len(after) and key(after[at]) == key(old):
+            put.append(after[at])
             at += 1
         else:
             removed.append(old)
     return removed, [*put, *after[at:]]
-
-
-def upsert(table: str, columns: str, *, unique: str) -> str:
-    """An `INSERT` that overwrites, and unlike `REPLACE` leaves a row in its place."""
-    names = [name.strip() for name in columns.split(",")]
-    keys = [name.strip() for name in unique.split(",")]
-    values = ", ".join("?" * len(names))
-    changed = ", ".join(f"{n} = excluded.{n}" for n in names if n not in keys)
-    return (
-        f"INSERT INTO {table} ({columns}) VALUES ({values})"  # noqa: S608 - our names
-        f" ON CONFLICT ({unique}) DO UPDATE SET {changed}"
-    )
-
-
-def delete(table: str, unique: str) -> str:
-    keys = " AND ".join(f"{name.strip()} = ?" for name in unique.split(","))
-    return f"DELETE FROM {table} WHERE {keys}"  # noqa: S608 - our names
-
-
-def select(columns: str, table: str, by: str, *, order: str = "") -> str:
-    where = " AND ".join(f"{name.strip()} = ?" for name in by.split(","))
-    ordered = f" ORDER BY {order}" if order else ""
-    return f"SELECT {columns} FROM {table} WHERE {where}{ordered}"  # noqa: S608

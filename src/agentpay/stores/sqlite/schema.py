@@ -95,6 +95,7 @@ def connect(database: Path, *, lock_wait_seconds: float) -> sqlite3.Connection:
         uri=True,
         timeout=lock_wait_seconds,
         isolation_level=None,
+        cached_statements=256,
     )
     try:
         connection.execute("PRAGMA synchronous = FULL")

@@ -7,18 +7,16 @@ because it was decided on records that now never were; records are then read ane
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from agentpay.errors import StoreUnavailable
+from agentpay.stores.sqlite.tables import Batch, Change
 from agentpay.stores.sqlite.thread import DatabaseThread
 
 T = TypeVar("T")
-
-Column = bytes | str | int | None
-Statement = tuple[str, tuple[Column, ...]]
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +25,7 @@ class Group:
 
     done: asyncio.Future[BaseException | None]
     """Why it was not saved, once that is decided; None if it was."""
-    statements: list[Statement] = field(default_factory=list[Statement])
+    batch: Batch = field(default_factory=Batch)
 
     @property
     def settled(self) -> bool:
@@ -49,7 +47,7 @@ class Writer:
         """Call `forget` whenever records in memory are not those on disk."""
         self._forget.append(forget)
 
-    def submit(self, statements: Sequence[Statement]) -> Group:
+    def submit(self, changes: Iterable[Change]) -> Group:
         """Queue one step; it is saved together with its group."""
         self._check_open()
         group = self._queued
@@ -58,7 +56,7 @@ class Writer:
             if self._committing is None:
                 # Not at once: tasks that are ready now are to be in the same group.
                 self._loop.call_soon(self._commit)
-        group.statements.extend(statements)
+        group.batch.add(changes)
         return group
 
     async def wait(self, group: Group | None) -> None:
@@ -115,7 +113,7 @@ class Writer:
         if group is None:
             return
         self._committing = group
-        committed = self._thread.call(partial(_save, group.statements))
+        committed = self._thread.call(partial(_save, group.batch))
         committed.add_done_callback(self._settle)
 
     def _settle(self, committed: asyncio.Future[None]) -> None:
@@ -134,12 +132,11 @@ class Writer:
 
 
 def _end(group: Group, why: BaseException | None) -> None:
-    group.statements = []
+    group.batch = Batch()
     group.done.set_result(why)
 
 
-def _save(statements: Sequence[Statement], connection: sqlite3.Connection) -> None:
+def _save(batch: Batch, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    for sql, columns in statements:
-        connection.execute(sql, columns)
+    batch.write(connection)
     connection.execute("COMMIT")
