@@ -1,0 +1,97 @@
+"""
+Payments for AI agents and for those who serve them, over HTTP 402.
+
+Everything public is here and is loaded when it is first used, so that importing
+`agentpay` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentpay.agent import Agent, Spending
+    from agentpay.errors import (
+        AgentPayError,
+        AnswerLost,
+        BudgetExceeded,
+        ChainError,
+        ConfigurationError,
+        PaymentOutcomeUnknown,
+        PaymentRefused,
+        PaymentRejected,
+        ProtocolError,
+        StoreError,
+    )
+    from agentpay.evm.networks import Network
+    from agentpay.http.paywall import PaidRequest, Paywall
+    from agentpay.http.transport import PaymentTransport
+    from agentpay.payee.payee import Payee
+    from agentpay.payee.pricing import Order, Route
+    from agentpay.payer.policy import Budget, Policy
+    from agentpay.signers.wallet import Wallet
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Agent": "agentpay.agent",
+    "AgentPayError": "agentpay.errors",
+    "AnswerLost": "agentpay.errors",
+    "Budget": "agentpay.payer.policy",
+    "BudgetExceeded": "agentpay.errors",
+    "ChainError": "agentpay.errors",
+    "ConfigurationError": "agentpay.errors",
+    "Network": "agentpay.evm.networks",
+    "Order": "agentpay.payee.pricing",
+    "PaidRequest": "agentpay.http.paywall",
+    "Payee": "agentpay.payee.payee",
+    "PaymentOutcomeUnknown": "agentpay.errors",
+    "PaymentRefused": "agentpay.errors",
+    "PaymentRejected": "agentpay.errors",
+    "PaymentTransport": "agentpay.http.transport",
+    "Paywall": "agentpay.http.paywall",
+    "Policy": "agentpay.payer.policy",
+    "ProtocolError": "agentpay.errors",
+    "Route": "agentpay.payee.pricing",
+    "Spending": "agentpay.agent",
+    "StoreError": "agentpay.errors",
+    "Wallet": "agentpay.signers.wallet",
+}
+
+__all__ = [
+    "Agent",
+    "AgentPayError",
+    "AnswerLost",
+    "Budget",
+    "BudgetExceeded",
+    "ChainError",
+    "ConfigurationError",
+    "Network",
+    "Order",
+    "PaidRequest",
+    "Payee",
+    "PaymentOutcomeUnknown",
+    "PaymentRefused",
+    "PaymentRejected",
+    "PaymentTransport",
+    "Paywall",
+    "Policy",
+    "ProtocolError",
+    "Route",
+    "Spending",
+    "StoreError",
+    "Wallet",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name when it is first used (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'agentpay' has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

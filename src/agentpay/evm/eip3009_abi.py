@@ -33,6 +33,7 @@ _IS_VALID_SIGNATURE = _selector("isValidSignature(bytes32,bytes)")
 _MAGIC_VALUE = _IS_VALID_SIGNATURE.ljust(32, b"\0")
 
 TRANSFER: Final = Hash32.of(keccak(b"Transfer(address,address,uint256)"))
+AUTHORIZATION_USED: Final = Hash32.of(keccak(b"AuthorizationUsed(address,bytes32)"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

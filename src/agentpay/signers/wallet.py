@@ -32,10 +32,14 @@ class Wallet:
             ConfigurationError: Not 32 bytes that make a key.
         """
         if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
-            raise ConfigurationError("a private key is 32 bytes between 1 and the order")
+            raise ConfigurationError(
+                "a private key is 32 bytes between 1 and the order"
+            )
         self._secret = secret
         self._key = PrivateKey(secret)
-        self._address = address_of_key(self._key.public_key.format(compressed=False)[1:])
+        self._address = address_of_key(
+            self._key.public_key.format(compressed=False)[1:]
+        )
 
     @classmethod
     def create(cls) -> Self:

@@ -1,0 +1,188 @@
+"""
+The front for people: an HTTP client that pays, within a budget.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.errors import ConfigurationError
+from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.networks import Network, find_network
+from agentpay.evm.test_keys import refuse_test_key
+from agentpay.http.transport import PaymentTransport
+from agentpay.payee.payee import check_network
+from agentpay.payer.closing import Closed, close_channel
+from agentpay.payer.payer import Payer
+from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.records import PayerRecord
+from agentpay.signers.wallet import Wallet
+from agentpay.stores import Store, open_store
+from agentpay.types import MONEY_DECIMALS, Hash32, format_money
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """Where an agent's money is. Amounts are in 10^-18 of its currency."""
+
+    spent: int
+    """Paid for answers."""
+    deposited: int
+    """In channels and not spent: it comes back when they are closed."""
+    held: int
+    """Signed, and not known to have moved."""
+
+    def __str__(self) -> str:
+        spent = format_money(self.spent, MONEY_DECIMALS)
+        deposited = format_money(self.deposited, MONEY_DECIMALS)
+        held = format_money(self.held, MONEY_DECIMALS)
+        return f"{spent} spent, {deposited} deposited, {held} held"
+
+
+class Agent(httpx.AsyncClient):
+    """An `httpx.AsyncClient` that pays for what costs money. Use it in `async with`."""
+
+    def __init__(
+        self,
+        wallet: Wallet,
+        *,
+        budget: Budget,
+        network: str | Network = "local",
+        rpc_url: str | None = None,
+        store: str = "memory:",
+        policy: Policy | None = None,
+        allow_mainnet: bool = False,
+        allow_private_networks: bool = False,
+        timeout: float = 60.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+        follow_redirects: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        `store` is `"memory:"`, or a file in which budget and channels survive.
+        `transport` is what requests go through, httpx's own if not given.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+            MainnetNotEnabled: Real money, and `allow_mainnet` is not set.
+            UnsafeKey: A publicly known test key, and the chain is not local.
+        """
+        place = find_network(network)
+        check_network(place, allow_mainnet=allow_mainnet)
+        refuse_test_key(wallet.address, place.chain)
+        budget.limits(place.usdc.decimals)
+        url = rpc_url or place.rpc_url
+        if not url:
+            raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        inner = transport or httpx.AsyncHTTPTransport(
+            limits=httpx.Limits(max_connections=512, max_keepalive_connections=512)
+        )
+        self._payments = PaymentTransport(
+            inner, allow_private_networks=allow_private_networks
+        )
+        super().__init__(
+            transport=self._payments,
+            timeout=timeout,
+            follow_redirects=follow_redirects,
+        )
+        self._wallet = wallet
+        self._budget = budget
+        self._policy = policy or Policy()
+        self._asset = place.usdc
+        self._chain = RpcChain(url, chain_id=place.chain, error_names=ERROR_NAMES)
+        self._store_url = store
+        self._store: Store | None = None
+        self._payer: Payer | None = None
+        self._clock = clock
+
+    async def __aenter__(self) -> Self:
+        """
+        Raises:
+            StoreError: The store cannot be opened.
+        """
+        await super().__aenter__()
+        self._store = await open_store(self._store_url)
+        self._payer = Payer(
+            signer=self._wallet,
+            budget=self._budget,
+            policy=self._policy,
+            assets=(self._asset,),
+            chains={self._asset.chain: self._chain},
+            store=self._store.payer,
+            ask=self._payments.ask,
+            clock=self._clock,
+        )
+        self._payments.bind(self._payer)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        if self._payer is not None:
+            await self._payer.channels.aclose()
+        await super().__aexit__(exc_type, exc_value, traceback)
+        await self._chain.aclose()
+        if self._store is not None:
+            await self._store.close()
+
+    @property
+    def payer(self) -> Payer:
+        """
+        Raises:
+            ConfigurationError: Outside of `async with`.
+        """
+        if self._payer is None:
+            raise ConfigurationError(
+                "use the agent in `async with Agent(...) as agent`"
+            )
+        return self._payer
+
+    @property
+    def round_trips(self) -> int:
+        """HTTP requests sent so far, of every kind."""
+        return self._payments.round_trips
+
+    async def spending(self) -> Spending:
+        """Where the money is now."""
+        ledger = self.payer.ledger
+        budget = await ledger.store.budget(ledger.account)
+        unspent = 0
+        for record in await ledger.store.channels(ledger.account):
+            left = max(0, record.ledger.balance - record.ledger.spent)
+            unspent += scale(left, record.decimals)
+        gone = sum(host.amount for host in budget.spent)
+        return Spending(
+            spent=gone - unspent,
+            deposited=unspent,
+            held=sum(hold.amount for hold in budget.holds),
+        )
+
+    async def channels(self) -> list[PayerRecord]:
+        """Every channel this wallet has in its store."""
+        ledger = self.payer.ledger
+        return await ledger.store.channels(ledger.account)
+
+    async def close_channel(self, channel: Hash32) -> Closed:
+        """
+        Ask the payee to give back what is left; what comes back is read on chain.
+
+        Raises:
+            PaymentRejected: The payee refuses: withdraw by time instead.
+            PaymentOutcomeUnknown: It does not answer; asking again is safe.
+            ChannelUnusable: Requests are still in flight.
+        """
+        return await close_channel(
+            channel,
+            payer=self.payer,
+            signer=self._wallet,
+            chain=self._chain,
+            ask=self._payments.ask,
+        )

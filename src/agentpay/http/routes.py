@@ -1,0 +1,87 @@
+"""
+Which requests cost money: a table of methods and paths, matched as the server does.
+
+Paths are compared as ASGI gives them, decoded once; a template segment `{name}` stands
+for one non-empty segment. What is not in the table is free.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agentpay.errors import ConfigurationError
+from agentpay.payee.pricing import Route
+from agentpay.types import Money
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_SEGMENT = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricedRoute:
+    """One line of the table."""
+
+    method: str | None
+    """None is every method."""
+    pattern: re.Pattern[str]
+    route: Route
+
+
+class RouteTable:
+    """The priced routes of an application; exact paths are looked up, not scanned."""
+
+    def __init__(self, routes: Mapping[str, Money | Route]) -> None:
+        """
+        Raises:
+            ConfigurationError: A key is not `/path` or `GET /path`.
+        """
+        self._exact: dict[str, list[PricedRoute]] = {}
+        self._templates: list[PricedRoute] = []
+        for key, price in routes.items():
+            route = price if isinstance(price, Route) else Route(price=price)
+            method, path = _read_key(key)
+            parts = [_pattern_of(segment) for segment in path.split("/")]
+            pattern = re.compile("/".join(parts), re.DOTALL)
+            priced = PricedRoute(method=method, pattern=pattern, route=route)
+            if _SEGMENT.search(path):
+                self._templates.append(priced)
+            else:
+                self._exact.setdefault(path, []).append(priced)
+
+    def find(self, method: str, path: str) -> Route | None:
+        """The price of a request, or None if it is free. HEAD costs what GET does."""
+        if method == "OPTIONS":
+            return None
+        method = "GET" if method == "HEAD" else method
+        for priced in self._exact.get(path, ()):
+            if priced.method in (None, method):
+                return priced.route
+        for priced in self._templates:
+            if priced.method in (None, method) and priced.pattern.fullmatch(path):
+                return priced.route
+        return None
+
+    def costs(self, path: str) -> bool:
+        """Whether any request to a path costs money."""
+        if path in self._exact:
+            return True
+        return any(priced.pattern.fullmatch(path) for priced in self._templates)
+
+    def all(self) -> list[Route]:
+        """Every priced route, to check its price before the first request."""
+        exact = [priced.route for found in self._exact.values() for priced in found]
+        return exact + [priced.route for priced in self._templates]
+
+
+def _read_key(key: str) -> tuple[str | None, str]:
+    method, space, path = key.rpartition(" ")
+    if not path.startswith("/") or (space and method not in _METHODS):
+        raise ConfigurationError(
+            f'a priced route is "/path" or "GET /path" (one of {sorted(_METHODS)}),'
+            f" not {key!r}"
+        )
+    return method or None, path
+
+
+def _pattern_of(segment: str) -> str:
+    return r"[^/]+" if _SEGMENT.fullmatch(segment) else re.escape(segment)

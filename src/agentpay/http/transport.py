@@ -1,0 +1,287 @@
+"""
+An httpx transport that pays: put it under any `httpx.AsyncClient`.
+
+It sits below redirects, so that a credential never leaves for another origin. The first
+request to a route learns its price from a 402; the next ones carry their payment, and
+cost one round trip.
+"""
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import httpx
+
+from agentpay.core.exchange import Next
+from agentpay.errors import (
+    AnswerLost,
+    NoAcceptableOffer,
+    OfferUntrusted,
+    PaymentOutcomeUnknown,
+    PaymentRejected,
+)
+from agentpay.payer.offer import Offer
+from agentpay.payer.payer import Payer
+from agentpay.payer.payment import Answer, Payment, Target
+from agentpay.wire.x402 import (
+    PAYMENT_REQUIRED,
+    PAYMENT_SIGNATURE,
+    parse_payment_required,
+)
+
+_ROUTES_MAX = 1024
+_OFFER_FRESH_SECONDS = 300.0
+_RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+_ASK_TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    offer: Offer | None
+    """None is free."""
+    until: float
+
+
+class PaymentTransport(httpx.AsyncBaseTransport):
+    """Pays 402s with a `Payer` and sends everything through `inner`."""
+
+    def __init__(
+        self, inner: httpx.AsyncBaseTransport, *, allow_private_networks: bool = False
+    ) -> None:
+        """`bind` gives it its payer, which asks questions through it."""
+        self._inner = inner
+        self._allow_private_networks = allow_private_networks
+        self._payer: Payer | None = None
+        self._offers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
+        self._learning: dict[tuple[str, str], asyncio.Event] = {}
+        self._charging: set[str] = set()
+        self.round_trips = 0
+
+    def bind(self, payer: Payer) -> None:
+        """Pay with this payer from now on."""
+        self._payer = payer
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """
+        Send a request, and pay for it if it costs something.
+
+        Raises:
+            PaymentRefused: We would not pay; nothing was signed.
+            PaymentRejected: The payee refused our payment.
+            PaymentOutcomeUnknown: Sent and unanswered; it stays reserved.
+            AnswerLost: It was paid once and its answer cannot be had.
+            PayeeMisbehaved: The payee contradicted itself or our signatures.
+        """
+        await request.aread()
+        target = _target_of(request)
+        known = await self._known(target)
+        if known is None or known.offer is None:
+            response = await self._learn(request, target, alone=known is None)
+            known = self._offers.get(target.route)
+            if not response.is_closed or known is None or known.offer is None:
+                return response
+        return await self._pay_and_send(request, target, known.offer)
+
+    async def _pay_and_send(
+        self, request: httpx.Request, target: Target, offer: Offer
+    ) -> httpx.Response:
+        payer = self._bound()
+        for _ in range(payer.policy.pay_again_max + 1):
+            payment = await payer.pay(offer, target)
+            answered = await self._until_final(request, payment)
+            if isinstance(answered, httpx.Response):
+                return answered
+            reason, fresh = answered
+            self._offers.pop(target.route, None)
+            if fresh is None or fresh.amount > offer.amount:
+                # A price that rose after we agreed is a new decision: the caller's.
+                raise PaymentRejected(reason or "the offer changed", status=402)
+            self._remember(target, fresh)
+            offer = fresh
+        raise PaymentRejected("it kept refusing payments that it offered", status=402)
+
+    async def _until_final(
+        self, request: httpx.Request, payment: Payment
+    ) -> "httpx.Response | tuple[str, Offer | None]":
+        """
+        Send one payment until its answer is final: the answer to deliver, or why it
+        bought nothing with the offer to pay instead.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._bound().policy.give_up_seconds
+        attempt, why, response = 0, "no answer", None
+        settled = False
+        try:
+            while loop.time() < deadline:
+                if attempt:
+                    pauses = min(attempt, len(_RESEND_SECONDS)) - 1
+                    await asyncio.sleep(_RESEND_SECONDS[pauses])
+                attempt += 1
+                try:
+                    response = await self._send(request, payment.credential)
+                except httpx.TransportError as error:
+                    why = f"{type(error).__name__}: {error}"
+                    continue
+                answer = _answer_of(response)
+                judged = await payment.book(answer, resent=attempt > 1)
+                why = judged.reason or f"status {response.status_code}"
+                if judged.next is Next.DELIVER:
+                    settled = True
+                    return response
+                fresh = await self._read_again(response, judged.next)
+                if judged.next is Next.RESEND:
+                    continue
+                settled = True
+                if judged.next is Next.LOST:
+                    raise AnswerLost(payment.id, charged=judged.charged)
+                if judged.next is Next.REJECTED:
+                    raise PaymentRejected(judged.reason, status=answer.status)
+                return judged.reason, fresh
+            raise PaymentOutcomeUnknown(payment.id, why)
+        finally:
+            if not settled:
+                if response is not None:
+                    await response.aclose()
+                await payment.leave_open()
+
+    async def _read_again(
+        self, response: httpx.Response, following: Next
+    ) -> Offer | None:
+        """The fresh offer of a final 402; the answer itself is done with."""
+        fresh = None
+        if following is Next.PAY_AGAIN and response.status_code == 402:
+            fresh = self._choose(response)
+        await response.aclose()
+        return fresh
+
+    # Sending.
+
+    async def _send(
+        self, request: httpx.Request, credential: str | None
+    ) -> httpx.Response:
+        headers = request.headers.copy()
+        headers.pop(PAYMENT_SIGNATURE, None)
+        if credential is not None:
+            headers[PAYMENT_SIGNATURE] = credential
+        copy = httpx.Request(
+            request.method,
+            request.url,
+            headers=headers,
+            content=request.content,
+            extensions=request.extensions,
+        )
+        self.round_trips += 1
+        response = await self._inner.handle_async_request(copy)
+        response.request = request
+        return response
+
+    async def ask(self, method: str, url: str, credential: str) -> Answer | None:
+        """See `payer.payment.Asker`."""
+        timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
+        request = httpx.Request(method, url, extensions={"timeout": timeout})
+        try:
+            response = await self._send(request, credential)
+            await response.aread()
+        except httpx.TransportError:
+            return None
+        await response.aclose()
+        return _answer_of(response)
+
+    # Offers.
+
+    async def _known(self, target: Target) -> _Remembered | None:
+        """What a route costs; at an origin that charges, one request finds out."""
+        while True:
+            known = self._offers.get(target.route)
+            if known is not None and known.until > time.monotonic():
+                return known
+            learning = self._learning.get(target.route)
+            if learning is None:
+                return None
+            await learning.wait()
+
+    async def _learn(
+        self, request: httpx.Request, target: Target, *, alone: bool
+    ) -> httpx.Response:
+        """
+        Ask without paying. A closed answer was a 402 whose offer is remembered.
+
+        With `alone`, others that would ask the same of an origin that charges wait.
+        """
+        learned = asyncio.Event()
+        if alone and target.origin in self._charging:
+            self._learning.setdefault(target.route, learned)
+        try:
+            response = await self._send(request, None)
+            if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
+                self._remember(target, None)
+                return response
+            self._check_place(target)
+            try:
+                self._remember(target, self._require(response))
+                self._charging.add(target.origin)
+            finally:
+                await response.aclose()
+            return response
+        finally:
+            if self._learning.get(target.route) is learned:
+                del self._learning[target.route]
+            learned.set()
+
+    def _require(self, response: httpx.Response) -> Offer:
+        header = response.headers[PAYMENT_REQUIRED]
+        return self._bound().choose(parse_payment_required(header))
+
+    def _choose(self, response: httpx.Response) -> Offer | None:
+        try:
+            return self._require(response)
+        except (KeyError, NoAcceptableOffer):
+            return None
+
+    def _remember(self, target: Target, offer: Offer | None) -> None:
+        until = time.monotonic() + _OFFER_FRESH_SECONDS
+        self._offers[target.route] = _Remembered(offer=offer, until=until)
+        self._offers.move_to_end(target.route)
+        if len(self._offers) > _ROUTES_MAX:
+            self._offers.popitem(last=False)
+
+    def _check_place(self, target: Target) -> None:
+        """Nothing inside our own network is paid unless that is allowed (C7)."""
+        if self._allow_private_networks:
+            return
+        host = httpx.URL(target.url).host
+        try:
+            private = not ipaddress.ip_address(host).is_global
+        except ValueError:
+            private = host == "localhost" or host.endswith((".localhost", ".local"))
+        if private:
+            raise OfferUntrusted(
+                f"{target.host} is on a private network: pass"
+                " allow_private_networks=True to pay there"
+            )
+
+    def _bound(self) -> Payer:
+        if self._payer is None:
+            raise RuntimeError("PaymentTransport.bind was not called")
+        return self._payer
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _target_of(request: httpx.Request) -> Target:
+    url = request.url
+    host = url.netloc.decode("ascii")
+    return Target(
+        method=request.method,
+        url=str(url.copy_with(fragment=None)),
+        origin=f"{url.scheme}://{host}",
+        host=host,
+    )
+
+
+def _answer_of(response: httpx.Response) -> Answer:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(status=response.status_code, headers=headers)

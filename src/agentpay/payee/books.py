@@ -1,0 +1,147 @@
+"""
+A payee's books of one channel request: the ledger it moves and the receipts it gives.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from agentpay.core import payee_rules
+from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_events import Answer, Event, LeaseLost
+from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.payee.offers import (
+    ERROR_PREFIX,
+    PayeeSettings,
+    channel_extra,
+    payment_required,
+)
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal
+from agentpay.ports import PayeeStore
+from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.types import Hash32
+from agentpay.wire import parallel
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import JsonObject
+from agentpay.wire.x402 import (
+    ConfigFields,
+    DepositPayload,
+    RefundPayload,
+    VoucherPayload,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelPayment:
+    """A channel payment whose message was read, and nothing else of it checked."""
+
+    payload: VoucherPayload | DepositPayload | RefundPayload
+    agreed: bool
+    """Whether it accepted exactly what this route offers."""
+    query: bool
+    """Whether it only asks what became of a voucher."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ChannelRequest:
+    """One request on a channel, as it goes through the checks."""
+
+    config: ChannelConfig
+    channel: Hash32
+    terms: Terms
+    payment: ChannelPayment
+    transaction: str = ""
+    deposited: int = 0
+
+    @property
+    def cumulative(self) -> int:
+        return self.payment.payload.voucher.max_claimable_amount
+
+
+class ChannelBooks:
+    """Moves ledgers by events, and says in receipts what became of them."""
+
+    def __init__(
+        self,
+        *,
+        settings: PayeeSettings,
+        store: PayeeStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self._clock = clock
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    def refuse(self, terms: Terms, code: str) -> Refusal:
+        return payment_required(self.settings, terms, error=ERROR_PREFIX + code)
+
+    def fate_receipt(self, record: PayeeRecord, call: ChannelRequest) -> JsonObject:
+        used = record.ledger.find_used(call.cumulative)
+        fate = used.fate if used else Fate.OLD
+        error = ERROR_PREFIX + "terms_mismatch"
+        charged = used.charged if used else 0
+        return self.receipt(record, call, error=error, fate=fate, charged=charged)
+
+    def receipt(
+        self,
+        record: PayeeRecord | None,
+        call: ChannelRequest,
+        *,
+        error: str | None = None,
+        fate: Fate = Fate.CHARGED,
+        charged: int = 0,
+    ) -> JsonObject:
+        extra: JsonObject | None = None
+        extensions: JsonObject | None = None
+        if record is not None:
+            extra = channel_extra(record, charged=charged if error is None else None)
+            if record.ledger.tagged:
+                extensions = parallel.outcome(call.cumulative, fate, charged)
+        return write.receipt(
+            success=error is None,
+            chain=self.settings.asset.chain,
+            payer=call.config.payer,
+            transaction=call.transaction,
+            amount=str(call.deposited) if call.deposited else "",
+            error=error,
+            extra=extra,
+            extensions=extensions,
+        )
+
+    async def update(
+        self, call: ChannelRequest, event: Event, *, durable: bool = True
+    ) -> tuple[PayeeRecord | None, Answer]:
+        now = self.now()
+
+        def decide(
+            record: PayeeRecord | None,
+        ) -> PayeeStep[tuple[PayeeRecord | None, Answer]]:
+            if record is None:
+                return PayeeStep(record=None, answer=(None, LeaseLost()))
+            transition = payee_rules.apply(record.ledger, event)
+            after = record
+            if transition.channel is not record.ledger:
+                after = replace(record, ledger=transition.channel, last_voucher_at=now)
+            return PayeeStep(
+                record=after,
+                answer=(after, transition.answer),
+                touched=transition.touched,
+            )
+
+        return await self.store.update(call.channel, decide, durable=durable)
+
+
+def read_config(fields: ConfigFields) -> ChannelConfig:
+    """The terms of a channel, from a message."""
+    return ChannelConfig(
+        payer=fields.payer,
+        payer_authorizer=fields.payer_authorizer,
+        receiver=fields.receiver,
+        receiver_authorizer=fields.receiver_authorizer,
+        token=fields.token,
+        withdraw_delay=fields.withdraw_delay,
+        salt=fields.salt,
+    )

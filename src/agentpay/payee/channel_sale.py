@@ -1,0 +1,87 @@
+"""
+One admitted request on a channel, from its reservation to its receipt.
+"""
+
+from agentpay.core.payee_channel import Reservation
+from agentpay.core.payee_events import (
+    Answer,
+    Charged,
+    Delivered,
+    GivenBack,
+    LeaseLost,
+)
+from agentpay.payee.books import ChannelBooks, ChannelRequest
+from agentpay.payee.offers import answer
+from agentpay.payee.pricing import Order
+from agentpay.payee.sales import Refusal
+from agentpay.records import PayeeRecord
+from agentpay.types import Address
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import encode_json
+
+
+class ChannelSale:
+    """One admitted request; see `Sale`."""
+
+    def __init__(
+        self, books: ChannelBooks, call: ChannelRequest, reservation: Reservation
+    ) -> None:
+        self._books = books
+        self._call = call
+        self._reservation = reservation
+
+    @property
+    def payer(self) -> Address:
+        return self._call.config.payer
+
+    @property
+    def maximum(self) -> int:
+        return self._reservation.maximum
+
+    async def commit(self, charged: int) -> str | Refusal:
+        """See `Sale.commit`. A fixed price was made durable when it was admitted."""
+        cumulative, owner = self._reservation.cumulative, self._books.store.owner
+        event = Charged(cumulative=cumulative, owner=owner, charged=charged)
+        if self._reservation.prepaid:
+            record, result = await self._books.update(self._call, event, durable=False)
+        else:
+            record, result = await self._books.update(self._call, event)
+        return self._after(record, result, max(charged, self._reservation.charged))
+
+    async def delivered(self) -> None:
+        """See `Sale.delivered`."""
+        event = Delivered(
+            cumulative=self._reservation.cumulative, owner=self._books.store.owner
+        )
+        await self._books.update(self._call, event, durable=False)
+
+    async def abandon(self, *, charged: int, failed: bool) -> str:
+        """See `Sale.abandon`. Settle-first keeps the price when a client leaves."""
+        if self._call.terms.order is Order.SETTLE_FIRST and not failed:
+            charged = self._reservation.charged
+        event = GivenBack(
+            cumulative=self._reservation.cumulative,
+            owner=self._books.store.owner,
+            charged=charged,
+        )
+        record, result = await self._books.update(self._call, event)
+        receipt = self._after(record, result, charged)
+        return receipt if isinstance(receipt, str) else ""
+
+    def _after(
+        self, record: PayeeRecord | None, result: Answer, charged: int
+    ) -> str | Refusal:
+        books, call = self._books, self._call
+        if record is None or isinstance(result, LeaseLost):
+            receipt = write.receipt(
+                success=False,
+                chain=books.settings.asset.chain,
+                error="reservation_lost",
+            )
+            return answer(
+                503,
+                title="This request lost its reservation",
+                detail="",
+                receipt=receipt,
+            )
+        return encode_json(books.receipt(record, call, charged=charged))

@@ -1,0 +1,323 @@
+"""
+Sells requests on `batch-settlement` channels: checks, funds, admits, charges, refunds.
+
+Signature before state: nobody learns anything of a channel, or changes it, without its
+payer's signature. The rules themselves are in `core.payee_rules`.
+"""
+
+import asyncio
+
+from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_events import (
+    BUSY,
+    MISMATCH,
+    Admitted,
+    Answer,
+    Closing,
+    OutcomeAsked,
+    RefundAsked,
+    Refused,
+    Spent,
+    VoucherRefused,
+    VoucherVerified,
+)
+from agentpay.errors import ChainError, InvariantViolated
+from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
+from agentpay.evm.signature import BadSignature, recover
+from agentpay.facilitator import Facilitator
+from agentpay.payee.books import (
+    ChannelBooks,
+    ChannelPayment,
+    ChannelRequest,
+    read_config,
+)
+from agentpay.payee.channel_sale import ChannelSale
+from agentpay.payee.funding import ChannelFunding
+from agentpay.payee.offers import (
+    ERROR_PREFIX,
+    answer,
+    channel_extra,
+    corrective_extra,
+    payment_required,
+    to_json,
+)
+from agentpay.payee.pricing import Order, Terms
+from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.settlement import Settlement
+from agentpay.records import PayeeRecord
+from agentpay.types import ZERO_ADDRESS, Hash32
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import encode_json
+from agentpay.wire.x402 import PAYMENT_RESPONSE, DepositPayload, RefundPayload
+
+_STRICT_WAIT_SECONDS = 1.0
+_REFUND_WAIT_SECONDS = 20.0
+_POLL_SECONDS = 0.02
+
+
+class ChannelSales:
+    """Sells on channels for one payee."""
+
+    def __init__(
+        self,
+        *,
+        books: ChannelBooks,
+        funding: ChannelFunding,
+        facilitator: Facilitator,
+        settlement: Settlement,
+    ) -> None:
+        self._books = books
+        self._funding = funding
+        self._facilitator = facilitator
+        self._settlement = settlement
+        self._settings = books.settings
+        self._chain = books.settings.asset.chain
+
+    async def answer(self, payment: ChannelPayment, terms: Terms) -> Sale | Refusal:
+        """
+        Decide what a payment buys.
+
+        Raises:
+            ChainError: The chain could not be asked; nothing was decided.
+            StoreUnavailable: Nothing was decided.
+        """
+        payload = payment.payload
+        config = read_config(payload.channel_config)
+        channel = channel_id(config, self._chain)
+        wrong = self._wrong_terms(config, channel, payload.voucher.channel_id)
+        if wrong is not None:
+            return self._books.refuse(terms, wrong)
+        voucher = payload.voucher
+        signed = await self._is_signed(
+            config, channel, voucher.max_claimable_amount, voucher.signature
+        )
+        if not signed:
+            return self._books.refuse(terms, "voucher_signature")
+        call = ChannelRequest(
+            config=config, channel=channel, terms=terms, payment=payment
+        )
+        if isinstance(payload, RefundPayload):
+            return await self._refund(call)
+        if payment.query:
+            return await self._tell(call)
+        if not payment.agreed:
+            return await self._disagree(call)
+        if isinstance(payload, DepositPayload):
+            refusal = await self._funding.fund(call, payload)
+            if refusal is not None:
+                return refusal
+        return await self._admit(call)
+
+    # What is checked before any state is looked at.
+
+    def _wrong_terms(
+        self, config: ChannelConfig, channel: Hash32, named: Hash32
+    ) -> str | None:
+        ours = self._settings
+        if channel != named:
+            return "channel_id_mismatch"
+        if config.token != ours.asset.address:
+            return "token_mismatch"
+        if config.receiver != ours.pay_to:
+            return "receiver_mismatch"
+        if config.receiver_authorizer != ours.authorizer:
+            return "receiver_authorizer_mismatch"
+        if config.withdraw_delay != ours.withdraw_delay:
+            return "withdraw_delay_mismatch"
+        return None
+
+    async def _is_signed(
+        self, config: ChannelConfig, channel: Hash32, amount: int, signature: bytes
+    ) -> bool:
+        digest = voucher_digest(channel, amount, self._chain)
+        by_key = config.payer_authorizer != ZERO_ADDRESS
+        signer = config.payer_authorizer if by_key else config.payer
+        try:
+            if recover(digest, signature) == signer:
+                return True
+        except BadSignature:
+            if by_key:
+                return False
+        if by_key:
+            return False
+        return await self._facilitator.is_signature_of(config.payer, digest, signature)
+
+    # Admitting.
+
+    async def _admit(self, call: ChannelRequest) -> Sale | Refusal:
+        terms = call.terms
+        event = VoucherVerified(
+            cumulative=call.cumulative,
+            signature=call.payment.payload.voucher.signature,
+            maximum=terms.maximum,
+            prepaid=not terms.metered,
+            owner=self._books.store.owner,
+            resource=terms.resource,
+        )
+        record, result = await self._admit_patiently(call, event)
+        if record is None:
+            if not call.config.tagged and await self._open_known(call):
+                return await self._admit(call)
+            return self._books.refuse(terms, "channel_not_found")
+        match result:
+            case Admitted():
+                return ChannelSale(self._books, call, result.reservation)
+            case Spent():
+                return self._spent(record, call, result)
+            case Refused():
+                return self._refused(record, call, result)
+            case _:
+                raise InvariantViolated(f"a voucher was answered with {result}")
+
+    async def _admit_patiently(
+        self, call: ChannelRequest, event: VoucherVerified
+    ) -> tuple[PayeeRecord | None, Answer]:
+        """A strict channel is busy only briefly: wait before saying so (rule 7)."""
+        durable = call.terms.order is not Order.SERVE_FIRST
+        deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
+        while True:
+            record, result = await self._books.update(call, event, durable=durable)
+            busy = isinstance(result, Refused) and result.reason == BUSY
+            if not busy or call.config.tagged:
+                return record, result
+            if asyncio.get_running_loop().time() > deadline:
+                return record, result
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _open_known(self, call: ChannelRequest) -> bool:
+        """A strict channel that we forgot begins at what the chain says."""
+        state = await self._facilitator.channel_state(call.channel)
+        return state.balance > 0 and await self._funding.open_record(call)
+
+    async def _disagree(self, call: ChannelRequest) -> Refusal:
+        """Not our terms: say so finally, so that the payer may book nothing for it."""
+        record, _ = await self._books.update(
+            call, VoucherRefused(cumulative=call.cumulative)
+        )
+        receipt = None
+        if record is not None and record.ledger.tagged:
+            receipt = self._books.fate_receipt(record, call)
+        return payment_required(
+            self._settings,
+            call.terms,
+            error="No matching payment requirements",
+            receipt=receipt,
+        )
+
+    async def _tell(self, call: ChannelRequest) -> Refusal:
+        event = OutcomeAsked(cumulative=call.cumulative, owner=self._books.store.owner)
+        record, result = await self._books.update(call, event)
+        if record is None:
+            return self._books.refuse(call.terms, "channel_not_found")
+        if isinstance(result, Spent):
+            return self._spent(record, call, result)
+        if isinstance(result, Refused):
+            return self._refused(record, call, result)
+        fates = record.ledger.find_used(call.cumulative)
+        charged = fates.charged if fates else 0
+        return self._spent(record, call, Spent(fate=Fate.CHARGED, charged=charged))
+
+    def _spent(
+        self, record: PayeeRecord, call: ChannelRequest, spent: Spent
+    ) -> Refusal:
+        charged = spent.fate is Fate.CHARGED
+        receipt = self._books.receipt(
+            record,
+            call,
+            error=None if charged else ERROR_PREFIX + f"voucher_{spent.fate}",
+            fate=spent.fate,
+            charged=spent.charged,
+        )
+        if spent.fate in (Fate.CHARGED, Fate.RUNNING):
+            return answer(
+                409,
+                title=f"This voucher is {spent.fate}",
+                detail="it buys one request, and was presented before",
+                receipt=receipt,
+            )
+        error = ERROR_PREFIX + f"voucher_{spent.fate}"
+        return payment_required(
+            self._settings, call.terms, error=error, receipt=receipt
+        )
+
+    def _refused(
+        self, record: PayeeRecord, call: ChannelRequest, no: Refused
+    ) -> Refusal:
+        error = ERROR_PREFIX + no.reason
+        corrective = None
+        if not record.ledger.tagged and no.reason == MISMATCH:
+            corrective = corrective_extra(record)
+        receipt = None
+        if no.burnt:
+            receipt = self._books.receipt(record, call, error=error, fate=Fate.VOID)
+        return payment_required(
+            self._settings,
+            call.terms,
+            error=error,
+            receipt=receipt,
+            corrective=corrective,
+        )
+
+    # Refunds.
+
+    async def _refund(self, call: ChannelRequest) -> Refusal:
+        event = RefundAsked(
+            cumulative=call.cumulative,
+            signature=call.payment.payload.voucher.signature,
+            owner=self._books.store.owner,
+        )
+        record, result = await self._books.update(call, event)
+        if record is None:
+            return self._books.refuse(call.terms, "channel_not_found")
+        if isinstance(result, Spent):
+            return self._spent(record, call, result)
+        if isinstance(result, Refused):
+            return self._refused(record, call, result)
+        if not isinstance(result, Closing):
+            raise InvariantViolated(f"a refund was answered with {result}")
+        try:
+            done = await self._finish_refund(call.channel)
+        except ChainError as error:
+            done, why = None, str(error)
+        else:
+            why = "requests are still running"
+        if done is None:
+            receipt = write.receipt(
+                success=False,
+                chain=self._chain,
+                payer=call.config.payer,
+                error="settlement_pending",
+            )
+            return answer(
+                503,
+                title="The refund is not done yet",
+                detail=f"{why}; send the same request again",
+                receipt=receipt,
+            )
+        after, transaction, amount = done
+        receipt = write.receipt(
+            success=True,
+            chain=self._chain,
+            payer=call.config.payer,
+            transaction=transaction,
+            amount=str(amount),
+            extra=channel_extra(after, charged=None),
+        )
+        headers = {
+            "content-type": "application/json",
+            "cache-control": "private",
+            PAYMENT_RESPONSE.lower(): encode_json(receipt),
+        }
+        body = {"message": "Refund acknowledged", "channelId": call.channel}
+        return Refusal(status=200, headers=headers, body=to_json(body))
+
+    async def _finish_refund(
+        self, channel: Hash32
+    ) -> tuple[PayeeRecord, str, int] | None:
+        deadline = asyncio.get_running_loop().time() + _REFUND_WAIT_SECONDS
+        while True:
+            done = await self._settlement.refund(channel)
+            late = asyncio.get_running_loop().time() > deadline
+            if done is not None or late:
+                return done
+            await asyncio.sleep(_POLL_SECONDS)

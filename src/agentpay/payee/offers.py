@@ -1,0 +1,161 @@
+"""
+What a payee offers and how it refuses: the 402 and its kin, ready to send.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+
+from agentpay.core.payee_channel import PayeeChannel
+from agentpay.evm.hashing import checksummed
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal
+from agentpay.records import PayeeRecord
+from agentpay.types import Address, Asset
+from agentpay.wire import parallel
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import JsonObject, encode_json
+from agentpay.wire.parallel import ParallelTerms
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EXACT,
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+)
+
+ERROR_PREFIX = "invalid_batch_settlement_evm_"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayeeSettings:
+    """The terms on which a payee is paid, the same for all its routes."""
+
+    asset: Asset
+    pay_to: Address
+    authorizer: Address
+    """Whose signature lets claims and refunds be sent by anyone."""
+    withdraw_delay: int
+    """Seconds between a payer's unilateral exit and the money leaving."""
+    parallel: ParallelTerms
+    min_deposit: int
+    max_timeout_seconds: int = 300
+
+
+@lru_cache(maxsize=4096)
+def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]:
+    """The offers for a route, the ones its provider prefers first."""
+    domain: JsonObject = {
+        "name": settings.asset.name,
+        "version": settings.asset.version,
+    }
+    channel: JsonObject = {
+        **domain,
+        "receiverAuthorizer": checksummed(settings.authorizer),
+        "withdrawDelay": settings.withdraw_delay,
+        "minDeposit": str(max(settings.min_deposit, terms.maximum)),
+    }
+    extras = {BATCH_SETTLEMENT: channel, EXACT: domain}
+    return tuple(
+        write.requirements(
+            scheme=scheme,
+            chain=settings.asset.chain,
+            asset=settings.asset.address,
+            amount=terms.maximum,
+            pay_to=settings.pay_to,
+            max_timeout_seconds=settings.max_timeout_seconds,
+            extra=extras[scheme],
+        )
+        for scheme in terms.schemes
+    )
+
+
+def payment_required(
+    settings: PayeeSettings,
+    terms: Terms,
+    *,
+    error: str,
+    receipt: JsonObject | None = None,
+    corrective: JsonObject | None = None,
+) -> Refusal:
+    """A 402 with fresh offers; `corrective` is added to the channel offer's `extra`."""
+    accepts = list(make_offers(settings, terms))
+    if corrective is not None:
+        accepts = [
+            {**offer, "extra": {**_object(offer["extra"]), **corrective}}
+            if offer["scheme"] == BATCH_SETTLEMENT
+            else offer
+            for offer in accepts
+        ]
+    extensions: JsonObject = {}
+    if BATCH_SETTLEMENT in terms.schemes:
+        extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    message = write.payment_required(
+        url=terms.url, accepts=accepts, error=error, extensions=extensions
+    )
+    headers = {
+        "content-type": "application/json",
+        "cache-control": "no-store",
+        PAYMENT_REQUIRED.lower(): encode_json(message),
+    }
+    if receipt is not None:
+        headers[PAYMENT_RESPONSE.lower()] = encode_json(receipt)
+    return Refusal(status=402, headers=headers)
+
+
+def _object(value: object) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def answer(status: int, *, title: str, detail: str, receipt: JsonObject) -> Refusal:
+    """A refusal that is not a 402, with a receipt and a reason (RFC 9457)."""
+    problem = {"type": "about:blank", "title": title, "detail": detail}
+    headers = {
+        "content-type": "application/problem+json",
+        "cache-control": "no-store",
+        PAYMENT_RESPONSE.lower(): encode_json(receipt),
+    }
+    if status in (409, 503):
+        headers["retry-after"] = "1"
+    return Refusal(status=status, headers=headers, body=to_json(problem))
+
+
+def to_json(message: object) -> bytes:
+    """Compact JSON, as bytes."""
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def channel_extra(record: PayeeRecord, *, charged: int | None) -> JsonObject:
+    """What a receipt says of a channel."""
+    ledger = record.ledger
+    extra: JsonObject = {
+        "channelState": write.channel_state(
+            channel=record.channel,
+            balance=ledger.balance,
+            claimed=ledger.claimed,
+            withdraw_requested_at=1 if ledger.pending_withdrawal else 0,
+            refund_nonce=record.refund_nonce,
+            charged=ledger.charged,
+        )
+    }
+    if charged is not None:
+        extra["chargedAmount"] = str(charged)
+    return extra
+
+
+def corrective_extra(record: PayeeRecord) -> JsonObject:
+    """What lets a payer of the specification's kind find its place again."""
+    extra = channel_extra(record, charged=None)
+    latest = _latest(record.ledger)
+    if latest is not None:
+        extra["voucherState"] = {
+            "signedMaxClaimable": str(latest[0]),
+            "signature": "0x" + latest[1].hex(),
+        }
+    return extra
+
+
+def _latest(ledger: PayeeChannel) -> tuple[int, bytes] | None:
+    if not ledger.held:
+        return None
+    voucher = ledger.held[-1]
+    return voucher.amount, voucher.signature

@@ -1,0 +1,42 @@
+"""
+What a route costs and when its payment is settled: said once, by the provider.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentpay.types import Money
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT
+
+
+class Order(StrEnum):
+    """When the money moves, and who bears the risk until it has."""
+
+    SETTLE_FIRST = "settle-first"
+    """Nothing runs before it is paid; a client that leaves has paid all the same."""
+    RESERVE = "reserve-then-settle"
+    """Reserved first, due once the handler succeeds. A client that leaves pays 0."""
+    SERVE_FIRST = "serve-then-settle"
+    """Answered at once, settled afterwards: cheap, and the provider's own risk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A price and its terms. With `metered`, `price` is the most a request may cost."""
+
+    price: Money
+    metered: bool = False
+    order: Order = Order.RESERVE
+    schemes: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """A route's terms in base units, and what is bought: a method and a path."""
+
+    maximum: int
+    metered: bool
+    order: Order
+    schemes: tuple[str, ...]
+    resource: str
+    url: str

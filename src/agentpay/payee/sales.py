@@ -1,0 +1,50 @@
+"""
+What a payee answers to a request: a sale to carry through, or a refusal to send.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from agentpay.types import Address
+
+
+class Sale(Protocol):
+    """
+    One paid request. The paywall calls `commit`, then `delivered` or `abandon`.
+
+    Every method may raise `StoreUnavailable` or a `ChainError`.
+    """
+
+    @property
+    def payer(self) -> Address: ...
+
+    @property
+    def maximum(self) -> int:
+        """The most this request may cost, in base units."""
+        ...
+
+    async def commit(self, charged: int) -> "str | Refusal":
+        """
+        Charge, durably, before the answer's first byte; returns the receipt header.
+
+        A `Refusal` instead replaces the answer: the money could not be had.
+        """
+        ...
+
+    async def delivered(self) -> None:
+        """The answer has left."""
+        ...
+
+    async def abandon(self, *, charged: int, failed: bool) -> str:
+        """The handler failed, or the client left; returns a receipt for an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer instead of the handler's."""
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"{}"

@@ -1,0 +1,226 @@
+"""
+Turns what vouchers allow into tokens: claims, settlements and refunds of a payee.
+
+Each step is recorded before it is sent, and what it did is read back from the chain.
+A claim that cannot be part of a batch is found by halving, so that it holds up nobody.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from agentpay.core import payee_rules
+from agentpay.core.payee_channel import PayeeChannel, Status
+from agentpay.core.payee_events import (
+    ChainSeen,
+    OwnersDied,
+    RefundDone,
+    VoucherPublished,
+)
+from agentpay.core.payee_events import Event as PayeeEvent
+from agentpay.errors import TransactionFailed
+from agentpay.evm.batch_settlement import VoucherClaim
+from agentpay.facilitator import REFUND_ALL, Facilitator
+from agentpay.payee.offers import PayeeSettings
+from agentpay.ports import PayeeStore, Signer
+from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.types import Hash32
+
+_log = logging.getLogger(__name__)
+
+CLAIMS_PER_TRANSACTION = 400
+"""Below the 16,777,216 gas that one transaction may use (EIP-7825)."""
+
+
+class Settlement:
+    """Claims, settles and refunds the channels of one payee, one step at a time."""
+
+    def __init__(
+        self,
+        *,
+        settings: PayeeSettings,
+        facilitator: Facilitator,
+        store: PayeeStore,
+        authorizer: Signer,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._facilitator = facilitator
+        self._store = store
+        self._authorizer = authorizer
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+
+    async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
+        """Read a channel from the chain into the ledger; None if it is not ours."""
+        if await self._store.read(channel) is None:
+            return None
+        state = await self._facilitator.channel_state(channel)
+        seen = ChainSeen(
+            balance=state.balance,
+            claimed=state.claimed,
+            pending_withdrawal=state.withdrawal,
+        )
+        now = int(self._clock())
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+            if record is None:
+                return PayeeStep(record=None, answer=None)
+            transition = payee_rules.apply(record.ledger, seen)
+            after = _with(
+                record,
+                ledger=transition.channel,
+                refund_nonce=state.refund_nonce,
+                chain_seen_at=now,
+            )
+            return PayeeStep(record=after, answer=after)
+
+        return await self._store.update(channel, decide)
+
+    async def claim(self, *, at_least: int = 1) -> int:
+        """
+        Claim every channel with at least so much due; returns how many were claimed.
+
+        Raises:
+            ChainError: Some could not be; those before them were.
+        """
+        async with self._one_at_a_time:
+            claimed = 0
+            skip: set[Hash32] = set()
+            while records := await self._next_batch(at_least, skip):
+                claimed += await self._claim_batch(records, skip)
+            return claimed
+
+    async def claim_channel(self, channel: Hash32) -> None:
+        """Claim one channel now, as when its payer starts to withdraw."""
+        async with self._one_at_a_time:
+            record = await self._store.read(channel)
+            if record is not None and record.ledger.unclaimed:
+                await self._claim_batch([record], set())
+
+    async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
+        limit = CLAIMS_PER_TRANSACTION + len(skip)
+        records = await self._store.claimable(at_least=max(1, at_least), limit=limit)
+        return [r for r in records if r.channel not in skip][:CLAIMS_PER_TRANSACTION]
+
+    async def _claim_batch(
+        self, records: Sequence[PayeeRecord], skip: set[Hash32]
+    ) -> int:
+        """Claim these, or find by halving the ones that cannot be."""
+        pairs = [(record, _claim_of(record)) for record in records]
+        claims = [claim for _, claim in pairs if claim is not None]
+        skip.update(record.channel for record, claim in pairs if claim is None)
+        if not claims:
+            return 0
+        ready = [record for record, claim in pairs if claim is not None]
+        for record, claim in zip(ready, claims, strict=True):
+            await self._note(
+                record.channel, VoucherPublished(amount=claim.max_claimable)
+            )
+        try:
+            await self._facilitator.claim(claims, authorizer=self._authorizer)
+        except TransactionFailed as error:
+            if len(ready) == 1:
+                skip.add(ready[0].channel)
+                _log.warning(
+                    "channel %s cannot be claimed: %s", ready[0].channel, error
+                )
+                return 0
+            half = len(ready) // 2
+            first = await self._claim_batch(ready[:half], skip)
+            return first + await self._claim_batch(ready[half:], skip)
+        for record in ready:
+            await self.see_chain(record.channel)
+        return len(ready)
+
+    async def settle(self, *, at_least: int = 1) -> int:
+        """
+        Send the payee all that was claimed, if it is enough; returns how much.
+
+        Raises:
+            ChainError: Nothing was sent, or it is not known yet.
+        """
+        async with self._one_at_a_time:
+            receiver, token = self._settings.pay_to, self._settings.asset.address
+            waiting = await self._facilitator.unsettled(receiver, token)
+            if waiting < max(1, at_least):
+                return 0
+            _, amount = await self._facilitator.settle(receiver, token)
+            return amount
+
+    async def refund(self, channel: Hash32) -> tuple[PayeeRecord, str, int] | None:
+        """
+        Claim what is due on a closing channel and give the rest back.
+
+        Returns the channel, the transaction ("" if it was done before) and the amount;
+        None while requests still run.
+
+        Raises:
+            ChainError: Nothing moved, or it is not known yet; asking again is safe.
+        """
+        async with self._one_at_a_time:
+            await self._note(channel, OwnersDied(owner=self._store.owner))
+            record = await self.see_chain(channel)
+            if record is None or record.ledger.running:
+                return None
+            transaction, amount = "", 0
+            ledger = record.ledger
+            if ledger.status is Status.CLOSING and ledger.balance > ledger.due:
+                transaction, amount = await self._send_refund(record)
+            await self._note(channel, RefundDone())
+            record = await self.see_chain(channel) or record
+            return record, transaction, amount
+
+    async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
+        claim = _claim_of(record) if record.ledger.unclaimed else None
+        if claim is not None:
+            published = VoucherPublished(amount=claim.max_claimable)
+            await self._note(record.channel, published)
+        receipt, amount = await self._facilitator.refund(
+            record.config,
+            amount=REFUND_ALL,
+            nonce=record.refund_nonce,
+            claims=[claim] if claim else [],
+            authorizer=self._authorizer,
+        )
+        return receipt.transaction, amount
+
+    async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
+        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
+            if record is None:
+                return PayeeStep(record=None, answer=None)
+            transition = payee_rules.apply(record.ledger, event)
+            after = _with(record, ledger=transition.channel)
+            return PayeeStep(record=after, answer=None, touched=transition.touched)
+
+        await self._store.update(channel, decide)
+
+
+def _with(
+    record: PayeeRecord,
+    *,
+    ledger: PayeeChannel,
+    refund_nonce: int | None = None,
+    chain_seen_at: int | None = None,
+) -> PayeeRecord:
+    if ledger is record.ledger and refund_nonce is None and chain_seen_at is None:
+        return record
+    return replace(
+        record,
+        ledger=ledger,
+        refund_nonce=record.refund_nonce if refund_nonce is None else refund_nonce,
+        chain_seen_at=record.chain_seen_at if chain_seen_at is None else chain_seen_at,
+    )
+
+
+def _claim_of(record: PayeeRecord) -> VoucherClaim | None:
+    voucher = record.ledger.claim_voucher()
+    if voucher is None:
+        return None
+    return VoucherClaim(
+        config=record.config,
+        max_claimable=voucher.amount,
+        signature=voucher.signature,
+        total_claimed=min(record.ledger.due, record.ledger.balance),
+    )

@@ -1,0 +1,186 @@
+"""
+One voucher for one request: what it says, and how its answers are booked.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from agentpay.core.budget import BudgetEvent, Spent
+from agentpay.core.exchange import Booking, ChannelAnswer, Next, Verdict, judge
+from agentpay.core.payer_channel import (
+    DepositArrived,
+    Misbehaved,
+    PayerEvent,
+    PendingDeposit,
+    SpentReported,
+    TicketArrived,
+    TicketCharged,
+    TicketOld,
+    TicketVoid,
+)
+from agentpay.errors import MalformedMessage, PayeeMisbehaved
+from agentpay.evm.batch_settlement import voucher_digest
+from agentpay.evm.signature import BadSignature, recover
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.payment import Answer, Judgement
+from agentpay.payer.policy import scale
+from agentpay.records import PayerRecord
+from agentpay.types import parse_amount
+from agentpay.wire import parallel
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    PAYMENT_REQUIRED,
+    PaymentResponse,
+    Requirements,
+    parse_payment_required,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelPayment:
+    """A signed voucher, for one request only. Implements `Payment`."""
+
+    ledger: PayerLedger
+    record: PayerRecord
+    cumulative: int
+    maximum: int
+    credential: str
+    deposit: PendingDeposit | None
+    leave: Callable[["ChannelPayment"], Awaitable[None]]
+
+    @property
+    def id(self) -> str:
+        return f"{self.record.channel}:{self.cumulative}"
+
+    async def leave_open(self) -> None:
+        """See `Payment.leave_open`."""
+        await self.leave(self)
+
+    async def book(self, answer: Answer, *, resent: bool) -> Judgement:
+        """See `Payment.book`."""
+        receipt = answer.receipt()
+        read = await self._read(answer, receipt)
+        now = await self.ledger.read(self.record.channel)
+        spent = now.ledger.spent if now else 0
+        tagged = self.record.ledger.tagged
+        verdict = judge(
+            read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
+        )
+        await self._write(verdict, receipt)
+        reason = (receipt.error_reason if receipt else None) or _error_of(answer)
+        following = verdict.next
+        if self.deposit is not None and following is Next.PAY_AGAIN:
+            following = Next.REJECTED  # the deposit failed: do not sign another
+        if verdict.booking is Booking.OPEN and following in (
+            Next.DELIVER,
+            Next.REJECTED,
+        ):
+            await self.leave(self)
+        return Judgement(next=following, charged=verdict.charged, reason=reason)
+
+    async def _read(
+        self, answer: Answer, receipt: PaymentResponse | None
+    ) -> ChannelAnswer:
+        outcome = parallel.read_outcome(receipt) if receipt else None
+        named = outcome is not None and outcome.cumulative == self.cumulative
+        charged = None
+        if outcome is not None and named:
+            charged = outcome.charged
+        elif receipt is not None and receipt.extra is not None:
+            charged = receipt.extra.charged_amount
+        error = _error_of(answer)
+        return ChannelAnswer(
+            status=answer.status,
+            success=receipt.success if receipt else None,
+            fate=outcome.fate if outcome and named else None,
+            charged=charged,
+            corrected=self._corrected(answer) if answer.status == 402 else None,
+            busy=error.endswith("channel_busy"),
+        )
+
+    def _corrected(self, answer: Answer) -> int | None:
+        """A total that a corrective 402 gives with a voucher that we really signed."""
+        if self.record.ledger.tagged:
+            return None
+        header = answer.headers.get(PAYMENT_REQUIRED.lower())
+        if header is None:
+            return None
+        try:
+            offers = parse_payment_required(header).readable_offers()
+        except MalformedMessage:
+            return None
+        for requirements, _ in offers:
+            if requirements.scheme == BATCH_SETTLEMENT:
+                total = self._proven_total(requirements)
+                if total is not None:
+                    return total
+        return None
+
+    def _proven_total(self, requirements: Requirements) -> int | None:
+        state = requirements.extra.get("channelState")
+        proof = requirements.extra.get("voucherState")
+        if not isinstance(state, dict) or not isinstance(proof, dict):
+            return None
+        try:
+            total = parse_amount(str(state.get("chargedCumulativeAmount")))
+            signed = parse_amount(str(proof.get("signedMaxClaimable")))
+            signature = bytes.fromhex(str(proof.get("signature")).removeprefix("0x"))
+            digest = voucher_digest(self.record.channel, signed, self.record.chain)
+            signer = recover(digest, signature)
+        except (ValueError, BadSignature):
+            return None
+        ours = signer == self.record.config.payer_authorizer
+        return total if ours and total <= signed else None
+
+    async def _write(self, verdict: Verdict, receipt: PaymentResponse | None) -> None:
+        events: list[PayerEvent] = []
+        money: tuple[BudgetEvent, ...] = ()
+        arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED)
+        if self.deposit is not None and arrived:
+            events.append(DepositArrived(salt=self.deposit.salt))
+            amount = scale(self.deposit.amount, self.record.decimals)
+            money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)
+        total = _total_of(receipt)
+        if total is not None:
+            events.append(SpentReported(charged=total))
+        booked = _event_of(verdict, self.cumulative)
+        if booked is not None:
+            events.append(booked)
+        if not events:
+            return
+        for said in await self.ledger.book(self.record.channel, *events, money=money):
+            if isinstance(said, Misbehaved):
+                raise PayeeMisbehaved(
+                    f"{self.record.origin}, channel {self.record.channel}:"
+                    f" {said.reason}; the channel is stopped: withdraw from it"
+                )
+
+
+def _event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
+    match verdict.booking:
+        case Booking.CHARGED:
+            return TicketCharged(cumulative=cumulative, charged=verdict.charged)
+        case Booking.VOID:
+            return TicketVoid(cumulative=cumulative)
+        case Booking.OLD:
+            return TicketOld(cumulative=cumulative)
+        case Booking.ARRIVED:
+            return TicketArrived(cumulative=cumulative)
+        case Booking.OPEN:
+            return None
+
+
+def _total_of(receipt: PaymentResponse | None) -> int | None:
+    if receipt is None or receipt.extra is None or receipt.extra.channel_state is None:
+        return None
+    return receipt.extra.channel_state.charged_cumulative_amount
+
+
+def _error_of(answer: Answer) -> str:
+    header = answer.headers.get(PAYMENT_REQUIRED.lower())
+    if header is None:
+        return ""
+    try:
+        return parse_payment_required(header).error[:500]
+    except MalformedMessage:
+        return ""

@@ -1,0 +1,423 @@
+"""
+A payer's channels: which one a request uses, when one is opened, and what is asked of a
+payee whose answers were lost.
+
+One parallel channel serves an origin; a payee that follows the specification alone is
+paid on lanes, a few channels that differ by salt.
+"""
+
+import asyncio
+import contextlib
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from agentpay.core.budget import Released, Spent
+from agentpay.core.exchange import Next
+from agentpay.core.payer_channel import (
+    DepositArrived,
+    DepositLapsed,
+    Issued,
+    PayerChannel,
+    PayerStatus,
+    Unusable,
+)
+from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
+from agentpay.evm import batch_settlement_abi as channels_abi
+from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.batch_settlement import (
+    PARALLEL_TAG,
+    ChannelConfig,
+    channel_id,
+    deposit_nonce,
+)
+from agentpay.payer.channel_payment import ChannelPayment
+from agentpay.payer.ledger import DepositWish, PayerLedger
+from agentpay.payer.offer import ChannelTerms, Offer
+from agentpay.payer.payment import Asker, Target
+from agentpay.payer.policy import Policy, scale
+from agentpay.payer.signing import sign_voucher
+from agentpay.ports import Chain, Signer
+from agentpay.records import PayerRecord
+from agentpay.types import Address, ChainId, Hash32, to_base_units
+
+_STRICT_WINDOW = 64
+_ASK_AGAIN_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelKey:
+    """What a channel belongs to (rule 11); another origin never shares it."""
+
+    origin: str
+    chain: ChainId
+    pay_to: Address
+    authorizer: Address
+    token: Address
+    withdraw_delay: int
+    tagged: bool
+
+
+class Channels:
+    """All channels of one payer."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        ledger: PayerLedger,
+        policy: Policy,
+        chains: Mapping[ChainId, Chain],
+        ask: Asker,
+        clock: Callable[[], float],
+    ) -> None:
+        self._signer = signer
+        self._ledger = ledger
+        self._policy = policy
+        self._chains = chains
+        self._ask = ask
+        self._clock = clock
+        self._known: dict[ChannelKey, list[Hash32]] | None = None
+        self._checked: set[Hash32] = set()
+        self._opening: defaultdict[ChannelKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._questions: set[asyncio.Task[None]] = set()
+
+    async def pay(self, offer: Offer, target: Target) -> ChannelPayment:
+        """
+        A voucher for one request, on a channel that has room for it.
+
+        Raises:
+            BudgetExceeded: The budget does not allow the request or its deposit.
+            ChannelUnusable: No channel can sign for it, and none may be opened.
+            PaymentOutcomeUnknown: A channel's state cannot be made out.
+            ChainError: The chain is needed to open a channel and cannot be read.
+        """
+        if offer.channel is None:
+            raise ChannelUnusable("the offer has no channel terms")
+        key = _key_of(offer, offer.channel, target)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._policy.give_up_seconds
+        while True:
+            change = self._ledger.change(key.origin)
+            lanes = list(await self._lanes(key))
+            for channel in lanes:
+                payment = await self._pay_on(channel, offer, target)
+                if payment is not None:
+                    return payment
+            lanes_max = 1 if key.tagged else self._policy.lanes_max
+            if len(await self._lanes(key)) < lanes_max:
+                await self._open(key, offer, len(lanes))
+            elif not await change.wait(deadline - loop.time()):
+                raise ChannelUnusable(
+                    f"no channel to {target.origin} had room for a request within"
+                    f" {self._policy.give_up_seconds} s"
+                )
+
+    async def _pay_on(
+        self, channel: Hash32, offer: Offer, target: Target
+    ) -> ChannelPayment | None:
+        """A voucher on this channel; None if it has no room now."""
+        if not await self._check(channel):
+            self._forget(channel)
+            return None
+        wish = self._wish(offer)
+        answer = await self._ledger.take_ticket(
+            channel, maximum=offer.amount, host=target.host, wish=wish
+        )
+        if isinstance(answer, Unusable):
+            self._forget(channel)
+            return None
+        if not isinstance(answer, Issued):
+            await self._look_for_deposit(channel)
+            return None
+        return await self._sign(channel, answer, offer, target)
+
+    async def _sign(
+        self, channel: Hash32, issued: Issued, offer: Offer, target: Target
+    ) -> ChannelPayment:
+        record = await self._ledger.read(channel)
+        if record is None:
+            raise ChannelUnusable(f"channel {channel} is not in the store")
+        if not record.url:
+            record = await self._remember_place(record, offer, target)
+        credential = await sign_voucher(
+            self._signer,
+            record,
+            issued.cumulative,
+            kind="deposit" if issued.deposit else "voucher",
+            url=target.url,
+            words=offer.words,
+            deposit=(offer.asset, issued.deposit) if issued.deposit else None,
+        )
+        return ChannelPayment(
+            ledger=self._ledger,
+            record=record,
+            cumulative=issued.cumulative,
+            maximum=offer.amount,
+            credential=credential,
+            deposit=issued.deposit,
+            leave=self._leave,
+        )
+
+    async def _remember_place(
+        self, record: PayerRecord, offer: Offer, target: Target
+    ) -> PayerRecord:
+        """Where to ask about a channel after a restart, and under which offer."""
+        return await self._ledger.place(
+            record.channel,
+            url=f"{target.method} {target.url}",
+            offer=json.dumps(offer.words),
+        )
+
+    def _wish(self, offer: Offer) -> DepositWish:
+        decimals = offer.asset.decimals
+        terms = offer.channel
+        least = max(offer.amount, terms.min_deposit if terms else 0)
+        preferred = max(least, to_base_units(self._policy.deposit, decimals))
+        seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
+        return DepositWish(
+            amounts=(preferred, least) if preferred > least else (least,),
+            salt=Hash32.of(secrets.token_bytes(32)),
+            valid_before=int(self._clock()) + max(60, seconds),
+            low_water=min(
+                to_base_units(self._policy.low_water, decimals), preferred // 4
+            ),
+        )
+
+    # Which channels there are.
+
+    async def _lanes(self, key: ChannelKey) -> list[Hash32]:
+        if self._known is None:
+            known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
+            for record in await self._ledger.store.channels(self._ledger.account):
+                if record.ledger.status is PayerStatus.OPEN:
+                    known[_key_in(record)].append(record.channel)
+            self._known = known
+        return self._known.setdefault(key, [])
+
+    def _forget(self, channel: Hash32) -> None:
+        for lanes in (self._known or {}).values():
+            if channel in lanes:
+                lanes.remove(channel)
+
+    async def _open(self, key: ChannelKey, offer: Offer, seen: int) -> None:
+        """Begin the next channel of a key: its salt can be found again from the key."""
+        async with self._opening[key]:
+            lanes = await self._lanes(key)
+            if len(lanes) > seen:
+                return  # somebody else opened one while we waited
+            records = await self._ledger.store.channels(self._ledger.account)
+            index = sum(1 for record in records if _key_in(record) == key)
+            while True:
+                config = await self._config(key, index)
+                channel = channel_id(config, key.chain)
+                calls = channels_abi.channel_state_calls(channel)
+                answers = await self._chains[key.chain].read(calls)
+                if channels_abi.decode_channel_state(answers).unused:
+                    break
+                index += 1
+            await self._ledger.add(self._fresh(key, offer, config, index))
+            self._checked.add(channel)
+            lanes.append(channel)
+
+    def _fresh(
+        self, key: ChannelKey, offer: Offer, config: ChannelConfig, index: int
+    ) -> PayerRecord:
+        parallel = offer.channel.parallel if offer.channel and key.tagged else None
+        ledger = PayerChannel(
+            tagged=key.tagged,
+            window=parallel.window if parallel else _STRICT_WINDOW,
+            in_flight_max=parallel.in_flight_max if parallel else 1,
+            headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
+        )
+        return PayerRecord(
+            channel=channel_id(config, key.chain),
+            chain=key.chain,
+            config=config,
+            origin=key.origin,
+            index=index,
+            ledger=ledger,
+            decimals=offer.asset.decimals,
+        )
+
+    async def _config(self, key: ChannelKey, index: int) -> ChannelConfig:
+        purpose = json.dumps([*_fields(key), index], separators=(",", ":")).encode()
+        secret = await self._signer.derive_secret(b"channel salt " + purpose)
+        salt = PARALLEL_TAG + secret[4:] if key.tagged else b"\0" * 4 + secret[4:]
+        account = self._ledger.account
+        return ChannelConfig(
+            payer=account,
+            payer_authorizer=account,
+            receiver=key.pay_to,
+            receiver_authorizer=key.authorizer,
+            token=key.token,
+            withdraw_delay=key.withdraw_delay,
+            salt=Hash32.of(salt),
+        )
+
+    # Finding out what was left open.
+
+    async def _check(self, channel: Hash32) -> bool:
+        """
+        Before a channel from the store signs anything: ask how its payee sees it.
+
+        A database restored from a backup would sign amounts again that were signed
+        already; the payee's own total gives it away (and the channel is stopped).
+        False if the payee does not know the channel: use another.
+        """
+        if channel in self._checked:
+            return True
+        record = await self._ledger.read(channel)
+        if record is None:
+            return False
+        if record.ledger.tagged:
+            await self._look_for_deposit(channel)
+            open_amounts = [ticket.cumulative for ticket in record.ledger.open]
+            for cumulative in open_amounts or [record.ledger.highest]:
+                if cumulative and not await self._ask_until_final(record, cumulative):
+                    return False
+        self._checked.add(channel)
+        return True
+
+    async def _leave(self, payment: ChannelPayment) -> None:
+        """Ask about a voucher in the background until its outcome is known."""
+        if not payment.record.ledger.tagged:
+            return  # a busy lane is set aside (rule 20)
+
+        async def settle() -> None:
+            with contextlib.suppress(
+                AgentPayError
+            ):  # it is asked again after a restart
+                await self._ask_until_final(payment.record, payment.cumulative)
+
+        task = asyncio.create_task(settle(), name=f"ask about {payment.id}")
+        self._questions.add(task)
+        task.add_done_callback(self._questions.discard)
+
+    async def _ask_until_final(self, record: PayerRecord, cumulative: int) -> bool:
+        """
+        Find out what became of a voucher; False if the payee does not know the channel.
+
+        Raises:
+            PaymentOutcomeUnknown: No final answer came in time.
+            PayeeMisbehaved: The answer contradicts our books.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._policy.give_up_seconds
+        method, _, url = record.url.partition(" ")
+        payment = await self._question(record, cumulative, url)
+        while url and loop.time() < deadline:
+            answer = await self._ask(method, url, payment.credential)
+            if answer is not None:
+                judged = await payment.book(answer, resent=True)
+                if judged.next in (Next.LOST, Next.PAY_AGAIN):
+                    return True
+                if judged.next is Next.REJECTED:
+                    return False
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        raise PaymentOutcomeUnknown(payment.id, "the payee does not say")
+
+    async def _question(
+        self, record: PayerRecord, cumulative: int, url: str
+    ) -> ChannelPayment:
+        credential = await sign_voucher(
+            self._signer,
+            record,
+            cumulative,
+            kind="voucher",
+            url=url,
+            words=json.loads(record.offer or "{}"),
+            query=True,
+        )
+        ticket = record.ledger.ticket(cumulative)
+        return ChannelPayment(
+            ledger=self._ledger,
+            record=record,
+            cumulative=cumulative,
+            maximum=ticket.maximum if ticket else 0,
+            credential=credential,
+            deposit=None,
+            leave=_nothing,
+        )
+
+    async def _look_for_deposit(self, channel: Hash32) -> None:
+        """A deposit nobody is carrying any more: did it reach the chain?"""
+        record = await self._ledger.read(channel)
+        if record is None or record.ledger.deposit is None or record.ledger.open:
+            return
+        deposit = record.ledger.deposit
+        nonce = deposit_nonce(channel, deposit.salt)
+        chain = self._chains[record.chain]
+        call = tokens.authorization_used_call(
+            record.config.token, record.config.payer, nonce
+        )
+        head = await chain.head()
+        (used,) = await chain.read([call], block=head.number)
+        hold = f"deposit {deposit.salt}"
+        if tokens.decode_uint(used):
+            amount = scale(deposit.amount, record.decimals)
+            await self._ledger.book(
+                channel,
+                DepositArrived(salt=deposit.salt),
+                money=(Spent(id=hold, amount=amount),),
+            )
+        elif head.timestamp > deposit.valid_before:
+            await self._ledger.book(
+                channel,
+                DepositLapsed(salt=deposit.salt),
+                money=(Released(id=hold),),
+            )
+        else:
+            raise ChannelUnusable(
+                f"the deposit of {deposit.amount} to channel {channel} was not made,"
+                f" and its signature stays valid until {deposit.valid_before}: until"
+                " then it counts as spent"
+            )
+
+    async def aclose(self) -> None:
+        """Stop asking."""
+        for task in list(self._questions):
+            task.cancel()
+        await asyncio.gather(*self._questions, return_exceptions=True)
+
+
+async def _nothing(payment: ChannelPayment) -> None:
+    del payment
+
+
+def _fields(key: ChannelKey) -> tuple[str | int | bool, ...]:
+    return (
+        key.origin,
+        key.chain,
+        key.pay_to,
+        key.authorizer,
+        key.token,
+        key.withdraw_delay,
+        key.tagged,
+    )
+
+
+def _key_of(offer: Offer, terms: ChannelTerms, target: Target) -> ChannelKey:
+    return ChannelKey(
+        origin=target.origin,
+        chain=offer.asset.chain,
+        pay_to=offer.pay_to,
+        authorizer=terms.authorizer,
+        token=offer.asset.address,
+        withdraw_delay=terms.withdraw_delay,
+        tagged=terms.parallel is not None,
+    )
+
+
+def _key_in(record: PayerRecord) -> ChannelKey:
+    return ChannelKey(
+        origin=record.origin,
+        chain=record.chain,
+        pay_to=record.config.receiver,
+        authorizer=record.config.receiver_authorizer,
+        token=record.config.token,
+        withdraw_delay=record.config.withdraw_delay,
+        tagged=record.ledger.tagged,
+    )

@@ -1,0 +1,126 @@
+"""
+Getting what is left in a channel back, with the payee's help.
+
+What came back is read from the chain: a receipt is a hint.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from agentpay.core.budget import Returned
+from agentpay.core.payer_channel import (
+    ChannelEmptied,
+    CloseWanted,
+    Issued,
+    PayerStatus,
+    Wait,
+)
+from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
+from agentpay.evm import batch_settlement_abi as channels
+from agentpay.payer.payer import Payer
+from agentpay.payer.payment import Answer, Asker
+from agentpay.payer.policy import scale
+from agentpay.payer.signing import sign_voucher
+from agentpay.ports import Chain, Signer
+from agentpay.records import PayerRecord
+from agentpay.types import Hash32
+
+_AGAIN_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A channel that gave back what was left in it. Amounts are base units."""
+
+    channel: Hash32
+    spent: int
+    returned: int
+    transaction: str
+
+
+async def close_channel(
+    channel: Hash32, *, payer: Payer, signer: Signer, chain: Chain, ask: Asker
+) -> Closed:
+    """
+    Ask for the refund until it is on the chain.
+
+    Raises:
+        PaymentRejected: The payee refuses.
+        PaymentOutcomeUnknown: It does not answer in time; asking again is safe.
+        ChannelUnusable: Requests are in flight, or there is no such channel.
+    """
+    record = await payer.ledger.read(channel)
+    if record is None:
+        raise ChannelUnusable(f"there is no channel {channel} in this store")
+    if record.ledger.status is PayerStatus.CLOSED:
+        raise ChannelUnusable(f"channel {channel} is closed already")
+    transaction = await _ask_for_refund(record, payer, signer, ask)
+    returned = await _book_return(record, payer, chain)
+    return Closed(
+        channel=channel,
+        spent=record.ledger.spent,
+        returned=returned,
+        transaction=transaction,
+    )
+
+
+async def _ask_for_refund(
+    record: PayerRecord, payer: Payer, signer: Signer, ask: Asker
+) -> str:
+    cumulative = await _closing_amount(record, payer)
+    method, _, url = record.url.partition(" ")
+    if not url:
+        raise ChannelUnusable(f"channel {record.channel} was never used")
+    credential = await sign_voucher(
+        signer,
+        record,
+        cumulative,
+        kind="refund",
+        url=url,
+        words=json.loads(record.offer),
+    )
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + payer.policy.give_up_seconds
+    while True:
+        answer = await ask(method, url, credential)
+        receipt = answer.receipt() if answer else None
+        if answer is not None and answer.status == 200 and receipt is not None:
+            return receipt.transaction
+        if answer is not None and answer.status in (400, 402):
+            raise PaymentRejected(_reason(answer), status=answer.status)
+        if loop.time() > deadline:
+            raise PaymentOutcomeUnknown(
+                f"refund of {record.channel}", "the payee does not confirm it"
+            )
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _closing_amount(record: PayerRecord, payer: Payer) -> int:
+    """The amount that asks: recorded before it is signed, the same when asked again."""
+    (answer,) = await payer.ledger.book(record.channel, CloseWanted())
+    if isinstance(answer, Issued):
+        return answer.cumulative
+    why = answer.reason if isinstance(answer, Wait) else str(answer)
+    raise ChannelUnusable(f"channel {record.channel} cannot be closed now: {why}")
+
+
+def _reason(answer: Answer) -> str:
+    receipt = answer.receipt()
+    reason = receipt.error_reason if receipt else None
+    return reason or f"status {answer.status}"
+
+
+async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
+    answers = await chain.read(channels.channel_state_calls(record.channel))
+    state = channels.decode_channel_state(answers)
+    now = await payer.ledger.read(record.channel) or record
+    returned = max(0, now.ledger.balance - state.balance)
+    back = Returned(
+        host=urlsplit(record.origin).netloc, amount=scale(returned, record.decimals)
+    )
+    await payer.ledger.book(
+        record.channel, ChannelEmptied(returned=returned), money=(back,)
+    )
+    return returned

@@ -1,0 +1,137 @@
+"""
+One signed transfer for one request: `exact`, from its reservation to its receipt.
+
+The same signature is sent again until its outcome is known: it can move money once.
+"""
+
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agentpay.core.budget import Hold, Released, Spent
+from agentpay.core.exchange import Next
+from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.eip3009 import Authorization
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.offer import Offer
+from agentpay.payer.payment import Answer, Judgement, Target
+from agentpay.payer.policy import Policy, scale
+from agentpay.payer.signing import sign_transfer
+from agentpay.ports import Chain, Signer
+from agentpay.types import Address, ChainId, Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExactPayment:
+    """A signed transfer, for one request only. Implements `Payment`."""
+
+    ledger: PayerLedger
+    hold: Hold
+    amount: int
+    decimals: int
+    credential: str
+
+    @property
+    def id(self) -> str:
+        return self.hold.id
+
+    async def leave_open(self) -> None:
+        """See `Payment.leave_open`: the hold stays until the chain tells."""
+
+    async def book(self, answer: Answer, *, resent: bool) -> Judgement:
+        """See `Payment.book`. A refusal frees nothing: the signature is still out."""
+        del resent
+        receipt = answer.receipt()
+        if answer.status == 503:
+            return Judgement(next=Next.RESEND)
+        if receipt is not None and receipt.success:
+            spent = Spent(id=self.hold.id, amount=self.hold.amount)
+            await self.ledger.move(self.decimals, spent)
+            lost = answer.status == 409
+            return Judgement(
+                next=Next.LOST if lost else Next.DELIVER, charged=self.amount
+            )
+        if answer.status == 409:
+            return Judgement(next=Next.RESEND)
+        if answer.status in (400, 402):
+            reason = (receipt.error_reason if receipt else None) or "refused"
+            return Judgement(next=Next.REJECTED, reason=reason)
+        return Judgement(next=Next.DELIVER)
+
+
+async def pay_exact(
+    offer: Offer,
+    target: Target,
+    *,
+    signer: Signer,
+    ledger: PayerLedger,
+    policy: Policy,
+    clock: Callable[[], float],
+) -> ExactPayment:
+    """
+    Reserve the budget, durably, then sign.
+
+    Raises:
+        BudgetExceeded: Nothing was signed.
+    """
+    now = int(clock())
+    seconds = min(offer.max_timeout_seconds, policy.authorization_seconds_max)
+    authorization = Authorization(
+        payer=signer.address,
+        to=offer.pay_to,
+        value=offer.amount,
+        valid_after=0,
+        valid_before=now + max(seconds, 1),
+        nonce=Hash32.of(secrets.token_bytes(32)),
+    )
+    detail = {
+        "chain": offer.asset.chain,
+        "token": offer.asset.address,
+        "nonce": authorization.nonce,
+    }
+    hold = Hold(
+        id=f"exact {authorization.nonce}",
+        host=target.host,
+        amount=scale(offer.amount, offer.asset.decimals),
+        valid_before=authorization.valid_before,
+        detail=json.dumps(detail),
+    )
+    await ledger.reserve(hold, decimals=offer.asset.decimals)
+    credential = await sign_transfer(signer, authorization, offer, url=target.url)
+    return ExactPayment(
+        ledger=ledger,
+        hold=hold,
+        amount=offer.amount,
+        decimals=offer.asset.decimals,
+        credential=credential,
+    )
+
+
+async def resolve_hold(
+    hold: Hold, *, account: Address, chain: Chain, ledger: PayerLedger, decimals: int
+) -> bool:
+    """
+    Ask the chain what became of a transfer; False while it may still move money.
+
+    Raises:
+        ChainError: The chain could not be asked.
+    """
+    detail = json.loads(hold.detail)
+    call = tokens.authorization_used_call(
+        Address(detail["token"]), account, Hash32(detail["nonce"])
+    )
+    head = await chain.head()
+    (used,) = await chain.read([call], block=head.number)
+    if tokens.decode_uint(used):
+        await ledger.move(decimals, Spent(id=hold.id, amount=hold.amount))
+        return True
+    if head.timestamp > hold.valid_before:
+        await ledger.move(decimals, Released(id=hold.id))
+        return True
+    return False
+
+
+def chain_of(hold: Hold) -> ChainId:
+    """The chain that a hold's transfer is on."""
+    return ChainId(int(json.loads(hold.detail)["chain"]))

@@ -1,0 +1,234 @@
+"""
+A payer's books: budget and channels, moved together in one durable step.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from weakref import WeakValueDictionary
+
+from agentpay.core import budget as budgets
+from agentpay.core import payer_rules
+from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
+from agentpay.core.payer_channel import (
+    DepositNeeded,
+    Issued,
+    PayerAnswer,
+    PayerEvent,
+    PendingDeposit,
+    TicketWanted,
+    Wait,
+)
+from agentpay.errors import BudgetExceeded
+from agentpay.payer.policy import scale
+from agentpay.ports import PayerStore
+from agentpay.records import PayerRecord, PayerStep
+from agentpay.types import Address, Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositWish:
+    """How a request may fund its channel."""
+
+    amounts: tuple[int, ...]
+    """What to deposit, the best first; less if the budget has less."""
+    salt: Hash32
+    valid_before: int
+    low_water: int
+
+
+class PayerLedger:
+    """The books of one account. Waiters are told of every change to a channel."""
+
+    def __init__(
+        self,
+        *,
+        account: Address,
+        store: PayerStore,
+        limits: Callable[[int], Limits],
+    ) -> None:
+        """`limits` gives the budget's limits for a token with so many decimals."""
+        self.account = account
+        self.store = store
+        self._limits = limits
+        self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
+
+    def change(self, origin: str) -> "Change":
+        """Something to wait on for the next change to a channel with an origin."""
+        return self._changes.setdefault(origin, Change())
+
+    async def read(self, channel: Hash32) -> PayerRecord | None:
+        """A channel as it is now."""
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[PayerRecord | None]:
+            return PayerStep(budget=budget, record=record, answer=record)
+
+        return await self.store.update(self.account, channel, decide)
+
+    async def add(self, fresh: PayerRecord) -> None:
+        """Begin a channel, before anything is signed for it."""
+
+        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+            return PayerStep(budget=budget, record=record or fresh, answer=None)
+
+        await self.store.update(self.account, fresh.channel, decide)
+
+    async def place(self, channel: Hash32, *, url: str, offer: str) -> PayerRecord:
+        """Remember where a channel is used, to ask about it after a restart."""
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[PayerRecord]:
+            if record is None:
+                raise KeyError(channel)
+            placed = replace(record, url=url, offer=offer)
+            return PayerStep(budget=budget, record=placed, answer=placed)
+
+        return await self.store.update(self.account, channel, decide)
+
+    async def take_ticket(
+        self, channel: Hash32, *, maximum: int, host: str, wish: DepositWish
+    ) -> PayerAnswer:
+        """
+        Set money aside for one request on a channel, durably.
+
+        Raises:
+            BudgetExceeded: The request, or the deposit it needs, is above the budget.
+        """
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[PayerAnswer]:
+            if record is None:
+                raise KeyError(channel)
+            limits = self._limits(record.decimals)
+            budgets.check_request(limits, scale(maximum, record.decimals))
+            return _take(
+                budget, record, maximum=maximum, host=host, wish=wish, limits=limits
+            )
+
+        return await self.store.update(self.account, channel, decide)
+
+    async def book(
+        self, channel: Hash32, *events: PayerEvent, money: tuple[BudgetEvent, ...] = ()
+    ) -> list[PayerAnswer]:
+        """Write what an answer or the chain said; durable soon."""
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[list[PayerAnswer]]:
+            if record is None:
+                return PayerStep(budget=budget, record=None, answer=[])
+            limits = self._limits(record.decimals)
+            ledger, answers = record.ledger, []
+            for event in events:
+                transition = payer_rules.apply(ledger, event)
+                ledger = transition.channel
+                answers.append(transition.answer)
+            for movement in money:
+                budget = budgets.apply(budget, movement, limits)
+            after = record
+            if ledger is not record.ledger:
+                after = replace(record, ledger=ledger)
+                self._tell(record.origin)
+            return PayerStep(budget=budget, record=after, answer=answers)
+
+        durable = bool(money)
+        return await self.store.update(self.account, channel, decide, durable=durable)
+
+    async def move(self, decimals: int, *events: BudgetEvent) -> None:
+        """
+        Move the budget alone, durably.
+
+        Raises:
+            BudgetExceeded: A reservation is above it.
+        """
+        limits = self._limits(decimals)
+
+        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+            for event in events:
+                budget = budgets.apply(budget, event, limits)
+            return PayerStep(budget=budget, record=record, answer=None)
+
+        await self.store.update(self.account, None, decide)
+
+    async def reserve(self, hold: Hold, *, decimals: int) -> None:
+        """
+        Set money aside for one transfer, durably.
+
+        Raises:
+            BudgetExceeded: It is above the budget.
+        """
+        budgets.check_request(self._limits(decimals), hold.amount)
+        await self.move(decimals, budgets.Reserved(hold=hold))
+
+    def _tell(self, origin: str) -> None:
+        """Wake whoever waits; harmless if the step is decided twice."""
+        change = self._changes.pop(origin, None)
+        if change is not None:
+            change.event.set()
+
+
+class Change:
+    """One change to come."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether it came in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+def _take(
+    budget: Budget,
+    record: PayerRecord,
+    *,
+    maximum: int,
+    host: str,
+    wish: DepositWish,
+    limits: Limits,
+) -> PayerStep[PayerAnswer]:
+    """A ticket, with a deposit if one is due and the budget has it."""
+    refused: BudgetExceeded | None = None
+    for amount in wish.amounts:
+        deposit = PendingDeposit(
+            amount=amount, salt=wish.salt, valid_before=wish.valid_before
+        )
+        # Ahead of need only in full: a smaller deposit is for a request that needs it.
+        low_water = wish.low_water if amount == wish.amounts[0] else 0
+        wanted = TicketWanted(maximum=maximum, deposit=deposit, low_water=low_water)
+        transition = payer_rules.apply(record.ledger, wanted)
+        answer = transition.answer
+        if not isinstance(answer, Issued) or answer.deposit is None:
+            after = replace(record, ledger=transition.channel)
+            return PayerStep(budget=budget, record=after, answer=answer)
+        hold = Hold(
+            id=f"deposit {wish.salt}",
+            host=host,
+            amount=scale(amount, record.decimals),
+            valid_before=wish.valid_before,
+            detail=record.channel,
+        )
+        try:
+            reserved = budgets.apply(budget, budgets.Reserved(hold=hold), limits)
+        except BudgetExceeded as error:
+            refused = error
+            continue
+        after = replace(record, ledger=transition.channel)
+        return PayerStep(budget=reserved, record=after, answer=answer)
+    transition = payer_rules.apply(record.ledger, TicketWanted(maximum=maximum))
+    answer = transition.answer
+    if isinstance(answer, DepositNeeded) and refused is not None:
+        if not record.ledger.open:
+            raise refused
+        answer = Wait(reason="the budget has no more to deposit until answers come in")
+    after = replace(record, ledger=transition.channel)
+    return PayerStep(budget=budget, record=after, answer=answer)

@@ -1,0 +1,167 @@
+"""
+Reading a 402: which of its offers may be paid, and which is best.
+
+Nothing a 402 says is trusted: the chain and the asset are ours, the domain is read from
+the contract, and what may be signed is bounded by policy.
+"""
+
+from dataclasses import dataclass
+
+from agentpay.errors import MalformedMessage, NoAcceptableOffer
+from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
+from agentpay.payer.policy import Policy
+from agentpay.types import UINT128_MAX, ZERO_ADDRESS, Address, Asset, parse_amount
+from agentpay.wire import parallel
+from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.parallel import ParallelTerms
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EXACT,
+    PaymentRequired,
+    Requirements,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTerms:
+    """What a channel offer adds to a price."""
+
+    authorizer: Address
+    withdraw_delay: int
+    min_deposit: int
+    parallel: ParallelTerms | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """An offer we are willing to pay, with its own words for the echo."""
+
+    scheme: str
+    asset: Asset
+    amount: int
+    pay_to: Address
+    max_timeout_seconds: int
+    words: JsonObject
+    extensions: JsonObject
+    channel: ChannelTerms | None = None
+
+
+def choose(
+    required: PaymentRequired, *, assets: tuple[Asset, ...], policy: Policy
+) -> Offer:
+    """
+    The best offer of a 402 that the policy allows.
+
+    Raises:
+        NoAcceptableOffer: There is none; the message says why for each.
+    """
+    reasons: list[str] = []
+    candidates: list[Offer] = []
+    for requirements, words in required.readable_offers():
+        try:
+            candidates.append(_read(requirements, words, required, assets, policy))
+        except MalformedMessage as error:
+            reasons.append(f"{requirements.scheme}: {error}")
+    if not candidates:
+        why = "; ".join(reasons) or "it has no offers for an EVM chain"
+        raise NoAcceptableOffer(f"no offer can be paid: {why[:1000]}")
+    order = {scheme: place for place, scheme in enumerate(policy.prefer)}
+    return min(candidates, key=lambda offer: (order[offer.scheme], offer.amount))
+
+
+def _read(
+    requirements: Requirements,
+    words: JsonObject,
+    required: PaymentRequired,
+    assets: tuple[Asset, ...],
+    policy: Policy,
+) -> Offer:
+    asset = _trusted(requirements, assets)
+    if requirements.scheme not in policy.prefer:
+        raise MalformedMessage("not a scheme we pay by")
+    if requirements.amount > UINT128_MAX:
+        raise MalformedMessage("the amount is absurd")
+    if requirements.pay_to == ZERO_ADDRESS:
+        raise MalformedMessage("it would be paid to nobody")
+    method = requirements.extra.get("assetTransferMethod", "eip3009")
+    if method != "eip3009":
+        raise MalformedMessage(f"it wants to be paid by {str(method)[:40]}")
+    flow = requirements.extra.get("paymentFlow", "authorization")
+    if flow not in ("authorization", "upfront"):
+        raise MalformedMessage(f"its payment flow is {str(flow)[:40]}")
+    channel = None
+    if requirements.scheme == BATCH_SETTLEMENT:
+        channel = _channel_terms(requirements, required, policy)
+    elif requirements.scheme != EXACT:
+        raise MalformedMessage("not a scheme we know")
+    return Offer(
+        scheme=requirements.scheme,
+        asset=asset,
+        amount=requirements.amount,
+        pay_to=requirements.pay_to,
+        max_timeout_seconds=requirements.max_timeout_seconds,
+        words=_without_state(words),
+        extensions=required.extensions,
+        channel=channel,
+    )
+
+
+def _trusted(requirements: Requirements, assets: tuple[Asset, ...]) -> Asset:
+    for asset in assets:
+        if (asset.chain, asset.address) != (requirements.network, requirements.asset):
+            continue
+        declared = requirements.extra.get("name"), requirements.extra.get("version")
+        if declared != (asset.name, asset.version):
+            raise MalformedMessage(
+                f"it declares the token's domain as {declared}, the contract says"
+                f" {(asset.name, asset.version)}"
+            )
+        return asset
+    raise MalformedMessage(
+        f"we do not trust asset {requirements.asset} on chain {requirements.network}"
+    )
+
+
+def _channel_terms(
+    requirements: Requirements, required: PaymentRequired, policy: Policy
+) -> ChannelTerms:
+    extra = requirements.extra
+    try:
+        authorizer = Address(_text(extra.get("receiverAuthorizer")))
+        min_deposit = parse_amount(
+            _text(extra.get("minDeposit", "0")), maximum=UINT128_MAX
+        )
+    except ValueError as error:
+        raise MalformedMessage(str(error)) from error
+    delay = extra.get("withdrawDelay")
+    if type(delay) is not int or not MIN_WITHDRAW_DELAY <= delay <= MAX_WITHDRAW_DELAY:
+        raise MalformedMessage("its withdraw delay is not 15 minutes to 30 days")
+    if delay > policy.withdraw_delay_max:
+        raise MalformedMessage(f"its withdraw delay of {delay} s is above our policy")
+    if authorizer == ZERO_ADDRESS:
+        raise MalformedMessage("its receiver authorizer is nobody")
+    return ChannelTerms(
+        authorizer=authorizer,
+        withdraw_delay=delay,
+        min_deposit=min_deposit,
+        parallel=parallel.read_offer(required.extensions),
+    )
+
+
+def _text(value: JsonValue) -> str:
+    if not isinstance(value, str):
+        raise ValueError("an address or amount is missing")  # noqa: TRY004 - a bad value
+    return value
+
+
+def _without_state(words: JsonObject) -> JsonObject:
+    """A corrective offer's words without the snapshot, which is not part of it."""
+    extra = words.get("extra")
+    if not isinstance(extra, dict) or "channelState" not in extra:
+        return words
+    kept = {
+        key: value
+        for key, value in extra.items()
+        if key not in ("channelState", "voucherState")
+    }
+    return {**words, "extra": kept}

@@ -1,0 +1,130 @@
+"""
+A payer: turns the 402 of a payee into one signed credential, within a budget.
+
+Reserve, sign, record: in that order, and durable before anything is signed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+from agentpay.errors import OfferUntrusted
+from agentpay.facilitator import check_asset
+from agentpay.payer.channels import Channels
+from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.offer import Offer, choose
+from agentpay.payer.payment import Asker, Payment, Target
+from agentpay.payer.policy import Budget, Policy
+from agentpay.ports import Chain, PayerStore, Signer
+from agentpay.types import Asset, ChainId
+from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
+
+
+class Payer:
+    """Pays for requests. It sends none itself: see `http.transport`."""
+
+    def __init__(
+        self,
+        *,
+        signer: Signer,
+        budget: Budget,
+        policy: Policy,
+        assets: tuple[Asset, ...],
+        chains: Mapping[ChainId, Chain],
+        store: PayerStore,
+        ask: Asker,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.policy = policy
+        self._signer = signer
+        self._assets = assets
+        self._chains = chains
+        self._clock = clock
+        self._verified: set[Asset] = set()
+        self._verifying = asyncio.Lock()
+        for asset in assets:
+            budget.limits(asset.decimals)
+        self.ledger = PayerLedger(
+            account=signer.address, store=store, limits=budget.limits
+        )
+        self.channels = Channels(
+            signer=signer,
+            ledger=self.ledger,
+            policy=policy,
+            chains=chains,
+            ask=ask,
+            clock=clock,
+        )
+
+    def choose(self, required: PaymentRequired) -> Offer:
+        """
+        The best offer that our policy allows.
+
+        Raises:
+            NoAcceptableOffer: There is none.
+        """
+        return choose(required, assets=self._assets, policy=self.policy)
+
+    async def pay(self, offer: Offer, target: Target) -> Payment:
+        """
+        One credential for one request.
+
+        Raises:
+            BudgetExceeded: It is above the budget; nothing was signed.
+            ChannelUnusable: No channel can be used for it; nothing was signed.
+            UnsuitableToken: The token is not what was declared; nothing was signed.
+            ChainError: The chain is needed first, and cannot be read.
+        """
+        await self._verify(offer.asset)
+        if offer.scheme == BATCH_SETTLEMENT:
+            return await self.channels.pay(offer, target)
+        return await pay_exact(
+            offer,
+            target,
+            signer=self._signer,
+            ledger=self.ledger,
+            policy=self.policy,
+            clock=self._clock,
+        )
+
+    async def _verify(self, asset: Asset) -> None:
+        """Read once what the token says of itself: an offer's `extra` is not proof."""
+        if asset in self._verified:
+            return
+        async with self._verifying:
+            if asset in self._verified:
+                return
+            chain = self._chains.get(asset.chain)
+            if chain is None:
+                raise OfferUntrusted(f"no RPC endpoint is set for chain {asset.chain}")
+            await chain.check()
+            await check_asset(chain, asset)
+            self._verified.add(asset)
+
+    async def resolve(self) -> int:
+        """
+        Ask the chain about every transfer whose outcome is open; returns how many are.
+
+        Raises:
+            ChainError: The chain could not be asked.
+        """
+        budget = await self.ledger.store.budget(self.ledger.account)
+        left = 0
+        for hold in budget.holds:
+            if not hold.id.startswith("exact "):
+                continue
+            chain = self._chains[chain_of(hold)]
+            decimals = self._decimals(chain.chain_id)
+            settled = await resolve_hold(
+                hold,
+                account=self.ledger.account,
+                chain=chain,
+                ledger=self.ledger,
+                decimals=decimals,
+            )
+            left += not settled
+        return left
+
+    def _decimals(self, chain: ChainId) -> int:
+        return next(a.decimals for a in self._assets if a.chain == chain)

@@ -1,0 +1,88 @@
+"""
+What a payer and its transport say to each other about one request.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentpay.core.exchange import Next
+from agentpay.errors import MalformedMessage
+from agentpay.wire.x402 import PAYMENT_RESPONSE, PaymentResponse, parse_response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is being bought: one request to one resource."""
+
+    method: str
+    url: str
+    origin: str
+    host: str
+
+    @property
+    def route(self) -> tuple[str, str]:
+        """Requests of one route are expected to cost the same."""
+        return self.method, self.url.partition("?")[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The part of an HTTP answer that a payment is judged by."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    def receipt(self) -> PaymentResponse | None:
+        """Its receipt; None if it has none, or one that cannot be read."""
+        header = self.headers.get(PAYMENT_RESPONSE.lower())
+        if header is None:
+            return None
+        try:
+            return parse_response(header)
+        except MalformedMessage:
+            return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What to do with the request, and what it cost as far as that is known."""
+
+    next: Next
+    charged: int = 0
+    reason: str = ""
+
+
+class Payment(Protocol):
+    """One signed credential for one request."""
+
+    @property
+    def id(self) -> str:
+        """What it is called in errors and logs."""
+        ...
+
+    @property
+    def credential(self) -> str:
+        """The value of the `PAYMENT-SIGNATURE` header."""
+        ...
+
+    async def book(self, answer: Answer, *, resent: bool) -> Judgement:
+        """
+        Write into our ledger what an answer says, and say what comes next.
+
+        Raises:
+            PayeeMisbehaved: It contradicts our books; nothing more is signed for it.
+        """
+        ...
+
+    async def leave_open(self) -> None:
+        """The request ends here with its outcome unknown: find it out later."""
+        ...
+
+
+class Asker(Protocol):
+    """Sends a request that buys nothing: a question, or a refund."""
+
+    async def __call__(self, method: str, url: str, credential: str) -> Answer | None:
+        """The answer, or None if there was none."""
+        ...

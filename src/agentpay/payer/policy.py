@@ -1,0 +1,76 @@
+"""
+What an agent may spend and whom it trusts: decided once, outside of any message.
+"""
+
+from dataclasses import dataclass
+
+from agentpay.core.budget import Limits
+from agentpay.errors import ConfigurationError
+from agentpay.types import MONEY_DECIMALS, Money, to_base_units
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """
+    The most an agent may be exposed to: spent, deposited, or signed and not yet final.
+
+    Written as `"$5"`; an `int` is in base units of the agent's token.
+    """
+
+    total: Money
+    per_request: Money
+    per_host: Money | None = None
+    """The same as the total, if not given."""
+
+    def limits(self, decimals: int) -> Limits:
+        """
+        The limits in 10^-18 of the currency.
+
+        Raises:
+            ConfigurationError: An amount cannot be read.
+        """
+        per_host = self.total if self.per_host is None else self.per_host
+        return Limits(
+            total=_scaled(self.total, decimals, "total"),
+            per_host=_scaled(per_host, decimals, "per_host"),
+            per_request=_scaled(self.per_request, decimals, "per_request"),
+        )
+
+
+def _scaled(money: Money, decimals: int, name: str) -> int:
+    try:
+        if isinstance(money, str):
+            return to_base_units(money, MONEY_DECIMALS)
+        return scale(to_base_units(money, decimals), decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"budget, {name}: {error}") from error
+
+
+def scale(amount: int, decimals: int) -> int:
+    """Base units of a token in 10^-18 of its currency."""
+    return amount * int(10 ** (MONEY_DECIMALS - decimals))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How an agent pays, within its budget."""
+
+    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+    """Schemes we pay by, the best first."""
+    deposit: Money = "$1"
+    """What a channel is opened with, and topped up by; less if the budget has less."""
+    headroom: Money = "$0.25"
+    """The most signed beyond what was spent: what a dishonest payee could take."""
+    low_water: Money = "$0.1"
+    """A channel with less left than this is topped up by the next request."""
+    lanes_max: int = 4
+    """Channels at once to a payee that serves one request at a time on each."""
+    authorization_seconds_max: int = 600
+    """How long a signed transfer may stay valid, whatever the payee asks for."""
+    withdraw_delay_max: int = 7 * 24 * 3600
+    """How long our own exit from a channel may take."""
+    give_up_seconds: float = 60.0
+    """How long to resend a request whose outcome is unknown before saying so."""
+    pay_again_max: int = 2
+    """How often a request is paid anew after its payment finally bought nothing."""
