@@ -5,8 +5,12 @@ Values only. How they change is in `payee_rules`, by the events of `payee_events
 """
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
+
+from agentpay.errors import InvariantViolated
 
 
 class Status(StrEnum):
@@ -47,11 +51,22 @@ class Reservation:
     """A fixed price, charged before the handler runs and given back if it fails."""
     owner: str
     resource: str
+    answered: bool = False
+    """Its receipt may have left: the charge stands, and no more may be charged."""
+    held: int = field(init=False, repr=False, compare=False)
+    """What this may still charge; kept, because every event adds all of these up."""
 
-    @property
-    def held(self) -> int:
-        """What this may still charge."""
-        return self.maximum - self.charged
+    def __post_init__(self) -> None:
+        if not 0 <= self.charged <= self.maximum:
+            raise InvariantViolated(
+                f"a reservation of {self.maximum} charges {self.charged}"
+            )
+        held = 0 if self.answered else self.maximum - self.charged
+        object.__setattr__(self, "held", held)
+
+
+_held: Callable[[Reservation], int] = attrgetter("held")
+_charged: Callable[[Reservation], int] = attrgetter("charged")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +75,9 @@ class HeldVoucher:
 
     amount: int
     signature: bytes
+
+
+_amount: Callable[[HeldVoucher], int] = attrgetter("amount")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +107,7 @@ class PayeeChannel:
 
     @property
     def reserved(self) -> int:
-        return sum(reservation.held for reservation in self.running)
+        return sum(map(_held, self.running))
 
     @property
     def spendable(self) -> int:
@@ -99,11 +117,23 @@ class PayeeChannel:
     @property
     def due(self) -> int:
         """Charged for requests that are over: what may be claimed on chain."""
-        return self.charged - sum(r.charged for r in self.running)
+        return self.charged - sum(map(_charged, self.running))
 
     @property
     def unclaimed(self) -> int:
         return max(0, self.due - self.claimed)
+
+    def receipt_total(self, cumulative: int) -> int:
+        """
+        What a receipt for this amount may say was charged on the channel in all.
+
+        Only what is final counts: a fixed price still running may be given back, and a
+        receipt that counted it and came late would look like a false claim.
+        """
+        running = self.reservation(cumulative)
+        if running is None or not running.answered:
+            return self.due
+        return self.due + running.charged
 
     def reservation(self, cumulative: int) -> Reservation | None:
         for reservation in self.running:
@@ -124,3 +154,14 @@ class PayeeChannel:
 
 def by_cumulative(used: Used) -> int:
     return used.cumulative
+
+
+def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
+    """Two vouchers are enough: the smallest that covers what is due, the highest."""
+    if len(held) <= 1:
+        return held
+    ordered = sorted(held, key=_amount)
+    covering = [voucher for voucher in ordered if voucher.amount >= due]
+    if not covering or covering[0].amount == ordered[-1].amount:
+        return (ordered[-1],)
+    return (covering[0], ordered[-1])

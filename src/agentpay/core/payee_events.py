@@ -38,11 +38,17 @@ class VoucherRefused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Charged:
-    """The handler has used this much so far; never above the reservation."""
+    """
+    This much is charged, in all; never above the reservation.
+
+    Its receipt leaves next, so that it stands; unless `more` may follow, as after a
+    slice of a stream.
+    """
 
     cumulative: int
     owner: str
     charged: int
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,11 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenBack:
-    """The handler failed or the client left; the reservation closes at `charged`."""
+    """
+    The handler failed or the client left; the reservation closes at `charged`.
+
+    If its receipt may have left before, what that said stands.
+    """
 
     cumulative: int
     owner: str

@@ -18,7 +18,9 @@ from agentpay.core.payee_channel import (
     Status,
     Used,
     by_cumulative,
+    worth_keeping,
 )
+from agentpay.core.payee_checks import check
 from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
@@ -65,7 +67,7 @@ def apply(before: PayeeChannel, event: Event) -> Transition:
         InvariantViolated: A bug here; nothing may be saved.
     """
     transition = _decide(before, event)
-    _check(before, transition.channel)
+    check(before, transition.channel)
     return transition
 
 
@@ -103,10 +105,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:  # noqa: C901, P
             published = replace(channel, floor=max(channel.floor, floor))
             return Transition(channel=published, answer=Noted())
         case RefundDone():
-            # A tagged channel is never used again; the specification's may be.
-            status = Status.CLOSED if channel.tagged else Status.OPEN
-            done = replace(channel, status=status)
-            return Transition(channel=done, answer=Noted())
+            return Transition(channel=_end_refund(channel), answer=Noted())
         case _:
             assert_never(event)
 
@@ -116,19 +115,26 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:  # noqa: C901, P
 
 def _admit_any(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     running = channel.reservation(event.cumulative)
+    if running is not None and _is_left_behind(running, event):
+        return _run_again(channel, running, event)
+    if not channel.tagged:
+        return _admit_strict(channel, event)
     if running is not None:
-        return _meet_again(channel, running, event)
-    return _admit(channel, event) if channel.tagged else _admit_strict(channel, event)
-
-
-def _meet_again(
-    channel: PayeeChannel, running: Reservation, event: VoucherVerified
-) -> Transition:
-    """The same voucher while its request runs; a dead owner's request runs again."""
-    same = running.resource == event.resource and running.maximum == event.maximum
-    if running.owner == event.owner or not same:
         still = Spent(fate=Fate.RUNNING, charged=running.charged)
         return Transition(channel=channel, answer=still)
+    return _admit(channel, event)
+
+
+def _is_left_behind(running: Reservation, event: VoucherVerified) -> bool:
+    """Whether this is the request of an owner that died before it was delivered."""
+    same = running.resource == event.resource and running.maximum == event.maximum
+    return same and running.owner != event.owner
+
+
+def _run_again(
+    channel: PayeeChannel, running: Reservation, event: VoucherVerified
+) -> Transition:
+    """It was paid for and perhaps not answered; it costs no more than it did."""
     taken = replace(running, owner=event.owner)
     after = replace(channel, running=_swap(channel.running, taken))
     return Transition(
@@ -144,13 +150,19 @@ def _admit(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return _burn(channel, event.cumulative, CLOSING)
     if event.cumulative > channel.spendable:
         return _burn(channel, event.cumulative, EXCEEDS_BALANCE)
-    if len(channel.running) >= channel.in_flight_max:
+    if _in_flight(channel, event.owner) >= channel.in_flight_max:
         return _burn(channel, event.cumulative, BUSY)
     need = channel.charged + channel.reserved + event.maximum
     if need > min(authorized, channel.spendable):
         return _burn(channel, event.cumulative, NOT_COVERED)
-    entry = Used(cumulative=event.cumulative, fate=Fate.RUNNING)
-    return _reserve(_use(channel, entry), event)
+    return _reserve(channel, event)
+
+
+def _in_flight(channel: PayeeChannel, owner: str) -> int:
+    """Handlers that run now: the dead do not, and the answered have all but left."""
+    if len(channel.running) < channel.in_flight_max:
+        return len(channel.running)
+    return sum([r.owner == owner and not r.answered for r in channel.running])
 
 
 def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
@@ -159,9 +171,10 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         if all(r.owner != event.owner for r in channel.running):
             expired = _expire(channel, OwnersDied(owner=event.owner))
             again = _admit_strict(expired.channel, event)
-            touched = expired.touched + again.touched
-            return replace(again, touched=touched)
+            return _after(expired, again)
         return _refuse(channel, BUSY)
+    if channel.status is not Status.OPEN:
+        return _refuse(channel, CLOSING)
     if event.cumulative != channel.charged + event.maximum:
         return _refuse(channel, MISMATCH)
     if event.cumulative <= channel.floor:
@@ -181,16 +194,22 @@ def _reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         owner=event.owner,
         resource=event.resource,
     )
+    used, floor = channel.used, channel.floor
+    if channel.tagged:
+        entry = Used(cumulative=event.cumulative, fate=Fate.RUNNING)
+        used, floor = _use(channel, entry)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
     after = replace(
         channel,
         highest=max(channel.highest, event.cumulative),
         running=(*channel.running, reservation),
         charged=channel.charged + charged,
-        held=(*channel.held, voucher),
+        used=used,
+        floor=floor,
+        held=worth_keeping((*channel.held, voucher), channel.due),
     )
     return Transition(
-        channel=_prune_held(after),
+        channel=after,
         answer=Admitted(reservation=reservation),
         touched=(event.cumulative,),
     )
@@ -205,27 +224,31 @@ def _seen(channel: PayeeChannel, cumulative: int) -> Spent | None:
 
 def _burn(channel: PayeeChannel, cumulative: int, reason: str) -> Transition:
     """A refused voucher must not be served to a late copy (rule 3)."""
-    after = _use(channel, Used(cumulative=cumulative, fate=Fate.VOID))
+    used, floor = _use(channel, Used(cumulative=cumulative, fate=Fate.VOID))
     return Transition(
-        channel=after,
+        channel=replace(channel, used=used, floor=floor),
         answer=Refused(reason=reason, burnt=True),
         touched=(cumulative,),
     )
+
+
+def _after(first: Transition, second: Transition) -> Transition:
+    return replace(second, touched=first.touched + second.touched)
 
 
 def _refuse(channel: PayeeChannel, reason: str) -> Transition:
     return Transition(channel=channel, answer=Refused(reason=reason, burnt=False))
 
 
-def _use(channel: PayeeChannel, entry: Used) -> PayeeChannel:
+def _use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
     """Remember an amount; what no longer fits the window goes under the floor."""
-    at = bisect_left(channel.used, entry.cumulative, key=by_cumulative)
-    used = (*channel.used[:at], entry, *channel.used[at:])
-    floor = channel.floor
-    if len(used) > channel.window:
-        floor = max(floor, used[0].cumulative)
-        used = used[1:]
-    return replace(channel, used=used, floor=floor)
+    used, floor = channel.used, channel.floor
+    at = bisect_left(used, entry.cumulative, key=by_cumulative)
+    if len(used) < channel.window:
+        return (*used[:at], entry, *used[at:]), floor
+    if at == 0:
+        return used, max(floor, entry.cumulative)
+    return (*used[1:at], entry, *used[at:]), max(floor, used[0].cumulative)
 
 
 def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
@@ -257,8 +280,11 @@ def _charge(channel: PayeeChannel, event: Charged) -> Transition:
     reservation = _owned(channel, event.cumulative, event.owner)
     if reservation is None:
         return Transition(channel=channel, answer=LeaseLost())
+    if reservation.answered:
+        return Transition(channel=channel, answer=Noted())
     charged = max(reservation.charged, event.charged)
-    after = _recharge(channel, replace(reservation, charged=charged))
+    changed = replace(reservation, charged=charged, answered=not event.more)
+    after = _recharge(channel, changed)
     return Transition(channel=after, answer=Noted(), touched=(reservation.cumulative,))
 
 
@@ -273,6 +299,8 @@ def _give_back(channel: PayeeChannel, event: GivenBack) -> Transition:
     reservation = _owned(channel, event.cumulative, event.owner)
     if reservation is None:
         return Transition(channel=channel, answer=LeaseLost())
+    if reservation.answered:
+        return _close(channel, reservation)
     returned = replace(reservation, charged=event.charged)
     return _close(_recharge(channel, returned), returned)
 
@@ -289,16 +317,15 @@ def _recharge(channel: PayeeChannel, reservation: Reservation) -> PayeeChannel:
 
 
 def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
-    cumulative = reservation.cumulative
-    running = tuple(r for r in channel.running if r.cumulative != cumulative)
+    cumulative, charged = reservation.cumulative, reservation.charged
+    running = tuple([r for r in channel.running if r.cumulative != cumulative])
     used = channel.used
-    at = bisect_left(used, cumulative, key=by_cumulative)
-    if at < len(used) and used[at].cumulative == cumulative:
-        entry = Used(
-            cumulative=cumulative, fate=Fate.CHARGED, charged=reservation.charged
-        )
+    if channel.find_used(cumulative) is not None:
+        entry = Used(cumulative=cumulative, fate=Fate.CHARGED, charged=charged)
+        at = bisect_left(used, cumulative, key=by_cumulative)
         used = (*used[:at], entry, *used[at + 1 :])
-    after = _prune_held(replace(channel, running=running, used=used))
+    held = worth_keeping(channel.held, channel.due + charged)
+    after = replace(channel, running=running, used=used, held=held)
     return Transition(channel=after, answer=Noted(), touched=(cumulative,))
 
 
@@ -316,12 +343,14 @@ def _expire(channel: PayeeChannel, event: OwnersDied) -> Transition:
 
 def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
     if channel.status is not Status.OPEN:
-        if channel.closing_voucher == event.cumulative:
+        fresh = channel.tagged and _seen(channel, event.cumulative) is None
+        if fresh or channel.closing_voucher == event.cumulative:
             ready = not channel.running
             return Transition(channel=channel, answer=Closing(ready=ready))
         return _refuse(channel, CLOSING)
     if not channel.tagged:
-        return _start_strict_refund(channel, event)
+        expired = _expire(channel, OwnersDied(owner=event.owner))
+        return _after(expired, _start_strict_refund(expired.channel, event))
     if (spent := _seen(channel, event.cumulative)) is not None:
         return Transition(channel=channel, answer=spent)
     burnt = _burn(channel, event.cumulative, CLOSING)
@@ -347,54 +376,23 @@ def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transitio
         status=Status.CLOSING,
         closing_voucher=event.cumulative,
         highest=max(channel.highest, event.cumulative),
-        held=(*channel.held, voucher),
+        held=worth_keeping((*channel.held, voucher), channel.due),
     )
-    return Transition(channel=_prune_held(closing), answer=Closing(ready=True))
+    return Transition(channel=closing, answer=Closing(ready=True))
+
+
+def _end_refund(channel: PayeeChannel) -> PayeeChannel:
+    """A tagged channel is never used again; the specification's may be."""
+    if channel.tagged:
+        return replace(channel, status=Status.CLOSED)
+    if channel.status is not Status.CLOSING:
+        return channel
+    left = min(channel.balance, max(channel.due, channel.claimed))
+    return replace(channel, status=Status.OPEN, balance=left)
 
 
 def _swap(
     running: tuple[Reservation, ...], changed: Reservation
 ) -> tuple[Reservation, ...]:
-    return tuple(changed if r.cumulative == changed.cumulative else r for r in running)
-
-
-def _prune_held(channel: PayeeChannel) -> PayeeChannel:
-    """Two vouchers are enough: the smallest that covers what is due, the highest."""
-    if len(channel.held) <= 1:
-        return channel
-    ordered = sorted(channel.held, key=lambda voucher: voucher.amount)
-    covering = [voucher for voucher in ordered if voucher.amount >= channel.due]
-    kept = (covering[0], ordered[-1]) if covering else (ordered[-1],)
-    if kept[0] == kept[-1]:
-        kept = kept[:1]
-    return replace(channel, held=kept)
-
-
-def _check(before: PayeeChannel, after: PayeeChannel) -> None:
-    """Rule 8: what must hold after every event, whatever the chain said."""
-    if after is before:
-        return
-    rules = {
-        "charged is never negative": after.charged >= 0,
-        "no reservation charges more than its maximum": all(
-            0 <= r.charged <= r.maximum for r in after.running
-        ),
-        "charged and reserved never exceed what was authorized": (
-            after.charged + after.reserved <= after.highest
-        ),
-        "the highest voucher never shrinks": after.highest >= before.highest,
-        "the floor never sinks": after.floor >= before.floor,
-        "the window is bounded": len(after.used) <= after.window,
-        "every remembered amount is above the floor": (
-            not after.used or not after.tagged or after.used[0].cumulative > after.floor
-        ),
-        "what is due is covered by a voucher we hold or was claimed": (
-            after.due <= max(after.claimed, *(v.amount for v in after.held), 0)
-        ),
-        "a closed channel is not opened again": (
-            before.status is not Status.CLOSED or after.status is Status.CLOSED
-        ),
-    }
-    for sentence, holds in rules.items():
-        if not holds:
-            raise InvariantViolated(f"{sentence}: {before} -> {after}")
+    cumulative = changed.cumulative
+    return tuple([changed if r.cumulative == cumulative else r for r in running])

@@ -5,8 +5,10 @@ Values and events only; `payer_rules` decides. A ticket is a voucher's cumulativ
 together with the most its request may cost: each amount buys one request.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 
 from agentpay.types import Hash32
 
@@ -28,6 +30,9 @@ class Ticket:
     cumulative: int
     maximum: int
     arrived: bool = False
+
+
+_maximum: Callable[[Ticket], int] = attrgetter("maximum")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class PayerChannel:
     @property
     def outstanding(self) -> int:
         """The most that open requests may still cost."""
-        return sum(ticket.maximum for ticket in self.open)
+        return sum(map(_maximum, self.open))
 
     @property
     def highest(self) -> int:

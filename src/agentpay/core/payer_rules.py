@@ -5,7 +5,7 @@ The counterpart of `payee_rules`, with the rule numbers of `docs/parallel-channe
 Pure; the caller records the result before it signs.
 """
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -84,6 +84,7 @@ def _decide(channel: PayerChannel, event: PayerEvent) -> PayerTransition:
             after = replace(
                 channel,
                 status=PayerStatus.CLOSED,
+                open=(),
                 balance=max(0, channel.balance - event.returned),
             )
             return PayerTransition(channel=after, answer=Booked())
@@ -100,14 +101,15 @@ def _issue(channel: PayerChannel, event: TicketWanted) -> PayerTransition:
     if event.maximum > channel.headroom:
         why = f"a price of {event.maximum} is above the headroom of {channel.headroom}"
         return _answer(channel, Unusable(reason=why))
-    deposit = _deposit_to_carry(channel, event)
+    outstanding = channel.outstanding + event.maximum
+    need = channel.spent + outstanding
+    deposit = _deposit_to_carry(channel, event, need)
     balance = channel.balance + (deposit.amount if deposit else 0)
-    need = channel.spent + channel.outstanding + event.maximum
     if need > balance:
         if channel.deposit is not None:
             return _answer(channel, Wait(reason="a deposit is on its way"))
         return _answer(channel, DepositNeeded(short=need - balance))
-    if (wait := _too_much_in_flight(channel, event.maximum)) is not None:
+    if (wait := _too_much_in_flight(channel, outstanding)) is not None:
         return _answer(channel, wait)
     if not channel.tagged:
         return _sign(channel, event, need, deposit)
@@ -124,20 +126,19 @@ def _issue(channel: PayerChannel, event: TicketWanted) -> PayerTransition:
 
 
 def _deposit_to_carry(
-    channel: PayerChannel, event: TicketWanted
+    channel: PayerChannel, event: TicketWanted, need: int
 ) -> PendingDeposit | None:
     """One deposit at a time (rule 18), when it is needed or soon will be."""
     if event.deposit is None or channel.deposit is not None:
         return None
-    left = channel.balance - channel.spent - channel.outstanding - event.maximum
-    return event.deposit if left < event.low_water else None
+    return event.deposit if channel.balance - need < event.low_water else None
 
 
-def _too_much_in_flight(channel: PayerChannel, maximum: int) -> Wait | None:
+def _too_much_in_flight(channel: PayerChannel, outstanding: int) -> Wait | None:
     in_flight_max = channel.in_flight_max if channel.tagged else 1
     if len(channel.open) >= in_flight_max:
         return Wait(reason="the payee serves no more at once")
-    if channel.outstanding + maximum > channel.headroom:
+    if outstanding > channel.headroom:
         return Wait(reason="the headroom is in flight")
     return None
 
@@ -202,15 +203,13 @@ def _sign(
 
 
 def _remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
-    signed = list(channel.signed)
-    if cumulative not in signed:
-        insort(signed, cumulative)
-    surplus = len(signed) - channel.window - 1
-    if surplus <= 0:
-        return tuple(signed)
-    still_open = {ticket.cumulative for ticket in channel.open}
-    kept = [amount for amount in signed[:surplus] if amount in still_open]
-    return (*kept, *signed[surplus:])
+    signed = channel.signed
+    if not _was_signed(channel, cumulative):
+        at = bisect_left(signed, cumulative)
+        signed = (*signed[:at], cumulative, *signed[at:])
+    surplus = max(0, len(signed) - channel.window - 1)
+    kept = [amount for amount in signed[:surplus] if channel.ticket(amount)]
+    return (*kept, *signed[surplus:]) if len(kept) < surplus else signed
 
 
 # Rule 16: booking answers.
@@ -236,7 +235,7 @@ def _book(
 def _without(channel: PayerChannel, ticket: Ticket, *, spent: int) -> PayerChannel:
     return replace(
         channel,
-        open=tuple(t for t in channel.open if t is not ticket),
+        open=tuple([t for t in channel.open if t is not ticket]),
         spent=channel.spent + spent,
     )
 
@@ -273,11 +272,12 @@ def _ask_refund(channel: PayerChannel) -> PayerTransition:
     """A fresh amount asks on a tagged channel, S itself on another (rule 10)."""
     if channel.status not in (PayerStatus.OPEN, PayerStatus.CLOSING):
         return _answer(channel, Unusable(reason=f"the channel is {channel.status}"))
+    if channel.status is PayerStatus.CLOSING and channel.open:
+        return _answer(channel, Issued(cumulative=channel.open[0].cumulative))
     if channel.open:
         return _answer(channel, Wait(reason="requests are in flight"))
-    closing = replace(channel, status=PayerStatus.CLOSING)
     if not channel.tagged:
-        return _answer(closing, Issued(cumulative=channel.spent))
+        return _closing(channel, channel.spent)
     floor = _floor(channel)
     ceiling = max(channel.highest, channel.spent + channel.headroom)
     ceiling = min(channel.balance, ceiling)
@@ -287,9 +287,18 @@ def _ask_refund(channel: PayerChannel) -> PayerTransition:
         amount = _last_free(channel.signed, ceiling, floor)
     if amount is None:
         return _answer(channel, Unusable(reason="its amounts are used up"))
-    return _answer(
-        replace(closing, signed=_remember(channel, amount)), Issued(cumulative=amount)
+    return _closing(channel, amount)
+
+
+def _closing(channel: PayerChannel, amount: int) -> PayerTransition:
+    """The ticket that asks costs nothing, and is the same when it is asked again."""
+    after = replace(
+        channel,
+        status=PayerStatus.CLOSING,
+        open=(Ticket(cumulative=amount, maximum=0),),
+        signed=_remember(channel, amount),
     )
+    return _answer(after, Issued(cumulative=amount))
 
 
 def _answer(channel: PayerChannel, answer: PayerAnswer) -> PayerTransition:
@@ -300,25 +309,32 @@ def _check(before: PayerChannel, after: PayerChannel) -> None:
     if after is before:
         return
     stopped = after.status is PayerStatus.STOPPED
+    outstanding, exposure = after.outstanding, after.exposure
     rules = {
         "what was spent never shrinks": after.spent >= before.spent,
         "open requests stay within the headroom": (
-            after.outstanding <= max(after.headroom, before.outstanding)
+            outstanding <= after.headroom or outstanding <= before.outstanding
         ),
         "the exposure stays within the headroom": (
-            stopped or after.exposure <= max(after.headroom, before.exposure)
+            stopped or exposure <= after.headroom or exposure <= before.exposure
         ),
-        "no amount is open twice": (
-            len({t.cumulative for t in after.open}) == len(after.open)
-        ),
-        "every open amount was signed": (
-            {t.cumulative for t in after.open} <= set(after.signed)
-        ),
-        "signed amounts are kept in order, once": all(
-            low < high
-            for low, high in zip(after.signed, after.signed[1:], strict=False)
+        "a new request takes an amount of its own": (
+            len(after.open) <= len(before.open) or _takes_its_own(before, after)
         ),
     }
     for sentence, holds in rules.items():
         if not holds:
             raise InvariantViolated(f"{sentence}: {before} -> {after}")
+
+
+def _takes_its_own(before: PayerChannel, after: PayerChannel) -> bool:
+    """On a tagged channel, one that was never signed; on another, not one in use."""
+    taken = after.open[-1].cumulative
+    if not _was_signed(after, taken) or before.ticket(taken) is not None:
+        return False
+    return not (after.tagged and _was_signed(before, taken))
+
+
+def _was_signed(channel: PayerChannel, cumulative: int) -> bool:
+    at = bisect_left(channel.signed, cumulative)
+    return channel.signed[at : at + 1] == (cumulative,)
