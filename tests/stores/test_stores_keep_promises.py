@@ -4,18 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from store_cases import (
-    ACCOUNT,
-    LIMITS,
-    books,
-    channel,
-    happens,
-    is_put,
-    payee_record,
-    payer_record,
-    payment,
-    voucher,
-)
 
 from agentpay.core import budget as budget_rules
 from agentpay.core.budget import Budget, Hold, HostSpending
@@ -41,6 +29,18 @@ from agentpay.records import (
 )
 from agentpay.stores import Store
 from agentpay.types import Hash32
+from tests.stores.store_cases import (
+    ACCOUNT,
+    LIMITS,
+    books,
+    channel,
+    happens,
+    is_put,
+    payee_record,
+    payer_record,
+    payment,
+    voucher,
+)
 
 MANY = payee_record(window=64, in_flight_max=64)
 

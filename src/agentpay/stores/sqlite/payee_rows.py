@@ -49,7 +49,7 @@ _CHANNELS: Final = Table(
 _USED: Final = Table("payee_used", "channel, cumulative, fate, charged", keys=2)
 _RUNNING: Final = Table(
     "payee_running",
-    "channel, cumulative, maximum, charged, prepaid, owner, resource",
+    "channel, cumulative, maximum, charged, prepaid, owner, resource, answered",
     keys=2,
 )
 _PAYMENTS: Final = Table(
@@ -67,7 +67,7 @@ _GET_CHANNEL: Final = select(
 _GET_STATE: Final = select(_STATE, _CHANNELS, by=1)
 _GET_USED: Final = select("cumulative, fate, charged", _USED, by=1, order="cumulative")
 _GET_RUNNING: Final = select(
-    "cumulative, maximum, charged, prepaid, owner, resource",
+    "cumulative, maximum, charged, prepaid, owner, resource, answered",
     _RUNNING,
     by=1,
     order="position",
@@ -180,6 +180,7 @@ def _reservation(reservation: Reservation) -> Columns:
         reservation.prepaid,
         text(reservation.owner),
         text(reservation.resource),
+        reservation.answered,
     )
 
 
@@ -245,8 +246,9 @@ def _load_running(
             prepaid=bool(prepaid),
             owner=owner,
             resource=resource,
+            answered=bool(answered),
         )
-        for cumulative, maximum, charged, prepaid, owner, resource in rows
+        for cumulative, maximum, charged, prepaid, owner, resource, answered in rows
     )
 
 

@@ -45,7 +45,8 @@ VERSION_1: Final = (
     """CREATE TABLE payee_running (
         position INTEGER PRIMARY KEY, channel BLOB NOT NULL, cumulative BLOB NOT NULL,
         maximum BLOB NOT NULL, charged BLOB NOT NULL, prepaid INTEGER NOT NULL,
-        owner TEXT NOT NULL, resource TEXT NOT NULL, UNIQUE (channel, cumulative))""",
+        owner TEXT NOT NULL, resource TEXT NOT NULL, answered INTEGER NOT NULL,
+        UNIQUE (channel, cumulative))""",
     """CREATE TABLE payments (
         id TEXT PRIMARY KEY, payer BLOB NOT NULL, amount BLOB NOT NULL,
         resource TEXT NOT NULL, owner TEXT NOT NULL, started_at INTEGER NOT NULL,

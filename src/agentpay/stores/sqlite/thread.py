@@ -14,7 +14,12 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
-from agentpay.errors import StoreCorrupt, StoreError, StoreUnavailable
+from agentpay.errors import (
+    InvariantViolated,
+    StoreCorrupt,
+    StoreError,
+    StoreUnavailable,
+)
 
 T = TypeVar("T")
 
@@ -125,8 +130,8 @@ class DatabaseThread:
 
 
 def translate(error: BaseException) -> BaseException:
-    """Say in our words what SQLite said, or that a row is not what we write."""
-    if isinstance(error, ValueError):
+    """Say in our words what SQLite said, or that a row is none that we wrote."""
+    if isinstance(error, ValueError | InvariantViolated):
         wrong: StoreError = StoreCorrupt(f"the database holds a damaged row: {error}")
     elif isinstance(error, sqlite3.Error):
         name = getattr(error, "sqlite_errorname", "") or type(error).__name__
