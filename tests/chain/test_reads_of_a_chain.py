@@ -6,16 +6,6 @@ import sys
 import traceback
 
 import pytest
-from chain_cases import (
-    LOCAL,
-    RETURNS_BLOCK_NUMBER,
-    RETURNS_CALL_DATA,
-    REVERTS_WITH_CALL_DATA,
-    call_of,
-    place,
-    rich_wallet,
-    sender_of,
-)
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
@@ -31,6 +21,16 @@ from agentpay.testing.anvil import Anvil
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId, Hash32
+from tests.chain.chain_cases import (
+    LOCAL,
+    RETURNS_BLOCK_NUMBER,
+    RETURNS_CALL_DATA,
+    REVERTS_WITH_CALL_DATA,
+    call_of,
+    place,
+    rich_wallet,
+    sender_of,
+)
 
 NOBODY = Address("0x" + "77" * 20)
 

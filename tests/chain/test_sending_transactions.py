@@ -3,7 +3,18 @@
 import asyncio
 
 import pytest
-from chain_cases import (
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import GAS_MAX, TransactionSender
+from agentpay.errors import ConfigurationError, TransactionFailed, UnsafeKey
+from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.hashing import keccak
+from agentpay.evm.test_keys import WELL_KNOWN_ADDRESSES
+from agentpay.signers.wallet import Wallet
+from agentpay.testing.anvil import Anvil
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, ChainId
+from tests.chain.chain_cases import (
     COUNTS,
     LOCAL,
     REVERTS_WITH_CALL_DATA,
@@ -17,17 +28,6 @@ from chain_cases import (
     until_known,
     used_nonces,
 )
-
-from agentpay.chain.rpc import RpcChain
-from agentpay.chain.sender import GAS_MAX, TransactionSender
-from agentpay.errors import ConfigurationError, TransactionFailed, UnsafeKey
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
-from agentpay.evm.hashing import keccak
-from agentpay.evm.test_keys import WELL_KNOWN_ADDRESSES
-from agentpay.signers.wallet import Wallet
-from agentpay.testing.anvil import Anvil
-from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address, ChainId
 
 TEST_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 INVALID_SIGNATURE = keccak(b"InvalidSignature()")[:4]

@@ -41,8 +41,7 @@ GAS_MAX: Final = 2**24
 _NONCE_TRIES_MAX = 64
 _NOT_OURS = frozenset({Refusal.NONCE_AHEAD, Refusal.NONCE_PENDING})
 """Refusals that a node cannot give to a transaction which it has."""
-_GAS_SALT = 2**14
-_TIP_SALT = 2**10
+_GAS_SALT = 2**15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +136,10 @@ class TransactionSender:
         if gas > GAS_MAX:
             reason = f"it needs {gas} gas, and a transaction may use {GAS_MAX}"
             raise TransactionFailed(call.what, reason=reason)
-        # Two senders of one key must never make the same bytes of two calls: "already
-        # known" has to mean our own transaction. Gas that is not used costs nothing.
+        # Two senders of one key must not make the same bytes of two calls: "already
+        # known" has to mean our own transaction. Gas that is not used costs nothing,
+        # whereas a difference in fees would let one replace the other.
         gas = gas + gas // 4 + secrets.randbelow(_GAS_SALT)
-        priority += secrets.randbelow(_TIP_SALT)
         return _Terms(
             gas=min(gas, GAS_MAX), tip=priority, fee_max=2 * base_fee + priority
         )

@@ -13,6 +13,7 @@ from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, ChainId, Hash32
 
 _SECONDS_MAX: Final = 30.0
+_BLOCKS_MAX: Final = 100
 
 
 class UnsuitableNode(ConfigurationError):
@@ -100,21 +101,22 @@ class AnvilNode:
         Send a transaction in somebody's name and mine it; no `to` deploys a contract.
 
         Raises:
-            ChainError: It was refused, or it reverted.
+            ChainError: It was refused, is not mined, or reverted.
         """
         await self.rpc("anvil_impersonateAccount", sender)
         fields = {"from": sender, "data": "0x" + data.hex()}
         if to is not None:
             fields["to"] = to
         sent = Hash32(await self.rpc("eth_sendTransaction", fields))
-        await self.mine()
-        receipt = await self.rpc("eth_getTransactionReceipt", sent)
-        while receipt is None:  # it came just after the block was closed
+        for _ in range(_BLOCKS_MAX):
             await self.mine()
             receipt = await self.rpc("eth_getTransactionReceipt", sent)
-        if receipt["status"] != "0x1":
-            raise ChainError(f"transaction {sent} reverted on the local chain")
-        return sent
+            if receipt is None:  # it came just after the block was closed
+                continue
+            if receipt["status"] != "0x1":
+                raise ChainError(f"transaction {sent} reverted on the local chain")
+            return sent
+        raise ChainError(f"the local chain does not mine transaction {sent}")
 
     async def check(self) -> ChainId:
         """

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, assert_never
 
 import httpx
 
@@ -154,6 +154,8 @@ class FaultyRpc:
                 ]
                 found = answers if isinstance(request, list) else answers[0]
                 return 200, json.dumps(found).encode()
+            case _:
+                assert_never(fault)
 
     def _next_fault(self, methods: list[str]) -> Fault | None:
         for plan in self._planned:
