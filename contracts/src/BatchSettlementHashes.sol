@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IERC5267} from "@openzeppelin/contracts/interfaces/IERC5267.sol";
+import {Hashes} from "@openzeppelin/contracts/utils/cryptography/Hashes.sol";
 import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IX402BatchSettlement} from "./interfaces/IX402BatchSettlement.sol";
 
@@ -11,8 +12,9 @@ import {IX402BatchSettlement} from "./interfaces/IX402BatchSettlement.sol";
 abstract contract BatchSettlementHashes is IX402BatchSettlement, IERC5267 {
     string private constant NAME = "x402 Batch Settlement";
     string private constant VERSION = "1";
-    bytes32 private constant NAME_HASH = keccak256(bytes(NAME));
-    bytes32 private constant VERSION_HASH = keccak256(bytes(VERSION));
+    // Of literals, not of the constants above: only those are folded by the compiler.
+    bytes32 private constant NAME_HASH = keccak256("x402 Batch Settlement");
+    bytes32 private constant VERSION_HASH = keccak256("1");
     bytes32 private constant DOMAIN_TYPEHASH = keccak256(
         "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
     );
@@ -69,7 +71,14 @@ abstract contract BatchSettlementHashes is IX402BatchSettlement, IERC5267 {
         returns (bytes32)
     {
         bytes32 domain = _domainSeparator();
-        return _claimBatchDigest(domain, voucherClaims, _channelIds(domain, voucherClaims));
+        bytes32[] memory entries = new bytes32[](voucherClaims.length);
+        for (uint256 i = 0; i < entries.length; ++i) {
+            VoucherClaim calldata row = voucherClaims[i];
+            bytes32 channelId = _channelId(domain, row.voucher.channel);
+            entries[i] =
+                _claimEntryHash(channelId, row.voucher.maxClaimableAmount, row.totalClaimed);
+        }
+        return _claimBatchDigest(domain, entries);
     }
 
     /// @inheritdoc IERC5267
@@ -123,33 +132,23 @@ abstract contract BatchSettlementHashes is IX402BatchSettlement, IERC5267 {
         return MessageHashUtils.toTypedDataHash(domain, structHash);
     }
 
-    function _channelIds(bytes32 domain, VoucherClaim[] calldata rows)
-        internal
-        pure
-        returns (bytes32[] memory ids)
-    {
-        ids = new bytes32[](rows.length);
-        for (uint256 i = 0; i < rows.length; ++i) {
-            ids[i] = _channelId(domain, rows[i].voucher.channel);
-        }
-    }
-
-    function _claimBatchDigest(bytes32 domain, VoucherClaim[] calldata rows, bytes32[] memory ids)
+    function _claimEntryHash(bytes32 channelId, uint128 maxClaimableAmount, uint128 totalClaimed)
         internal
         pure
         returns (bytes32)
     {
-        bytes32[] memory entries = new bytes32[](rows.length);
-        for (uint256 i = 0; i < rows.length; ++i) {
-            VoucherClaim calldata row = rows[i];
-            entries[i] = keccak256(
-                abi.encode(
-                    CLAIM_ENTRY_TYPEHASH, ids[i], row.voucher.maxClaimableAmount, row.totalClaimed
-                )
-            );
-        }
-        bytes32 structHash =
-            keccak256(abi.encode(CLAIM_BATCH_TYPEHASH, keccak256(abi.encodePacked(entries))));
+        return
+            keccak256(abi.encode(CLAIM_ENTRY_TYPEHASH, channelId, maxClaimableAmount, totalClaimed));
+    }
+
+    function _claimBatchDigest(bytes32 domain, bytes32[] memory entries)
+        internal
+        pure
+        returns (bytes32)
+    {
+        bytes32 structHash = Hashes.efficientKeccak256(
+            CLAIM_BATCH_TYPEHASH, keccak256(abi.encodePacked(entries))
+        );
         return MessageHashUtils.toTypedDataHash(domain, structHash);
     }
 }

@@ -68,12 +68,7 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
 
     /// @inheritdoc IX402BatchSettlement
     function claim(VoucherClaim[] calldata voucherClaims) external nonReentrant {
-        if (voucherClaims.length == 0) revert EmptyBatch();
-        for (uint256 i = 0; i < voucherClaims.length; ++i) {
-            if (!_isReceiverSide(voucherClaims[i].voucher.channel)) revert NotAuthorizedToClaim();
-        }
-        bytes32 domain = _domainSeparator();
-        _claim(domain, voucherClaims, _channelIds(domain, voucherClaims));
+        _claim(voucherClaims, _domainSeparator(), false);
     }
 
     /// @inheritdoc IX402BatchSettlement
@@ -81,18 +76,9 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
         VoucherClaim[] calldata voucherClaims,
         bytes calldata authorizerSignature
     ) external nonReentrant {
-        if (voucherClaims.length == 0) revert EmptyBatch();
-        address authorizer = voucherClaims[0].voucher.channel.receiverAuthorizer;
-        for (uint256 i = 1; i < voucherClaims.length; ++i) {
-            if (voucherClaims[i].voucher.channel.receiverAuthorizer != authorizer) {
-                revert NotReceiverAuthorizer();
-            }
-        }
         bytes32 domain = _domainSeparator();
-        bytes32[] memory ids = _channelIds(domain, voucherClaims);
-        bytes32 digest = _claimBatchDigest(domain, voucherClaims, ids);
-        _requireSignature(authorizer, digest, authorizerSignature);
-        _claim(domain, voucherClaims, ids);
+        (address authorizer, bytes32[] memory entries) = _claim(voucherClaims, domain, true);
+        _requireSignature(authorizer, _claimBatchDigest(domain, entries), authorizerSignature);
     }
 
     /// @inheritdoc IX402BatchSettlement
@@ -155,29 +141,47 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
         _refund(config, channelId, amount);
     }
 
-    /// @dev Books every row, and the receivers' totals once per run of equal receivers.
-    function _claim(bytes32 domain, VoucherClaim[] calldata rows, bytes32[] memory ids) private {
-        address receiver = rows[0].voucher.channel.receiver;
-        address token = rows[0].voucher.channel.token;
-        uint128 sum = 0;
+    /// @dev Books every row, and a receiver's total once per run of rows with the same receiver
+    /// and token. When `signed`, the caller must still check that the authorizer returned signed
+    /// the entries returned: one pass over the rows is a tenth cheaper than two.
+    function _claim(VoucherClaim[] calldata rows, bytes32 domain, bool signed)
+        private
+        returns (address authorizer, bytes32[] memory entries)
+    {
+        if (rows.length == 0) revert EmptyBatch();
+        entries = new bytes32[](signed ? rows.length : 0);
+        (address receiver, address token, uint128 sum) = (address(0), address(0), 0);
         for (uint256 i = 0; i < rows.length; ++i) {
             VoucherClaim calldata row = rows[i];
             ChannelConfig calldata config = row.voucher.channel;
-            if (config.receiver != receiver || config.token != token) {
-                _credit(receiver, token, sum);
-                (receiver, token, sum) = (config.receiver, config.token, 0);
+            (uint128 ceiling, uint128 total) = (row.voucher.maxClaimableAmount, row.totalClaimed);
+            bytes32 channelId = _channelId(domain, config);
+            if (signed) {
+                address rowAuthorizer = config.receiverAuthorizer;
+                if (i == 0) authorizer = rowAuthorizer;
+                if (rowAuthorizer != authorizer) revert NotReceiverAuthorizer();
+                entries[i] = _claimEntryHash(channelId, ceiling, total);
+            } else if (!_isReceiverSide(config)) {
+                revert NotAuthorizedToClaim();
             }
-            sum += _claimRow(domain, row, ids[i]);
+            uint128 amount = _claimRow(domain, row, channelId, ceiling, total);
+            (address rowReceiver, address rowToken) = (config.receiver, config.token);
+            if (rowReceiver != receiver || rowToken != token) {
+                _credit(receiver, token, sum);
+                (receiver, token, sum) = (rowReceiver, rowToken, 0);
+            }
+            sum += amount;
         }
         _credit(receiver, token, sum);
     }
 
-    function _claimRow(bytes32 domain, VoucherClaim calldata row, bytes32 channelId)
-        private
-        returns (uint128 amount)
-    {
-        uint128 total = row.totalClaimed;
-        uint128 ceiling = row.voucher.maxClaimableAmount;
+    function _claimRow(
+        bytes32 domain,
+        VoucherClaim calldata row,
+        bytes32 channelId,
+        uint128 ceiling,
+        uint128 total
+    ) private returns (uint128 amount) {
         if (total > ceiling) revert ClaimExceedsCeiling();
         ChannelState storage channel = channels[channelId];
         (uint128 balance, uint128 claimed) = (channel.balance, channel.totalClaimed);
@@ -186,13 +190,16 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
         bytes32 digest = _voucherDigest(domain, channelId, ceiling);
         _requireVoucherSignature(row.voucher.channel, digest, row.signature);
 
-        channel.totalClaimed = total;
-        amount = total - claimed;
+        unchecked {
+            amount = total - claimed;
+        }
+        // Both halves of the slot: the compiler then needs no second read of it.
+        (channel.balance, channel.totalClaimed) = (balance, total);
         emit Claimed(channelId, msg.sender, amount, total);
     }
 
-    function _credit(address receiver, address token, uint128 amount) private {
-        if (amount != 0) receivers[receiver][token].totalClaimed += amount;
+    function _credit(address receiver, address token, uint128 sum) private {
+        if (sum != 0) receivers[receiver][token].totalClaimed += sum;
     }
 
     function _refund(ChannelConfig calldata config, bytes32 channelId, uint128 limit) private {
@@ -216,6 +223,7 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
         ChannelState storage channel = channels[channelId];
         uint128 newBalance = channel.balance - amount;
         channel.balance = newBalance;
+        // Nothing is left, so nothing was ever claimed: what was claimed would still be in it.
         if (newBalance == 0) emit ChannelClosed(channelId, config);
         IERC20(config.token).safeTransfer(config.payer, amount);
     }
@@ -242,21 +250,30 @@ contract x402BatchSettlement is BatchSettlementHashes, Multicall, ReentrancyGuar
         address authorizer = config.payerAuthorizer;
         if (authorizer == address(0)) {
             _requireSignature(config.payer, digest, signature);
-            return;
+        } else if (_signer(digest, signature) != authorizer) {
+            revert InvalidSignature();
         }
-        // On any error OpenZeppelin recovers zero, which `authorizer` is not.
-        (address signer,,) = ECDSA.tryRecoverCalldata(digest, signature);
-        if (signer != authorizer) revert InvalidSignature();
     }
 
-    /// @dev ERC-1271 where the signer has code, else ECDSA with a low `s`.
+    /// @dev By the key of the signer's address, else by the contract there (ERC-1271).
     function _requireSignature(address signer, bytes32 digest, bytes calldata signature)
         private
         view
     {
-        if (!SignatureChecker.isValidSignatureNowCalldata(signer, digest, signature)) {
+        address recovered = _signer(digest, signature);
+        if (recovered == signer && recovered != address(0)) return;
+        if (!SignatureChecker.isValidERC1271SignatureNowCalldata(signer, digest, signature)) {
             revert InvalidSignature();
         }
+    }
+
+    /// @dev Zero if nobody's: `s` must be low, `v` 27 or 28, the length 65.
+    function _signer(bytes32 digest, bytes calldata signature)
+        private
+        pure
+        returns (address signer)
+    {
+        (signer,,) = ECDSA.tryRecoverCalldata(digest, signature);
     }
 
     function _requireUsable(ChannelConfig calldata config) private pure {

@@ -53,9 +53,7 @@ contract GoldenTest is Base {
         );
         vm.chainId(8453);
         equal(
-            _separator(),
-            0xd8d982716899b0e20cf2c1e706a37b8a892c83fdd4ac9b540cfeec11f9c73a39,
-            "Base"
+            _separator(), 0xd8d982716899b0e20cf2c1e706a37b8a892c83fdd4ac9b540cfeec11f9c73a39, "Base"
         );
         vm.chainId(84532);
         equal(
