@@ -1,0 +1,274 @@
+"""
+The commands. Only here, and in `testing`, are files and the environment read.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from agentpay.agent import Agent
+from agentpay.chain.rpc import RpcChain
+from agentpay.cli.demo import DemoReport, run_demo
+from agentpay.errors import AgentPayError
+from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.hashing import checksummed
+from agentpay.evm.networks import NETWORKS, find_network
+from agentpay.payer.policy import Budget
+from agentpay.signers.wallet import Wallet
+from agentpay.stores import open_store
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, format_money
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    help="Pay for HTTP requests in stablecoins, and be paid.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+wallet_app = typer.Typer(help="Keys in encrypted files.", no_args_is_help=True)
+app.add_typer(wallet_app, name="wallet")
+
+_out = Console()
+_err = Console(stderr=True)
+
+NetworkName = Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")]
+RpcUrl = Annotated[str | None, typer.Option(help="The chain's JSON-RPC endpoint.")]
+Keystore = Annotated[Path, typer.Argument(help="An encrypted key file.")]
+Password = Annotated[
+    str,
+    typer.Option(
+        envvar="AGENTPAY_PASSWORD",
+        prompt=True,
+        hide_input=True,
+        help="The key file's password.",
+    ),
+]
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command; what we raise on purpose is a message and a status of 1."""
+    try:
+        return asyncio.run(work)
+    except AgentPayError as error:
+        _err.print(f"{error.code}: {error}", style="red", markup=False)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def demo(
+    *,
+    requests: Annotated[int, typer.Option(min=1, help="Requests on the channel.")] = (
+        1000
+    ),
+    concurrency: Annotated[int, typer.Option(min=1, help="In flight at once.")] = 32,
+    rpc_url: Annotated[
+        str | None, typer.Option(help="Use an Anvil that runs already.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """An agent pays a provider on a local chain: see that it works, and how fast."""
+    with Progress(console=_err, transient=True) as bar:
+        task = bar.add_task("starting a chain and a provider", total=requests)
+
+        def progress(done: int, total: int) -> None:
+            if done % 10 == 0 or done == total:
+                bar.update(task, completed=done, description="paid requests")
+
+        report = _run(
+            run_demo(
+                requests=requests,
+                concurrency=concurrency,
+                rpc_url=rpc_url,
+                progress=progress,
+            )
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(asdict(report)) + "\n")
+    else:
+        _show(report)
+    raise typer.Exit(0 if report.passed else 1)
+
+
+def _show(report: DemoReport) -> None:
+    table = Table(title="an agent paid a provider", show_header=False)
+    saved = report.gas_if_exact / report.gas_used if report.gas_used else 0
+    rows = {
+        "paid requests": f"{report.paid_requests:,}",
+        "failed requests": f"{report.failed_requests:,}",
+        "HTTP round trips per request": (
+            f"{report.http_round_trips / max(1, report.paid_requests):.3f}"
+        ),
+        "requests per second": f"{report.requests_per_second:,.0f}",
+        "latency, median and 99th percentile": (
+            f"{report.p50_ms} ms, {report.p99_ms} ms"
+        ),
+        "transactions on chain": f"{report.onchain_transactions}",
+        "gas used": f"{report.gas_used:,}",
+        "gas with one transfer per request": f"{report.gas_if_exact:,} ({saved:,.0f}x)",
+        "the agent lost": format_money(report.agent_lost, 6),
+        "the provider got": format_money(report.provider_got, 6),
+        "left in escrow": format_money(report.escrow_holds, 6),
+        "conserved, to the base unit": "yes" if report.conserved else "NO",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    _out.print(table)
+    for failure in report.failures:
+        _err.print(failure, style="red", markup=False)
+
+
+@app.command()
+def chain(
+    *,
+    port: Annotated[int, typer.Option(help="Where to listen on loopback.")] = 8545,
+    accounts: Annotated[int, typer.Option(min=1, help="Funded keys to make.")] = 3,
+) -> None:
+    """A funded local chain with all contracts, until Ctrl-C."""
+    _run(_chain(port, accounts))
+
+
+async def _chain(port: int, accounts: int) -> None:
+    async with LocalChain(port=port) as local:
+        _out.print(f"chain {local.chain_id} at {local.rpc_url}")
+        _out.print(f"USDC (test)      {checksummed(local.usdc.address)}")
+        for number in range(accounts):
+            wallet = await local.funded_wallet("$1000", ether=10)
+            key = wallet.gas_key().hex()
+            _out.print(f"account {number}  {checksummed(wallet.address)}  key 0x{key}")
+        _out.print("each has $1000 and 10 ether; Ctrl-C ends it")
+        await asyncio.Event().wait()
+
+
+@wallet_app.command("new")
+def wallet_new(
+    path: Annotated[Path, typer.Argument(help="The key file to write.")],
+    password: Annotated[
+        str,
+        typer.Option(
+            envvar="AGENTPAY_PASSWORD",
+            prompt=True,
+            hide_input=True,
+            confirmation_prompt=True,
+        ),
+    ],
+) -> None:
+    """Make a key and keep it in an encrypted file."""
+
+    async def make() -> Address:
+        wallet = Wallet.create()
+        wallet.save_keystore(path, password=password)
+        return wallet.address
+
+    _out.print(checksummed(_run(make())))
+
+
+@wallet_app.command("show")
+def wallet_show(path: Keystore, password: Password) -> None:
+    """Print a key file's address."""
+
+    async def read() -> Address:
+        return Wallet.from_keystore(path, password=password).address
+
+    _out.print(checksummed(_run(read())))
+
+
+@wallet_app.command("balance")
+def wallet_balance(
+    path: Keystore,
+    password: Password,
+    *,
+    network: NetworkName = "local",
+    rpc_url: RpcUrl = None,
+) -> None:
+    """Print what a wallet holds in the network's dollar token."""
+
+    async def read() -> str:
+        place = find_network(network)
+        wallet = Wallet.from_keystore(path, password=password)
+        url = rpc_url or place.rpc_url or ""
+        async with RpcChain(url, chain_id=place.chain) as reader:
+            await reader.check()
+            call = tokens.balance_call(place.usdc.address, wallet.address)
+            (answer,) = await reader.read([call])
+        return format_money(tokens.decode_uint(answer), place.usdc.decimals)
+
+    _out.print(_run(read()))
+
+
+@app.command()
+def pay(
+    url: Annotated[str, typer.Argument(help="What to get.")],
+    wallet: Annotated[Path, typer.Option(help="The key file that pays.")],
+    password: Password,
+    *,
+    budget: Annotated[str, typer.Option(help='The most to spend: "$0.05".')] = "$0.05",
+    deposit: Annotated[str | None, typer.Option(help="Of a channel.")] = None,
+    network: NetworkName = "local",
+    rpc_url: RpcUrl = None,
+    store: Annotated[
+        str, typer.Option(help="Where channels are kept.")
+    ] = "agentpay.db",
+    private: Annotated[bool, typer.Option(help="Allow private addresses.")] = False,
+    allow_mainnet: Annotated[bool, typer.Option(help="Spend real money.")] = False,
+) -> None:
+    """Get a URL and pay for it; the answer goes to standard output."""
+    from agentpay.payer.policy import Policy
+
+    async def get() -> bytes:
+        key = Wallet.from_keystore(wallet, password=password)
+        async with Agent(
+            key,
+            budget=Budget(total=budget, per_request=budget),
+            network=network,
+            rpc_url=rpc_url,
+            store=store,
+            policy=Policy(deposit=deposit or budget),
+            allow_mainnet=allow_mainnet,
+            allow_private_networks=private,
+        ) as agent:
+            response = await agent.get(url)
+            _err.print(f"status {response.status_code}; {await agent.spending()}")
+            return response.content
+
+    sys.stdout.buffer.write(_run(get()))
+
+
+@app.command()
+def channels(
+    wallet: Annotated[Path, typer.Option(help="The key file that pays.")],
+    password: Password,
+    *,
+    store: Annotated[
+        str, typer.Option(help="Where channels are kept.")
+    ] = "agentpay.db",
+) -> None:
+    """List a wallet's channels."""
+
+    async def show() -> None:
+        account = Wallet.from_keystore(wallet, password=password).address
+        async with await open_store(store) as books:
+            table = Table("channel", "with", "status", "balance", "spent")
+            for record in await books.payer.channels(account):
+                ledger = record.ledger
+                table.add_row(
+                    record.channel,
+                    record.origin,
+                    ledger.status,
+                    format_money(ledger.balance, record.decimals),
+                    format_money(ledger.spent, record.decimals),
+                )
+            _out.print(table)
+
+    _run(show())
