@@ -19,3 +19,8 @@ async def _open(kind: str, directory: Path) -> Store:
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     async with await _open(str(request.param), tmp_path) as opened:
         yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"

@@ -1,6 +1,7 @@
 """Records, events and decisions for the tests of stores, by the real rules."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from hypothesis import strategies as st
 
@@ -49,6 +50,7 @@ from agentpay.records import (
     PayerStep,
     PaymentRecord,
 )
+from agentpay.stores import SqliteStore
 from agentpay.types import Address, ChainId, Hash32
 
 CHAIN = ChainId(84532)
@@ -274,3 +276,14 @@ def budget_events() -> st.SearchStrategy[BudgetEvent]:
         st.builds(budget_rules.Released, id=ids),
         st.builds(budget_rules.Returned, host=hosts, amount=amounts),
     )
+
+
+WIDE = payee_record(window=64, in_flight_max=64)
+
+
+async def fill(path: Path, vouchers: int = 3) -> None:
+    async with await SqliteStore.open(path) as store:
+        for cumulative in range(1, vouchers + 1):
+            await store.payee.update(channel(), happens(voucher(cumulative), WIDE))
+            done = Delivered(cumulative=cumulative, owner="us")
+            await store.payee.update(channel(), happens(done))

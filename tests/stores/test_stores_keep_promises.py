@@ -1,12 +1,10 @@
-"""What every store promises, whatever it is made of."""
+"""What every store promises a payee, whatever it is made of."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
-from agentpay.core import budget as budget_rules
-from agentpay.core.budget import Budget, Hold, HostSpending
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import (
     Admitted,
@@ -18,26 +16,18 @@ from agentpay.core.payee_events import (
     RefundDone,
     Spent,
 )
-from agentpay.core.payer_channel import Issued, PendingDeposit, TicketWanted
-from agentpay.errors import BudgetExceeded, InvariantViolated
+from agentpay.errors import InvariantViolated
 from agentpay.records import (
     PayeeRecord,
     PayeeStep,
-    PayerRecord,
-    PayerStep,
     PaymentStatus,
 )
 from agentpay.stores import Store
-from agentpay.types import Hash32
 from tests.stores.store_cases import (
-    ACCOUNT,
-    LIMITS,
-    books,
     channel,
     happens,
     is_put,
     payee_record,
-    payer_record,
     payment,
     voucher,
 )
@@ -238,6 +228,13 @@ async def test_closing_has_whoever_waits_longest_first_until_it_is_done(
     assert [r.channel for r in await store.payee.closing(limit=1)] == [channel(2)]
 
 
+async def test_closing_sees_a_step_that_is_not_durable_yet(store: Store) -> None:
+    asks = RefundAsked(cumulative=4, signature=bytes(65), owner="us")
+    await store.payee.update(channel(), happens(asks), durable=False)
+
+    assert [r.channel for r in await store.payee.closing(limit=1)] == [channel()]
+
+
 # Payments and cursors
 
 
@@ -296,106 +293,6 @@ async def test_cursors_start_at_zero_and_do_not_mix(store: Store) -> None:
 
     assert await store.payee.read_cursor("deposits") == 12
     assert await store.payee.read_cursor("claims") == 0
-
-
-# A payer's channels and budget
-
-
-def reserved(hold_id: str, amount: int = 10) -> budget_rules.Reserved:
-    hold = Hold(
-        id=hold_id, host="api.example", amount=amount, valid_before=9, detail="{}"
-    )
-    return budget_rules.Reserved(hold=hold)
-
-
-async def test_a_new_account_has_an_empty_budget_and_no_channels(store: Store) -> None:
-    assert await store.payer.budget(ACCOUNT) == Budget()
-    assert await store.payer.channels(ACCOUNT) == []
-
-
-async def test_budget_and_channel_are_saved_together(store: Store) -> None:
-    fresh = payer_record()
-    deposit = PendingDeposit(
-        amount=40, salt=Hash32.of(bytes([7]) * 32), valid_before=99
-    )
-    wanted = TicketWanted(maximum=3, deposit=deposit)
-
-    answer = await store.payer.update(
-        ACCOUNT, fresh.channel, books(wanted, reserved("h1"), LIMITS, fresh)
-    )
-
-    [record] = await store.payer.channels(ACCOUNT)
-    assert answer == Issued(cumulative=3, deposit=deposit)
-    assert record.ledger.deposit == deposit
-    assert (await store.payer.budget(ACCOUNT)).hold("h1") is not None
-
-
-async def test_a_refused_budget_saves_neither(store: Store) -> None:
-    fresh = payer_record()
-    limits = replace(LIMITS, total=5)
-
-    with pytest.raises(BudgetExceeded):
-        await store.payer.update(
-            ACCOUNT,
-            fresh.channel,
-            books(TicketWanted(maximum=3), reserved("h1"), limits, fresh),
-        )
-
-    assert await store.payer.channels(ACCOUNT) == []
-    assert await store.payer.budget(ACCOUNT) == Budget()
-
-
-async def test_fifty_concurrent_reservations_never_exceed_the_budget(
-    store: Store,
-) -> None:
-    limits = replace(LIMITS, total=200)
-    tries = [
-        store.payer.update(
-            ACCOUNT, None, books(None, reserved(f"h{n}"), limits, payer_record())
-        )
-        for n in range(50)
-    ]
-    outcomes = await asyncio.gather(*tries, return_exceptions=True)
-
-    assert sum(isinstance(o, BudgetExceeded) for o in outcomes) == 30
-    assert (await store.payer.budget(ACCOUNT)).exposure == 200
-
-
-async def test_fifty_concurrent_tickets_on_many_channels_are_all_booked(
-    store: Store,
-) -> None:
-    def issue(number: int) -> asyncio.Future[None]:
-        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
-            before = record or payer_record(number % 10)
-            ledger = replace(before.ledger, spent=before.ledger.spent + 1)
-            spent = sum(s.amount for s in budget.spent) + 1
-            one = HostSpending(host="api.example", amount=spent)
-            return PayerStep(
-                budget=replace(budget, spent=(one,)),
-                record=replace(before, ledger=ledger),
-                answer=None,
-            )
-
-        step = store.payer.update(ACCOUNT, channel(number % 10), decide)
-        return asyncio.ensure_future(step)
-
-    await asyncio.gather(*(issue(n) for n in range(50)))
-
-    records = await store.payer.channels(ACCOUNT)
-    assert [r.index for r in records] == list(range(10))
-    assert [r.ledger.spent for r in records] == [5] * 10
-    assert (await store.payer.budget(ACCOUNT)).exposure == 50
-
-
-async def test_a_step_without_a_channel_returns_no_record(store: Store) -> None:
-    with pytest.raises(InvariantViolated, match="without a channel"):
-        await store.payer.update(
-            ACCOUNT,
-            None,
-            lambda budget, _: PayerStep(
-                budget=budget, record=payer_record(), answer=None
-            ),
-        )
 
 
 async def test_the_fate_of_a_voucher_is_what_it_bought(store: Store) -> None:

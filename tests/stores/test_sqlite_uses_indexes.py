@@ -1,0 +1,69 @@
+"""Nothing is scanned, however many channels there are."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+
+import pytest
+
+from agentpay.stores.sqlite import payee_rows, payer_rows
+from agentpay.stores.sqlite.schema import MIGRATIONS, migrate
+from agentpay.stores.sqlite.tables import Batch
+from tests.stores.store_cases import ACCOUNT, channel, payee_record, payer_record
+
+
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as opened:
+        migrate(opened, MIGRATIONS)
+        yield opened
+
+
+def plans(
+    connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], object]
+) -> list[str]:
+    """How SQLite goes about the statements of a query."""
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    query(connection)
+    connection.set_trace_callback(None)
+    steps = [
+        step[3]
+        for statement in statements
+        for step in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+    ]
+    assert steps
+    return steps
+
+
+def test_claimable_reads_only_what_it_returns(connection: sqlite3.Connection) -> None:
+    query = partial(payee_rows.list_claimable, at_least=5, limit=9)
+
+    [plan] = plans(connection, query)
+
+    assert plan.startswith("SEARCH")
+    assert "COVERING INDEX payee_channels_claimable" in plan
+
+
+def test_closing_reads_only_closing_channels(connection: sqlite3.Connection) -> None:
+    [plan] = plans(connection, partial(payee_rows.list_closing, limit=9))
+
+    assert "USING INDEX payee_channels_closing" in plan
+
+
+def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:
+    batch = Batch()
+    batch.add(payee_rows.save_channel(None, payee_record(), ()))
+    batch.add(payer_rows.save_channel(ACCOUNT, None, payer_record()))
+    batch.write(connection)
+
+    def load_all(database: sqlite3.Connection) -> None:
+        payee_rows.load_channel(database, channel())
+        payee_rows.load_payment(database, "id")
+        payee_rows.load_cursor(database, "name")
+        payer_rows.load_channel(database, (ACCOUNT, channel()))
+        payer_rows.load_budget(database, ACCOUNT)
+        payer_rows.list_channels(database, ACCOUNT)
+
+    assert all(plan.startswith("SEARCH") for plan in plans(connection, load_all))
