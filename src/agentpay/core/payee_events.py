@@ -64,7 +64,7 @@ class GivenBack:
     """
     The handler failed or the client left; the reservation closes at `charged`.
 
-    If its receipt may have left before, what that said stands.
+    If its receipt may have left before, what that said stands: see the answer.
     """
 
     cumulative: int
@@ -161,7 +161,9 @@ class LeaseLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Noted:
-    """Recorded."""
+    """Recorded; of a request, with what it is charged: what its receipt must say."""
+
+    charged: int = 0
 
 
 Answer = Admitted | Spent | Refused | Closing | LeaseLost | Noted

@@ -71,7 +71,7 @@ def apply(before: PayeeChannel, event: Event) -> Transition:
     return transition
 
 
-def _decide(channel: PayeeChannel, event: Event) -> Transition:  # noqa: C901, PLR0912
+def _decide(channel: PayeeChannel, event: Event) -> Transition:
     match event:
         case VoucherVerified():
             return _admit_any(channel, event)
@@ -81,12 +81,8 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:  # noqa: C901, P
             if not channel.tagged or _seen(channel, event.cumulative):
                 return Transition(channel=channel, answer=Noted())
             return _burn(channel, event.cumulative, "terms_mismatch")
-        case Charged():
-            return _charge(channel, event)
-        case Delivered():
-            return _deliver(channel, event)
-        case GivenBack():
-            return _give_back(channel, event)
+        case Charged() | Delivered() | GivenBack():
+            return _carry_on(channel, event)
         case RefundAsked():
             return _start_refund(channel, event)
         case OwnersDied():
@@ -134,8 +130,13 @@ def _is_left_behind(running: Reservation, event: VoucherVerified) -> bool:
 def _run_again(
     channel: PayeeChannel, running: Reservation, event: VoucherVerified
 ) -> Transition:
-    """It was paid for and perhaps not answered; it costs no more than it did."""
-    taken = replace(running, owner=event.owner)
+    """
+    It was paid for and perhaps not answered; it costs what it did.
+
+    A fixed price's receipt may have left without a trace, so that charge stands now.
+    """
+    answered = running.answered or running.prepaid
+    taken = replace(running, owner=event.owner, answered=answered)
     after = replace(channel, running=_swap(channel.running, taken))
     return Transition(
         channel=after, answer=Admitted(reservation=taken), touched=(taken.cumulative,)
@@ -269,40 +270,37 @@ def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
 # Rule 5: charging and closing a reservation.
 
 
-def _owned(channel: PayeeChannel, cumulative: int, owner: str) -> Reservation | None:
-    reservation = channel.reservation(cumulative)
-    if reservation is None or reservation.owner != owner:
-        return None
-    return reservation
-
-
-def _charge(channel: PayeeChannel, event: Charged) -> Transition:
-    reservation = _owned(channel, event.cumulative, event.owner)
-    if reservation is None:
+def _carry_on(
+    channel: PayeeChannel, event: Charged | Delivered | GivenBack
+) -> Transition:
+    reservation = channel.reservation(event.cumulative)
+    if reservation is None or reservation.owner != event.owner:
         return Transition(channel=channel, answer=LeaseLost())
+    match event:
+        case Charged():
+            return _charge(channel, reservation, event)
+        case GivenBack() if not reservation.answered:
+            returned = replace(reservation, charged=event.charged)
+            return _close(_recharge(channel, returned), returned)
+        case Delivered() | GivenBack():
+            return _close(channel, reservation)
+        case _:
+            assert_never(event)
+
+
+def _charge(
+    channel: PayeeChannel, reservation: Reservation, event: Charged
+) -> Transition:
     if reservation.answered:
-        return Transition(channel=channel, answer=Noted())
+        stands = Noted(charged=reservation.charged)
+        return Transition(channel=channel, answer=stands)
     charged = max(reservation.charged, event.charged)
     changed = replace(reservation, charged=charged, answered=not event.more)
-    after = _recharge(channel, changed)
-    return Transition(channel=after, answer=Noted(), touched=(reservation.cumulative,))
-
-
-def _deliver(channel: PayeeChannel, event: Delivered) -> Transition:
-    reservation = _owned(channel, event.cumulative, event.owner)
-    if reservation is None:
-        return Transition(channel=channel, answer=LeaseLost())
-    return _close(channel, reservation)
-
-
-def _give_back(channel: PayeeChannel, event: GivenBack) -> Transition:
-    reservation = _owned(channel, event.cumulative, event.owner)
-    if reservation is None:
-        return Transition(channel=channel, answer=LeaseLost())
-    if reservation.answered:
-        return _close(channel, reservation)
-    returned = replace(reservation, charged=event.charged)
-    return _close(_recharge(channel, returned), returned)
+    return Transition(
+        channel=_recharge(channel, changed),
+        answer=Noted(charged=charged),
+        touched=(reservation.cumulative,),
+    )
 
 
 def _recharge(channel: PayeeChannel, reservation: Reservation) -> PayeeChannel:
@@ -326,7 +324,9 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
         used = (*used[:at], entry, *used[at + 1 :])
     held = worth_keeping(channel.held, channel.due + charged)
     after = replace(channel, running=running, used=used, held=held)
-    return Transition(channel=after, answer=Noted(), touched=(cumulative,))
+    return Transition(
+        channel=after, answer=Noted(charged=charged), touched=(cumulative,)
+    )
 
 
 def _expire(channel: PayeeChannel, event: OwnersDied) -> Transition:

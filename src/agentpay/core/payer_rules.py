@@ -208,7 +208,7 @@ def _remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
         at = bisect_left(signed, cumulative)
         signed = (*signed[:at], cumulative, *signed[at:])
     surplus = max(0, len(signed) - channel.window - 1)
-    kept = [amount for amount in signed[:surplus] if channel.ticket(amount)]
+    kept = [a for a in signed[:surplus] if a == cumulative or channel.ticket(a)]
     return (*kept, *signed[surplus:]) if len(kept) < surplus else signed
 
 
