@@ -12,12 +12,13 @@ import socket
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI
 
 from agentpay.evm.networks import LOCAL
+from agentpay.http.fastapi import paid_request
 from agentpay.http.paywall import PaidRequest, Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route
@@ -54,8 +55,9 @@ def make_app(payee: Payee) -> FastAPI:
         return {"answer": number * number}
 
     @app.get("/metered")
-    async def metered(number: int, request: Request) -> dict[str, int]:
-        paid: PaidRequest = request.scope["agentpay"]
+    async def metered(
+        number: int, paid: Annotated[PaidRequest, Depends(paid_request)]
+    ) -> dict[str, int]:
         paid.charge(METERED_ACTUAL)
         return {"metered": number * number}
 

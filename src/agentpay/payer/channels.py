@@ -7,44 +7,37 @@ paid on lanes, a few channels that differ by salt.
 """
 
 import asyncio
-import contextlib
 import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agentpay.core.budget import Released, Spent
-from agentpay.core.exchange import Next
 from agentpay.core.payer_channel import (
-    DepositArrived,
-    DepositLapsed,
     Issued,
     PayerChannel,
     PayerStatus,
     Unusable,
 )
-from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
+from agentpay.errors import ChannelUnusable
 from agentpay.evm import batch_settlement_abi as channels_abi
-from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
     channel_id,
-    deposit_nonce,
 )
 from agentpay.payer.channel_payment import ChannelPayment
+from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.ledger import DepositWish, PayerLedger
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Asker, Target
-from agentpay.payer.policy import Policy, scale
+from agentpay.payer.policy import Policy
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain, Signer
 from agentpay.records import PayerRecord
 from agentpay.types import Address, ChainId, Hash32, to_base_units
 
 _STRICT_WINDOW = 64
-_ASK_AGAIN_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +70,12 @@ class Channels:
         self._ledger = ledger
         self._policy = policy
         self._chains = chains
-        self._ask = ask
+        self._inquiry = Inquiry(
+            signer=signer, ledger=ledger, policy=policy, chains=chains, ask=ask
+        )
         self._clock = clock
         self._known: dict[ChannelKey, list[Hash32]] | None = None
-        self._checked: set[Hash32] = set()
         self._opening: defaultdict[ChannelKey, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._questions: set[asyncio.Task[None]] = set()
 
     async def pay(self, offer: Offer, target: Target) -> ChannelPayment:
         """
@@ -119,7 +112,7 @@ class Channels:
         self, channel: Hash32, offer: Offer, target: Target
     ) -> ChannelPayment | None:
         """A voucher on this channel; None if it has no room now."""
-        if not await self._check(channel):
+        if not await self._inquiry.check(channel):
             self._forget(channel)
             return None
         wish = self._wish(offer)
@@ -130,7 +123,7 @@ class Channels:
             self._forget(channel)
             return None
         if not isinstance(answer, Issued):
-            await self._look_for_deposit(channel)
+            await self._inquiry.look_for_deposit(channel)
             return None
         return await self._sign(channel, answer, offer, target)
 
@@ -158,7 +151,7 @@ class Channels:
             maximum=offer.amount,
             credential=credential,
             deposit=issued.deposit,
-            leave=self._leave,
+            leave=self._inquiry.ask_later,
         )
 
     async def _remember_place(
@@ -219,7 +212,7 @@ class Channels:
                     break
                 index += 1
             await self._ledger.add(self._fresh(key, offer, config, index))
-            self._checked.add(channel)
+            self._inquiry.trust(channel)
             lanes.append(channel)
 
     def _fresh(
@@ -257,134 +250,9 @@ class Channels:
             salt=Hash32.of(salt),
         )
 
-    # Finding out what was left open.
-
-    async def _check(self, channel: Hash32) -> bool:
-        """
-        Before a channel from the store signs anything: ask how its payee sees it.
-
-        A database restored from a backup would sign amounts again that were signed
-        already; the payee's own total gives it away (and the channel is stopped).
-        False if the payee does not know the channel: use another.
-        """
-        if channel in self._checked:
-            return True
-        record = await self._ledger.read(channel)
-        if record is None:
-            return False
-        if record.ledger.tagged:
-            await self._look_for_deposit(channel)
-            open_amounts = [ticket.cumulative for ticket in record.ledger.open]
-            for cumulative in open_amounts or [record.ledger.highest]:
-                if cumulative and not await self._ask_until_final(record, cumulative):
-                    return False
-        self._checked.add(channel)
-        return True
-
-    async def _leave(self, payment: ChannelPayment) -> None:
-        """Ask about a voucher in the background until its outcome is known."""
-        if not payment.record.ledger.tagged:
-            return  # a busy lane is set aside (rule 20)
-
-        async def settle() -> None:
-            with contextlib.suppress(
-                AgentPayError
-            ):  # it is asked again after a restart
-                await self._ask_until_final(payment.record, payment.cumulative)
-
-        task = asyncio.create_task(settle(), name=f"ask about {payment.id}")
-        self._questions.add(task)
-        task.add_done_callback(self._questions.discard)
-
-    async def _ask_until_final(self, record: PayerRecord, cumulative: int) -> bool:
-        """
-        Find out what became of a voucher; False if the payee does not know the channel.
-
-        Raises:
-            PaymentOutcomeUnknown: No final answer came in time.
-            PayeeMisbehaved: The answer contradicts our books.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._policy.give_up_seconds
-        method, _, url = record.url.partition(" ")
-        payment = await self._question(record, cumulative, url)
-        while url and loop.time() < deadline:
-            answer = await self._ask(method, url, payment.credential)
-            if answer is not None:
-                judged = await payment.book(answer, resent=True)
-                if judged.next in (Next.LOST, Next.PAY_AGAIN):
-                    return True
-                if judged.next is Next.REJECTED:
-                    return False
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        raise PaymentOutcomeUnknown(payment.id, "the payee does not say")
-
-    async def _question(
-        self, record: PayerRecord, cumulative: int, url: str
-    ) -> ChannelPayment:
-        credential = await sign_voucher(
-            self._signer,
-            record,
-            cumulative,
-            kind="voucher",
-            url=url,
-            words=json.loads(record.offer or "{}"),
-            query=True,
-        )
-        ticket = record.ledger.ticket(cumulative)
-        return ChannelPayment(
-            ledger=self._ledger,
-            record=record,
-            cumulative=cumulative,
-            maximum=ticket.maximum if ticket else 0,
-            credential=credential,
-            deposit=None,
-            leave=_nothing,
-        )
-
-    async def _look_for_deposit(self, channel: Hash32) -> None:
-        """A deposit nobody is carrying any more: did it reach the chain?"""
-        record = await self._ledger.read(channel)
-        if record is None or record.ledger.deposit is None or record.ledger.open:
-            return
-        deposit = record.ledger.deposit
-        nonce = deposit_nonce(channel, deposit.salt)
-        chain = self._chains[record.chain]
-        call = tokens.authorization_used_call(
-            record.config.token, record.config.payer, nonce
-        )
-        head = await chain.head()
-        (used,) = await chain.read([call], block=head.number)
-        hold = f"deposit {deposit.salt}"
-        if tokens.decode_uint(used):
-            amount = scale(deposit.amount, record.decimals)
-            await self._ledger.book(
-                channel,
-                DepositArrived(salt=deposit.salt),
-                money=(Spent(id=hold, amount=amount),),
-            )
-        elif head.timestamp > deposit.valid_before:
-            await self._ledger.book(
-                channel,
-                DepositLapsed(salt=deposit.salt),
-                money=(Released(id=hold),),
-            )
-        else:
-            raise ChannelUnusable(
-                f"the deposit of {deposit.amount} to channel {channel} was not made,"
-                f" and its signature stays valid until {deposit.valid_before}: until"
-                " then it counts as spent"
-            )
-
     async def aclose(self) -> None:
-        """Stop asking."""
-        for task in list(self._questions):
-            task.cancel()
-        await asyncio.gather(*self._questions, return_exceptions=True)
-
-
-async def _nothing(payment: ChannelPayment) -> None:
-    del payment
+        """Stop asking about what is open; a restart asks again."""
+        await self._inquiry.aclose()
 
 
 def _fields(key: ChannelKey) -> tuple[str | int | bool, ...]:

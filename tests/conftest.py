@@ -1,0 +1,18 @@
+"""Fixtures that several folders of tests share."""
+
+from dataclasses import replace
+
+import pytest
+
+from agentpay.evm.networks import LOCAL, NETWORKS
+from agentpay.testing.local_chain import LocalChain
+
+
+@pytest.fixture
+def local_network(
+    agentpay_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> LocalChain:
+    """The test's own chain is the network called `local`."""
+    here = replace(LOCAL, rpc_url=agentpay_chain.rpc_url)
+    monkeypatch.setitem(NETWORKS, "local", here)
+    return agentpay_chain
