@@ -1,0 +1,63 @@
+"""
+What travels between the payer and the payee of a modelled channel.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agentpay.core.payee_channel import Fate, Reservation
+from agentpay.core.payer_channel import PendingDeposit
+
+
+class Kind(StrEnum):
+    """How a route charges."""
+
+    FIXED = "fixed"
+    METERED = "metered"
+    STREAM = "stream"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the payer sends: a voucher, and what it is to buy."""
+
+    cumulative: int
+    maximum: int
+    kind: Kind
+    resource: str
+    deposit: PendingDeposit | None = None
+    purpose: str = "buy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A message on its way to the payee."""
+
+    request: Request
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A message on its way to the payer."""
+
+    cumulative: int
+    fate: Fate
+    charged: int
+    total: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Handler:
+    """A request that the payee's application is working on."""
+
+    request: Request
+    reservation: Reservation
+    hears_payer: bool
+    sliced: int = 0
+    answered: bool = False
+
+    @property
+    def at_work(self) -> bool:
+        """A second run of what was answered before needs no slot."""
+        return not self.answered and not self.reservation.answered
