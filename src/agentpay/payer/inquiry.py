@@ -1,5 +1,5 @@
 """
-Finding out what was left open: vouchers without a final answer, deposits nobody carries.
+What was left open: vouchers without a final answer, deposits that nobody carries.
 """
 
 import asyncio
