@@ -78,14 +78,17 @@ async def test_a_truncated_database_is_corrupt(path: Path, kept: float) -> None:
         await SqliteStore.open(path)
 
 
-async def test_a_damaged_page_is_corrupt(path: Path) -> None:
+async def test_a_damaged_page_is_found_at_opening(path: Path) -> None:
     await fill(path, 20)
+    with closing(sqlite3.connect(path)) as connection:
+        [page] = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'payee_used'"
+        ).fetchone()
     content = bytearray(path.read_bytes())
-    for page in range(2, len(content) // 4096):
-        content[page * 4096 : page * 4096 + 64] = b"\xa5" * 64
+    content[(page - 1) * 4096 : (page - 1) * 4096 + 64] = bytes(64)
     path.write_bytes(content)
 
-    with pytest.raises(StoreCorrupt):
+    with pytest.raises(StoreCorrupt, match="damaged"):
         await SqliteStore.open(path)
 
 

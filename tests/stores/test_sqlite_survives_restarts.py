@@ -14,7 +14,13 @@ from agentpay.core.payee_events import Admitted, Delivered, Spent, VoucherPublis
 from agentpay.errors import (
     InvariantViolated,
 )
-from agentpay.records import PayeeRecord, PayeeStep, PayerDecide, PayerStep
+from agentpay.records import (
+    PayeeRecord,
+    PayeeStep,
+    PayerDecide,
+    PayerStep,
+    PaymentStatus,
+)
 from agentpay.stores import SqliteStore
 from tests.stores.store_cases import (
     ACCOUNT,
@@ -24,6 +30,7 @@ from tests.stores.store_cases import (
     happens,
     is_put,
     payee_record,
+    payment,
     voucher,
 )
 
@@ -129,6 +136,32 @@ async def test_a_durable_step_is_seen_by_another_connection_at_once(
             [row] = other.execute("SELECT fate FROM payee_used").fetchall()
 
     assert row == ("running",)
+
+
+async def test_all_else_is_seen_by_another_connection_at_once(path: Path) -> None:
+    def seen(sql: str) -> object:
+        with closing(sqlite3.connect(path)) as other:
+            return other.execute(sql).fetchone()[0]
+
+    async with await SqliteStore.open(path) as store:
+        await store.payee.begin_payment(payment(owner="dead"))
+        assert seen("SELECT owner FROM payments") == "dead"
+        assert await store.payee.take_payment(payment().id, owner="us")
+        assert seen("SELECT owner FROM payments") == "us"
+        done = PaymentStatus.SETTLED
+        await store.payee.finish_payment(payment().id, status=done, transaction="0x1")
+        assert seen("SELECT status FROM payments") == "settled"
+        await store.payee.write_cursor("deposits", 7)
+        assert seen("SELECT position FROM cursors") == 7
+        spent = (HostSpending(host="api.example", amount=1),)
+        await store.payer.update(
+            ACCOUNT,
+            None,
+            lambda budget, record: PayerStep(
+                budget=replace(budget, spent=spent), record=record, answer=None
+            ),
+        )
+        assert seen("SELECT host FROM budget_spent") == "api.example"
 
 
 async def test_an_answer_that_changes_nothing_waits_for_what_it_is_based_on(
