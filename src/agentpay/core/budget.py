@@ -168,6 +168,9 @@ def _check(before: Budget, after: Budget, event: BudgetEvent, limits: Limits) ->
     rules = {
         "no hold is negative": all(hold.amount >= 0 for hold in after.holds),
         "no host was paid less than nothing": all(s.amount >= 0 for s in after.spent),
+        "nobody is paid a negative amount": (
+            not isinstance(event, Spent) or event.amount >= 0
+        ),
         "a reservation keeps the total": (
             not isinstance(event, Reserved) or after.exposure <= limits.total
         ),

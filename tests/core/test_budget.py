@@ -1,0 +1,237 @@
+"""
+A budget is kept whatever happens at once, and money that comes back can be spent again.
+"""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from agentpay.core.budget import (
+    Budget,
+    BudgetEvent,
+    Hold,
+    Limits,
+    Released,
+    Reserved,
+    Returned,
+    Spent,
+    apply,
+    check_request,
+)
+from agentpay.errors import BudgetExceeded, InvariantViolated
+
+LIMITS = Limits(total=100, per_host=60, per_request=30)
+HOSTS = ("a.example", "b.example", "c.example")
+
+
+def hold(amount: int, *, key: str = "1", host: str = HOSTS[0]) -> Hold:
+    return Hold(id=key, host=host, amount=amount, valid_before=600, detail="{}")
+
+
+def budget_after(*events: BudgetEvent, limits: Limits = LIMITS) -> Budget:
+    budget = Budget()
+    for event in events:
+        budget = apply(budget, event, limits)
+    return budget
+
+
+class BudgetMachine(RuleBasedStateMachine):
+    """Reservations, outcomes and returns in any order, compared with plain sums."""
+
+    limits: Limits
+    budget: Budget
+
+    @initialize(
+        total=st.integers(0, 100), per_host=st.integers(0, 100), each=st.integers(0, 50)
+    )
+    def start(self, total: int, per_host: int, each: int) -> None:
+        self.limits = Limits(total=total, per_host=per_host, per_request=each)
+        self.budget = Budget()
+        self.gone = dict.fromkeys(HOSTS, 0)
+        self.held: dict[str, Hold] = {}
+        self.names = 0
+
+    @rule(amount=st.integers(0, 60), host=st.sampled_from(HOSTS))
+    def reserve(self, amount: int, host: str) -> None:
+        self.names += 1
+        wanted = hold(amount, key=str(self.names), host=host)
+        fits = self._exposure() + amount <= self.limits.total
+        fits = fits and self._exposure(host) + amount <= self.limits.per_host
+        if fits:
+            self._apply(Reserved(hold=wanted))
+            self.held[wanted.id] = wanted
+            return
+        with pytest.raises(BudgetExceeded) as refused:
+            self._apply(Reserved(hold=wanted))
+        assert refused.value.left < amount
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 9), share=st.integers(0, 12))
+    def spend(self, pick: int, share: int) -> None:
+        spent = self._pick(pick)
+        amount = spent.amount * share // 10
+        self._apply(Spent(id=spent.id, amount=amount))
+        self.gone[spent.host] += min(amount, spent.amount)
+        self._apply(Spent(id=spent.id, amount=amount))
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 9))
+    def release(self, pick: int) -> None:
+        self._apply(Released(id=self._pick(pick).id))
+
+    @rule(host=st.sampled_from(HOSTS), amount=st.integers(0, 60))
+    def get_back(self, host: str, amount: int) -> None:
+        self._apply(Returned(host=host, amount=amount))
+        self.gone[host] -= min(amount, self.gone[host])
+
+    def _apply(self, event: BudgetEvent) -> None:
+        self.budget = apply(self.budget, event, self.limits)
+
+    def _pick(self, pick: int) -> Hold:
+        ids = sorted(self.held)
+        return self.held.pop(ids[pick % len(ids)])
+
+    def _exposure(self, host: str | None = None) -> int:
+        gone = sum(n for h, n in self.gone.items() if host in (None, h))
+        return gone + sum(
+            h.amount for h in self.held.values() if host in (None, h.host)
+        )
+
+    @invariant()
+    def counts_every_unit_once(self) -> None:
+        assert self.budget.exposure == self._exposure()
+        for host in HOSTS:
+            assert self.budget.exposure_to(host) == self._exposure(host)
+
+    @invariant()
+    def stays_within_its_limits(self) -> None:
+        assert self.budget.exposure <= self.limits.total
+        assert all(self.budget.exposure_to(h) <= self.limits.per_host for h in HOSTS)
+
+
+TestBudget = BudgetMachine.TestCase
+TestBudget.settings = settings(max_examples=60, deadline=None)
+
+
+def test_a_thousand_requests_at_once_never_exceed_the_limits() -> None:
+    """C9: whatever the interleaving, each decision sees the one before it."""
+    dice = random.Random(402)
+    budget, open_holds = Budget(), list[Hold]()
+    highest = 0
+    for number in range(1000):
+        wanted = hold(dice.randint(1, 9), key=str(number), host=dice.choice(HOSTS))
+        try:
+            budget = apply(budget, Reserved(hold=wanted), LIMITS)
+            open_holds.append(wanted)
+        except BudgetExceeded:
+            if open_holds:
+                freed = open_holds.pop(dice.randrange(len(open_holds)))
+                budget = apply(budget, Released(id=freed.id), LIMITS)
+        highest = max(highest, budget.exposure)
+
+        assert budget.exposure <= LIMITS.total
+        assert all(budget.exposure_to(h) <= LIMITS.per_host for h in HOSTS)
+    assert highest > LIMITS.total - 9
+
+
+def test_many_small_payments_add_up() -> None:
+    ones = [Reserved(hold=hold(1, key=str(number))) for number in range(60)]
+    budget = budget_after(*ones)
+
+    with pytest.raises(BudgetExceeded, match=r"per-host \(a\.example\)"):
+        apply(budget, Reserved(hold=hold(1, key="one more")), LIMITS)
+
+
+def test_what_is_left_may_be_spent_to_the_last_unit() -> None:
+    budget = budget_after(Reserved(hold=hold(60)))
+
+    full = apply(budget, Reserved(hold=hold(40, key="2", host=HOSTS[1])), LIMITS)
+    assert full.exposure == LIMITS.total
+    with pytest.raises(BudgetExceeded) as refused:
+        apply(full, Reserved(hold=hold(1, key="3", host=HOSTS[2])), LIMITS)
+    assert (refused.value.wanted, refused.value.left) == (1, 0)
+
+
+def test_a_limit_that_was_lowered_leaves_nothing() -> None:
+    budget = budget_after(Reserved(hold=hold(60)))
+    lowered = replace(LIMITS, total=10, per_host=10)
+
+    with pytest.raises(BudgetExceeded) as refused:
+        apply(budget, Reserved(hold=hold(1, key="2")), lowered)
+    assert refused.value.left == 0
+
+
+def test_one_request_may_cost_its_limit_and_no_more() -> None:
+    check_request(LIMITS, 30)
+
+    with pytest.raises(BudgetExceeded, match="per-request"):
+        check_request(LIMITS, 31)
+
+
+def test_money_that_came_back_can_be_spent_again() -> None:
+    budget = budget_after(
+        Reserved(hold=hold(60)),
+        Spent(id="1", amount=60),
+        Returned(host=HOSTS[0], amount=50),
+    )
+
+    assert budget.exposure == 10
+    assert apply(budget, Reserved(hold=hold(50, key="2")), LIMITS).exposure == 60
+
+
+def test_no_host_can_return_more_than_it_got() -> None:
+    budget = budget_after(
+        Reserved(hold=hold(10)),
+        Spent(id="1", amount=10),
+        Returned(host=HOSTS[0], amount=1000),
+        Returned(host=HOSTS[1], amount=1000),
+    )
+
+    assert budget.exposure == 0
+    assert budget.exposure_to(HOSTS[1]) == 0
+
+
+def test_a_hold_costs_no_more_than_was_reserved() -> None:
+    budget = budget_after(Reserved(hold=hold(10)), Spent(id="1", amount=11))
+
+    assert budget.exposure == 10
+
+
+def test_an_unknown_hold_changes_nothing() -> None:
+    budget = budget_after(Reserved(hold=hold(10)))
+
+    assert apply(budget, Spent(id="other", amount=5), LIMITS) == budget
+    assert apply(budget, Released(id="other"), LIMITS) == budget
+
+
+def test_a_hold_is_not_reserved_twice() -> None:
+    with pytest.raises(InvariantViolated, match="reserved twice"):
+        budget_after(Reserved(hold=hold(10)), Reserved(hold=hold(10)))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [Reserved(hold=hold(-1)), Returned(host=HOSTS[0], amount=-5)],
+    ids=["a negative hold", "a negative return"],
+)
+def test_negative_amounts_are_our_bug(event: BudgetEvent) -> None:
+    with pytest.raises(InvariantViolated):
+        budget_after(event)
+
+
+def test_a_negative_cost_is_our_bug() -> None:
+    paid = budget_after(Reserved(hold=hold(10)), Spent(id="1", amount=10))
+    again = apply(paid, Reserved(hold=hold(10, key="2")), LIMITS)
+
+    with pytest.raises(InvariantViolated):
+        apply(again, Spent(id="2", amount=-5), LIMITS)
