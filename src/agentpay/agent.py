@@ -18,6 +18,7 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
 from agentpay.payer.closing import Closed, close_channel
+from agentpay.payer.exit import Exit, Withdrawal
 from agentpay.payer.payer import Payer
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.records import PayerRecord
@@ -98,6 +99,7 @@ class Agent(httpx.AsyncClient):
         self._store_url = store
         self._store: Store | None = None
         self._payer: Payer | None = None
+        self._exit: Exit | None = None
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -128,6 +130,8 @@ class Agent(httpx.AsyncClient):
     ) -> None:
         if self._payer is not None:
             await self._payer.channels.aclose()
+        if self._exit is not None:
+            await self._exit.aclose()
         await super().__aexit__(exc_type, exc_value, traceback)
         await self._chain.aclose()
         if self._store is not None:
@@ -164,6 +168,46 @@ class Agent(httpx.AsyncClient):
             deposited=unspent,
             held=sum(hold.amount for hold in budget.holds),
         )
+
+    async def start_withdrawal(self, channel: Hash32) -> Withdrawal:
+        """
+        Leave a channel without its payee; `finish_withdrawal` after the delay.
+
+        The wallet pays gas for both. Safe to call again.
+
+        Raises:
+            ChannelUnusable: There is no such channel, or nothing is left in it.
+            ChainError: The transaction was not sent, or is not known to be mined.
+        """
+        return await self._leaving().start(channel)
+
+    async def finish_withdrawal(self, channel: Hash32) -> Withdrawal:
+        """
+        Take what was left in a channel, once its withdraw delay is over.
+
+        Raises:
+            TransactionFailed: It is too early, or no withdrawal was started.
+            ChainError: The transaction was not sent, or is not known to be mined.
+        """
+        return await self._leaving().finish(channel)
+
+    async def find_lost_channels(self, url: str) -> list[Hash32]:
+        """
+        Find channels to a URL's payee that the chain holds and our store lost.
+
+        Raises:
+            NoAcceptableOffer: The URL offers nothing we would pay.
+            ChainError: The chain could not be read.
+        """
+        offer, target = await self._payments.look_up(url)
+        return await self.payer.channels.find_lost(offer, target)
+
+    def _leaving(self) -> Exit:
+        if self._exit is None:
+            self._exit = Exit(
+                wallet=self._wallet, chain=self._chain, ledger=self.payer.ledger
+            )
+        return self._exit
 
     async def channels(self) -> list[PayerRecord]:
         """Every channel this wallet has in its store."""

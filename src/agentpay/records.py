@@ -80,6 +80,11 @@ class PayerRecord:
     offer: str = ""
     """The offer it was last used under, as the payee sent it (JSON)."""
 
+    @property
+    def host(self) -> str:
+        """Whose budget it counts against: the host and port of its origin."""
+        return self.origin.partition("://")[2]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayerStep(Generic[T]):

@@ -18,7 +18,7 @@ class PayerStatus(StrEnum):
 
     OPEN = "open"
     STOPPED = "stopped"
-    """The payee said what our signatures disprove: nothing more is signed."""
+    """We are leaving, or the payee contradicted our books: nothing more is signed."""
     CLOSING = "closing"
     CLOSED = "closed"
 
@@ -158,6 +158,11 @@ class CloseWanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitWanted:
+    """Leave without the payee: nothing more is signed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelEmptied:
     """What was left came back."""
 
@@ -174,6 +179,7 @@ PayerEvent = (
     | DepositArrived
     | DepositLapsed
     | CloseWanted
+    | ExitWanted
     | ChannelEmptied
 )
 

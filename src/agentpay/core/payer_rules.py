@@ -16,6 +16,7 @@ from agentpay.core.payer_channel import (
     DepositArrived,
     DepositLapsed,
     DepositNeeded,
+    ExitWanted,
     Issued,
     Misbehaved,
     PayerAnswer,
@@ -80,6 +81,10 @@ def _decide(channel: PayerChannel, event: PayerEvent) -> PayerTransition:
             return PayerTransition(channel=after, answer=Booked())
         case CloseWanted():
             return _ask_refund(channel)
+        case ExitWanted():
+            leaving = channel.status is not PayerStatus.CLOSED
+            stopped = replace(channel, status=PayerStatus.STOPPED)
+            return _answer(stopped if leaving else channel, Booked())
         case ChannelEmptied():
             after = replace(
                 channel,

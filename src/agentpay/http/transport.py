@@ -191,6 +191,23 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     # Offers.
 
+    async def look_up(self, url: str) -> tuple[Offer, Target]:
+        """
+        What a URL costs, without paying.
+
+        Raises:
+            NoAcceptableOffer: It is free, or offers nothing we would pay.
+        """
+        request = httpx.Request("GET", url)
+        target = _target_of(request)
+        response = await self._send(request, None)
+        try:
+            if PAYMENT_REQUIRED not in response.headers:
+                raise NoAcceptableOffer(f"{url} answered {response.status_code}")
+            return self._require(response), target
+        finally:
+            await response.aclose()
+
     async def _known(self, target: Target) -> _Remembered | None:
         """What a route costs; at an origin that charges, one request finds out."""
         while True:

@@ -29,8 +29,8 @@ from agentpay.types import Hash32
 
 _log = logging.getLogger(__name__)
 
-CLAIMS_PER_TRANSACTION = 400
-"""Below the 16,777,216 gas that one transaction may use (EIP-7825)."""
+CLAIMS_PER_TRANSACTION = 600
+"""Fits the 16,777,216 gas of one transaction (EIP-7825); what does not is halved."""
 
 
 class Settlement:

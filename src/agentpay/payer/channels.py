@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.core.payer_channel import (
     Issued,
@@ -234,6 +234,43 @@ class Channels:
             ledger=ledger,
             decimals=offer.asset.decimals,
         )
+
+    async def find_lost(self, offer: Offer, target: Target) -> list[Hash32]:
+        """
+        Channels that the chain holds and our store does not: withdraw from them.
+
+        Their salts are made from the wallet's key, so the key alone finds them again
+        (rule 19). Their deposits count as spent until they are back.
+
+        Raises:
+            ChainError: The chain could not be read.
+        """
+        if offer.channel is None:
+            return []
+        key = _key_of(offer, offer.channel, target)
+        known = await self._ledger.store.channels(self._ledger.account)
+        ours = {record.channel for record in known}
+        found: list[Hash32] = []
+        index = 0
+        while True:
+            config = await self._config(key, index)
+            channel = channel_id(config, key.chain)
+            calls = channels_abi.channel_state_calls(channel)
+            answers = await self._chains[key.chain].read(calls)
+            state = channels_abi.decode_channel_state(answers)
+            if state.unused and channel not in ours:
+                return found
+            if channel not in ours:
+                fresh = self._fresh(key, offer, config, index)
+                ledger = replace(
+                    fresh.ledger,
+                    status=PayerStatus.STOPPED,
+                    balance=state.balance,
+                    spent=state.claimed,
+                )
+                await self._ledger.add(replace(fresh, ledger=ledger))
+                found.append(channel)
+            index += 1
 
     async def _config(self, key: ChannelKey, index: int) -> ChannelConfig:
         purpose = json.dumps([*_fields(key), index], separators=(",", ":")).encode()

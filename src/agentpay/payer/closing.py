@@ -7,7 +7,6 @@ What came back is read from the chain: a receipt is a hint.
 import asyncio
 import json
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import (
@@ -117,9 +116,7 @@ async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
     state = channels.decode_channel_state(answers)
     now = await payer.ledger.read(record.channel) or record
     returned = max(0, now.ledger.balance - state.balance)
-    back = Returned(
-        host=urlsplit(record.origin).netloc, amount=scale(returned, record.decimals)
-    )
+    back = Returned(host=record.host, amount=scale(returned, record.decimals))
     await payer.ledger.book(
         record.channel, ChannelEmptied(returned=returned), money=(back,)
     )

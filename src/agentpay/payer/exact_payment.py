@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from agentpay.core.budget import Hold, Released, Spent
 from agentpay.core.exchange import Next
+from agentpay.errors import BudgetExceeded
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.eip3009 import Authorization
 from agentpay.payer.ledger import PayerLedger
@@ -97,8 +98,15 @@ async def pay_exact(
         valid_before=authorization.valid_before,
         detail=json.dumps(detail),
     )
-    await ledger.reserve(hold, decimals=offer.asset.decimals)
-    credential = await sign_transfer(signer, authorization, offer, url=target.url)
+    try:
+        await ledger.reserve(hold, decimals=offer.asset.decimals)
+        credential = await sign_transfer(signer, authorization, offer, url=target.url)
+    except BudgetExceeded:
+        raise
+    except BaseException:
+        # Also cancelled: the signature has not left us, and never will.
+        await ledger.move(offer.asset.decimals, Released(id=hold.id))
+        raise
     return ExactPayment(
         ledger=ledger,
         hold=hold,

@@ -11,11 +11,13 @@ from agentpay.core import budget as budgets
 from agentpay.core import payer_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
+    DepositLapsed,
     DepositNeeded,
     Issued,
     PayerAnswer,
     PayerEvent,
     PendingDeposit,
+    TicketVoid,
     TicketWanted,
     Wait,
 )
@@ -98,18 +100,37 @@ class PayerLedger:
             BudgetExceeded: The request, or the deposit it needs, is above the budget.
         """
 
+        taken: PayerAnswer | None = None
+
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[PayerAnswer]:
+            nonlocal taken
             if record is None:
                 raise KeyError(channel)
             limits = self._limits(record.decimals)
             budgets.check_request(limits, scale(maximum, record.decimals))
-            return _take(
+            step = _take(
                 budget, record, maximum=maximum, host=host, wish=wish, limits=limits
             )
+            taken = step.answer
+            return step
 
-        return await self.store.update(self.account, channel, decide)
+        try:
+            return await self.store.update(self.account, channel, decide)
+        except asyncio.CancelledError:
+            if isinstance(taken, Issued):
+                await self.take_back(channel, taken)
+            raise
+
+    async def take_back(self, channel: Hash32, issued: Issued) -> None:
+        """Free a ticket, and its deposit, whose signatures have not left us."""
+        events: list[PayerEvent] = [TicketVoid(cumulative=issued.cumulative)]
+        money: tuple[BudgetEvent, ...] = ()
+        if issued.deposit is not None:
+            events.append(DepositLapsed(salt=issued.deposit.salt))
+            money = (budgets.Released(id=f"deposit {issued.deposit.salt}"),)
+        await self.book(channel, *events, money=money)
 
     async def book(
         self, channel: Hash32, *events: PayerEvent, money: tuple[BudgetEvent, ...] = ()

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from agentpay.errors import MalformedMessage, NoAcceptableOffer
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.payer.policy import Policy
-from agentpay.types import UINT128_MAX, ZERO_ADDRESS, Address, Asset, parse_amount
+from agentpay.types import (
+    UINT128_MAX,
+    ZERO_ADDRESS,
+    Address,
+    Asset,
+    parse_amount,
+    to_base_units,
+)
 from agentpay.wire import parallel
 from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.parallel import ParallelTerms
@@ -91,6 +98,12 @@ def _read(
         raise MalformedMessage(f"its payment flow is {str(flow)[:40]}")
     channel = None
     if requirements.scheme == BATCH_SETTLEMENT:
+        headroom = to_base_units(policy.headroom, asset.decimals)
+        if requirements.amount > headroom:
+            raise MalformedMessage(
+                f"its price of {requirements.amount} is above the {headroom} that our"
+                " policy signs ahead in a channel"
+            )
         channel = _channel_terms(requirements, required, policy)
     elif requirements.scheme != EXACT:
         raise MalformedMessage("not a scheme we know")

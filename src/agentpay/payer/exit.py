@@ -1,0 +1,108 @@
+"""
+Leaving a channel without its payee: withdraw by time, and find channels again.
+
+The payer's own transactions, so its wallet needs gas for them. Nobody can stop them;
+the payee has the withdraw delay to claim what it is owed.
+"""
+
+from dataclasses import dataclass
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
+from agentpay.core.budget import Returned
+from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
+from agentpay.errors import ChannelUnusable
+from agentpay.evm import batch_settlement_abi as channels
+from agentpay.evm.batch_settlement_abi import ChannelOnChain
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.policy import scale
+from agentpay.records import PayerRecord
+from agentpay.signers.wallet import Wallet
+from agentpay.types import Hash32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Withdrawal:
+    """A withdrawal under way, or done. Amounts are base units."""
+
+    channel: Hash32
+    amount: int
+    ready_at: int
+    """When it can be finished, in the chain's time."""
+    transaction: str
+
+
+class Exit:
+    """The unilateral exit of one payer on one chain."""
+
+    def __init__(self, *, wallet: Wallet, chain: RpcChain, ledger: PayerLedger) -> None:
+        self._chain = chain
+        self._ledger = ledger
+        self._sender = TransactionSender(chain, key=wallet.gas_key())
+
+    async def start(self, channel: Hash32) -> Withdrawal:
+        """
+        Ask the contract for everything that is not claimed; nothing more is signed.
+
+        Safe to call again: one that is under way is only looked up.
+
+        Raises:
+            ChannelUnusable: The channel is not in the store, or has nothing in it.
+            ChainError: The transaction was not sent, or is not known to be mined.
+        """
+        record = await self._record(channel)
+        await self._ledger.book(channel, ExitWanted())
+        state = await self._state(channel)
+        transaction = ""
+        if not state.withdrawal_started:
+            left = state.balance - state.claimed
+            if left <= 0:
+                raise ChannelUnusable(f"channel {channel} has nothing left in it")
+            call = channels.initiate_withdraw_call(record.config, left)
+            transaction = (await self._sender.send(call)).transaction
+            state = await self._state(channel)
+        return Withdrawal(
+            channel=channel,
+            amount=state.withdrawal,
+            ready_at=state.withdrawal_started + record.config.withdraw_delay,
+            transaction=transaction,
+        )
+
+    async def finish(self, channel: Hash32) -> Withdrawal:
+        """
+        Take the money once the delay is over; what came back is read from the chain.
+
+        Raises:
+            ChannelUnusable: The channel is not in the store.
+            TransactionFailed: It is too early, or no withdrawal was started.
+            ChainError: The transaction was not sent, or is not known to be mined.
+        """
+        record = await self._record(channel)
+        call = channels.finalize_withdraw_call(record.config)
+        receipt = await self._sender.send(call)
+        state = await self._state(channel)
+        returned = max(0, record.ledger.balance - state.balance)
+        back = Returned(host=record.host, amount=scale(returned, record.decimals))
+        await self._ledger.book(
+            channel, ChannelEmptied(returned=returned), money=(back,)
+        )
+        return Withdrawal(
+            channel=channel,
+            amount=returned,
+            ready_at=0,
+            transaction=receipt.transaction,
+        )
+
+    async def _record(self, channel: Hash32) -> PayerRecord:
+        record = await self._ledger.read(channel)
+        if record is None:
+            raise ChannelUnusable(f"there is no channel {channel} in this store")
+        return record
+
+    async def _state(self, channel: Hash32) -> ChannelOnChain:
+        answers = await self._chain.read(channels.channel_state_calls(channel))
+        return channels.decode_channel_state(answers)
+
+    async def aclose(self) -> None:
+        """Stop following transactions."""
+        await self._sender.aclose()

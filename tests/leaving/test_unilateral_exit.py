@@ -1,0 +1,168 @@
+"""A payer can always leave: its payee claims in time, or is silent, or forgot it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from fastapi import FastAPI
+
+from agentpay import Agent, Budget, Payee, PaymentRejected, Paywall, Wallet
+from agentpay.errors import ChainError, ChannelUnusable, TransactionFailed
+from agentpay.testing.local_chain import LocalChain
+from tests.programs import serving
+
+DELAY = 900
+PRICE = 1000
+DEPOSIT = 1_000_000
+
+
+@dataclass(kw_only=True)
+class World:
+    chain: LocalChain
+    payee: Payee
+    wallet: Wallet
+    url: str
+
+    def agent(self, store: str = "memory:") -> Agent:
+        return Agent(
+            self.wallet,
+            budget=Budget(total="$5", per_request="$0.01"),
+            network=self.chain.network,
+            store=store,
+            allow_private_networks=True,
+        )
+
+
+@asynccontextmanager
+async def a_world(*, ether: int = 1) -> AsyncIterator[World]:
+    """A chain of its own, since these tests move its clock."""
+    async with LocalChain() as chain:
+        payee = Payee(
+            await chain.funded_wallet("$0"),
+            network=chain.network,
+            withdraw_delay=DELAY,
+            poll_seconds=0.1,
+        )
+        app = FastAPI()
+
+        @app.get("/data")
+        async def data() -> dict[str, int]:
+            return {"data": 1}
+
+        app.add_middleware(Paywall, payee=payee, routes={"GET /data": PRICE})
+        wallet = await chain.funded_wallet("$10", ether=ether)
+        async with serving(app) as url:
+            yield World(chain=chain, payee=payee, wallet=wallet, url=f"{url}/data")
+
+
+async def _until_paid(world: World, amount: int) -> None:
+    payee = world.payee.settings.pay_to
+    for _ in range(100):
+        await world.payee.settlement.settle()
+        if await world.chain.balance(payee) == amount:
+            return
+    pytest.fail(f"the payee has {await world.chain.balance(payee)}, not {amount}")
+
+
+async def test_k5_a_withdrawal_leaves_the_payee_what_it_earned() -> None:
+    async with a_world() as world, world.agent() as agent:
+        before = await world.chain.balance(world.wallet.address)
+        for _ in range(3):
+            assert (await agent.get(world.url)).status_code == 200
+        (record,) = await agent.channels()
+
+        started = await agent.start_withdrawal(record.channel)
+        await _until_paid(world, 3 * PRICE)
+        await world.chain.node.increase_time(DELAY + 1)
+        finished = await agent.finish_withdrawal(record.channel)
+
+        assert started.amount == DEPOSIT
+        assert finished.amount == DEPOSIT - 3 * PRICE
+        lost = before - await world.chain.balance(world.wallet.address)
+        assert lost == 3 * PRICE
+        spending = await agent.spending()
+        assert spending.deposited == 0
+        assert spending.spent == 3 * PRICE * 10**12
+
+
+async def test_a_withdrawal_waits_for_its_delay() -> None:
+    async with a_world() as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        await agent.start_withdrawal(record.channel)
+
+        with pytest.raises(TransactionFailed, match="WithdrawDelayNotElapsed"):
+            await agent.finish_withdrawal(record.channel)
+
+
+async def test_a_withdrawal_is_started_once_however_often_it_is_asked_for() -> None:
+    async with a_world() as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        first = await agent.start_withdrawal(record.channel)
+        again = await agent.start_withdrawal(record.channel)
+
+        assert again.ready_at == first.ready_at
+        assert again.transaction == ""
+
+
+async def test_a_wallet_without_gas_is_told_so() -> None:
+    async with a_world(ether=0) as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+
+        with pytest.raises(ChainError):
+            await agent.start_withdrawal(record.channel)
+
+
+async def test_nothing_is_signed_on_a_channel_that_is_left() -> None:
+    async with a_world() as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        await agent.start_withdrawal(record.channel)
+        await agent.get(world.url)
+        opened = {r.channel: r.ledger.spent for r in await agent.channels()}
+
+        assert opened.pop(record.channel) == PRICE
+        assert list(opened.values()) == [PRICE]
+
+
+async def test_a_channel_that_is_left_is_not_closed_a_second_way() -> None:
+    async with a_world() as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        await agent.start_withdrawal(record.channel)
+        await _until_paid(world, PRICE)
+
+        with pytest.raises((ChannelUnusable, PaymentRejected)):
+            await agent.close_channel(record.channel)
+
+
+async def test_a_channel_whose_store_was_lost_is_found_and_emptied() -> None:
+    async with a_world() as world:
+        async with world.agent() as agent:
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+        async with world.agent() as amnesiac:
+            found = await amnesiac.find_lost_channels(world.url)
+            assert found == [record.channel]
+            await amnesiac.start_withdrawal(found[0])
+            await _until_paid(world, PRICE)
+            await world.chain.node.increase_time(DELAY + 1)
+            finished = await amnesiac.finish_withdrawal(found[0])
+
+            assert finished.amount == DEPOSIT - PRICE
+            assert await amnesiac.find_lost_channels(world.url) == []
+
+
+async def test_an_agent_that_lost_its_store_opens_another_channel() -> None:
+    async with a_world() as world:
+        async with world.agent() as agent:
+            await agent.get(world.url)
+            (first,) = await agent.channels()
+        async with world.agent() as amnesiac:
+            assert (await amnesiac.get(world.url)).status_code == 200
+            (second,) = await amnesiac.channels()
+
+        assert second.channel != first.channel
