@@ -31,8 +31,15 @@ ARTIFACTS: Final = ROOT / "src" / "agentpay" / "evm" / "artifacts"
 
 SHIPPED: Final = (
     "ERC3009DepositCollector",
+    "FalseToken",
+    "FeeToken",
+    "NoReturnToken",
     "Plain3009",
+    "PlainToken",
+    "RebasingToken",
+    "ReentrantToken",
     "TestUSDC",
+    "Wallet1271",
     "x402BatchSettlement",
 )
 """The contracts whose artifacts Python needs."""

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ERC3009DepositCollector} from "../src/ERC3009DepositCollector.sol";
 import {IX402BatchSettlement} from "../src/interfaces/IX402BatchSettlement.sol";
 import {Plain3009} from "../src/tokens/Plain3009.sol";
 import {Token3009} from "../src/tokens/Token3009.sol";
 import {x402BatchSettlement} from "../src/x402BatchSettlement.sol";
 import {Base} from "./Base.sol";
+import {Vm} from "./Vm.sol";
 
 /// @title The contracts at their canonical addresses, parties with keys, and signed messages
-/// @dev Placed by code alone, as `anvil_setCode` does it: no constructor runs there.
+/// @dev Placed by code alone, as `anvil_setCode` does it: no constructor runs there. The code
+/// is read from the artifacts; `new` would compile all of it again into every test.
 abstract contract Fixture is Base {
     x402BatchSettlement internal constant settlement =
         x402BatchSettlement(0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003);
@@ -29,9 +30,10 @@ abstract contract Fixture is Base {
     Plain3009 internal token;
 
     function setUp() public virtual {
-        vm.etch(address(settlement), type(x402BatchSettlement).runtimeCode);
-        vm.etch(collector, address(new ERC3009DepositCollector(address(settlement))).code);
-        token = new Plain3009();
+        vm.etch(address(settlement), vm.getDeployedCode("x402BatchSettlement.sol"));
+        bytes memory arguments = abi.encode(address(settlement));
+        vm.etch(collector, vm.deployCode("ERC3009DepositCollector.sol", arguments).code);
+        token = Plain3009(vm.deployCode("Plain3009.sol"));
     }
 
     function configOf(address token_, uint256 number)
@@ -151,5 +153,13 @@ abstract contract Fixture is Base {
 
     function claimSigned(IX402BatchSettlement.VoucherClaim[] memory rows) internal {
         settlement.claimWithSignature(rows, authorization(rows));
+    }
+
+    /// @dev How many events of a kind the settlement contract emitted since `recordLogs`.
+    function _count(bytes32 selector) internal returns (uint256 count) {
+        Vm.Log[] memory logs = vm.getRecordedLogs();
+        for (uint256 i = 0; i < logs.length; ++i) {
+            if (logs[i].emitter == address(settlement) && logs[i].topics[0] == selector) ++count;
+        }
     }
 }

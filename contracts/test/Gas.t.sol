@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {IX402BatchSettlement} from "../src/interfaces/IX402BatchSettlement.sol";
-import {TestUSDC} from "../src/tokens/TestUSDC.sol";
 import {Fixture} from "./Fixture.sol";
 
 /// @title What each step costs as a transaction of its own
@@ -21,8 +20,7 @@ contract GasTest is Fixture {
     }
 
     function test_gas_of_a_token_like_usdc() external {
-        TestUSDC usdc = new TestUSDC();
-        _measure(address(usdc), "usdc");
+        _measure(vm.deployCode("TestUSDC.sol"), "usdc");
     }
 
     function _measure(address token_, string memory kind) private returns (uint256 each) {

@@ -7,7 +7,7 @@ import {Token3009} from "./Token3009.sol";
 /// @title The plainest token with EIP-3009: no blacklist, no pause; anyone may mint
 contract Plain3009 is Token3009 {
     /// @inheritdoc ERC20
-    function name() public pure override returns (string memory) {
+    function name() public pure virtual override returns (string memory) {
         return "Plain 3009";
     }
 
