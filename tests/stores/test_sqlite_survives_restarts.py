@@ -127,6 +127,14 @@ async def test_rows_that_left_and_came_back_in_one_group_keep_their_order(
     assert [spending.host for spending in saved.spent] == ["b", "c", "a"]
 
 
+async def test_what_is_in_memory_is_bounded(path: Path) -> None:
+    async with await SqliteStore.open(path, cached=3) as store:
+        for number in range(20):
+            await store.payee.update(channel(number), is_put(payee_record(number)))
+
+        assert len(store.payee._channels._entries) <= 3
+
+
 async def test_a_durable_step_is_seen_by_another_connection_at_once(
     path: Path,
 ) -> None:
