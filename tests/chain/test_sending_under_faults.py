@@ -10,6 +10,7 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
+    TransactionFailed,
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.calls import Receipt
@@ -107,13 +108,13 @@ async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
         RpcChain(proxy.url, chain_id=LOCAL) as chain,
         sender_of(chain, wallet) as sender,
     ):
-        for fault in (Fault.REQUEST_REFUSED, Fault.ANSWER_REFUSED):
+        for fault in (Fault.REQUEST_BROKEN, Fault.ANSWER_BROKEN, Fault.ANSWER_REFUSED):
             proxy.plan("eth_sendRawTransaction", fault)
             proxy.plan("eth_getTransactionByHash", Fault.UNAVAILABLE)
             await asyncio.gather(*(sender.send(call_of(counter)) for _ in range(3)))
 
-    assert await counted(node, counter) == 6
-    assert await used_nonces(node, wallet.address) == (6, 6)
+    assert await counted(node, counter) == 9
+    assert await used_nonces(node, wallet.address) == (9, 9)
 
 
 async def test_f1_a_call_that_is_not_mined_in_time_is_unknown_and_never_failed() -> (
@@ -201,6 +202,93 @@ async def test_f8_a_cancelled_send_leaves_no_gap(agentpay_chain: LocalChain) -> 
         assert mined == known == await counted(node, counter) >= 5
 
 
+async def test_f8_a_cancelled_send_that_was_lost_does_not_hold_up_those_after_it() -> (
+    None
+):
+    async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(proxy.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet) as sender,
+        ):
+            first = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 1)
+            proxy.plan("eth_sendRawTransaction", Fault.HANGS)
+            lost = asyncio.create_task(sender.send(call_of(counter)))
+            while proxy.planned:  # noqa: ASYNC110 - until the fault has happened
+                await asyncio.sleep(0.01)
+            lost.cancel()
+            third = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 3)
+            await node.mine()
+            await asyncio.gather(first, third)
+
+        assert await counted(node, counter) == 3
+
+
+async def test_f8_a_refused_send_gives_its_nonce_back_to_those_after_it() -> None:
+    async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(proxy.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet) as sender,
+        ):
+            first = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 1)
+            proxy.plan("eth_sendRawTransaction", Fault.REQUEST_REFUSED)
+            with pytest.raises(TransactionFailed, match="planned fault"):
+                await sender.send(call_of(counter))
+            third = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 2)
+            await node.mine()
+            await asyncio.gather(first, third)
+
+        assert await counted(node, counter) == 2
+
+
+async def test_f8_a_node_that_lags_is_not_taken_for_a_lost_transaction(
+    agentpay_chain: LocalChain,
+) -> None:
+    node = agentpay_chain.node
+    wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+    async with (
+        FaultyRpc(node.url) as proxy,
+        RpcChain(proxy.url, chain_id=LOCAL) as chain,
+        sender_of(chain, wallet) as sender,
+    ):
+        proxy.lie("eth_getTransactionReceipt", None, times=6)
+        await sender.send(call_of(counter))
+        lied = proxy.planned
+        proxy.lie("eth_getTransactionCount", "0x0", times=2)
+        await sender.send(call_of(counter))
+
+    assert lied == 0
+    assert await counted(node, counter) == 2
+    assert await used_nonces(node, wallet.address) == (2, 2)
+
+
+async def test_f8_a_nonce_of_ours_is_not_used_twice_while_the_node_lacks_it() -> None:
+    async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(proxy.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet) as sender,
+        ):
+            await send_elsewhere(node, wallet, counter, nonce=1)
+            # The first is lost, and resending it fails for a while.
+            proxy.plan("eth_getTransactionByHash", Fault.UNAVAILABLE, times=4)
+            proxy.plan("eth_sendRawTransaction", Fault.REQUEST_BROKEN)
+            sends = [
+                asyncio.create_task(sender.send(call_of(counter))) for _ in range(3)
+            ]
+            await until_known(node, wallet.address, 4)
+            await node.mine()
+            await asyncio.gather(*sends)
+
+        assert await counted(node, counter) == 4
+        assert await used_nonces(node, wallet.address) == (4, 4)
+
+
 async def test_f8_a_call_whose_nonce_another_program_took_is_sent_with_the_next() -> (
     None
 ):
@@ -212,7 +300,7 @@ async def test_f8_a_call_whose_nonce_another_program_took_is_sent_with_the_next(
         ):
             send = asyncio.create_task(sender.send(call_of(counter)))
             await until_known(node, wallet.address, 1)
-            await replace_first(node, wallet, counter)
+            await send_elsewhere(node, wallet, counter, nonce=0)
             await node.mine()
             await until_known(node, wallet.address, 2)
             await node.mine()
@@ -243,12 +331,14 @@ async def test_f8_four_senders_of_one_key_send_500_calls_without_gap_or_double(
     assert await used_nonces(node, wallet.address) == (500, 500)
 
 
-async def replace_first(node: AnvilNode, wallet: Wallet, counter: Address) -> None:
-    """Outbid the wallet's first transaction, as another program with its key could."""
+async def send_elsewhere(
+    node: AnvilNode, wallet: Wallet, counter: Address, *, nonce: int
+) -> None:
+    """Send a call from the wallet for a high fee, as another program could."""
     fields = {
         "type": 2,
         "chainId": LOCAL,
-        "nonce": 0,
+        "nonce": nonce,
         "to": counter.to_bytes(),
         "value": 0,
         "gas": 200_000,

@@ -147,6 +147,7 @@ class TransactionSender:
     async def _launch(self, call: Call, terms: _Terms) -> Flight:
         async with self._nonce_lock:
             nonce = await self._first_nonce()
+            taken: set[int] = set()
             for _ in range(_NONCE_TRIES_MAX):
                 signed = self._sign(call, terms, nonce)
                 try:
@@ -160,7 +161,9 @@ class TransactionSender:
                     self._next_nonce = nonce + 1
                     doubtful = refusal is Refusal.BUSY
                     return self._in_flight.add(signed, doubtful=doubtful)
-                nonce = await self._nonce_after(nonce, refusal)
+                if refusal is not Refusal.NONCE_AHEAD:
+                    taken.add(nonce)
+                nonce = await self._free_nonce(refusal, taken)
         raise ChainUnreachable(
             f"{self._rpc.where} refused {_NONCE_TRIES_MAX} nonces of {self._address}:"
             " is another program sending from it without pause?"
@@ -205,23 +208,25 @@ class TransactionSender:
 
     async def _first_nonce(self) -> int:
         if self._in_flight.awaited:
-            return self._next_nonce
+            nonce = self._next_nonce
+            while nonce in self._in_flight:
+                nonce += 1
+            return nonce
         # With nothing in flight the chain knows best: another sender may have used the
         # key, or a test may have turned the chain back.
         self._in_flight.forget_abandoned()
         return await self._pending_nonce()
 
-    async def _nonce_after(self, nonce: int, refusal: Refusal) -> int:
+    async def _free_nonce(self, refusal: Refusal, taken: set[int]) -> int:
+        """The first nonce that neither the node, nor we, nor a refusal says is used."""
         if refusal is Refusal.NONCE_AHEAD:
             await self._in_flight.resend_missing()
-        pending = await self._pending_nonce()
+        nonce = await self._pending_nonce()
         if refusal is Refusal.NONCE_USED:
-            pending = max(pending, nonce + 1)
-        if refusal is Refusal.NONCE_PENDING and pending == nonce:
-            pending += 1
-        while pending in self._in_flight:
-            pending += 1
-        return pending
+            nonce = max(nonce, max(taken) + 1)
+        while nonce in self._in_flight or nonce in taken:
+            nonce += 1
+        return nonce
 
     async def _pending_nonce(self) -> int:
         method = "eth_getTransactionCount"

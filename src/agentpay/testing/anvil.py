@@ -27,7 +27,12 @@ _STOP_SECONDS_MAX = 3.0
 _POLL_SECONDS = 0.01
 # Lives in a session of its own and waits for a line or for the end of our process.
 # PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
-_WATCHDOG = 'read -r _ || kill -s KILL -- "-$1"'
+_WATCHDOG = (
+    "/bin/sh",
+    "-c",
+    'read -r _ || { kill -s KILL -- "-$1"; rm -f "$2/anvil.log"; rmdir "$2"; }',
+    "sh",
+)
 
 
 class Anvil(AnvilNode):
@@ -146,8 +151,10 @@ class Anvil(AnvilNode):
             )
         if os.name == "posix":
             self._watchdog = subprocess.Popen(  # noqa: S603 - our own arguments
-                ["/bin/sh", "-c", _WATCHDOG, "sh", str(self._process.pid)],
+                [*_WATCHDOG, str(self._process.pid), self._directory.name],
                 stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
 

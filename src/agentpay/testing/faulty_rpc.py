@@ -17,15 +17,19 @@ import httpx
 
 
 class Fault(Enum):
-    """What happens to a request. "Lost": the node never sees it."""
+    """What happens to an HTTP request. "Lost": the node never sees it."""
 
     REQUEST_DROPPED = auto()
     """Lost; the connection is closed."""
     ANSWER_DROPPED = auto()
     """The node acts; the connection is closed instead of its answer."""
     REQUEST_REFUSED = auto()
-    """Lost; answered with a JSON-RPC internal error."""
+    """Lost; answered with a JSON-RPC error."""
     ANSWER_REFUSED = auto()
+    """The node acts; answered with a JSON-RPC error all the same."""
+    REQUEST_BROKEN = auto()
+    """Lost; answered with a JSON-RPC internal error."""
+    ANSWER_BROKEN = auto()
     """The node acts; answered with a JSON-RPC internal error all the same."""
     UNAVAILABLE = auto()
     """Lost; answered with HTTP 503."""
@@ -37,7 +41,12 @@ class Fault(Enum):
     """The node acts; no answer ever comes."""
 
 
-_ACTS = {Fault.ANSWER_DROPPED, Fault.ANSWER_REFUSED, Fault.ANSWER_HANGS}
+_ACTS = {
+    Fault.ANSWER_DROPPED,
+    Fault.ANSWER_REFUSED,
+    Fault.ANSWER_BROKEN,
+    Fault.ANSWER_HANGS,
+}
 
 
 @dataclass(slots=True)
@@ -47,15 +56,23 @@ class _Planned:
     times: int
 
 
+@dataclass(slots=True)
+class _Lie:
+    method: str
+    result: Any
+    times: int
+
+
 class FaultyRpc:
     """A proxy in front of a node, inside `async with`; `url` is where it listens."""
 
     def __init__(self, node_url: str) -> None:
         self.url = ""
-        self.seen: list[list[str]] = []
-        """The methods of every HTTP request so far, in order."""
+        self.requests: list[list[dict[str, Any]]] = []
+        """The JSON-RPC calls of every HTTP request so far, in order."""
         self._node_url = node_url
         self._planned: list[_Planned] = []
+        self._lies: list[_Lie] = []
         self._client = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501 - loopback
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -64,14 +81,20 @@ class FaultyRpc:
         """Let the next `times` HTTP requests that call `method` fail in this way."""
         self._planned.append(_Planned(method, fault, times))
 
+    def lie(self, method: str, result: object, *, times: int = 1) -> None:
+        """Answer the next `times` calls of `method` with `result`, as JSON."""
+        self._lies.append(_Lie(method, result, times))
+
     @property
     def planned(self) -> int:
-        """How many planned faults have not happened yet."""
-        return sum(plan.times for plan in self._planned)
+        """How many planned faults and lies have not happened yet."""
+        faults = sum(plan.times for plan in self._planned)
+        return faults + sum(lie.times for lie in self._lies)
 
     def heal(self) -> None:
-        """Forget every planned fault."""
+        """Forget every planned fault and lie."""
         self._planned.clear()
+        self._lies.clear()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -130,13 +153,12 @@ class FaultyRpc:
         """The status and body to answer with, or None to close the connection."""
         request: list[dict[str, Any]] | dict[str, Any] = json.loads(body)
         calls = request if isinstance(request, list) else [request]
-        methods = [str(call["method"]) for call in calls]
-        self.seen.append(methods)
-        fault = self._next_fault(methods)
+        self.requests.append(calls)
+        fault = self._next_fault([str(call["method"]) for call in calls])
         if fault is None:
-            return 200, await self._forward(request)
+            return 200, self._with_lies(calls, await self._forward(body))
         if fault in _ACTS:
-            await self._forward(request)
+            await self._forward(body)
         match fault:
             case Fault.REQUEST_DROPPED | Fault.ANSWER_DROPPED:
                 return None
@@ -148,12 +170,9 @@ class FaultyRpc:
             case Fault.NOT_JSON:
                 return 200, b"<html>welcome</html>"
             case Fault.REQUEST_REFUSED | Fault.ANSWER_REFUSED:
-                error = {"code": -32603, "message": "planned fault"}
-                answers = [
-                    {"jsonrpc": "2.0", "id": c["id"], "error": error} for c in calls
-                ]
-                found = answers if isinstance(request, list) else answers[0]
-                return 200, json.dumps(found).encode()
+                return 200, _errors(request, -32000)
+            case Fault.REQUEST_BROKEN | Fault.ANSWER_BROKEN:
+                return 200, _errors(request, -32603)
             case _:
                 assert_never(fault)
 
@@ -166,10 +185,33 @@ class FaultyRpc:
                 return plan.fault
         return None
 
-    async def _forward(self, request: Any) -> bytes:
-        body = json.dumps(request).encode()
+    def _with_lies(self, calls: list[dict[str, Any]], payload: bytes) -> bytes:
+        results: dict[Any, Any] = {}
+        for call in calls:
+            for lie in self._lies:
+                if lie.method == call["method"]:
+                    results[call["id"]] = lie.result
+                    lie.times -= 1
+                    break
+            self._lies = [lie for lie in self._lies if lie.times > 0]
+        if not results:
+            return payload
+        answers: list[dict[str, Any]] | dict[str, Any] = json.loads(payload)
+        for answer in answers if isinstance(answers, list) else [answers]:
+            if answer["id"] in results:
+                answer["result"] = results[answer["id"]]
+        return json.dumps(answers).encode()
+
+    async def _forward(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
         answer = await self._client.post(
             self._node_url, content=body, headers=headers, timeout=30
         )
         return answer.content
+
+
+def _errors(request: list[dict[str, Any]] | dict[str, Any], number: int) -> bytes:
+    error = {"code": number, "message": "planned fault"}
+    calls = request if isinstance(request, list) else [request]
+    answers = [{"jsonrpc": "2.0", "id": call["id"], "error": error} for call in calls]
+    return json.dumps(answers if isinstance(request, list) else answers[0]).encode()
