@@ -47,6 +47,9 @@ from tests.stores.store_cases import (
 
 T = TypeVar("T")
 
+IN_MEMORY = next((d for d in ["/dev/shm"] if Path(d).is_dir()), None)  # noqa: S108
+"""Thousands of commits, and none of these tests is about the disk."""
+
 NUMBERS = range(4)
 TAGGED = {number: number != 0 for number in NUMBERS}
 DURABLE = st.sampled_from([True, True, False])
@@ -86,7 +89,7 @@ async def payer_step(
 numbers = st.sampled_from(NUMBERS)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     scale=st.sampled_from([1, LARGE]),
     data=st.data(),
@@ -106,11 +109,11 @@ def test_a_payees_record_is_loaded_as_it_was_saved(
         async with await SqliteStore.open(path) as store:
             assert [await store.payee.read(i) for i in ids] == saved
 
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         asyncio.run(scenario(Path(directory) / "store.db"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -135,7 +138,7 @@ def test_a_payers_records_are_loaded_as_they_were_saved(
             assert await store.payer.budget(ACCOUNT) == budget
             assert await store.payer.channels(ACCOUNT) == channels
 
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
         asyncio.run(scenario(Path(directory) / "store.db"))
 
 
@@ -178,7 +181,7 @@ class StoresAgree(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.directory = tempfile.TemporaryDirectory()
+        self.directory = tempfile.TemporaryDirectory(dir=IN_MEMORY)
         self.path = Path(self.directory.name) / "store.db"
         self.memory = MemoryStore()
         self.cached = 2
