@@ -20,7 +20,7 @@ from agentpay.evm.batch_settlement import (
     refund_digest,
 )
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.evm.calls import Receipt
+from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.eip3009 import Authorization, token_separator
 from agentpay.evm.hashing import address_word
 from agentpay.ports import Chain, Sender, Signer
@@ -253,7 +253,7 @@ class Facilitator:
         """
         chain = self._chain.chain_id
         channel = channel_id(config, chain)
-        calls = []
+        calls: list[Call] = []
         if claims:
             digest = claim_batch_digest(claims, chain)
             signature = await authorizer.sign_digest(digest, chain=chain)

@@ -118,10 +118,10 @@ def to_base_units(money: Money, decimals: int) -> int:
     Raises:
         ValueError: Negative, a float, malformed, or finer than the token can express.
     """
-    if isinstance(money, bool) or not isinstance(money, str | int):
-        raise ValueError(  # noqa: TRY004 - a bad value, whatever its type
-            f'money is "$0.001" or an int in base units, not {money!r}'
-        )
+    # Not every caller is typed, and a float must never become money.
+    typed = isinstance(money, str | int)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(money, bool) or not typed:
+        raise ValueError(f'money is "$0.001" or an int in base units, not {money!r}')
     if isinstance(money, int):
         if not 0 <= money <= UINT256_MAX:
             raise ValueError(f"not an amount in base units: {money}")

@@ -60,7 +60,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
     except AgentPayError as error:
-        _err.print(f"{error.code}: {error}", style="red", markup=False)
+        _err.print(f"{error.code}: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,7 +38,7 @@ class DemoReport:
 
     paid_requests: int = 0
     failed_requests: int = 0
-    failures: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list[str])
     channels_opened: int = 0
     http_round_trips: int = 0
     onchain_transactions: int = 0
@@ -62,7 +62,7 @@ class DemoReport:
     chain_id: int = 0
     first_block: int = 0
     last_block: int = 0
-    transactions: list[dict[str, Any]] = field(default_factory=list)
+    transactions: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     access_log: str = ""
 
     @property
@@ -80,7 +80,7 @@ class Provider:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, settings: ServerSettings) -> AsyncIterator["Provider"]:
+    async def running(cls, settings: ServerSettings) -> AsyncGenerator["Provider"]:
         """Start it, wait until it listens, and end it by its process id."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,

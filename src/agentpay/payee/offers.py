@@ -80,12 +80,7 @@ def payment_required(
     """A 402 with fresh offers; `corrective` is added to the channel offer's `extra`."""
     accepts = list(make_offers(settings, terms))
     if corrective is not None:
-        accepts = [
-            {**offer, "extra": {**_object(offer["extra"]), **corrective}}
-            if offer["scheme"] == BATCH_SETTLEMENT
-            else offer
-            for offer in accepts
-        ]
+        accepts = [_with_extra(offer, corrective) for offer in accepts]
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
@@ -102,8 +97,11 @@ def payment_required(
     return Refusal(status=402, headers=headers)
 
 
-def _object(value: object) -> JsonObject:
-    return value if isinstance(value, dict) else {}
+def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:
+    extra = offer["extra"]
+    if offer["scheme"] != BATCH_SETTLEMENT or not isinstance(extra, dict):
+        return offer
+    return {**offer, "extra": {**extra, **more}}
 
 
 def answer(status: int, *, title: str, detail: str, receipt: JsonObject) -> Refusal:

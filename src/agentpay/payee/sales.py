@@ -46,5 +46,5 @@ class Refusal:
     """An answer instead of the handler's."""
 
     status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b"{}"

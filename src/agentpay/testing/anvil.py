@@ -173,8 +173,9 @@ class Anvil(AnvilNode):
                     f" it said: {self.log()[-400:].strip()}"
                 )
             await asyncio.sleep(_POLL_SECONDS)
+        taken = f"port {self._port} may be taken, choose another"
         raise ChainUnreachable(
-            f"Anvil ended at once; it said: {self.log()[-400:].strip()}"
+            f"Anvil ended at once ({taken}); it said: {self.log()[-400:].strip()}"
         )
 
     def _dismiss_watchdog(self) -> None:

@@ -46,7 +46,7 @@ def decode_json(header: str, *, name: str) -> JsonObject:
     if raw.count(b"{") + raw.count(b"[") > _DEPTH_MAX * 8:
         raise MalformedMessage(f"{name} has too many values")
     try:
-        message = json.loads(raw, parse_constant=_no_constant)
+        message: JsonValue = json.loads(raw, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"{name} is not JSON") from error
     if not isinstance(message, dict):

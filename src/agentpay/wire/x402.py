@@ -6,7 +6,7 @@ unknown fields are kept, so that an offer can be echoed as it came.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -215,7 +215,7 @@ class RefundPayload(_Message):
     amount: Uint128Text | None = None
 
 
-def _payload_type(value: Any) -> str:
+def _payload_type(value: JsonValue) -> str:
     if isinstance(value, dict):
         return str(value.get("type", EXACT))
     return EXACT

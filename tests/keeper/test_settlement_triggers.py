@@ -1,0 +1,132 @@
+"""Vouchers become money by value, by age, and when a withdrawal starts; and on time."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from agentpay import Agent, Budget, Payee, Paywall
+from agentpay.testing.local_chain import LocalChain
+from tests.programs import serving
+
+PRICE = 10_000
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """A clock that tests move."""
+
+    ahead: float = 0.0
+    started: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        return self.started + self.ahead
+
+
+@dataclass(kw_only=True)
+class World:
+    payee: Payee
+    agent: Agent
+    url: str
+    chain: LocalChain
+
+    async def earned(self) -> int:
+        return await self.chain.balance(self.payee.settings.pay_to)
+
+    async def buy(self, count: int) -> None:
+        for _ in range(count):
+            assert (await self.agent.get(self.url)).status_code == 200
+
+
+@asynccontextmanager
+async def a_world(chain: LocalChain, **settings: Any) -> AsyncIterator[World]:
+    payee = Payee(
+        await chain.funded_wallet("$0"),
+        network=chain.network,
+        poll_seconds=0.05,
+        **settings,
+    )
+    app = FastAPI()
+
+    @app.get("/data")
+    async def data() -> dict[str, int]:
+        return {"data": 1}
+
+    app.add_middleware(Paywall, payee=payee, routes={"GET /data": PRICE})
+    agent = Agent(
+        await chain.funded_wallet("$10"),
+        budget=Budget(total="$5", per_request="$0.01"),
+        network=chain.network,
+        allow_private_networks=True,
+    )
+    async with serving(app) as url, agent:
+        yield World(payee=payee, agent=agent, url=f"{url}/data", chain=chain)
+
+
+async def _eventually(world: World, amount: int) -> None:
+    for _ in range(100):
+        if await world.earned() == amount:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"the payee has {await world.earned()}, not {amount}")
+
+
+async def test_a_channel_is_claimed_and_settled_once_enough_is_due(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_chain, claim_at=3 * PRICE) as world:
+        await world.buy(2)
+        await asyncio.sleep(0.5)
+        assert await world.earned() == 0
+        await world.buy(1)
+
+        await _eventually(world, 3 * PRICE)
+
+
+async def test_what_is_due_is_claimed_when_it_is_old_however_little(
+    agentpay_chain: LocalChain,
+) -> None:
+    clock = Clock()
+    async with a_world(
+        agentpay_chain, claim_at="$1000", claim_every_seconds=3600, clock=clock
+    ) as world:
+        await world.buy(1)
+        await asyncio.sleep(0.3)
+        assert await world.earned() == 0
+        clock.ahead += 3601
+
+        await _eventually(world, PRICE)
+
+
+async def test_k5_a_started_withdrawal_is_answered_at_once(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_chain, claim_at="$1000") as world:
+        await world.buy(2)
+        (record,) = await world.agent.channels()
+        await world.agent.start_withdrawal(record.channel)
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            settled = await world.payee.settlement.settle()
+            if settled:
+                break
+
+        assert await world.earned() == 2 * PRICE
+
+
+async def test_requests_in_flight_are_not_claimed_before_they_are_over(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_chain, claim_at="$1000") as world:
+        await world.buy(1)
+        assert await world.payee.settlement.claim() == 1
+        assert await world.payee.settlement.claim() == 0
+        await world.buy(1)
+
+        assert await world.payee.settlement.claim() == 1
+        assert await world.payee.settlement.settle() == 2 * PRICE
