@@ -156,7 +156,8 @@ class PayeeStore(Protocol):
         """
         Record a payment unless its id is known; returns what is recorded, durably.
 
-        Of two concurrent calls with one id, exactly one gets its own record back.
+        Of two concurrent calls with one id, exactly one gets its own record back: the
+        very object (`recorded is payment`), since two records may be equal.
         """
         ...
 

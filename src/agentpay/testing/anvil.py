@@ -54,6 +54,7 @@ class Anvil(AnvilNode):
         self._executable = executable
         self._start_seconds_max = start_seconds_max
         mining = ["--no-mining"] if no_mining else ["--block-time", f"{block_seconds}"]
+        self._port = port
         self._arguments = [
             *("--host", "127.0.0.1", "--port", str(port)),
             *("--chain-id", str(chain_id), *mining, *arguments),
