@@ -1,0 +1,183 @@
+"""
+Plants known bugs, one at a time, and expects the tests to notice each.
+
+A mutant is a patch in `tests/mutants`. Its first lines say what it breaks and which
+tests must fail:
+
+    # breaks: a refused voucher is burnt
+    # tests: tests/core/test_channel_holes.py::test_a tests/core/test_channel_machine.py
+
+Run it as `python tools/mutants.py [part of a name ...]`; it exits with 1 if a mutant
+survives, if a patch does not apply any more, or if the tests fail without it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MUTANTS = ROOT / "tests" / "mutants"
+COPIED = ("src", "tests", "vectors", "tools", "docs", "examples", "pyproject.toml")
+SECONDS = 600
+
+
+class Outcome(StrEnum):
+    """What became of a mutant."""
+
+    KILLED = "killed"
+    SURVIVED = "SURVIVED"
+    STALE = "DOES NOT APPLY"
+    UNTESTED = "NAMES NO TESTS"
+    BROKEN = "TESTS DO NOT RUN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A patch, what it breaks, and the tests that must notice."""
+
+    name: str
+    patch: Path
+    breaks: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A mutant's outcome and the first test that failed."""
+
+    mutant: Mutant
+    outcome: Outcome
+    killer: str
+    seconds: float
+
+
+def read_mutant(patch: Path) -> Mutant:
+    head, _, _ = patch.read_text().partition("--- ")
+    return Mutant(
+        name=patch.stem,
+        patch=patch,
+        breaks=" ".join(said(head, "breaks")),
+        tests=tuple(said(head, "tests")),
+    )
+
+
+def said(head: str, key: str) -> list[str]:
+    """The words after `# key:`, of every such line."""
+    lines = [line for line in head.splitlines() if line.startswith(f"# {key}:")]
+    return [word for line in lines for word in line.split()[2:]]
+
+
+def copy_tree(place: Path) -> None:
+    ignored = shutil.ignore_patterns("__pycache__", ".*_cache", ".hypothesis", "*.pyc")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, place / name, ignore=ignored)
+        elif source.exists():
+            shutil.copy(source, place / name)
+
+
+def run_tests(place: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": str(place / "src")}
+    return subprocess.run(
+        [*command, *tests],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
+def applies(place: Path, patch: Path) -> bool:
+    """`git apply` minds no repository above: the copy is outside of any."""
+    command = ["git", "apply", "--whitespace=nowarn", str(patch)]
+    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(place.parent)}
+    done = subprocess.run(
+        command, cwd=place, env=environment, capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+def judge(mutant: Mutant) -> tuple[Outcome, str]:
+    if not mutant.tests:
+        return Outcome.UNTESTED, ""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
+        place = Path(temporary)
+        copy_tree(place)
+        if not applies(place, mutant.patch):
+            return Outcome.STALE, ""
+        try:
+            done = run_tests(place, mutant.tests)
+        except subprocess.TimeoutExpired:
+            return Outcome.KILLED, f"no end after {SECONDS} s"
+    if done.returncode == 0:
+        return Outcome.SURVIVED, ""
+    killer = first_failure(done.stdout)
+    if done.returncode != 1 or not killer:
+        print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
+        return Outcome.BROKEN, ""
+    return Outcome.KILLED, killer
+
+
+def first_failure(output: str) -> str:
+    for line in output.splitlines():
+        if line.startswith(("FAILED ", "ERROR ")):
+            return line.split()[1].rpartition("/")[2]
+    return ""
+
+
+def passes_unharmed(mutants: Sequence[Mutant]) -> bool:
+    """Without a mutant every named test passes, or their failures say nothing."""
+    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
+        place = Path(temporary)
+        copy_tree(place)
+        done = run_tests(place, tests)
+    if done.returncode != 0:
+        print(done.stdout[-4000:], file=sys.stderr)
+    return done.returncode == 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Plant known bugs; tests must fail.")
+    parser.add_argument("names", nargs="*", help="only mutants whose name has this")
+    wanted: list[str] = parser.parse_args(arguments).names
+    mutants = [read_mutant(patch) for patch in sorted(MUTANTS.glob("*.patch"))]
+    if wanted:
+        mutants = [m for m in mutants if any(part in m.name for part in wanted)]
+    if not mutants:
+        print("no such mutants", file=sys.stderr)
+        return 1
+    if not passes_unharmed(mutants):
+        print("the tests fail without any mutant", file=sys.stderr)
+        return 1
+    width = max(len(mutant.name) for mutant in mutants)
+    results: list[Result] = []
+    for mutant in mutants:
+        began = time.monotonic()
+        outcome, killer = judge(mutant)
+        seconds = time.monotonic() - began
+        result = Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
+        results.append(result)
+        line = f"{mutant.name:{width}}  {outcome:16} {seconds:5.1f} s  {killer}"
+        print(line.rstrip(), flush=True)
+    alive = [r for r in results if r.outcome is not Outcome.KILLED]
+    print(f"{len(results) - len(alive)} of {len(results)} mutants killed")
+    for result in alive:
+        print(f"  {result.mutant.name} ({result.mutant.breaks}): {result.outcome}")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
