@@ -80,21 +80,26 @@ class ExactSales:
             return self._refuse(terms, wrong)
         if not await self._is_signed(authorization, payload.signature):
             return self._refuse(terms, "invalid_exact_evm_payload_signature")
-        record = await self._begin(authorization, terms)
-        if isinstance(record, Refusal):
-            return record
-        purchase = Purchase(
-            authorization=authorization,
-            signature=payload.signature,
-            terms=terms,
-            record=record,
-        )
+        ours = self._new_record(authorization, terms)
+        if ours.id in self._running:
+            return self._already(ours)
+        # From here to the next await nobody else runs: one request per signature.
+        self._running.add(ours.id)
         sold: Sale | Refusal | None = None
         try:
+            record = await self._begin(ours, terms)
+            if isinstance(record, Refusal):
+                return record
+            purchase = Purchase(
+                authorization=authorization,
+                signature=payload.signature,
+                terms=terms,
+                record=record,
+            )
             sold = await self._sell(purchase)
         finally:
             if not isinstance(sold, ExactSale):
-                self.release(purchase)
+                self._running.discard(ours.id)
         return sold
 
     def release(self, purchase: Purchase) -> None:
@@ -124,12 +129,9 @@ class ExactSales:
         except BadSignature:
             return False
 
-    async def _begin(
-        self, authorization: Authorization, terms: Terms
-    ) -> PaymentRecord | Refusal:
-        """Record the payment, or find out what became of it before."""
+    def _new_record(self, authorization: Authorization, terms: Terms) -> PaymentRecord:
         asset = self._settings.asset
-        ours = PaymentRecord(
+        return PaymentRecord(
             id=f"{asset.chain}:{asset.address}:{authorization.payer}:"
             f"{authorization.nonce}",
             payer=authorization.payer,
@@ -138,12 +140,18 @@ class ExactSales:
             owner=self._store.owner,
             started_at=int(self._clock()),
         )
+
+    async def _begin(
+        self, ours: PaymentRecord, terms: Terms
+    ) -> PaymentRecord | Refusal:
+        """Record the payment, or find out what became of it before."""
         known = await self._store.begin_payment(ours)
+        if known is ours:
+            return known
         if known.status is PaymentStatus.FAILED:
             return self._refuse(terms, "invalid_transaction_state")
-        if known != ours and not await self._may_run_again(known, ours):
+        if not await self._may_run_again(known, ours):
             return self._already(known)
-        self._running.add(ours.id)
         return known
 
     async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
@@ -151,7 +159,7 @@ class ExactSales:
         if known.status is PaymentStatus.DELIVERED or known.resource != ours.resource:
             return False
         if known.owner == ours.owner:
-            return known.id not in self._running
+            return True
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord) -> Refusal:
@@ -187,7 +195,13 @@ class ExactSales:
                 self._settings.asset, purchase.authorization, purchase.signature
             )
         except TransactionFailed as error:
-            return await self._failed(purchase, error)
+            # Settled before, with nobody there to hear of it; or by somebody else.
+            earlier = await self._facilitator.find_transfer(
+                self._settings.asset, purchase.authorization
+            )
+            if earlier is None:
+                return await self._failed(purchase, error)
+            sale.transaction = earlier.transaction
         return sale
 
     async def settle(self, purchase: Purchase) -> str | Refusal:
@@ -275,6 +289,8 @@ class ExactSale:
         self._sales = sales
         self._purchase = purchase
         self.transaction = ""
+        self._settling = False
+        """Money may have moved: never void it, whatever cut the settlement short."""
 
     @property
     def payer(self) -> Address:
@@ -288,6 +304,7 @@ class ExactSale:
         """See `Sale.commit`; a transfer is all or nothing, so `charged` is all."""
         del charged
         if not self.transaction and self._purchase.terms.order is Order.RESERVE:
+            self._settling = True
             settled = await self._sales.settle(self._purchase)
             if isinstance(settled, Refusal):
                 self._sales.release(self._purchase)
@@ -309,13 +326,16 @@ class ExactSale:
             self._sales.release(self._purchase)
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
-        """See `Sale.abandon`. What is settled stays settled, and the answer is owed."""
+        """
+        See `Sale.abandon`. What is settled stays settled, and the answer is owed: to
+        the same payment, when it is sent again.
+        """
         del charged, failed
         try:
             if self.transaction:
-                await self._sales.delivered(self._purchase, self.transaction)
                 return self._sales.receipt(self._purchase, self.transaction)
-            await self._sales.void(self._purchase)
+            if not self._settling:
+                await self._sales.void(self._purchase)
             return ""
         finally:
             self._sales.release(self._purchase)

@@ -43,8 +43,9 @@ def _check(
 
 
 def may_take(payment: PaymentRecord, owner: str) -> bool:
-    """Whether somebody else began it and did not end it."""
-    return payment.owner != owner and payment.status is PaymentStatus.STARTED
+    """Whether somebody else began it and did not answer it."""
+    unanswered = payment.status in (PaymentStatus.STARTED, PaymentStatus.SETTLED)
+    return payment.owner != owner and unanswered
 
 
 def channel_order(record: PayerRecord) -> tuple[str, int, Hash32]:

@@ -1,0 +1,355 @@
+"""`exact` behind the paywall: one signature, one transfer, one answer."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agentpay import PaymentOutcomeUnknown
+from agentpay.errors import PaymentRejected
+from agentpay.evm.eip3009 import Authorization
+from agentpay.http.paywall import Paywall
+from agentpay.payee.exact_sales import ExactSale
+from agentpay.payee.payee import Payee
+from agentpay.payee.pricing import Order
+from agentpay.records import PaymentStatus
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.x402 import (
+    PAYMENT_RESPONSE,
+    ExactPayload,
+    parse_payment,
+    parse_response,
+)
+from tests.http.world import (
+    BASE,
+    PRICE,
+    ROUTES,
+    Shop,
+    Wire,
+    a_shop,
+    an_agent,
+    called,
+    open_payee,
+    through,
+    until,
+)
+from tests.payee.hand import HandPayer, terms_of
+
+ORDERS = tuple(Order)
+
+
+def path_of(order: Order, what: str = "ok") -> str:
+    return f"/exact/{order}/{what}"
+
+
+async def a_payment(chain: LocalChain, payee: Payee, order: Order) -> dict[str, str]:
+    """The headers of a good payment from somebody new."""
+    payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+    terms = terms_of(payee, schemes=("exact",), order=order)
+    return {"payment-signature": await payer.transfer(terms)}
+
+
+def client_of(wall: Paywall) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=through(wall), base_url=BASE)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_p1_fifty_copies_of_a_transfer_buy_one_answer(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, order)
+        async with client_of(wall) as client:
+            copies = [client.get(path_of(order), headers=headers) for _ in range(50)]
+            answers = await asyncio.gather(*copies)
+            late = await client.get(path_of(order), headers=headers)
+
+        assert sorted(a.status_code for a in answers) == [200] + [409] * 49
+        assert late.status_code == 409
+        assert shop.begun[path_of(order)] == 1
+        balance = await agentpay_shared_chain.balance(payee.settings.pay_to)
+        assert balance == PRICE
+
+
+async def test_p1_a_transfer_buys_nothing_after_a_restart(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain, store=str(tmp_path / "payee.db"))
+    shop = Shop()
+    wall = Paywall(shop, payee=payee, routes=ROUTES)
+    path = path_of(Order.SETTLE_FIRST)
+    headers = await a_payment(chain, payee, Order.SETTLE_FIRST)
+    async with client_of(wall) as client:
+        first = await client.get(path, headers=headers)
+        await payee.stop()
+        again = await client.get(path, headers=headers)
+        await payee.stop()
+
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert shop.begun[path] == 1
+
+
+async def test_p2_a_transfer_for_one_route_buys_nothing_at_another(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, Order.SETTLE_FIRST)
+        async with client_of(wall) as client:
+            await client.get(path_of(Order.SETTLE_FIRST), headers=headers)
+            same_price = await client.get(path_of(Order.RESERVE), headers=headers)
+            dear = await client.get("/dear", headers=headers)
+
+        assert (same_price.status_code, dear.status_code) == (409, 402)
+        assert sum(shop.begun.values()) == 1
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("what", ["raises", "ok?status=500", "ok?status=404"])
+async def test_p10_a_handler_that_fails_is_paid_only_where_paid_first(
+    agentpay_shared_chain: LocalChain, order: Order, what: str
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, order)
+        async with client_of(wall) as client:
+            failed = await client.get(path_of(order, what), headers=headers)
+            paid = await agentpay_shared_chain.balance(payee.settings.pay_to)
+            path = path_of(order, what.partition("?")[0])
+            again = await client.get(path, headers=headers)
+
+        assert failed.status_code >= 400
+        assert paid == (PRICE if order is Order.SETTLE_FIRST else 0)
+        if (
+            order is Order.SETTLE_FIRST
+        ):  # the answer is owed, and the same payment gets it
+            assert again.status_code == (500 if what == "raises" else 200)
+            assert shop.begun[path] == 2
+        else:
+            assert again.status_code == 402
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_p10_a_client_that_leaves_is_served_later_or_pays_nothing(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, order)
+        path = path_of(order, "slow")
+        async with client_of(wall) as client:
+            leaving = asyncio.create_task(client.get(path, headers=headers))
+            await until(lambda: shop.begun[path] == 1)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            shop.gate.set()
+            again = await client.get(path, headers=headers)
+        paid = await agentpay_shared_chain.balance(payee.settings.pay_to)
+
+        assert (again.status_code, paid) == (
+            (200, PRICE) if order is Order.SETTLE_FIRST else (402, 0)
+        )
+
+
+async def test_p10_a_client_that_leaves_during_settlement_is_served_later(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        headers = await a_payment(chain, payee, Order.RESERVE)
+        path = path_of(Order.RESERVE)
+        async with client_of(wall) as client:
+            leaving = asyncio.create_task(client.get(path, headers=headers))
+            await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            await chain.node.mine()
+            again = await client.get(path, headers=headers)
+        await payee.stop()
+
+        assert again.status_code == 200
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+@pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
+async def test_f1_an_unknown_settlement_is_503_and_its_resend_is_served_once(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        headers = await a_payment(chain, payee, order)
+        path = path_of(order)
+        async with client_of(wall) as client:
+            await payee.start()
+            payee._running.sender._mined_within_seconds = 0.3
+            rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
+            rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+            rpc.plan("eth_blockNumber", Fault.UNAVAILABLE, times=500)
+            unknown = await client.get(path, headers=headers)
+            rpc.heal()
+            await chain.node.mine(2)
+            again = await client.get(path, headers=headers)
+            third = await client.get(path, headers=headers)
+        await payee.stop()
+
+        assert unknown.status_code == 503
+        receipt = parse_response(unknown.headers[PAYMENT_RESPONSE])
+        assert receipt.error_reason == "settlement_pending"
+        assert "payment 31337:" in unknown.json()["detail"]
+        assert (again.status_code, third.status_code) == (200, 409)
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+@pytest.mark.parametrize("status", [PaymentStatus.STARTED, PaymentStatus.SETTLED])
+@pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
+async def test_f1_what_was_settled_before_a_crash_is_served_after_it(
+    agentpay_shared_chain: LocalChain,
+    tmp_path: Path,
+    status: PaymentStatus,
+    order: Order,
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain, store=str(tmp_path / "payee.db"))
+    headers = await a_payment(chain, payee, order)
+    terms = terms_of(
+        payee, schemes=("exact",), order=order, resource=f"GET {path_of(order)}"
+    )
+    await payee.start()
+    sale = await payee.answer(headers["payment-signature"], terms)
+    assert isinstance(sale, ExactSale)
+    if order is Order.RESERVE:
+        await sale.commit(PRICE)
+    if status is PaymentStatus.STARTED:  # the crash came before it was written down
+        store = payee._running.store.payee
+        await store.finish_payment(
+            sale._purchase.record.id, status=status, transaction=""
+        )
+    await payee.stop()
+    shop = Shop()
+    async with client_of(Paywall(shop, payee=payee, routes=ROUTES)) as client:
+        again = await client.get(path_of(order), headers=headers)
+    await payee.stop()
+
+    assert again.status_code == 200
+    assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_f3_a_transfer_that_somebody_else_sent_first_is_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        a_shop(agentpay_shared_chain) as (_, stranger, _),
+    ):
+        headers = await a_payment(agentpay_shared_chain, payee, Order.RESERVE)
+        facilitator = stranger._running.settlement._facilitator
+        payload = parse_payment(headers["payment-signature"]).payload
+        assert isinstance(payload, ExactPayload)
+        fields = payload.authorization
+        authorization = Authorization(
+            payer=fields.payer,
+            to=fields.to,
+            value=fields.value,
+            valid_after=fields.valid_after,
+            valid_before=fields.valid_before,
+            nonce=fields.nonce,
+        )
+        await facilitator.settle_exact(payee.asset, authorization, payload.signature)
+        async with client_of(wall) as client:
+            served = await client.get(path_of(Order.RESERVE), headers=headers)
+
+        assert served.status_code == 200
+
+
+async def test_p4_a_payer_that_spends_its_money_elsewhere_is_not_served(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (shop, payee, wall):
+        wallet = await chain.funded_wallet(PRICE, ether=0)
+        payer = HandPayer(wallet, payee.settings)
+        terms = terms_of(payee, schemes=("exact",))
+        slow = path_of(Order.RESERVE, "slow")
+        async with client_of(wall) as client:
+            headers = {"payment-signature": await payer.transfer(terms)}
+            waiting = asyncio.create_task(client.get(slow, headers=headers))
+            await until(lambda: shop.begun[slow] == 1)
+            elsewhere = {"payment-signature": await payer.transfer(terms)}
+            path = path_of(Order.SETTLE_FIRST)
+            assert (await client.get(path, headers=elsewhere)).status_code == 200
+            shop.gate.set()
+            answer = await waiting
+
+        assert answer.status_code == 402
+        assert b"answer" not in answer.content
+
+
+async def test_an_agent_pays_by_transfer_and_books_it(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, payee, wall):
+        async with await an_agent(chain, through(wall)) as agent:
+            answer = await agent.get(BASE + path_of(Order.RESERVE))
+            spending = await agent.spending()
+
+        assert answer.json() == {"answer": 42}
+        assert str(spending) == "$0.001 spent, $0 deposited, $0 held"
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_c8_a_lost_answer_to_a_transfer_is_paid_and_served_once(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, payee, wall):
+        wire = Wire(through(wall))
+        wire.lose_requests = 2
+        async with await an_agent(chain, wire) as agent:
+            answer = await agent.get(BASE + path_of(Order.RESERVE))
+
+        assert answer.status_code == 200
+        assert len(set(wire.credentials)) == 1
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_c8_a_transfer_without_an_answer_stays_held_until_the_chain_tells(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet(ether=0)
+    store = str(tmp_path / "agent.db")
+    async with a_shop(chain) as (_, payee, wall):
+        wire = Wire(through(wall))
+        wire.lose_answers = 1000
+        async with await an_agent(chain, wire, wallet=wallet, store=store) as agent:
+            with pytest.raises(PaymentOutcomeUnknown):
+                await agent.get(BASE + path_of(Order.SETTLE_FIRST))
+            held = await agent.spending()
+        async with await an_agent(chain, wire, wallet=wallet, store=store) as agent:
+            await agent.payer.resolve()
+            after = await agent.spending()
+
+        assert str(held) == "$0 spent, $0 deposited, $0.001 held"
+        assert str(after) == "$0.001 spent, $0 deposited, $0 held"
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_a_refused_transfer_stays_held_while_its_signature_is_good(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, _, wall):
+        poor = await chain.funded_wallet(0)
+        async with await an_agent(chain, through(wall), wallet=poor) as agent:
+            with pytest.raises(PaymentRejected):
+                await agent.get(BASE + path_of(Order.RESERVE))
+            spending = await agent.spending()
+
+        assert str(spending) == "$0 spent, $0 deposited, $0.001 held"

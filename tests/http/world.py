@@ -1,0 +1,234 @@
+"""A payee, an application behind its paywall and agents that pay it, for these tests.
+
+Nothing is mocked: the chain is a real Anvil, and HTTP is httpx's ASGI transport or a
+real uvicorn.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx
+import uvicorn
+
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay.http.paywall import App, Receive, Scope, Send
+from agentpay.payee.pricing import Order
+from agentpay.records import PaymentRecord
+from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Money
+from agentpay.wire.x402 import PAYMENT_REQUIRED
+
+BASE = "http://shop.example"
+PRICE = 1000
+BUDGET = Budget(total="$5", per_request="$0.10")
+QUICK = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=3)
+CHANNEL_ONLY = ("batch-settlement",)
+EXACT_ONLY = ("exact",)
+
+
+class Shop:
+    """An application that does what the path says, and counts it."""
+
+    def __init__(self) -> None:
+        self.begun: Counter[str] = Counter()
+        self.served: Counter[str] = Counter()
+        self.gate = asyncio.Event()
+        """`/slow` waits for it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+            return
+        path = str(scope["path"])
+        self.begun[path] += 1
+        query = {k: v[0] for k, v in parse_qs(scope["query_string"].decode()).items()}
+        if "used" in query:
+            scope["agentpay"].charge(int(query["used"]))
+        if path.endswith("/raises"):
+            raise RuntimeError("the handler failed")
+        if path.endswith("/slow"):
+            await self.gate.wait()
+        status = int(query.get("status", "200"))
+        await answer(send, status, b'{"answer":42}')
+        if status < 400:
+            self.served[path] += 1
+
+
+async def answer(
+    send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None
+) -> None:
+    """A whole answer."""
+    fields = [(n.encode(), v.encode()) for n, v in (headers or {}).items()]
+    start = {"type": "http.response.start", "status": status, "headers": fields}
+    await send(start)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+ROUTES: dict[str, Money | Route] = {
+    "/ok": PRICE,
+    "/raises": PRICE,
+    "/slow": PRICE,
+    "/metered": Route(price=PRICE, metered=True),
+    "/dear": "$0.05",
+}
+for _order in Order:
+    for _kind, _schemes in {"channel": CHANNEL_ONLY, "exact": EXACT_ONLY}.items():
+        for _what in ("ok", "raises", "slow"):
+            ROUTES[f"/{_kind}/{_order}/{_what}"] = Route(
+                price=PRICE, order=_order, schemes=_schemes
+            )
+
+
+async def open_payee(chain: LocalChain, **options: Any) -> Payee:
+    """A payee that is not started, with gas and no dollars."""
+    wallet = await chain.funded_wallet(0)
+    defaults: dict[str, Any] = {"network": chain.network, "withdraw_delay": 3600}
+    return Payee(wallet, **{**defaults, **options})
+
+
+@contextlib.asynccontextmanager
+async def a_payee(chain: LocalChain, **options: Any) -> AsyncIterator[Payee]:
+    """A started payee."""
+    payee = await open_payee(chain, **options)
+    await payee.start()
+    try:
+        yield payee
+    finally:
+        await payee.stop()
+
+
+@contextlib.asynccontextmanager
+async def a_shop(
+    chain: LocalChain, **options: Any
+) -> AsyncIterator[tuple[Shop, Payee, Paywall]]:
+    """An application behind the paywall of a started payee."""
+    async with a_payee(chain, **options) as payee:
+        shop = Shop()
+        yield shop, payee, Paywall(shop, payee=payee, routes=ROUTES)
+
+
+def through(app: App) -> httpx.ASGITransport:
+    """A transport to an application in this process."""
+    return httpx.ASGITransport(app=app, raise_app_exceptions=False)
+
+
+async def an_agent(
+    chain: LocalChain,
+    transport: httpx.AsyncBaseTransport | None = None,
+    *,
+    wallet: Wallet | None = None,
+    **options: Any,
+) -> Agent:
+    """An agent that is not entered, with $100 unless `wallet` has something else."""
+    defaults: dict[str, Any] = {
+        "budget": BUDGET,
+        "policy": QUICK,
+        "network": chain.network,
+    }
+    return Agent(
+        wallet or await chain.funded_wallet(ether=0),
+        transport=transport,
+        **{**defaults, **options},
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(app: App, *, port: int = 0) -> AsyncIterator[str]:
+    """A real server on a free port; yields its base URL."""
+    config = uvicorn.Config(app, log_level="critical", port=port, ws="none")
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        if task.done():
+            raise RuntimeError("uvicorn did not start")
+        await asyncio.sleep(0.005)
+    bound = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{bound}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def called(rpc: FaultyRpc, method: str) -> int:
+    """How often a method was called through a proxy."""
+    return sum(call["method"] == method for calls in rpc.requests for call in calls)
+
+
+async def until(holds: Callable[[], bool], *, seconds: float = 5) -> None:
+    """Wait for something that nobody announces."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def eventually(
+    holds: Callable[[], Awaitable[bool]], *, seconds: float = 5
+) -> None:
+    """The same for a condition that is awaited."""
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """A transport on which tests do harm, and see what passes."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+        self.sent: list[httpx.Request] = []
+        self.lose_requests = 0
+        """So many paid requests do not arrive."""
+        self.lose_answers = 0
+        """So many paid requests arrive, and their answers do not."""
+        self.hang: asyncio.Event | None = None
+        """Paid requests wait for it before they are sent."""
+
+    @property
+    def credentials(self) -> list[str]:
+        """What was paid with, in order."""
+        found = [r.headers.get("payment-signature") for r in self.sent]
+        return [credential for credential in found if credential]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request)
+        if "payment-signature" not in request.headers:
+            return await self.inner.handle_async_request(request)
+        if self.hang is not None:
+            await self.hang.wait()
+        if self.lose_requests:
+            self.lose_requests -= 1
+            raise httpx.ConnectError("planned", request=request)
+        response = await self.inner.handle_async_request(request)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            await response.aclose()
+            raise httpx.ReadError("planned", request=request)
+        return response
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def required_header(response: httpx.Response) -> str:
+    """The `PAYMENT-REQUIRED` header of a 402."""
+    return str(response.headers[PAYMENT_REQUIRED])
+
+
+def record_of(store: Any, payment_id: str) -> PaymentRecord:
+    """A payment as a memory store has it."""
+    found: PaymentRecord = store._payments[payment_id]
+    return found
