@@ -195,7 +195,7 @@ class StrictMachine(ChannelMachine):
 
 
 PACE = settings(
-    max_examples=60,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -1,0 +1,246 @@
+"""
+The payee's side of a modelled channel: its handlers, its crashes, and its chain.
+"""
+
+from dataclasses import dataclass, field
+
+from agentpay.core import payee_rules, payer_rules
+from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Status
+from agentpay.core.payee_events import (
+    Answer,
+    ChainSeen,
+    Charged,
+    Delivered,
+    Event,
+    GivenBack,
+    Noted,
+    OwnersDied,
+    RefundDone,
+    VoucherPublished,
+)
+from agentpay.core.payer_channel import (
+    ChannelEmptied,
+    PayerAnswer,
+    PayerChannel,
+    PayerEvent,
+)
+from agentpay.types import Hash32
+
+from .channel_messages import Copy, Handler, Kind, Reply, Request
+from .channel_touched import check_touched
+
+
+@dataclass(slots=True, kw_only=True)
+class PayeeSide:
+    """Both books, and the steps that the payee and the chain take."""
+
+    payer: PayerChannel
+    payee: PayeeChannel
+    thief: bool = False
+    """Whether the adversary may present a voucher before the payer's own copy."""
+    durable: PayeeChannel = field(init=False)
+    balance: int = field(init=False)
+    claimed: int = 0
+    withdrawing: int = 0
+    owners: int = 1
+    salts: int = 0
+    used_salts: set[Hash32] = field(default_factory=set)
+    lapsed: set[Hash32] = field(default_factory=set)
+    network: list[Copy] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    seen: dict[int, Request] = field(default_factory=dict)
+    presented: set[int] = field(default_factory=set)
+    handlers: dict[int, Handler] = field(default_factory=dict)
+    runs: dict[int, list[tuple[str, int, str]]] = field(default_factory=dict)
+    booked: dict[int, int] = field(default_factory=dict)
+    booked_as_old: set[int] = field(default_factory=set)
+    cost: dict[int, int] = field(default_factory=dict)
+    disturbed: bool = False
+    """The chain took money away, so what the payer sends may not fit any more."""
+    steps: int = 0
+
+    def __post_init__(self) -> None:
+        self.durable = self.payee
+        self.balance = self.payee.balance
+
+    @property
+    def owner(self) -> str:
+        return f"owner {self.owners}"
+
+    # The payee's application.
+
+    def start(
+        self, request: Request, reservation: Reservation, *, hears_payer: bool
+    ) -> None:
+        cumulative = request.cumulative
+        run = (request.resource, request.maximum, self.owner)
+        earlier = self.runs.setdefault(cumulative, [])
+        if self.payee.tagged:
+            assert all(run[:2] == other[:2] for other in earlier), (
+                "an amount was served for two different requests"
+            )
+            assert all(run[2] != other[2] for other in earlier), (
+                "an amount was served twice by a payee that did not crash"
+            )
+        earlier.append(run)
+        self.handlers[cumulative] = Handler(
+            request=request,
+            reservation=reservation,
+            hears_payer=hears_payer,
+        )
+
+    def slice(self, cumulative: int, amount: int) -> None:
+        """A stream charges a slice, durably, before it sends it."""
+        handler = self.handlers[cumulative]
+        if handler.answered or handler.request.kind is not Kind.STREAM:
+            return
+        most = handler.reservation.maximum
+        handler.sliced = min(most, handler.sliced + amount)
+        self._charge(handler, handler.sliced, more=True)
+
+    def finish(self, cumulative: int, amount: int) -> None:
+        """The handler succeeds: its charge stands, then its answer leaves."""
+        handler = self.handlers[cumulative]
+        if handler.answered:
+            return
+        most = handler.reservation.maximum
+        amount = most if handler.request.kind is Kind.FIXED else min(most, amount)
+        self._charge(handler, max(amount, handler.sliced), more=False)
+
+    def _charge(self, handler: Handler, charged: int, *, more: bool) -> None:
+        event = Charged(
+            cumulative=handler.request.cumulative,
+            owner=self.owner,
+            charged=charged,
+            more=more,
+        )
+        durable = more or not handler.reservation.prepaid
+        noted = self.tell_payee(event, durable=durable)
+        assert isinstance(noted, Noted), "a live handler lost its lease"
+        if not more:
+            handler.answered = True
+            self._answer(handler, noted.charged)
+
+    def _answer(self, handler: Handler, charged: int) -> None:
+        cumulative = handler.request.cumulative
+        if handler.hears_payer:
+            reply = Reply(
+                cumulative=cumulative,
+                fate=Fate.CHARGED,
+                charged=charged,
+                total=self.payee.receipt_total(cumulative),
+            )
+            self.replies.append(reply)
+
+    def deliver(self, cumulative: int) -> None:
+        """The answer has left; nobody waits until that is on the disk."""
+        if self.handlers[cumulative].answered:
+            del self.handlers[cumulative]
+            event = Delivered(cumulative=cumulative, owner=self.owner)
+            self.tell_payee(event, durable=False)
+
+    def fail(self, cumulative: int) -> None:
+        """The handler fails, or the client leaves: what was used is charged."""
+        handler = self.handlers.pop(cumulative)
+        event = GivenBack(
+            cumulative=cumulative, owner=self.owner, charged=handler.sliced
+        )
+        noted = self.tell_payee(event)
+        assert isinstance(noted, Noted), "a live handler lost its lease"
+        if not handler.answered:
+            self._answer(handler, noted.charged)
+
+    def crash(self) -> None:
+        """The payee's process dies; what was saved stays, its handlers do not."""
+        self.payee = self.durable
+        self.handlers.clear()
+        self.owners += 1
+        for cumulative in list(self.cost):
+            if self.payee.reservation(cumulative) is not None:
+                del self.cost[cumulative]
+
+    def bury(self) -> None:
+        self.tell_payee(OwnersDied(owner=self.owner))
+
+    # The chain.
+
+    def see_chain(self) -> None:
+        self.tell_payee(
+            ChainSeen(
+                balance=self.balance,
+                claimed=self.claimed,
+                pending_withdrawal=self.withdrawing,
+            )
+        )
+
+    def claim(self) -> None:
+        voucher = self.payee.claim_voucher()
+        if voucher is None or self.payee.due <= self.claimed:
+            return
+        self.tell_payee(VoucherPublished(amount=voucher.amount))
+        amount = min(self.payee.due, self.balance)
+        assert voucher.amount >= amount, "a claim was not covered by its voucher"
+        self.claimed = max(self.claimed, amount)
+        self.see_chain()
+
+    def start_withdrawal(self, amount: int) -> None:
+        self.disturbed = True
+        self.withdrawing = min(amount, self.balance - self.claimed)
+        self.see_chain()
+
+    def finish_withdrawal(self) -> None:
+        free = self.balance - self.claimed
+        self.balance -= min(self.withdrawing, free)
+        self.withdrawing = 0
+        self.see_chain()
+
+    def reorganize(self, lost: int) -> None:
+        """The chain takes a deposit or a claim back; that is a fact as well."""
+        self.disturbed = True
+        self.balance = max(0, self.balance - lost)
+        self.claimed = max(0, self.claimed - lost)
+        self.see_chain()
+
+    def refund(self) -> None:
+        """The keeper claims, gives the rest back and ends it (rule 10)."""
+        if self.payee.status is not Status.CLOSING:
+            return
+        self.bury()
+        if self.payee.running:
+            return
+        self.claim()
+        returned = self.balance - self.claimed
+        self.balance, self.withdrawing = self.claimed, 0
+        self.tell_payee(RefundDone())
+        self.see_chain()
+        self.tell_payer(ChannelEmptied(returned=max(0, returned)))
+
+    # Both ends, and what must hold.
+
+    def tell_payer(self, event: PayerEvent) -> PayerAnswer:
+        self.steps += 1
+        transition = payer_rules.apply(self.payer, event)
+        self.payer = transition.channel
+        return transition.answer
+
+    def tell_payee(self, event: Event, *, durable: bool = True) -> Answer:
+        self.steps += 1
+        before = self.payee
+        transition = payee_rules.apply(before, event)
+        self.payee = transition.channel
+        if durable:
+            self.durable = self.payee
+        self._note_costs(before)
+        check_touched(before, transition)
+        return transition.answer
+
+    def _note_costs(self, before: PayeeChannel) -> None:
+        if before.running is self.payee.running:
+            return
+        open_now = {r.cumulative for r in self.payee.running}
+        closed = [r for r in before.running if r.cumulative not in open_now]
+        for reservation in closed:
+            paid = self.payee.charged - before.charged + reservation.charged
+            alone = len(closed) == 1 and before.charged != self.payee.charged
+            cumulative = reservation.cumulative
+            self.cost[cumulative] = paid if alone else reservation.charged
