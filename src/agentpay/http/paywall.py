@@ -10,9 +10,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
-from agentpay.errors import AgentPayError, ConfigurationError
+from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
 from agentpay.http.routes import RouteTable
-from agentpay.payee.payee import Payee
+from agentpay.payee.payee import Payee, unavailable
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Money, to_base_units
@@ -102,7 +102,9 @@ class Paywall:
             await self._app(scope, self._starting(receive, send), self._stopping(send))
         elif kind == "http":
             await self._answer(scope, receive, send)
-        elif kind == "websocket" and self._routes.costs(scope["path"]):
+        elif kind == "websocket" and self._routes.costs(
+            scope["path"], root=scope.get("root_path", "")
+        ):
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
@@ -130,7 +132,9 @@ class Paywall:
         return send_stopped
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.find(scope["method"], scope["path"])
+        route = self._routes.find(
+            scope["method"], scope["path"], root=scope.get("root_path", "")
+        )
         if route is None:
             await self._app(scope, receive, send)
             return
@@ -144,7 +148,11 @@ class Paywall:
             await _send_refusal(send, Refusal(status=400))
             return
         header = credentials[0].decode("latin-1") if credentials else None
-        await self._payee.start()
+        try:
+            await self._payee.start()
+        except (ChainError, StoreError) as error:
+            await _send_refusal(send, unavailable(error))
+            return
         outcome = await self._payee.answer(header, terms)
         if isinstance(outcome, Refusal):
             await _send_refusal(send, outcome)
@@ -188,11 +196,15 @@ class _Delivery:
 
     async def _start(self, message: Message) -> None:
         charged = self._paid.close()
-        if message["status"] >= 400:
-            self._closed = True
-            receipt: str | Refusal = await self._sale.abandon(charged=0, failed=True)
-        else:
-            receipt = await self._sale.commit(charged)
+        receipt: str | Refusal
+        try:
+            if message["status"] >= 400:
+                self._closed = True
+                receipt = await self._sale.abandon(charged=0, failed=True)
+            else:
+                receipt = await self._sale.commit(charged)
+        except (ChainError, StoreError) as error:
+            receipt = unavailable(error)
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
             await _send_refusal(self._send, receipt)

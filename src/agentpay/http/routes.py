@@ -1,12 +1,13 @@
 """
 Which requests cost money: a table of methods and paths, matched as the server does.
 
-Paths are compared as ASGI gives them, decoded once; a template segment `{name}` stands
-for one non-empty segment. What is not in the table is free.
+Paths are compared as ASGI gives them, decoded once, and with and without the prefix
+under which an application is mounted; a template segment `{name}` stands for one
+non-empty segment. What is not in the table is free.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from agentpay.errors import ConfigurationError
@@ -14,7 +15,8 @@ from agentpay.payee.pricing import Route
 from agentpay.types import Money
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-_SEGMENT = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+_SEGMENT = re.compile(r"(?<=/)\{[A-Za-z_][A-Za-z0-9_]*\}(?=/|\Z)")
+_UNMATCHABLE = re.compile(r"[{}%?#*\s]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,29 +50,46 @@ class RouteTable:
             else:
                 self._exact.setdefault(path, []).append(priced)
 
-    def find(self, method: str, path: str) -> Route | None:
+    def find(self, method: str, path: str, *, root: str = "") -> Route | None:
         """The price of a request, or None if it is free. HEAD costs what GET does."""
+        method = method.upper()
         if method == "OPTIONS":
             return None
         method = "GET" if method == "HEAD" else method
-        for priced in self._exact.get(path, ()):
+        for priced in self._matching(path, root):
             if priced.method in (None, method):
-                return priced.route
-        for priced in self._templates:
-            if priced.method in (None, method) and priced.pattern.fullmatch(path):
                 return priced.route
         return None
 
-    def costs(self, path: str) -> bool:
+    def costs(self, path: str, *, root: str = "") -> bool:
         """Whether any request to a path costs money."""
-        if path in self._exact:
-            return True
-        return any(priced.pattern.fullmatch(path) for priced in self._templates)
+        return any(self._matching(path, root))
+
+    def _matching(self, path: str, root: str) -> Iterator[PricedRoute]:
+        """Exact lines before templates, for each way to read the path."""
+        for spelling in _spellings(path, root):
+            yield from self._exact.get(spelling, ())
+            for priced in self._templates:
+                if priced.pattern.fullmatch(spelling):
+                    yield priced
 
     def all(self) -> list[Route]:
         """Every priced route, to check its price before the first request."""
         exact = [priced.route for found in self._exact.values() for priced in found]
         return exact + [priced.route for priced in self._templates]
+
+
+def _spellings(path: str, root: str) -> Iterator[str]:
+    """
+    A path as routers may read it: within its mount, and without a line's end.
+
+    `$` of a regular expression also matches before a last line feed, so that a router
+    that uses it serves `/data%0a` as `/data`.
+    """
+    for found in (path, path.removeprefix(root)) if root else (path,):
+        yield found
+        if found.endswith("\n"):
+            yield found[:-1]
 
 
 def _read_key(key: str) -> tuple[str | None, str]:
@@ -80,8 +99,13 @@ def _read_key(key: str) -> tuple[str | None, str]:
             f'a priced route is "/path" or "GET /path" (one of {sorted(_METHODS)}),'
             f" not {key!r}"
         )
+    if _UNMATCHABLE.search(_SEGMENT.sub("", path)):
+        raise ConfigurationError(
+            f"the priced route {key!r} would match nothing: a path is written decoded,"
+            " without a query, and {name} is a whole segment"
+        )
     return method or None, path
 
 
 def _pattern_of(segment: str) -> str:
-    return r"[^/]+" if _SEGMENT.fullmatch(segment) else re.escape(segment)
+    return r"[^/]+" if segment.startswith("{") else re.escape(segment)

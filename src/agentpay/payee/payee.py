@@ -280,7 +280,7 @@ class Payee:
                 terms,
             )
         except (ChainError, StoreError) as error:
-            return _unavailable(error)
+            return unavailable(error)
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:
@@ -308,7 +308,8 @@ def _malformed(detail: str) -> Refusal:
     return Refusal(status=400, headers=headers, body=to_json(problem))
 
 
-def _unavailable(error: ChainError | StoreError) -> Refusal:
+def unavailable(error: ChainError | StoreError) -> Refusal:
+    """What cannot be known now is a 503: a 402 would mean that nothing moved."""
     problem = {
         "type": "about:blank",
         "title": "Payments cannot be checked now",
