@@ -67,6 +67,10 @@ class PayeeSide:
     def owner(self) -> str:
         return f"owner {self.owners}"
 
+    @property
+    def has_dead(self) -> bool:
+        return any(r.owner != self.owner for r in self.payee.running)
+
     # The payee's application.
 
     def start(

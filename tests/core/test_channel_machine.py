@@ -58,11 +58,23 @@ class ChannelMachine(RuleBasedStateMachine):
             in_flight_max=min(window, in_flight_max),
         )
 
-    @rule(maximum=MAXIMA, kind=KINDS, top_up=st.sampled_from((0, 0, 20)))
-    def want(self, maximum: int, kind: Kind, top_up: int) -> None:
+    @rule(
+        maximum=MAXIMA,
+        kind=KINDS,
+        top_up=st.sampled_from((0, 0, 20)),
+        arrives=st.booleans(),
+    )
+    def want(self, maximum: int, kind: Kind, top_up: int, arrives: bool) -> None:
         copy = self.world.want(maximum=maximum, kind=kind, top_up=top_up)
         if copy is not None:
             self.world.send(copy)
+            if arrives:
+                self.world.arrive(len(self.world.network) - 1)
+
+    @rule(maxima=st.lists(MAXIMA, min_size=2, max_size=5), kind=KINDS)
+    def want_many_at_once(self, maxima: list[int], kind: Kind) -> None:
+        for maximum in maxima:
+            self.want(maximum=maximum, kind=kind, top_up=0, arrives=True)
 
     @rule(maximum=MAXIMA, kind=KINDS)
     def want_and_crash_before_sending(self, maximum: int, kind: Kind) -> None:
@@ -108,9 +120,13 @@ class ChannelMachine(RuleBasedStateMachine):
         self.world.slice(self._handler(pick), amount)
 
     @precondition(has("handlers"))
-    @rule(pick=PICKS, amount=SMALL)
-    def finish(self, pick: int, amount: int) -> None:
-        self.world.finish(self._handler(pick), amount)
+    @rule(pick=PICKS, amount=SMALL, heard=st.booleans())
+    def finish(self, pick: int, amount: int, heard: bool) -> None:
+        cumulative = self._handler(pick)
+        self.world.finish(cumulative, amount)
+        if heard and self.world.replies:
+            self.world.deliver(cumulative)
+            self.world.hear(len(self.world.replies) - 1)
 
     @precondition(has("handlers"))
     @rule(pick=PICKS)
@@ -126,10 +142,12 @@ class ChannelMachine(RuleBasedStateMachine):
         running = sorted(self.world.handlers)
         return running[pick % len(running)]
 
+    @precondition(lambda self: self.world.payee.running)
     @rule()
     def crash(self) -> None:
         self.world.crash()
 
+    @precondition(lambda self: self.world.has_dead)
     @rule()
     def bury_the_dead(self) -> None:
         self.world.bury()
@@ -141,10 +159,12 @@ class ChannelMachine(RuleBasedStateMachine):
             self.world.let_lapse()
         self.world.watch_chain()
 
+    @precondition(lambda self: self.world.payee.unclaimed)
     @rule()
     def claim(self) -> None:
         self.world.claim()
 
+    @precondition(lambda self: len(self.world.seen) > 8)
     @rule()
     def want_refund(self) -> None:
         self.world.want_refund()
@@ -195,8 +215,8 @@ class StrictMachine(ChannelMachine):
 
 
 PACE = settings(
-    max_examples=100,
-    stateful_step_count=50,
+    max_examples=150,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
