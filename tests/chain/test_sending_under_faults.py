@@ -289,6 +289,30 @@ async def test_f8_a_nonce_of_ours_is_not_used_twice_while_the_node_lacks_it() ->
         assert await used_nonces(node, wallet.address) == (4, 4)
 
 
+async def test_f8_calls_given_up_and_lost_do_not_keep_their_nonces() -> None:
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        async with (
+            RpcChain(node.url, chain_id=LOCAL) as chain,
+            sender_of(chain, wallet, mined_within_seconds=1.2) as sender,
+        ):
+            given_up = await asyncio.gather(
+                *(sender.send(call_of(counter)) for _ in range(2)),
+                return_exceptions=True,
+            )
+            await node.rpc("anvil_dropAllTransactions")
+            sends = [
+                asyncio.create_task(sender.send(call_of(counter))) for _ in range(2)
+            ]
+            await until_known(node, wallet.address, 2)
+            await node.mine()
+            await asyncio.gather(*sends)
+
+        assert all(isinstance(o, TransactionOutcomeUnknown) for o in given_up)
+        assert await counted(node, counter) == 2
+        assert await used_nonces(node, wallet.address) == (2, 2)
+
+
 async def test_f8_a_call_whose_nonce_another_program_took_is_sent_with_the_next() -> (
     None
 ):

@@ -222,8 +222,6 @@ class TransactionSender:
         if refusal is Refusal.NONCE_AHEAD:
             await self._in_flight.resend_missing()
         nonce = await self._pending_nonce()
-        if refusal is Refusal.NONCE_USED:
-            nonce = max(nonce, max(taken) + 1)
         while nonce in self._in_flight or nonce in taken:
             nonce += 1
         return nonce
