@@ -307,10 +307,11 @@ def test_what_is_due_is_always_covered(requests: list[tuple[int, int]]) -> None:
 
 
 def test_a_refund_waits_for_what_runs_and_admits_no_more() -> None:
-    channel = after(payee_channel(), voucher(10, 10), refund_asked(50))
+    running = after(payee_channel(), voucher(10, 10))
+    channel = after(running, refund_asked(50))
 
     assert channel.status is Status.CLOSING
-    assert answer(channel, refund_asked(50)) == Closing(ready=False)
+    assert answer(running, refund_asked(50)) == Closing(ready=False)
     assert answer(channel, voucher(60, 1)) == Refused(reason=CLOSING, burnt=True)
     done = after(channel, charged(10, 10), delivered(10))
     assert answer(done, refund_asked(50)) == Closing(ready=True)
