@@ -45,6 +45,25 @@ SHIPPED: Final = (
 """The contracts whose artifacts Python needs."""
 
 
+GAS_FILE: Final = CONTRACTS / "gas.json"
+"""What each step cost when it was last looked at."""
+
+GOALS: Final = {
+    "open by EIP-3009 deposit": (117_000, 119_863),
+    "claim 1 channel": (52_500, 60_300),
+    "claim 100 channels, each": (19_000, 24_097),
+    "claim 10 channels, each": (None, 27_248),
+    "settle": (46_500, 46_214),
+    "top up": (None, 98_895),
+    "refund the rest, signed": (None, 84_612),
+    "refund an unused channel, signed": (None, 83_692),
+    "claim and refund by multicall": (None, 121_555),
+}
+"""For a plain token: the goal, and what the deployed contract takes."""
+
+SLITHER: Final = "slither-analyzer==0.11.6"
+
+
 class ToolFailed(Exception):
     """Something this needs is missing, or a check did not hold."""
 
@@ -205,6 +224,85 @@ def test(arguments: Sequence[str]) -> None:
     print(f"contracts: {passed[-1][0]} forge tests passed")
 
 
+def measure_gas() -> dict[str, int]:
+    """Gas per step, from the log of the gas tests."""
+    done = run_forge(["test", "--match-contract", "GasTest", "-vv"])
+    if done.returncode != 0:
+        print(done.stdout, end="")
+        raise ToolFailed("the gas tests failed")
+    found = re.findall(r"^  ((?:plain|usdc): .+): (\d+)$", done.stdout, re.MULTILINE)
+    return {name: int(value) for name, value in found}
+
+
+def print_gas() -> None:
+    """Print what each step costs."""
+    measured = measure_gas()
+    print("Gas of a transaction: intrinsic, calldata and execution less refunds.")
+    header = ("", "plain 3009", "like USDC", "goal", "deployed")
+    print("{:34}{:>12}{:>12}{:>10}{:>10}".format(*header))
+    for name, plain in measured.items():
+        kind, _, step = name.partition(": ")
+        if kind != "plain":
+            continue
+        goal, deployed = GOALS.get(step, (None, None))
+        columns = (plain, measured.get(f"usdc: {step}"), goal, deployed)
+        texts = [f"{n:,}" if n is not None else "" for n in columns]
+        print("{:34}{:>12}{:>12}{:>10}{:>10}".format(step, *texts))
+
+
+def snapshot(*, check_only: bool) -> None:
+    """Write down what each step costs, or compare with what is written down."""
+    measured = measure_gas()
+    if not check_only:
+        GAS_FILE.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
+        print(f"contracts: wrote {len(measured)} gas figures")
+        return
+    committed = json.loads(GAS_FILE.read_text())
+    moved = [
+        f"{name}: {committed.get(name)} -> {measured.get(name)}"
+        for name in sorted(committed.keys() | measured.keys())
+        if committed.get(name) != measured.get(name)
+    ]
+    if moved:
+        changes = "\n  ".join(moved)
+        raise ToolFailed(
+            f"gas changed; python tools/contracts.py snapshot\n  {changes}"
+        )
+    print(f"contracts: {len(measured)} gas figures are as written down")
+
+
+def slither() -> None:
+    """Run slither, in an environment and on a copy of its own."""
+    home = CACHE / "slither"
+    program = home / "bin" / "slither"
+    if not program.is_file():
+        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
+        install_it = [str(home / "bin" / "pip"), "install", "--quiet", SLITHER]
+        subprocess.run(install_it, check=True)
+    with tempfile.TemporaryDirectory(prefix="agentpay-slither-") as folder:
+        copy = Path(folder) / "contracts"
+        leave_out = shutil.ignore_patterns("node_modules", "cache", "out", "test")
+        shutil.copytree(CONTRACTS, copy, ignore=leave_out)
+        (copy / "node_modules").symlink_to(MODULES)
+        tools = Path(folder) / "bin"
+        tools.mkdir()
+        (tools / "forge").symlink_to(find_forge())
+        (tools / "solc").symlink_to(write_launcher())
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(tools), os.environ.get("PATH", "")]),
+            "FOUNDRY_SOLC": str(tools / "solc"),
+        }
+        done = subprocess.run(
+            [str(program), ".", "--config-file", "slither.config.json"],
+            cwd=copy,
+            env=environment,
+            check=False,
+        )
+    if done.returncode != 0:
+        raise ToolFailed("slither has findings that SLITHER.md does not answer")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run one subcommand."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -214,6 +312,10 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("check", help="compare the artifacts with the sources")
     tests = commands.add_parser("test", help="run the Solidity tests")
     tests.add_argument("forge", nargs="*", help="more arguments for forge test")
+    commands.add_parser("gas", help="print what each step costs")
+    snapshots = commands.add_parser("snapshot", help="write down what each step costs")
+    snapshots.add_argument("--check", action="store_true", help="only compare")
+    commands.add_parser("slither", help="run slither (installs it on first use)")
     options = parser.parse_args(arguments)
     try:
         install()
@@ -224,6 +326,12 @@ def main(arguments: Sequence[str]) -> int:
                 check()
             case "test":
                 test(options.forge)
+            case "gas":
+                print_gas()
+            case "snapshot":
+                snapshot(check_only=options.check)
+            case "slither":
+                slither()
             case _:
                 pass
     except ToolFailed as failure:

@@ -32,6 +32,11 @@ abstract contract Base {
         if (actual > limit) revert Above(what, actual, limit);
     }
 
+    /// @dev Lets time pass. The compiler takes `block.timestamp` for constant within a test.
+    function pass(uint256 duration) internal {
+        vm.warp(vm.getBlockTimestamp() + duration);
+    }
+
     /// @dev Maps any number into a range, both ends included.
     function within(uint256 x, uint256 low, uint256 high) internal pure returns (uint256) {
         return x >= low && x <= high ? x : low + x % (high - low + 1);

@@ -233,7 +233,7 @@ contract ExitTest is Fixture {
     function test_withdrawal_of_all_closes_an_unused_channel() external {
         bytes32 id = fund(config(), 1000);
         _initiate(1000);
-        vm.warp(block.timestamp + 900);
+        pass(900);
         vm.expectEmit(address(settlement));
         emit IX402BatchSettlement.WithdrawFinalized(id, payer, 1000);
         vm.expectEmit(address(settlement));
@@ -250,7 +250,7 @@ contract ExitTest is Fixture {
         vm.prank(sender);
         settlement.initiateWithdraw(config(), 10);
         if (!entitled) _initiate(10);
-        vm.warp(block.timestamp + 900);
+        pass(900);
         if (!entitled) {
             vm.expectRevert(IX402BatchSettlement.NotAuthorizedToFinalizeWithdraw.selector);
         }
@@ -293,7 +293,7 @@ contract ExitTest is Fixture {
         fund(channel, 10);
         vm.prank(payer);
         settlement.initiateWithdraw(channel, 10);
-        vm.warp(block.timestamp + waited);
+        pass(waited);
         bool over = waited >= channel.withdrawDelay;
         if (!over) vm.expectRevert(IX402BatchSettlement.WithdrawDelayNotElapsed.selector);
         vm.prank(payer);
@@ -304,7 +304,7 @@ contract ExitTest is Fixture {
     function test_k5_claim_during_the_delay_is_honoured() external {
         bytes32 id = fund(config(), 1000);
         _initiate(1000);
-        vm.warp(block.timestamp + 900);
+        pass(900);
         claimSigned(batch(config(), 800));
         vm.expectEmit(address(settlement));
         emit IX402BatchSettlement.WithdrawFinalized(id, payer, 200);
@@ -321,7 +321,7 @@ contract ExitTest is Fixture {
         bytes32 id = fund(config(), 1000);
         _initiate(1000);
         claimSigned(batch(config(), 1000));
-        vm.warp(block.timestamp + 900);
+        pass(900);
         vm.expectEmit(address(settlement));
         emit IX402BatchSettlement.WithdrawFinalized(id, payer, 0);
         vm.prank(payer);
@@ -339,7 +339,7 @@ contract ExitTest is Fixture {
         IX402BatchSettlement.VoucherClaim[] memory rows = batch(config(), 800);
         bytes memory signed = authorization(rows);
         _initiate(1000);
-        vm.warp(block.timestamp + 900);
+        pass(900);
         vm.prank(payer);
         settlement.finalizeWithdraw(config());
         vm.expectRevert(IX402BatchSettlement.ClaimExceedsBalance.selector);

@@ -28,6 +28,7 @@ interface Vm {
     function expectEmit(address emitter) external;
     function expectRevert(bytes calldata reason) external;
     function expectRevert(bytes4 reason) external;
+    function getBlockTimestamp() external view returns (uint256);
     function getDeployedCode(string calldata artifact) external view returns (bytes memory);
     function getRecordedLogs() external returns (Log[] memory);
     function label(address account, string calldata name) external;

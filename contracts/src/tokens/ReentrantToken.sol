@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {Plain3009} from "./Plain3009.sol";
 
 /// @title A token that calls somebody back while it moves
@@ -37,7 +38,7 @@ contract ReentrantToken is Plain3009 {
         address callee = target;
         target = address(0);
         ++calls;
-        (succeeded, answer) = callee.call(data);
-        if (strict && !succeeded) revert(string(answer));
+        if (strict) (succeeded, answer) = (true, Address.functionCall(callee, data));
+        else (succeeded, answer) = callee.call(data);
     }
 }

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
+import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 /// @title The smallest contract wallet: one owner, whose signatures count as its own
@@ -40,9 +41,7 @@ contract Wallet1271 is IERC1271 {
         onlyOwner
         returns (bytes memory answer)
     {
-        bool success;
-        (success, answer) = target.call(data);
-        if (!success) revert(string(answer));
+        return Address.functionCall(target, data);
     }
 
     /// @inheritdoc IERC1271
