@@ -22,6 +22,7 @@ contract ERC3009DepositCollector is IDepositCollector {
 
     /// @param settlement_ The settlement contract.
     constructor(address settlement_) {
+        // slither-disable-next-line missing-zero-check
         settlement = settlement_;
     }
 
