@@ -68,6 +68,10 @@ class Cache(Generic[K, R]):
             loading = self._writer.read(lambda connection: self._load(connection, key))
             self._loading[key] = loading
             loading.add_done_callback(partial(self._keep, key))
+        if loading.done():
+            # Waiting for it would not let its callback run, and the caller looks again.
+            await asyncio.sleep(0)
+            return
         await asyncio.shield(loading)
 
     def save(self, entry: Entry[R], record: R, changes: Iterable[Change]) -> None:
