@@ -70,9 +70,11 @@ async def test_p7_no_cache_keeps_an_answer_for_somebody_else(
 async def test_what_has_no_price_passes_untouched(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (shop, _, wall):
-        async with httpx.AsyncClient(transport=through(wall)) as client:
-            answer = await client.get(BASE + "/free")
+    async with (
+        a_shop(agentpay_shared_chain) as (shop, _, wall),
+        httpx.AsyncClient(transport=through(wall)) as client,
+    ):
+        answer = await client.get(BASE + "/free")
 
     assert answer.status_code == 200
     assert "payment-response" not in answer.headers
@@ -109,9 +111,11 @@ async def test_c17_a_malformed_credential_is_400(
 async def test_the_first_protocol_versions_header_pays_nothing(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (shop, _, wall):
-        async with httpx.AsyncClient(transport=through(wall)) as client:
-            answer = await client.get(BASE + "/ok", headers={"x-payment": "e30="})
+    async with (
+        a_shop(agentpay_shared_chain) as (shop, _, wall),
+        httpx.AsyncClient(transport=through(wall)) as client,
+    ):
+        answer = await client.get(BASE + "/ok", headers={"x-payment": "e30="})
 
     assert answer.status_code == 402
     assert not shop.begun
@@ -120,12 +124,14 @@ async def test_the_first_protocol_versions_header_pays_nothing(
 async def test_a_metered_handler_charges_less_and_the_agent_books_it(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
-        async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
-            for used in ("300", "0", "1000"):
-                await agent.get(BASE + f"/metered?used={used}")
-            await agent.get(BASE + "/metered")
-            spending = await agent.spending()
+    async with (
+        a_shop(agentpay_shared_chain) as (_, _, wall),
+        await an_agent(agentpay_shared_chain, through(wall)) as agent,
+    ):
+        for used in ("300", "0", "1000"):
+            await agent.get(BASE + f"/metered?used={used}")
+        await agent.get(BASE + "/metered")
+        spending = await agent.spending()
 
     assert str(spending) == "$0.0023 spent, $0.0977 deposited, $0 held"
 

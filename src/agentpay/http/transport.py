@@ -77,12 +77,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         await request.aread()
         target = _target_of(request)
         known = await self._known(target)
-        if known is None or known.offer is None:
-            response = await self._learn(request, target, alone=known is None)
-            known = self._offers.get(target.route)
-            if not response.is_closed or known is None or known.offer is None:
-                return response
-        return await self._pay_and_send(request, target, known.offer)
+        offer = known.offer if known is not None else None
+        if offer is None:
+            learned = await self._learn(request, target, alone=known is None)
+            if isinstance(learned, httpx.Response):
+                return learned
+            offer = learned
+        return await self._pay_and_send(request, target, offer)
 
     async def _pay_and_send(
         self, request: httpx.Request, target: Target, offer: Offer
@@ -163,6 +164,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         headers = request.headers.copy()
         headers.pop(PAYMENT_SIGNATURE, None)
+        headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
         if credential is not None:
             headers[PAYMENT_SIGNATURE] = credential
         copy = httpx.Request(
@@ -183,7 +185,6 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
             response = await self._send(request, credential)
-            await response.aread()
         except httpx.TransportError:
             return None
         await response.aclose()
@@ -221,9 +222,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def _learn(
         self, request: httpx.Request, target: Target, *, alone: bool
-    ) -> httpx.Response:
+    ) -> httpx.Response | Offer:
         """
-        Ask without paying. A closed answer was a 402 whose offer is remembered.
+        Ask without paying: the answer to deliver, or the offer of a 402.
 
         With `alone`, others that would ask the same of an origin that charges wait.
         """
@@ -235,13 +236,14 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
                 self._remember(target, None)
                 return response
-            self._check_place(target)
             try:
-                self._remember(target, self._require(response))
-                self._charging.add(target.origin)
+                self._check_place(target, response)
+                offer = self._require(response)
             finally:
                 await response.aclose()
-            return response
+            self._remember(target, offer)
+            self._charging.add(target.origin)
+            return offer
         finally:
             if self._learning.get(target.route) is learned:
                 del self._learning[target.route]
@@ -264,16 +266,19 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if len(self._offers) > _ROUTES_MAX:
             self._offers.popitem(last=False)
 
-    def _check_place(self, target: Target) -> None:
-        """Nothing inside our own network is paid unless that is allowed (C7)."""
+    def _check_place(self, target: Target, response: httpx.Response) -> None:
+        """
+        Nothing inside our own network is paid unless that is allowed (C7).
+
+        What counts is where we are connected to, whatever the name resolves to next.
+        """
         if self._allow_private_networks:
             return
         host = httpx.URL(target.url).host
-        try:
-            private = not ipaddress.ip_address(host).is_global
-        except ValueError:
-            private = host == "localhost" or host.endswith((".localhost", ".local"))
-        if private:
+        stream = response.extensions.get("network_stream")
+        peer = stream.get_extra_info("server_addr") if stream is not None else None
+        named = host == "localhost" or host.endswith((".localhost", ".local"))
+        if named or _is_private(host) or (peer and _is_private(str(peer[0]))):
             raise OfferUntrusted(
                 f"{target.host} is on a private network: pass"
                 " allow_private_networks=True to pay there"
@@ -286,6 +291,16 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _is_private(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False  # a name
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return not address.is_global
 
 
 def _target_of(request: httpx.Request) -> Target:

@@ -48,7 +48,12 @@ from agentpay.records import PayeeRecord
 from agentpay.types import ZERO_ADDRESS, Hash32
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
-from agentpay.wire.x402 import PAYMENT_RESPONSE, DepositPayload, RefundPayload
+from agentpay.wire.x402 import (
+    PAYMENT_RESPONSE,
+    DepositPayload,
+    RefundPayload,
+    VoucherPayload,
+)
 
 _STRICT_WAIT_SECONDS = 1.0
 _REFUND_WAIT_SECONDS = 20.0
@@ -98,8 +103,8 @@ class ChannelSales:
         )
         if isinstance(payload, RefundPayload):
             return await self._refund(call)
-        if payment.query:
-            return await self._tell(call)
+        if payment.query and config.tagged:
+            return await self._tell(call, payload)
         if not payment.agreed:
             return await self._disagree(call)
         if isinstance(payload, DepositPayload):
@@ -204,7 +209,14 @@ class ChannelSales:
             receipt=receipt,
         )
 
-    async def _tell(self, call: ChannelRequest) -> Refusal:
+    async def _tell(
+        self, call: ChannelRequest, payload: VoucherPayload | DepositPayload
+    ) -> Refusal:
+        """Say what became of a voucher; a deposit that comes along is made first."""
+        if isinstance(payload, DepositPayload):
+            refusal = await self._funding.fund(call, payload)
+            if refusal is not None:
+                return refusal
         event = OutcomeAsked(cumulative=call.cumulative, owner=self._books.store.owner)
         record, result = await self._books.update(call, event)
         if record is None:

@@ -59,9 +59,9 @@ class ChannelPayment:
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
         receipt = answer.receipt()
-        read = await self._read(answer, receipt)
         now = await self.ledger.read(self.record.channel)
         spent = now.ledger.spent if now else 0
+        read = self._read(answer, receipt, spent)
         tagged = self.record.ledger.tagged
         verdict = judge(
             read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
@@ -78,8 +78,8 @@ class ChannelPayment:
             await self.leave(self)
         return Judgement(next=following, charged=verdict.charged, reason=reason)
 
-    async def _read(
-        self, answer: Answer, receipt: PaymentResponse | None
+    def _read(
+        self, answer: Answer, receipt: PaymentResponse | None, spent: int
     ) -> ChannelAnswer:
         outcome = parallel.read_outcome(receipt) if receipt else None
         named = outcome is not None and outcome.cumulative == self.cumulative
@@ -89,17 +89,21 @@ class ChannelPayment:
         elif receipt is not None and receipt.extra is not None:
             charged = receipt.extra.charged_amount
         error = _error_of(answer)
+        corrected = self._corrected(answer, spent) if answer.status == 402 else None
         return ChannelAnswer(
             status=answer.status,
             success=receipt.success if receipt else None,
             fate=outcome.fate if outcome and named else None,
             charged=charged,
-            corrected=self._corrected(answer) if answer.status == 402 else None,
+            corrected=corrected,
             busy=error.endswith("channel_busy"),
         )
 
-    def _corrected(self, answer: Answer) -> int | None:
-        """A total that a corrective 402 gives with a voucher that we really signed."""
+    def _corrected(self, answer: Answer, spent: int) -> int | None:
+        """
+        The total of a corrective 402: just what we have spent, or one that it proves
+        with a voucher that we really signed.
+        """
         if self.record.ledger.tagged:
             return None
         header = answer.headers.get(PAYMENT_REQUIRED.lower())
@@ -111,18 +115,22 @@ class ChannelPayment:
             return None
         for requirements, _ in offers:
             if requirements.scheme == BATCH_SETTLEMENT:
-                total = self._proven_total(requirements)
+                total = self._proven_total(requirements, spent)
                 if total is not None:
                     return total
         return None
 
-    def _proven_total(self, requirements: Requirements) -> int | None:
+    def _proven_total(self, requirements: Requirements, spent: int) -> int | None:
         state = requirements.extra.get("channelState")
         proof = requirements.extra.get("voucherState")
-        if not isinstance(state, dict) or not isinstance(proof, dict):
+        if not isinstance(state, dict):
             return None
         try:
             total = parse_amount(str(state.get("chargedCumulativeAmount")))
+            if total == spent:
+                return total
+            if not isinstance(proof, dict):
+                return None
             signed = parse_amount(str(proof.get("signedMaxClaimable")))
             signature = bytes.fromhex(str(proof.get("signature")).removeprefix("0x"))
             digest = voucher_digest(self.record.channel, signed, self.record.chain)

@@ -35,7 +35,7 @@ from agentpay.payer.policy import Policy
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain, Signer
 from agentpay.records import PayerRecord
-from agentpay.types import Address, ChainId, Hash32, to_base_units
+from agentpay.types import Address, Asset, ChainId, Hash32, to_base_units
 
 _STRICT_WINDOW = 64
 
@@ -62,6 +62,7 @@ class Channels:
         signer: Signer,
         ledger: PayerLedger,
         policy: Policy,
+        assets: tuple[Asset, ...],
         chains: Mapping[ChainId, Chain],
         ask: Asker,
         clock: Callable[[], float],
@@ -70,8 +71,15 @@ class Channels:
         self._ledger = ledger
         self._policy = policy
         self._chains = chains
-        self._inquiry = Inquiry(
-            signer=signer, ledger=ledger, policy=policy, chains=chains, ask=ask
+        self.inquiry = Inquiry(
+            signer=signer,
+            ledger=ledger,
+            policy=policy,
+            assets=assets,
+            chains=chains,
+            ask=ask,
+            clock=clock,
+            forget=self._forget,
         )
         self._clock = clock
         self._known: dict[ChannelKey, list[Hash32]] | None = None
@@ -112,7 +120,7 @@ class Channels:
         self, channel: Hash32, offer: Offer, target: Target
     ) -> ChannelPayment | None:
         """A voucher on this channel; None if it has no room now."""
-        if not await self._inquiry.check(channel):
+        if not await self.inquiry.check(channel):
             self._forget(channel)
             return None
         wish = self._wish(offer)
@@ -123,9 +131,14 @@ class Channels:
             self._forget(channel)
             return None
         if not isinstance(answer, Issued):
-            await self._inquiry.look_for_deposit(channel)
+            await self.inquiry.look_for_deposit(channel)
             return None
-        return await self._sign(channel, answer, offer, target)
+        try:
+            return await self._sign(channel, answer, offer, target)
+        except BaseException:
+            # Also cancelled: the voucher has not left us, and never will.
+            await self._ledger.take_back(channel, answer)
+            raise
 
     async def _sign(
         self, channel: Hash32, issued: Issued, offer: Offer, target: Target
@@ -151,7 +164,7 @@ class Channels:
             maximum=offer.amount,
             credential=credential,
             deposit=issued.deposit,
-            leave=self._inquiry.ask_later,
+            leave=self.inquiry.ask_later,
         )
 
     async def _remember_place(
@@ -212,7 +225,7 @@ class Channels:
                     break
                 index += 1
             await self._ledger.add(self._fresh(key, offer, config, index))
-            self._inquiry.trust(channel)
+            self.inquiry.trust(channel)
             lanes.append(channel)
 
     def _fresh(
@@ -289,7 +302,7 @@ class Channels:
 
     async def aclose(self) -> None:
         """Stop asking about what is open; a restart asks again."""
-        await self._inquiry.aclose()
+        await self.inquiry.aclose()
 
 
 def _fields(key: ChannelKey) -> tuple[str | int | bool, ...]:

@@ -3,13 +3,17 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 """
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Released, Spent
 from agentpay.core.exchange import Next
-from agentpay.core.payer_channel import DepositArrived, DepositLapsed
+from agentpay.core.payer_channel import (
+    DepositArrived,
+    DepositLapsed,
+    PendingDeposit,
+    TicketVoid,
+)
 from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import deposit_nonce
@@ -20,9 +24,10 @@ from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain, Signer
 from agentpay.records import PayerRecord
-from agentpay.types import ChainId, Hash32
+from agentpay.types import Asset, ChainId, Hash32
 
-_ASK_AGAIN_SECONDS = 0.2
+_ASK_AGAIN_SECONDS = 0.1
+_ASK_PAUSE_SECONDS_MAX = 5.0
 
 
 class Inquiry:
@@ -34,14 +39,21 @@ class Inquiry:
         signer: Signer,
         ledger: PayerLedger,
         policy: Policy,
+        assets: tuple[Asset, ...],
         chains: Mapping[ChainId, Chain],
         ask: Asker,
+        clock: Callable[[], float],
+        forget: Callable[[Hash32], None],
     ) -> None:
+        """`forget` is told of channels that their payee does not know any more."""
         self._signer = signer
         self._ledger = ledger
         self._policy = policy
+        self._assets = assets
         self._chains = chains
         self._ask = ask
+        self._clock = clock
+        self._forget = forget
         self._checked: set[Hash32] = set()
         self._checking = asyncio.Lock()
         self._questions: set[asyncio.Task[None]] = set()
@@ -67,28 +79,39 @@ class Inquiry:
         record = await self._ledger.read(channel)
         if record is None:
             return False
-        if record.ledger.tagged:
-            await self.look_for_deposit(channel)
-            open_amounts = [ticket.cumulative for ticket in record.ledger.open]
-            for cumulative in open_amounts or [record.ledger.highest]:
-                if cumulative and not await self.until_final(record, cumulative):
-                    return False
+        await self.look_for_deposit(channel)
+        record = await self._ledger.read(channel) or record
+        amounts = [ticket.cumulative for ticket in record.ledger.open]
+        if record.ledger.tagged and not amounts:
+            amounts = [record.ledger.highest]
+        for cumulative in amounts:
+            if cumulative and not await self.until_final(record, cumulative):
+                return False
         self._checked.add(channel)
         return True
 
     async def ask_later(self, payment: ChannelPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""
-        if not payment.record.ledger.tagged:
-            return  # a busy lane is set aside (rule 20)
-
-        async def settle() -> None:
-            # What stays open is asked again after a restart.
-            with contextlib.suppress(AgentPayError):
-                await self.until_final(payment.record, payment.cumulative)
-
-        task = asyncio.create_task(settle(), name=f"ask about {payment.id}")
+        task = asyncio.create_task(
+            self._settle(payment), name=f"ask about {payment.id}"
+        )
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
+
+    async def _settle(self, payment: ChannelPayment) -> None:
+        channel = payment.record.channel
+        while (record := await self._ledger.read(channel)) is not None:
+            if record.ledger.ticket(payment.cumulative) is None:
+                return
+            try:
+                known = await self.until_final(record, payment.cumulative)
+            except PaymentOutcomeUnknown:
+                continue
+            except AgentPayError:
+                return  # what stays open is asked again after a restart
+            if not known:
+                self._forget(channel)
+            return
 
     async def until_final(self, record: PayerRecord, cumulative: int) -> bool:
         """
@@ -102,6 +125,7 @@ class Inquiry:
         deadline = loop.time() + self._policy.give_up_seconds
         method, _, url = record.url.partition(" ")
         payment = await self._question(record, cumulative, url)
+        pause = _ASK_AGAIN_SECONDS
         while url and loop.time() < deadline:
             answer = await self._ask(method, url, payment.credential)
             if answer is not None:
@@ -110,22 +134,33 @@ class Inquiry:
                     return True
                 if judged.next is Next.REJECTED:
                     return False
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _ASK_PAUSE_SECONDS_MAX)
         raise PaymentOutcomeUnknown(payment.id, "the payee does not say")
 
     async def _question(
         self, record: PayerRecord, cumulative: int, url: str
     ) -> ChannelPayment:
+        """
+        A voucher that buys nothing: on a parallel channel it says that it only asks.
+
+        On a lane it is for what was spent already, which covers no request: the payee
+        answers with its total (rule 20). The first deposit goes along, so that a payee
+        that never had it knows the channel.
+        """
+        ledger = record.ledger
+        first = None if ledger.balance else ledger.deposit
         credential = await sign_voucher(
             self._signer,
             record,
-            cumulative,
-            kind="voucher",
+            cumulative if ledger.tagged else ledger.spent,
+            kind="deposit" if first else "voucher",
             url=url,
             words=json.loads(record.offer or "{}"),
             query=True,
+            deposit=(self._asset_of(record), first) if first else None,
         )
-        ticket = record.ledger.ticket(cumulative)
+        ticket = ledger.ticket(cumulative)
         return ChannelPayment(
             ledger=self._ledger,
             record=record,
@@ -139,9 +174,28 @@ class Inquiry:
     async def look_for_deposit(self, channel: Hash32) -> None:
         """A deposit nobody is carrying any more: did it reach the chain?"""
         record = await self._ledger.read(channel)
-        if record is None or record.ledger.deposit is None or record.ledger.open:
+        if record is None or record.ledger.deposit is None:
             return
         deposit = record.ledger.deposit
+        if record.ledger.open and self._clock() <= deposit.valid_before:
+            return
+        if not await self.resolve_deposit(record, deposit):
+            raise ChannelUnusable(
+                f"the deposit of {deposit.amount} to channel {channel} was not made,"
+                f" and its signature stays valid until {deposit.valid_before}: until"
+                " then it counts as spent"
+            )
+
+    async def resolve_deposit(
+        self, record: PayerRecord, deposit: PendingDeposit
+    ) -> bool:
+        """
+        Ask the chain what became of a deposit; False while it may still move money.
+
+        Raises:
+            ChainError: The chain could not be asked.
+        """
+        channel = record.channel
         nonce = deposit_nonce(channel, deposit.salt)
         chain = self._chains[record.chain]
         call = tokens.authorization_used_call(
@@ -157,18 +211,24 @@ class Inquiry:
                 DepositArrived(salt=deposit.salt),
                 money=(Spent(id=hold, amount=amount),),
             )
-        elif head.timestamp > deposit.valid_before:
-            await self._ledger.book(
-                channel,
-                DepositLapsed(salt=deposit.salt),
-                money=(Released(id=hold),),
-            )
-        else:
-            raise ChannelUnusable(
-                f"the deposit of {deposit.amount} to channel {channel} was not made,"
-                f" and its signature stays valid until {deposit.valid_before}: until"
-                " then it counts as spent"
-            )
+            return True
+        if head.timestamp <= deposit.valid_before:
+            return False
+        # Vouchers on a channel that was never funded have bought nothing either.
+        unpaid = () if record.ledger.balance else record.ledger.open
+        await self._ledger.book(
+            channel,
+            DepositLapsed(salt=deposit.salt),
+            *(TicketVoid(cumulative=ticket.cumulative) for ticket in unpaid),
+            money=(Released(id=hold),),
+        )
+        return True
+
+    def _asset_of(self, record: PayerRecord) -> Asset:
+        for asset in self._assets:
+            if (asset.chain, asset.address) == (record.chain, record.config.token):
+                return asset
+        raise ChannelUnusable(f"channel {record.channel} is in a token we do not trust")
 
     async def aclose(self) -> None:
         """Stop asking."""

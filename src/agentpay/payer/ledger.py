@@ -100,12 +100,11 @@ class PayerLedger:
             BudgetExceeded: The request, or the deposit it needs, is above the budget.
         """
 
-        taken: PayerAnswer | None = None
+        taken: list[PayerAnswer] = []
 
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[PayerAnswer]:
-            nonlocal taken
             if record is None:
                 raise KeyError(channel)
             limits = self._limits(record.decimals)
@@ -113,14 +112,15 @@ class PayerLedger:
             step = _take(
                 budget, record, maximum=maximum, host=host, wish=wish, limits=limits
             )
-            taken = step.answer
+            taken[:] = [step.answer]
             return step
 
         try:
             return await self.store.update(self.account, channel, decide)
         except asyncio.CancelledError:
-            if isinstance(taken, Issued):
-                await self.take_back(channel, taken)
+            for answer in taken:
+                if isinstance(answer, Issued):
+                    await self.take_back(channel, answer)
             raise
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:

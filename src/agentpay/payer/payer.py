@@ -8,7 +8,8 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from agentpay.errors import OfferUntrusted
+from agentpay.core.budget import Hold
+from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.facilitator import check_asset
 from agentpay.payer.channels import Channels
 from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
@@ -17,7 +18,7 @@ from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy
 from agentpay.ports import Chain, PayerStore, Signer
-from agentpay.types import Asset, ChainId
+from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
 
 
@@ -52,6 +53,7 @@ class Payer:
             signer=signer,
             ledger=self.ledger,
             policy=policy,
+            assets=assets,
             chains=chains,
             ask=ask,
             clock=clock,
@@ -77,6 +79,14 @@ class Payer:
             ChainError: The chain is needed first, and cannot be read.
         """
         await self._verify(offer.asset)
+        try:
+            return await self._pay(offer, target)
+        except BudgetExceeded:
+            if not await self._free_what_expired():
+                raise
+            return await self._pay(offer, target)
+
+    async def _pay(self, offer: Offer, target: Target) -> Payment:
         if offer.scheme == BATCH_SETTLEMENT:
             return await self.channels.pay(offer, target)
         return await pay_exact(
@@ -104,7 +114,9 @@ class Payer:
 
     async def resolve(self) -> int:
         """
-        Ask the chain about every transfer whose outcome is open; returns how many are.
+        Ask the chain about every transfer and deposit whose outcome is open.
+
+        Returns how many still are.
 
         Raises:
             ChainError: The chain could not be asked.
@@ -112,19 +124,36 @@ class Payer:
         budget = await self.ledger.store.budget(self.ledger.account)
         left = 0
         for hold in budget.holds:
-            if not hold.id.startswith("exact "):
-                continue
-            chain = self._chains[chain_of(hold)]
-            decimals = self._decimals(chain.chain_id)
-            settled = await resolve_hold(
-                hold,
-                account=self.ledger.account,
-                chain=chain,
-                ledger=self.ledger,
-                decimals=decimals,
-            )
-            left += not settled
+            if hold.id.startswith("exact "):
+                left += not await self._resolve_transfer(hold)
+            else:
+                left += not await self._resolve_deposit(hold)
         return left
+
+    async def _resolve_transfer(self, hold: Hold) -> bool:
+        chain = self._chains[chain_of(hold)]
+        return await resolve_hold(
+            hold,
+            account=self.ledger.account,
+            chain=chain,
+            ledger=self.ledger,
+            decimals=self._decimals(chain.chain_id),
+        )
+
+    async def _resolve_deposit(self, hold: Hold) -> bool:
+        record = await self.ledger.read(Hash32(hold.detail))
+        if record is None or record.ledger.deposit is None:
+            return False
+        inquiry = self.channels.inquiry
+        return await inquiry.resolve_deposit(record, record.ledger.deposit)
+
+    async def _free_what_expired(self) -> bool:
+        """Whether signatures that can no longer move money gave some of it back."""
+        budget = await self.ledger.store.budget(self.ledger.account)
+        now = self._clock()
+        if all(hold.valid_before >= now for hold in budget.holds):
+            return False
+        return await self.resolve() < len(budget.holds)
 
     def _decimals(self, chain: ChainId) -> int:
         return next(a.decimals for a in self._assets if a.chain == chain)
