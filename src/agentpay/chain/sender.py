@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 GAS_MAX: Final = 2**24
 """The most gas that a transaction may ask for (EIP-7825)."""
 
-_NONCE_TRIES_MAX = 64
+_NONCE_PAUSE_SECONDS = 0.002
 _NOT_OURS = frozenset({Refusal.NONCE_AHEAD, Refusal.NONCE_PENDING})
 """Refusals that a node cannot give to a transaction which it has."""
 _GAS_SALT = 2**15
@@ -109,7 +109,8 @@ class TransactionSender:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._mined_within_seconds
         while True:
-            flight = await self._launch(call, await self._terms(call))
+            terms = await self._terms(call)
+            flight = await self._launch(call, terms, deadline)
             receipt = await self._wait(flight, call, deadline)
             if receipt is not None:
                 return await self._judge(receipt, call, flight.signed.hash)
@@ -144,11 +145,14 @@ class TransactionSender:
             gas=min(gas, GAS_MAX), tip=priority, fee_max=2 * base_fee + priority
         )
 
-    async def _launch(self, call: Call, terms: _Terms) -> Flight:
+    async def _launch(self, call: Call, terms: _Terms, deadline: float) -> Flight:
+        loop = asyncio.get_running_loop()
         async with self._nonce_lock:
             nonce = await self._first_nonce()
             taken: set[int] = set()
-            for _ in range(_NONCE_TRIES_MAX):
+            # Each refused nonce is a transaction of another sender that got through, so
+            # somebody always makes progress, and we do before long.
+            while loop.time() < deadline:
                 signed = self._sign(call, terms, nonce)
                 try:
                     refusal = await self._broadcast(signed, call)
@@ -164,9 +168,10 @@ class TransactionSender:
                 if refusal is not Refusal.NONCE_AHEAD:
                     taken.add(nonce)
                 nonce = await self._free_nonce(refusal, taken)
+                await asyncio.sleep(_NONCE_PAUSE_SECONDS)
         raise ChainUnreachable(
-            f"{self._rpc.where} refused {_NONCE_TRIES_MAX} nonces of {self._address}:"
-            " is another program sending from it without pause?"
+            f"{call.what} was not sent: {self._address} got no nonce in time"
+            f" ({len(taken)} were taken); do other programs send from it without pause?"
         )
 
     async def _broadcast(self, signed: SignedTransaction, call: Call) -> Refusal | None:
