@@ -37,7 +37,7 @@ def _usdc(chain: int, address: str, name: str) -> Asset:
 LOCAL: Final = Network(
     name="local",
     chain=ChainId(31337),
-    usdc=_usdc(31337, "0x5fbdb2315678afecb367f032d93f642f64180aa3", "USDC"),
+    usdc=_usdc(31337, "0x7e5705dc00000000000000000000000000000001", "USDC"),
     real_money=False,
     rpc_url="http://127.0.0.1:8545",
 )

@@ -97,7 +97,11 @@ class ChannelBooks:
         extra: JsonObject | None = None
         extensions: JsonObject | None = None
         if record is not None:
-            extra = channel_extra(record, charged=charged if error is None else None)
+            extra = channel_extra(
+                record,
+                cumulative=call.cumulative,
+                charged=charged if error is None else None,
+            )
             if record.ledger.tagged:
                 extensions = parallel.outcome(call.cumulative, fate, charged)
         return write.receipt(

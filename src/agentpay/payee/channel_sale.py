@@ -8,7 +8,7 @@ from agentpay.core.payee_events import (
     Charged,
     Delivered,
     GivenBack,
-    LeaseLost,
+    Noted,
 )
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import answer
@@ -46,7 +46,7 @@ class ChannelSale:
             record, result = await self._books.update(self._call, event, durable=False)
         else:
             record, result = await self._books.update(self._call, event)
-        return self._after(record, result, max(charged, self._reservation.charged))
+        return self._after(record, result)
 
     async def delivered(self) -> None:
         """See `Sale.delivered`."""
@@ -65,14 +65,13 @@ class ChannelSale:
             charged=charged,
         )
         record, result = await self._books.update(self._call, event)
-        receipt = self._after(record, result, charged)
+        receipt = self._after(record, result)
         return receipt if isinstance(receipt, str) else ""
 
-    def _after(
-        self, record: PayeeRecord | None, result: Answer, charged: int
-    ) -> str | Refusal:
+    def _after(self, record: PayeeRecord | None, result: Answer) -> str | Refusal:
+        """A receipt for what the ledger says was charged, which is what is final."""
         books, call = self._books, self._call
-        if record is None or isinstance(result, LeaseLost):
+        if record is None or not isinstance(result, Noted):
             receipt = write.receipt(
                 success=False,
                 chain=books.settings.asset.chain,
@@ -84,4 +83,4 @@ class ChannelSale:
                 detail="",
                 receipt=receipt,
             )
-        return encode_json(books.receipt(record, call, charged=charged))
+        return encode_json(books.receipt(record, call, charged=result.charged))

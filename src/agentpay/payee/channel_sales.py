@@ -313,7 +313,7 @@ class ChannelSales:
             payer=call.config.payer,
             transaction=transaction,
             amount=str(amount),
-            extra=channel_extra(after, charged=None),
+            extra=channel_extra(after, cumulative=0, charged=None),
         )
         headers = {
             "content-type": "application/json",

@@ -122,8 +122,10 @@ def to_json(message: object) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode()
 
 
-def channel_extra(record: PayeeRecord, *, charged: int | None) -> JsonObject:
-    """What a receipt says of a channel."""
+def channel_extra(
+    record: PayeeRecord, *, cumulative: int, charged: int | None
+) -> JsonObject:
+    """What a receipt for one voucher says of its channel."""
     ledger = record.ledger
     extra: JsonObject = {
         "channelState": write.channel_state(
@@ -132,7 +134,7 @@ def channel_extra(record: PayeeRecord, *, charged: int | None) -> JsonObject:
             claimed=ledger.claimed,
             withdraw_requested_at=1 if ledger.pending_withdrawal else 0,
             refund_nonce=record.refund_nonce,
-            charged=ledger.charged,
+            charged=ledger.receipt_total(cumulative),
         )
     }
     if charged is not None:
@@ -142,7 +144,7 @@ def channel_extra(record: PayeeRecord, *, charged: int | None) -> JsonObject:
 
 def corrective_extra(record: PayeeRecord) -> JsonObject:
     """What lets a payer of the specification's kind find its place again."""
-    extra = channel_extra(record, charged=None)
+    extra = channel_extra(record, cumulative=0, charged=None)
     latest = _latest(record.ledger)
     if latest is not None:
         extra["voucherState"] = {

@@ -95,6 +95,8 @@ class Settlement:
     async def claim_channel(self, channel: Hash32) -> None:
         """Claim one channel now, as when its payer starts to withdraw."""
         async with self._one_at_a_time:
+            # What a dead process had finished is not due until it is buried.
+            await self._note(channel, OwnersDied(owner=self._store.owner))
             record = await self._store.read(channel)
             if record is not None and record.ledger.unclaimed:
                 await self._claim_batch([record], set())
