@@ -135,11 +135,14 @@ def install() -> None:
     stamp.write_text(wanted)
 
 
-def run_forge(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def run_forge(
+    arguments: Sequence[str], *, profile: str = "default"
+) -> subprocess.CompletedProcess[str]:
     """Run forge; what it prints is in the answer."""
     command = [str(find_forge()), *arguments, "--use", str(write_launcher())]
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("FOUNDRY_")},
+        "FOUNDRY_PROFILE": profile,
         "NO_COLOR": "1",
     }
     return subprocess.run(
@@ -185,6 +188,27 @@ def artifact_text(out: Path, name: str) -> str:
     return json.dumps(artifact, indent=1, sort_keys=True) + "\n"
 
 
+def state() -> str:
+    """A hash of everything the artifacts depend on, and of the artifacts."""
+    files = [CONTRACTS / "foundry.toml", CONTRACTS / "package-lock.json"]
+    files += [CONTRACTS / "solc.cjs", Path(__file__).resolve()]
+    files += sorted((CONTRACTS / "src").rglob("*.sol")) + sorted(
+        ARTIFACTS.glob("*.json")
+    )
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def require_fresh() -> None:
+    """The tests run the artifacts, so these must be what the sources compile to."""
+    stamp = CACHE / "checked"
+    if not stamp.is_file() or stamp.read_text() != state():
+        check()
+
+
 def build() -> None:
     """Compile and write the artifacts."""
     texts = compile_artifacts()
@@ -194,6 +218,7 @@ def build() -> None:
     for stale in sorted(ARTIFACTS.glob("*.json")):
         if stale.stem not in texts:
             stale.unlink()
+    (CACHE / "checked").write_text(state())
     print(f"contracts: wrote {len(texts)} artifacts")
 
 
@@ -211,12 +236,14 @@ def check() -> None:
             f"artifacts differ from the sources: {', '.join(stale)}; "
             "python tools/contracts.py build"
         )
+    (CACHE / "checked").write_text(state())
     print(f"contracts: {len(texts)} artifacts are what the sources compile to")
 
 
 def test(arguments: Sequence[str]) -> None:
-    """Run every Solidity test."""
-    done = run_forge(["test", *arguments])
+    """Run every Solidity test against the artifacts."""
+    require_fresh()
+    done = run_forge(["test", *arguments], profile="tests")
     print(done.stdout, end="")
     passed = re.findall(r"(\d+) tests? passed, (\d+) failed", done.stdout)
     if done.returncode != 0 or not passed:
@@ -226,7 +253,9 @@ def test(arguments: Sequence[str]) -> None:
 
 def measure_gas() -> dict[str, int]:
     """Gas per step, from the log of the gas tests."""
-    done = run_forge(["test", "--match-contract", "GasTest", "-vv"])
+    require_fresh()
+    arguments = ["test", "--match-contract", "GasTest", "-vv"]
+    done = run_forge(arguments, profile="tests")
     if done.returncode != 0:
         print(done.stdout, end="")
         raise ToolFailed("the gas tests failed")

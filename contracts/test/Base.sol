@@ -12,6 +12,19 @@ abstract contract Base {
     error WordsNotEqual(string what, bytes32 actual, bytes32 expected);
     error Above(string what, uint256 actual, uint256 limit);
 
+    /// @dev Where a contract's shipped artifact is: what is tested is what is shipped.
+    function artifact(string memory name) internal pure returns (string memory) {
+        return string.concat("../src/agentpay/evm/artifacts/", name, ".json");
+    }
+
+    function deploy(string memory name) internal returns (address) {
+        return vm.deployCode(artifact(name));
+    }
+
+    function deploy(string memory name, bytes memory arguments) internal returns (address) {
+        return vm.deployCode(artifact(name), arguments);
+    }
+
     function ensure(bool condition, string memory what) internal pure {
         if (!condition) revert NotTrue(what);
     }

@@ -152,7 +152,7 @@ contract ClaimTest is Fixture {
     }
 
     function test_receivers_and_tokens_are_kept_apart() external {
-        Plain3009 other = Plain3009(vm.deployCode("Plain3009.sol"));
+        Plain3009 other = Plain3009(deploy("Plain3009"));
         IX402BatchSettlement.VoucherClaim[] memory rows = new IX402BatchSettlement.VoucherClaim[](5);
         for (uint256 i = 0; i < 5; ++i) {
             IX402BatchSettlement.ChannelConfig memory channel =

@@ -6,12 +6,12 @@ import {Parties} from "./Parties.sol";
 
 /// @title The contracts at their canonical addresses
 /// @dev Placed by code alone, as `anvil_setCode` does it: no constructor runs there. The code
-/// is read from the artifacts; `new` would compile all of it again into every test.
+/// is read from the artifacts that are shipped.
 abstract contract Fixture is Parties {
     function setUp() public virtual {
-        vm.etch(address(settlement), vm.getDeployedCode("x402BatchSettlement.sol"));
+        vm.etch(address(settlement), vm.getDeployedCode(artifact("x402BatchSettlement")));
         bytes memory arguments = abi.encode(address(settlement));
-        vm.etch(collector, vm.deployCode("ERC3009DepositCollector.sol", arguments).code);
-        token = Plain3009(vm.deployCode("Plain3009.sol"));
+        vm.etch(collector, deploy("ERC3009DepositCollector", arguments).code);
+        token = Plain3009(deploy("Plain3009"));
     }
 }

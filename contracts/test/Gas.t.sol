@@ -8,7 +8,7 @@ import {Fixture} from "./Fixture.sol";
 /// @title What each step costs as a transaction of its own
 /// @dev Runs in isolation: every call below is a transaction with its intrinsic gas, calldata
 /// and refunds, and starts with cold storage. `tools/contracts.py gas` prints the log.
-/// forge-config: default.isolate = true
+/// forge-config: tests.isolate = true
 contract GasTest is Fixture {
     event log_named_uint(string key, uint256 value);
 
@@ -28,7 +28,7 @@ contract GasTest is Fixture {
 
     function test_gas_of_a_token_like_usdc() external {
         kind = "usdc";
-        _measure(vm.deployCode("TestUSDC.sol"));
+        _measure(deploy("TestUSDC"));
     }
 
     function test_k7_500_channels_fit_into_one_transaction_under_the_cap() external {

@@ -25,7 +25,7 @@ contract GoldenTest is Base {
         x402BatchSettlement(0x4020074e9dF2ce1deE5A9C1b5c3f541D02a10003);
 
     function setUp() external {
-        vm.etch(address(channels), vm.getDeployedCode("x402BatchSettlement.sol"));
+        vm.etch(address(channels), vm.getDeployedCode(artifact("x402BatchSettlement")));
     }
 
     function test_type_hashes_are_those_of_the_deployed_contract() external view {
@@ -94,7 +94,7 @@ contract GoldenTest is Base {
         vm.warp(1795455000);
         address collector = 0x4020806089470a89826cB9fB1f4059150b550004;
         bytes memory arguments = abi.encode(address(channels));
-        vm.etch(collector, vm.deployCode("ERC3009DepositCollector.sol", arguments).code);
+        vm.etch(collector, deploy("ERC3009DepositCollector", arguments).code);
         CapturedToken token = CapturedToken(config.token);
         vm.etch(config.token, address(new CapturedToken()).code);
         token.mint(config.payer, 100_000_000);
@@ -127,7 +127,7 @@ contract GoldenTest is Base {
     }
 
     function test_usdc_type_hashes_are_those_of_usdc() external {
-        TestUSDC usdc = TestUSDC(vm.deployCode("TestUSDC.sol"));
+        TestUSDC usdc = TestUSDC(deploy("TestUSDC"));
         equal(
             usdc.TRANSFER_WITH_AUTHORIZATION_TYPEHASH(),
             0x7c7c6cdb67a18743f49ec6fa9b35f50d52ed05cbed4cc592e13b44501c1a2267,

@@ -44,8 +44,8 @@ contract Handler is Parties {
 
     /// @dev The contracts are in place already.
     constructor() {
-        tokens[0] = vm.deployCode("Plain3009.sol");
-        tokens[1] = vm.deployCode("Plain3009.sol");
+        tokens[0] = deploy("Plain3009");
+        tokens[1] = deploy("Plain3009");
         otherPayer = vm.addr(OTHER_KEY);
         for (uint256 c = 0; c < CHANNELS; ++c) {
             ids[c] = settlement.getChannelId(channelOf(c));

@@ -58,19 +58,19 @@ contract InvariantTest is Fixture {
     function invariant_receivers_get_no_more_than_vouchers_allow() external view {
         for (uint256 r = 0; r < handler.RECEIVERS(); ++r) {
             for (uint256 t = 0; t < handler.TOKENS(); ++t) {
-                address at = handler.tokens(t);
+                address asset = handler.tokens(t);
                 address to = handler.receiverOf(r);
                 uint256 allowed = 0;
                 for (uint256 c = 0; c < handler.CHANNELS(); ++c) {
                     IX402BatchSettlement.ChannelConfig memory channel = handler.channelOf(c);
-                    if (channel.token == at && channel.receiver == to) {
+                    if (channel.token == asset && channel.receiver == to) {
                         allowed += handler.claimed(c);
                     }
                 }
-                (uint128 total, uint128 settled) = settlement.receivers(to, at);
+                (uint128 total, uint128 settled) = settlement.receivers(to, asset);
                 equal(total, allowed, "credited what was claimed");
                 atMost(settled, total, "settled above claimed");
-                equal(handler.held(at, to), settled, "received what was settled");
+                equal(handler.held(asset, to), settled, "received what was settled");
             }
         }
     }

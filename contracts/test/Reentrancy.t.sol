@@ -34,7 +34,7 @@ contract ReentrancyTest is Fixture {
 
     function setUp() public override {
         super.setUp();
-        attacker = ReentrantToken(vm.deployCode("ReentrantToken.sol"));
+        attacker = ReentrantToken(deploy("ReentrantToken"));
     }
 
     function test_k8_no_entry_point_is_open_during_a_deposit() external {

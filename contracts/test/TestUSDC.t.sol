@@ -19,7 +19,7 @@ contract TestUSDCTest is Base {
     uint256 private later;
 
     function setUp() external {
-        usdc = TestUSDC(vm.deployCode("TestUSDC.sol"));
+        usdc = TestUSDC(deploy("TestUSDC"));
         usdc.mint(payer, 1000);
         now_ = vm.getBlockTimestamp();
         later = now_ + 60;
@@ -31,8 +31,13 @@ contract TestUSDCTest is Base {
         equal(keccak256(bytes(usdc.version())), keccak256("2"), "version");
         equal(usdc.decimals(), 6, "decimals");
         equal(usdc.totalSupply(), 1000, "supply");
-        (bytes1 fields, string memory name, string memory version, uint256 chain, address at,,) =
-            usdc.eip712Domain();
+        (
+            bytes1 fields,
+            string memory name,
+            string memory version,
+            uint256 chain,
+            address verifier,,
+        ) = usdc.eip712Domain();
         equal(bytes32(fields), bytes32(hex"0f"), "fields");
         bytes32 separator = keccak256(
             abi.encode(
@@ -42,7 +47,7 @@ contract TestUSDCTest is Base {
                 keccak256(bytes(name)),
                 keccak256(bytes(version)),
                 chain,
-                at
+                verifier
             )
         );
         equal(usdc.DOMAIN_SEPARATOR(), separator, "separator");

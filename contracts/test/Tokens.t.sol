@@ -23,8 +23,7 @@ contract AllowanceCollector is IDepositCollector {
 /// @title Tokens that do not do what a token should (T*)
 contract TokensTest is Fixture {
     function test_t1_token_that_takes_a_fee_can_not_be_deposited() external {
-        IX402BatchSettlement.ChannelConfig memory channel =
-            configOf(vm.deployCode("FeeToken.sol"), 1);
+        IX402BatchSettlement.ChannelConfig memory channel = configOf(deploy("FeeToken"), 1);
         _mint(channel.token, payer, 1000);
         bytes memory data = collectorData(channel, 1000, 1, PAYER_KEY);
         vm.expectRevert(_short(collector, 980, 990));
@@ -36,7 +35,7 @@ contract TokensTest is Fixture {
     }
 
     function test_t4_deposit_of_a_token_that_moves_nothing_is_refused() external {
-        FalseToken failing = FalseToken(vm.deployCode("FalseToken.sol"));
+        FalseToken failing = FalseToken(deploy("FalseToken"));
         IX402BatchSettlement.ChannelConfig memory channel = configOf(address(failing), 1);
         failing.mint(payer, 1000);
         failing.setFailing(true);
@@ -48,7 +47,7 @@ contract TokensTest is Fixture {
     }
 
     function test_t4_false_from_a_transfer_keeps_the_books_as_they_were() external {
-        FalseToken failing = FalseToken(vm.deployCode("FalseToken.sol"));
+        FalseToken failing = FalseToken(deploy("FalseToken"));
         IX402BatchSettlement.ChannelConfig memory channel = configOf(address(failing), 1);
         bytes32 id = fund(channel, 1000);
         claimSigned(batch(channel, 300));
@@ -71,7 +70,7 @@ contract TokensTest is Fixture {
     }
 
     function test_t4_token_that_returns_nothing_goes_through() external {
-        NoReturnToken silent = NoReturnToken(vm.deployCode("NoReturnToken.sol"));
+        NoReturnToken silent = NoReturnToken(deploy("NoReturnToken"));
         IX402BatchSettlement.ChannelConfig memory channel = configOf(address(silent), 1);
         AllowanceCollector byAllowance = new AllowanceCollector();
         silent.mint(payer, 1000);
@@ -88,7 +87,7 @@ contract TokensTest is Fixture {
     }
 
     function test_t10_allowance_of_a_token_like_usdt_is_set_to_zero_first() external {
-        NoReturnToken silent = NoReturnToken(vm.deployCode("NoReturnToken.sol"));
+        NoReturnToken silent = NoReturnToken(deploy("NoReturnToken"));
         silent.approve(stranger, 5);
         vm.expectRevert(abi.encodeWithSelector(NoReturnToken.AllowanceNotZero.selector, 5));
         silent.approve(stranger, 6);
@@ -97,7 +96,7 @@ contract TokensTest is Fixture {
     }
 
     function test_t5_shrunk_escrow_pays_whom_it_can_and_never_more() external {
-        RebasingToken elastic = RebasingToken(vm.deployCode("RebasingToken.sol"));
+        RebasingToken elastic = RebasingToken(deploy("RebasingToken"));
         IX402BatchSettlement.ChannelConfig memory channel = configOf(address(elastic), 1);
         fund(channel, 1000);
         claimSigned(batch(channel, 600));
@@ -173,7 +172,7 @@ contract TokensTest is Fixture {
         private
         returns (TestUSDC usdc, IX402BatchSettlement.ChannelConfig memory channel)
     {
-        usdc = TestUSDC(vm.deployCode("TestUSDC.sol"));
+        usdc = TestUSDC(deploy("TestUSDC"));
         channel = configOf(address(usdc), 1);
         fund(channel, 1000);
     }
