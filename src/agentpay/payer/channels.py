@@ -200,7 +200,8 @@ class Channels:
             for record in await self._ledger.store.channels(self._ledger.account):
                 if record.ledger.status is PayerStatus.OPEN:
                     known[_key_in(record)].append(record.channel)
-            self._known = known
+            if self._known is None:  # others may have read it too, and opened some
+                self._known = known
         return self._known.setdefault(key, [])
 
     def _forget(self, channel: Hash32) -> None:
