@@ -115,6 +115,15 @@ class ChannelBooks:
             extensions=extensions,
         )
 
+    async def is_above_balance(self, call: ChannelRequest) -> bool:
+        """Whether a voucher is for more than we think that its channel holds."""
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[bool]:
+            above = record is not None and call.cumulative > record.ledger.spendable
+            return PayeeStep(record=record, answer=above)
+
+        return await self.store.update(call.channel, decide, durable=False)
+
     async def update(
         self, call: ChannelRequest, event: Event, *, durable: bool = True
     ) -> tuple[PayeeRecord | None, Answer]:

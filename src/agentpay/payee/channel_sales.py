@@ -180,6 +180,9 @@ class ChannelSales:
         """A strict channel is busy only briefly: wait before saying so (rule 7)."""
         durable = call.terms.order is not Order.SERVE_FIRST
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
+        if await self._books.is_above_balance(call):
+            # Perhaps a deposit we have not seen yet: look before it is burnt.
+            await self._settlement.see_chain(call.channel)
         while True:
             record, result = await self._books.update(call, event, durable=durable)
             busy = isinstance(result, Refused) and result.reason == BUSY

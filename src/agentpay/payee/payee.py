@@ -37,7 +37,12 @@ from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire import parallel
 from agentpay.wire.parallel import ParallelTerms
-from agentpay.wire.x402 import ExactPayload, parse_payment
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EXACT,
+    ExactPayload,
+    parse_payment,
+)
 from agentpay.wire.x402_write import same_terms
 
 WINDOW = 1024
@@ -264,7 +269,12 @@ class Payee:
         except MalformedMessage as error:
             return _malformed(str(error))
         offers = make_offers(self.settings, terms)
-        agreed = any(same_terms(offer, payment.accepted) for offer in offers)
+        is_exact = isinstance(payment.payload, ExactPayload)
+        scheme = EXACT if is_exact else BATCH_SETTLEMENT
+        agreed = any(
+            offer["scheme"] == scheme and same_terms(offer, payment.accepted)
+            for offer in offers
+        )
         try:
             works = self._running
             if isinstance(payment.payload, ExactPayload):

@@ -30,6 +30,10 @@ _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
 
 
+_DEPOSIT_MINED_SECONDS = 5.0
+"""A deposit whose answer was lost may be on its way: wait before calling it missing."""
+
+
 class Inquiry:
     """Asks payees and chains, for one payer."""
 
@@ -179,12 +183,16 @@ class Inquiry:
         deposit = record.ledger.deposit
         if record.ledger.open and self._clock() <= deposit.valid_before:
             return
-        if not await self.resolve_deposit(record, deposit):
-            raise ChannelUnusable(
-                f"the deposit of {deposit.amount} to channel {channel} was not made,"
-                f" and its signature stays valid until {deposit.valid_before}: until"
-                " then it counts as spent"
-            )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DEPOSIT_MINED_SECONDS
+        while not await self.resolve_deposit(record, deposit):
+            if loop.time() > deadline:
+                raise ChannelUnusable(
+                    f"the deposit of {deposit.amount} to channel {channel} was not"
+                    f" made, and its signature stays valid until"
+                    f" {deposit.valid_before}: until then it counts as spent"
+                )
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def resolve_deposit(
         self, record: PayerRecord, deposit: PendingDeposit
