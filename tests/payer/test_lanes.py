@@ -1,0 +1,189 @@
+"""Towards a payee that follows the specification alone: lanes, and their recovery."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentpay import Agent, Policy
+from agentpay.errors import AgentPayError, AnswerLost, PaymentOutcomeUnknown
+from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.headers import decode_json, encode_json
+from agentpay.wire.x402 import PAYMENT_REQUIRED
+from tests.http.world import (
+    BASE,
+    PRICE,
+    QUICK,
+    Wire,
+    a_shop,
+    an_agent,
+    eventually,
+    through,
+)
+from tests.payer.test_lost_answers import HASTY, at_rest, charged, spent
+
+NAME = PAYMENT_REQUIRED.lower().encode()
+EXACTLESS = BASE + "/channel/reserve-then-settle/ok"
+
+
+def official(app: App) -> App:
+    """The same application by a payee that has not heard of our extension."""
+
+    async def strict(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_plain(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    (n, _without_extensions(v) if n == NAME else v)
+                    for n, v in message["headers"]
+                ]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return strict
+
+
+def _without_extensions(header: bytes) -> bytes:
+    message = decode_json(header.decode(), name="PAYMENT-REQUIRED")
+    message.pop("extensions", None)
+    return encode_json(message).encode()
+
+
+async def all_at_rest(agent: Agent) -> bool:
+    return all(not record.ledger.open for record in await agent.channels())
+
+
+async def test_thirty_two_at_once_are_paid_on_four_lanes(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=20)
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            asked = [agent.get(BASE + "/ok") for _ in range(32)]
+            answers = await asyncio.gather(*asked)
+            records = await agent.channels()
+
+            assert {a.status_code for a in answers} == {200}
+            assert len(records) == 4
+            assert not any(record.ledger.tagged for record in records)
+            assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
+            assert shop.begun["/ok"] == 32
+
+
+async def test_metered_requests_on_a_lane_sign_what_was_charged_plus_the_price(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(agentpay_shared_chain, through(official(wall))) as agent,
+    ):
+        for used in (0, 300, 1000, 1, 0, 999):
+            await agent.get(BASE + f"/metered?used={used}")
+        (record,) = await agent.channels()
+
+        assert record.ledger.spent == await charged(payee, agent) == 2300
+
+
+@pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("restart", [True, False])
+async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
+    agentpay_shared_chain: LocalChain,
+    tmp_path: Path,
+    lost: str,
+    first: bool,
+    restart: bool,
+) -> None:
+    chain = agentpay_shared_chain
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5, lanes_max=1)
+    options: dict[str, Any] = {
+        "wallet": await chain.funded_wallet(ether=0),
+        "store": str(tmp_path / "agent.db"),
+        "policy": policy,
+    }
+    async with a_shop(chain) as (_, payee, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(chain, wire, **options) as agent:
+            if not first:
+                await agent.get(EXACTLESS)
+            setattr(wire, lost, 10**6)
+            with pytest.raises((PaymentOutcomeUnknown, AnswerLost)):
+                await agent.get(EXACTLESS)
+            setattr(wire, lost, 0)
+            if not restart:
+                await eventually(lambda: all_at_rest(agent))
+                assert (await agent.get(EXACTLESS)).status_code == 200
+                assert await spent(agent) == await charged(payee, agent)
+                assert len(await agent.channels()) == 1
+        if restart:
+            async with await an_agent(chain, wire, **options) as agent:
+                assert (await agent.get(EXACTLESS)).status_code == 200
+                assert await at_rest(agent)
+                assert await spent(agent) == await charged(payee, agent)
+                assert len(await agent.channels()) == 1
+
+
+async def test_c13_a_corrective_total_without_our_voucher_is_not_believed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    claims = {"channelState": {"chargedCumulativeAmount": "1500"}}
+
+    def lying(app: App) -> App:
+        async def liar(scope: Scope, receive: Receive, send: Send) -> None:
+            paid = any(n == b"payment-signature" for n, _ in scope["headers"])
+
+            async def send_lies(message: Message) -> None:
+                if paid and message["type"] == "http.response.start":
+                    header = encode_json(_corrective(offered, claims))
+                    headers = [(NAME, header.encode())]
+                    message = {**message, "status": 402, "headers": headers}
+                elif message["type"] == "http.response.start":
+                    offered.update(
+                        decode_json(dict(message["headers"])[NAME].decode(), name="x")
+                    )
+                await send(message)
+
+            await app(scope, receive, send_lies)
+
+        return liar
+
+    offered: dict[str, Any] = {}
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(lying(official(wall))))
+        async with await an_agent(agentpay_shared_chain, wire, policy=HASTY) as agent:
+            with pytest.raises(AgentPayError):
+                await agent.get(EXACTLESS)
+            (record,) = await agent.channels()
+
+            assert record.ledger.spent == 0
+            assert record.ledger.outstanding == PRICE
+
+
+def _corrective(offered: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
+    (offer,) = offered["accepts"]
+    return {**offered, "accepts": [{**offer, "extra": {**offer["extra"], **claims}}]}
+
+
+async def test_a_lane_is_closed_and_its_money_comes_back(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet("$1", ether=0)
+    async with (
+        a_shop(chain) as (_, _, wall),
+        await an_agent(
+            chain, through(official(wall)), wallet=wallet, policy=QUICK
+        ) as agent,
+    ):
+        await agent.get(BASE + "/ok")
+        (record,) = await agent.channels()
+        closed = await agent.close_channel(record.channel)
+        spending = await agent.spending()
+
+    assert closed.returned == 99_000
+    assert str(spending) == "$0.001 spent, $0 deposited, $0 held"
+    assert await chain.balance(wallet.address) == 999_000
