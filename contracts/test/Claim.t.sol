@@ -117,11 +117,13 @@ contract ClaimTest is Fixture {
     function test_k2_claim_never_lowers_total() external {
         IX402BatchSettlement.ChannelConfig memory channel = config();
         bytes32 id = fund(channel, 1000);
+        vm.recordLogs();
         claimSigned(batch(channel, 300));
         claimSigned(batch(channel, 299));
         claimSigned(batch(channel, 300));
         claimSigned(batch(channel, 0));
 
+        equal(_count(IX402BatchSettlement.Claimed.selector), 1, "events");
         _state(id, 1000, 300);
         (uint128 total,) = settlement.receivers(receiver, address(token));
         equal(total, 300, "claimed for the receiver");
