@@ -109,6 +109,8 @@ class Inquiry:
                 return
             try:
                 known = await self.until_final(record, payment.cumulative)
+                if known:
+                    await self.look_for_deposit(channel)
             except PaymentOutcomeUnknown:
                 continue
             except AgentPayError:

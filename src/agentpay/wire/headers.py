@@ -7,6 +7,7 @@ Source: x402 `specs/transports-v2/http.md`.
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
 
 from pydantic import JsonValue
@@ -46,12 +47,30 @@ def decode_json(header: str, *, name: str) -> JsonObject:
     if raw.count(b"{") + raw.count(b"[") > _DEPTH_MAX * 8:
         raise MalformedMessage(f"{name} has too many values")
     try:
-        message: JsonValue = json.loads(raw, parse_constant=_no_constant)
+        message: JsonValue = json.loads(
+            raw, parse_constant=_no_constant, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise MalformedMessage(f"{name} is not JSON") from error
     if not isinstance(message, dict):
         raise MalformedMessage(f"{name} is not a JSON object")
+    if b"\\ud" in raw.lower():
+        _check_text(message, name)
     return message
+
+
+def _check_text(message: JsonObject, name: str) -> None:
+    """Half a surrogate pair is no character: it could not be written down again."""
+    try:
+        json.dumps(message, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MalformedMessage(f"{name} is not Unicode") from error
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
 
 
 def _no_constant(name: str) -> float:

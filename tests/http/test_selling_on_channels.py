@@ -1,0 +1,273 @@
+"""Channels behind the paywall: orders of settlement, handlers that fail, faults."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from agentpay.errors import StoreUnavailable
+from agentpay.http.paywall import Paywall
+from agentpay.payee.payee import Payee
+from agentpay.payee.pricing import Order
+from agentpay.records import PayeeDecide
+from agentpay.stores.memory import MemoryPayeeStore
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
+from tests.http.world import (
+    BASE,
+    PRICE,
+    ROUTES,
+    Shop,
+    Wire,
+    a_shop,
+    an_agent,
+    eventually,
+    open_payee,
+    serving,
+    through,
+    until,
+)
+from tests.payee.hand import HandPayer, terms_of
+from tests.payer.test_lost_answers import at_rest, charged, spent
+
+ORDERS = tuple(Order)
+
+
+def path_of(order: Order, what: str = "ok") -> str:
+    return f"/channel/{order}/{what}"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_a_channel_pays_under_every_order(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(agentpay_shared_chain, through(wall)) as agent,
+    ):
+        asked = [agent.get(BASE + path_of(order)) for _ in range(20)]
+        answers = await asyncio.gather(*asked)
+
+        assert {a.status_code for a in answers} == {200}
+        assert await spent(agent) == await charged(payee, agent) == 20 * PRICE
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("what", ["raises", "ok?status=500", "ok?status=404"])
+async def test_p10_a_handler_that_fails_is_not_paid(
+    agentpay_shared_chain: LocalChain, order: Order, what: str
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(agentpay_shared_chain, through(wall)) as agent,
+    ):
+        await agent.get(BASE + path_of(order))
+        answer = await agent.get(BASE + path_of(order, what))
+        await eventually(lambda: at_rest(agent))
+
+        assert answer.status_code >= 400
+        assert await spent(agent) == await charged(payee, agent) == PRICE
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_p10_a_client_that_leaves_pays_only_where_paid_first(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (shop, payee, wall),
+        await an_agent(agentpay_shared_chain, through(wall)) as agent,
+    ):
+        path = path_of(order, "slow")
+        leaving = asyncio.create_task(agent.get(BASE + path))
+        await until(lambda: shop.begun[path] == 1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await eventually(lambda: at_rest(agent))
+
+        price = PRICE if order is Order.SETTLE_FIRST else 0
+        assert await spent(agent) == await charged(payee, agent) == price
+        assert shop.served[path] == 0
+
+
+async def test_p10_a_client_that_leaves_a_real_server_is_charged_what_was_done(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    payee = await open_payee(agentpay_shared_chain)
+    shop = Shop()
+    async with (
+        serving(Paywall(shop, payee=payee, routes=ROUTES)) as base,
+        await an_agent(agentpay_shared_chain, allow_private_networks=True) as agent,
+    ):
+        leaving = asyncio.create_task(agent.get(base + "/slow"))
+        await until(lambda: shop.begun["/slow"] == 1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        shop.gate.set()
+        await until(lambda: shop.served["/slow"] == 1)
+        await eventually(lambda: at_rest(agent))
+
+        assert await spent(agent) == await charged(payee, agent)
+
+
+async def test_p1_fifty_copies_of_a_voucher_buy_one_answer(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        payer = HandPayer(
+            await agentpay_shared_chain.funded_wallet(ether=0), payee.settings
+        )
+        terms = terms_of(payee)
+        header = await payer.funding(payer.config(), 10_000, PRICE, terms)
+        headers = {"payment-signature": header}
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            copies = [client.get("/ok", headers=headers) for _ in range(50)]
+            answers = await asyncio.gather(*copies)
+
+    assert sorted(a.status_code for a in answers) == [200] + [409] * 49
+    assert shop.begun["/ok"] == 1
+
+
+class Unreliable:
+    """A store that is out of reach for chosen events, before anything is saved."""
+
+    def __init__(self, store: MemoryPayeeStore) -> None:
+        self.fails = False
+        self._update = store.update
+        store.update = self.update  # type: ignore[method-assign] # a fault, not a mock
+
+    async def update(
+        self, channel: Hash32, decide: PayeeDecide[Any], *, durable: bool = True
+    ) -> Any:
+        if self.fails:
+            raise StoreUnavailable("the disk is full")
+        return await self._update(channel, decide, durable=durable)
+
+
+def unreliable(payee: Payee) -> Unreliable:
+    store = payee._running.store.payee
+    assert isinstance(store, MemoryPayeeStore)
+    return Unreliable(store)
+
+
+@pytest.mark.parametrize("during", ["admission", "commit"])
+async def test_p10_a_store_that_fails_is_503_and_never_402(
+    agentpay_shared_chain: LocalChain, during: str
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        payer = HandPayer(
+            await agentpay_shared_chain.funded_wallet(ether=0), payee.settings
+        )
+        config, terms = payer.config(), terms_of(payee, resource="GET /slow")
+        headers = {
+            "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
+        }
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            if during == "admission":
+                shop.gate.set()
+                await client.get("/slow", headers=headers)
+                headers["payment-signature"] = await payer.voucher(config, 2000, terms)
+            store = unreliable(payee)
+            store.fails = during == "admission"
+            asking = asyncio.create_task(client.get("/slow", headers=headers))
+            if during == "commit":
+                await until(lambda: shop.begun["/slow"] == 1)
+                store.fails = True
+                shop.gate.set()
+            failed = await asking
+            store.fails = False
+            again = await client.get("/slow", headers=headers)
+
+    assert failed.status_code == 503
+    assert failed.headers["retry-after"] == "1"
+    assert b"answer" not in failed.content
+    assert again.status_code == (200 if during == "admission" else 409)
+
+
+@pytest.mark.parametrize("fault", [Fault.UNAVAILABLE, Fault.REQUEST_DROPPED])
+async def test_a_warm_channel_is_served_without_rpc_until_the_mirror_is_too_old(
+    agentpay_shared_chain: LocalChain, fault: Fault
+) -> None:
+    chain = agentpay_shared_chain
+    ahead = 0.0
+
+    def clock() -> float:
+        return loop.time() + 1_700_000_000 + ahead
+
+    loop = asyncio.get_running_loop()
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url, clock=clock, poll_seconds=0.1)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        await payee.start()
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        config, terms = payer.config(), terms_of(payee)
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+
+            async def ask(header: str) -> httpx.Response:
+                return await client.get("/ok", headers={"payment-signature": header})
+
+            first = await ask(await payer.funding(config, 10_000, PRICE, terms))
+            for method in ("eth_blockNumber", "eth_call", "eth_getLogs"):
+                rpc.plan(method, fault, times=10**6)
+            rpc.plan("eth_getBlockByNumber", fault, times=10**6)
+            warm = await ask(await payer.voucher(config, 2000, terms))
+            ahead = 3600 / 3 + 1
+            stale = await ask(await payer.voucher(config, 3000, terms))
+            rpc.heal()
+            again = await ask(await payer.voucher(config, 3000, terms))
+        await payee.stop()
+
+    statuses = [a.status_code for a in (first, warm, stale, again)]
+    assert statuses == [200, 200, 503, 200]
+    assert shop.begun["/ok"] == 3
+
+
+async def test_f1_an_unknown_deposit_is_503_and_made_once(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        await payee.start()
+        payee._running.sender._mined_within_seconds = 0.3
+        wallet = await chain.funded_wallet("$1", ether=0)
+        payer = HandPayer(wallet, payee.settings)
+        terms = terms_of(payee)
+        headers = {
+            "payment-signature": await payer.funding(
+                payer.config(), 10_000, PRICE, terms
+            )
+        }
+        rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=10**6)
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            unknown = await client.get("/ok", headers=headers)
+            rpc.heal()
+            await chain.node.mine(2)
+            again = await client.get("/ok", headers=headers)
+        await payee.stop()
+
+    assert unknown.status_code == 503
+    assert again.status_code == 200
+    assert await chain.balance(wallet.address) == 990_000
+
+
+async def test_an_agent_rides_out_a_store_that_fails_for_a_moment(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(agentpay_shared_chain, wire) as agent:
+            await agent.get(BASE + "/ok")
+            store = unreliable(payee)
+            store.fails = True
+            asking = asyncio.create_task(agent.get(BASE + "/ok"))
+            await asyncio.sleep(0.2)
+            store.fails = False
+            answer = await asking
+
+            assert answer.status_code == 200
+            assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
