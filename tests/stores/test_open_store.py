@@ -20,7 +20,7 @@ async def test_three_slashes_are_relative(
     async with await open_store("sqlite:///books.db") as store:
         assert isinstance(store, SqliteStore)
 
-    assert [p.name for p in sorted(tmp_path.iterdir())] == [  # noqa: ASYNC240
+    assert [p.name for p in sorted(tmp_path.iterdir())] == [
         "books.db",
         "books.db.lock",
     ]

@@ -1,6 +1,6 @@
 """Files that cannot be opened: what is said, and that nothing is overwritten."""
 
-# ruff: noqa: ASYNC240 - small files, and mount(8), in tests
+
 
 import sqlite3
 from contextlib import closing

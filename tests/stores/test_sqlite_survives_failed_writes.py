@@ -1,6 +1,6 @@
 """Writes that fail and callers that leave: nothing half saved, nothing lost."""
 
-# ruff: noqa: ASYNC221, ASYNC240, S603, S607 - small files, and mount(8), in tests
+# ruff: noqa: ASYNC221, S603, S607 - small files, and mount(8), in tests
 
 import asyncio
 import os

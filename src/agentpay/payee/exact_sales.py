@@ -85,7 +85,7 @@ class ExactSales:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
         self._running.add(ours.id)
-        sold: Sale | Refusal | None = None
+        sold: ExactSale | Refusal | None = None
         try:
             record = await self._begin(ours, terms)
             if isinstance(record, Refusal):
@@ -97,10 +97,10 @@ class ExactSales:
                 record=record,
             )
             sold = await self._sell(purchase)
+            return sold
         finally:
             if not isinstance(sold, ExactSale):
                 self._running.discard(ours.id)
-        return sold
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
@@ -179,7 +179,7 @@ class ExactSales:
             receipt=receipt,
         )
 
-    async def _sell(self, purchase: Purchase) -> Sale | Refusal:
+    async def _sell(self, purchase: Purchase) -> "ExactSale | Refusal":
         sale = ExactSale(self, purchase)
         if purchase.record.status is not PaymentStatus.STARTED:
             sale.transaction = purchase.record.transaction

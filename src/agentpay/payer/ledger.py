@@ -143,7 +143,8 @@ class PayerLedger:
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
             limits = self._limits(record.decimals)
-            ledger, answers = record.ledger, []
+            ledger = record.ledger
+            answers: list[PayerAnswer] = []
             for event in events:
                 transition = payer_rules.apply(ledger, event)
                 ledger = transition.channel
