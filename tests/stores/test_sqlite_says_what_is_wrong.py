@@ -1,7 +1,5 @@
 """Files that cannot be opened: what is said, and that nothing is overwritten."""
 
-
-
 import sqlite3
 from contextlib import closing
 from pathlib import Path
