@@ -5,6 +5,7 @@ Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are f
 unknown fields are kept, so that an offer can be echoed as it came.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Final, Literal, TypeVar
 
@@ -44,6 +45,8 @@ BATCH_SETTLEMENT: Final = "batch-settlement"
 
 T = TypeVar("T")
 
+_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
+
 
 def _from_text(read: Callable[[str], T]) -> PlainValidator:
     def validate(value: object) -> T:
@@ -55,7 +58,7 @@ def _from_text(read: Callable[[str], T]) -> PlainValidator:
 
 
 def _read_bytes(text: str) -> bytes:
-    if not text.startswith("0x") or len(text) > 2 + 2 * SIGNATURE_BYTES_MAX:
+    if len(text) > 2 + 2 * SIGNATURE_BYTES_MAX or not _HEX.fullmatch(text):
         raise ValueError("not a signature in hex")
     return bytes.fromhex(text[2:])
 
@@ -246,7 +249,7 @@ class ChannelStateFields(_Message):
     channel_id: HashText
     balance: Uint128Text
     total_claimed: Uint128Text
-    withdraw_requested_at: int = 0
+    withdraw_requested_at: Uint40 = 0
     refund_nonce: Uint256Text = 0
     charged_cumulative_amount: Uint128Text | None = None
 
@@ -269,7 +272,7 @@ class VoucherOutcome(_Message):
 class PaymentResponse(_Message):
     """A receipt, or the reason why there is none."""
 
-    success: bool
+    success: bool = Field(strict=True)
     error_reason: str | None = None
     error_message: str | None = None
     payer: str | None = None
