@@ -23,6 +23,7 @@ from tests.http.world import (
     Wire,
     a_shop,
     an_agent,
+    called,
     eventually,
     open_payee,
     serving,
@@ -271,3 +272,31 @@ async def test_an_agent_rides_out_a_store_that_fails_for_a_moment(
 
             assert answer.status_code == 200
             assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_f2_a_deposit_whose_client_left_is_not_called_failed(
+    agentpay_shared_chain: LocalChain, tagged: bool
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        await payee.start()
+        wallet = await chain.funded_wallet("$1", ether=0)
+        payer = HandPayer(wallet, payee.settings)
+        config, terms = payer.config(tagged=tagged), terms_of(payee)
+        headers = {
+            "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
+        }
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            leaving = asyncio.create_task(client.get("/ok", headers=headers))
+            await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            again = await client.get("/ok", headers=headers)
+        await payee.stop()
+
+    assert again.status_code == 200
+    assert await chain.balance(wallet.address) == 990_000

@@ -119,10 +119,12 @@ class TransactionSender:
             log.debug("%s: transaction %s was replaced", call.what, flight.signed.hash)
 
     async def _terms(self, call: Call) -> _Terms:
+        # On "pending", the default of some nodes, a call fails because it is under way:
+        # sent by a process that died, or for a caller that did not wait.
         answers: list[Any] = []
         for answer in await self._rpc.batch(
             [
-                ("eth_estimateGas", (self._fields(call),)),
+                ("eth_estimateGas", (self._fields(call), "latest")),
                 ("eth_getBlockByNumber", ("latest", False)),
                 ("eth_maxPriorityFeePerGas", ()),
             ]

@@ -53,10 +53,7 @@ class ChannelFunding:
         async with lock:
             if not await self.open_record(call):
                 return self._books.refuse(call.terms, "channel_not_found")
-            used = await self._facilitator.authorization_used(
-                self._settings.asset, call.config.payer, authorization.nonce
-            )
-            if not used:
+            if not await self._is_used(call, authorization):
                 try:
                     receipt = await self._facilitator.deposit(
                         call.config,
@@ -67,13 +64,23 @@ class ChannelFunding:
                         signature=fields.signature,
                     )
                 except TransactionFailed as error:
-                    return await self._deposit_failed(call, error)
+                    # Perhaps it was sent before, for a caller that did not wait.
+                    if not await self._is_used(call, authorization):
+                        return await self._deposit_failed(call, error)
                 except TransactionOutcomeUnknown as error:
                     return self._deposit_unknown(call, error)
-                call.transaction = receipt.transaction
+                else:
+                    call.transaction = receipt.transaction
             call.deposited = payload.deposit.amount
             await self._settlement.see_chain(call.channel)
         return None
+
+    async def _is_used(
+        self, call: ChannelRequest, authorization: Authorization
+    ) -> bool:
+        return await self._facilitator.authorization_used(
+            self._settings.asset, call.config.payer, authorization.nonce
+        )
 
     def _deposit_authorization(
         self, call: ChannelRequest, payload: DepositPayload
