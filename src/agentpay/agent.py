@@ -15,6 +15,7 @@ from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement_abi import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.http.pools import PooledTransport
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
 from agentpay.payer.closing import Closed, close_channel
@@ -80,11 +81,9 @@ class Agent(httpx.AsyncClient):
         url = rpc_url or place.rpc_url
         if not url:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
-        inner = transport or httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=512, max_keepalive_connections=512)
-        )
         self._payments = PaymentTransport(
-            inner, allow_private_networks=allow_private_networks
+            transport or PooledTransport(),
+            allow_private_networks=allow_private_networks,
         )
         super().__init__(
             transport=self._payments,

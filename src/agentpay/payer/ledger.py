@@ -67,7 +67,7 @@ class PayerLedger:
         ) -> PayerStep[PayerRecord | None]:
             return PayerStep(budget=budget, record=record, answer=record)
 
-        return await self.store.update(self.account, channel, decide)
+        return await self.store.update(self.account, channel, decide, durable=False)
 
     async def add(self, fresh: PayerRecord) -> None:
         """Begin a channel, before anything is signed for it."""

@@ -1,6 +1,9 @@
 """
 Group commit: what is queued while one transaction commits goes into the next.
 
+A step that nobody waits for lingers a little for one that somebody does, so that it
+costs no commit of its own and delays no other's.
+
 A group is saved whole or not at all. If it is not, what is queued behind it fails too,
 because it was decided on records that now never were; records are then read anew.
 """
@@ -10,13 +13,15 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from agentpay.errors import StoreUnavailable
 from agentpay.stores.sqlite.tables import Batch, Change
 from agentpay.stores.sqlite.thread import DatabaseThread
 
 T = TypeVar("T")
+
+_LINGER_SECONDS: Final = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +31,8 @@ class Group:
     done: asyncio.Future[BaseException | None]
     """Why it was not saved, once that is decided; None if it was."""
     batch: Batch = field(default_factory=Batch)
+    awaited: bool = False
+    """Somebody waits for it: it is saved at once."""
 
     @property
     def settled(self) -> bool:
@@ -53,9 +60,7 @@ class Writer:
         group = self._queued
         if group is None:
             group = self._queued = Group(done=self._loop.create_future())
-            if self._committing is None:
-                # Not at once: tasks that are ready now are to be in the same group.
-                self._loop.call_soon(self._commit)
+            self._loop.call_later(_LINGER_SECONDS, self._commit)
         group.batch.add(changes)
         return group
 
@@ -68,6 +73,7 @@ class Writer:
         """
         if group is None:
             return
+        self._hurry(group)
         done = group.done
         why = done.result() if done.done() else await asyncio.shield(done)
         if why is not None:
@@ -84,6 +90,7 @@ class Writer:
         """Wait until what is queued is saved, or is not; who queued it is told."""
         group = self._queued or self._committing
         if group is not None and not group.settled:
+            self._hurry(group)
             await asyncio.shield(group.done)
 
     def read(self, query: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
@@ -108,10 +115,18 @@ class Writer:
         if self._closed:
             raise StoreUnavailable("the store is closed")
 
-    def _commit(self) -> None:
-        group, self._queued = self._queued, None
-        if group is None:
+    def _hurry(self, group: Group) -> None:
+        if group.awaited:
             return
+        group.awaited = True
+        if group is self._queued and self._committing is None:
+            # Not at once: tasks that are ready now are to be in the same group.
+            self._loop.call_soon(self._commit)
+
+    def _commit(self) -> None:
+        if self._committing is not None or self._queued is None:
+            return
+        group, self._queued = self._queued, None
         self._committing = group
         committed = self._thread.call(partial(_save, group.batch))
         committed.add_done_callback(self._settle)
@@ -122,7 +137,9 @@ class Writer:
         if group is not None:
             _end(group, why)
         if why is None:
-            self._commit()
+            if self._queued is not None:
+                hurried = 0 if self._queued.awaited else _LINGER_SECONDS
+                self._loop.call_later(hurried, self._commit)
             return
         if self._queued is not None:
             _end(self._queued, why)
