@@ -78,6 +78,7 @@ class Agent(httpx.AsyncClient):
         check_network(place, allow_mainnet=allow_mainnet)
         refuse_test_key(wallet.address, place.chain)
         budget.limits(place.usdc.decimals)
+        (policy or Policy()).check(place.usdc.decimals)
         url = rpc_url or place.rpc_url
         if not url:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")

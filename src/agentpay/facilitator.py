@@ -7,9 +7,12 @@ still succeed).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
-from agentpay.errors import TransactionFailed, UnsuitableToken
+from eth_abi.exceptions import DecodingError
+
+from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import (
@@ -58,6 +61,15 @@ async def check_asset(chain: Chain, asset: Asset) -> None:
         )
 
 
+@contextmanager
+def _sense() -> Generator[None]:
+    """An answer that no contract of ours gives: the endpoint is not to be trusted."""
+    try:
+        yield
+    except (ValueError, DecodingError) as error:
+        raise ChainUnreachable(f"the endpoint answers nonsense: {error}") from error
+
+
 class Facilitator:
     """Sends what others signed. One key pays the gas of all of it."""
 
@@ -72,7 +84,8 @@ class Facilitator:
     async def channel_state(self, channel: Hash32) -> ChannelOnChain:
         """What the contract says of a channel now."""
         answers = await self._chain.read(channels.channel_state_calls(channel))
-        return channels.decode_channel_state(answers)
+        with _sense():
+            return channels.decode_channel_state(answers)
 
     async def authorization_used(
         self, asset: Asset, payer: Address, nonce: Hash32
@@ -80,7 +93,8 @@ class Facilitator:
         """Whether an EIP-3009 authorization was used (or cancelled)."""
         call = tokens.authorization_used_call(asset.address, payer, nonce)
         (answer,) = await self._chain.read([call])
-        return tokens.decode_uint(answer) != 0
+        with _sense():
+            return tokens.decode_uint(answer) != 0
 
     async def is_signature_of(
         self, wallet: Address, digest: bytes, signature: bytes
@@ -232,7 +246,8 @@ class Facilitator:
         """What was claimed for a receiver and not sent to it yet."""
         call = channels.receiver_state_call(receiver, token)
         (answer,) = await self._chain.read([call])
-        claimed, settled = channels.decode_receiver_state(answer)
+        with _sense():
+            claimed, settled = channels.decode_receiver_state(answer)
         return claimed - settled
 
     async def refund(

@@ -76,7 +76,7 @@ class PayerRecord:
     ledger: PayerChannel
     decimals: int
     url: str = ""
-    """Where it was last used: a place to ask about it and to close it."""
+    """Where it was last used, a method and a URL: to ask about it and to close it."""
     offer: str = ""
     """The offer it was last used under, as the payee sent it (JSON)."""
 

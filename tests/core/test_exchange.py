@@ -29,6 +29,7 @@ def says(
     charged: int | None = None,
     corrected: int | None = None,
     busy: bool = False,
+    repeated: bool = False,
 ) -> ChannelAnswer:
     return ChannelAnswer(
         status=status,
@@ -37,6 +38,7 @@ def says(
         charged=charged,
         corrected=corrected,
         busy=busy,
+        repeated=repeated,
     )
 
 
@@ -82,14 +84,21 @@ def test_nothing_is_paid_again_while_it_may_still_be_charged(
     ("answer", "following", "booking"),
     [
         (says(200, fate="charged", charged=3), Next.DELIVER, Booking.CHARGED),
-        (says(409, fate="charged", charged=3), Next.LOST, Booking.CHARGED),
+        (says(409, fate="charged", charged=3), Next.DELIVER, Booking.CHARGED),
+        (says(503, fate="charged"), Next.DELIVER, Booking.CHARGED),
+        (
+            says(409, fate="charged", charged=3, repeated=True),
+            Next.LOST,
+            Booking.CHARGED,
+        ),
         (says(409, fate="running"), Next.RESEND, Booking.ARRIVED),
         (says(402, fate="void"), Next.PAY_AGAIN, Booking.VOID),
         (says(402, fate="old"), Next.LOST, Booking.OLD),
         (says(402), Next.REJECTED, Booking.OPEN),
         (says(429), Next.DELIVER, Booking.OPEN),
         (says(502), Next.DELIVER, Booking.OPEN),
-        (says(503, fate="void"), Next.RESEND, Booking.OPEN),
+        (says(503, fate="void"), Next.PAY_AGAIN, Booking.VOID),
+        (says(503), Next.RESEND, Booking.OPEN),
     ],
 )
 def test_a_parallel_answer_means(

@@ -589,7 +589,8 @@ def test_what_is_written_is_what_is_read(message: JsonObject) -> None:
 
 def _is_large(message: JsonObject) -> bool:
     text = json.dumps(message)
-    return text.count("{") + text.count("[") > 256 or "e+" in text
+    unwritable = "e+" in text or "Infinity" in text or "NaN" in text
+    return text.count("{") + text.count("[") > 256 or unwritable
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 8])

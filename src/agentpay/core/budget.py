@@ -91,7 +91,15 @@ class Returned:
     amount: int
 
 
-BudgetEvent = Reserved | Spent | Released | Returned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Money that had left before the budget knew of it: counted, never refused."""
+
+    host: str
+    amount: int
+
+
+BudgetEvent = Reserved | Spent | Released | Returned | Found
 
 
 def check_request(limits: Limits, amount: int) -> None:
@@ -130,6 +138,8 @@ def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
             return _move(freed, hold.host, min(event.amount, hold.amount))
         case Released():
             return _without(budget, event.id)
+        case Found():
+            return _move(budget, event.host, event.amount)
         case Returned():
             gone = budget.exposure_to(event.host) - sum(
                 h.amount for h in budget.holds if h.host == event.host
@@ -175,7 +185,7 @@ def _check(before: Budget, after: Budget, event: BudgetEvent, limits: Limits) ->
             not isinstance(event, Reserved) or after.exposure <= limits.total
         ),
         "only a reservation adds exposure": (
-            isinstance(event, Reserved) or after.exposure <= before.exposure
+            isinstance(event, Reserved | Found) or after.exposure <= before.exposure
         ),
     }
     for sentence, holds in rules.items():

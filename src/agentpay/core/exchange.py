@@ -45,6 +45,8 @@ class ChannelAnswer:
     fate: str | None
     """Of our voucher, where the answer names exactly ours."""
     charged: int | None
+    repeated: bool = False
+    """The payee says that it answered this voucher before, and not again."""
     corrected: int | None = None
     """What a corrective 402 says was charged in all, if our own voucher proves it."""
     busy: bool = False
@@ -66,7 +68,8 @@ def judge(
     Decide about one answer; `spent` and `maximum` are our books, `resent` says that
     this credential was sent before.
     """
-    if answer.status == 503:
+    named = tagged and answer.fate is not None
+    if answer.status == 503 and not named:
         return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     if tagged:
         return _judge_named(answer)
@@ -76,9 +79,8 @@ def judge(
 def _judge_named(answer: ChannelAnswer) -> Verdict:
     match answer.fate:
         case "charged":
-            lost = answer.status == 409
             return Verdict(
-                next=Next.LOST if lost else Next.DELIVER,
+                next=Next.LOST if answer.repeated else Next.DELIVER,
                 booking=Booking.CHARGED,
                 charged=answer.charged or 0,
             )

@@ -121,7 +121,8 @@ class PayeeChannel:
 
     @property
     def unclaimed(self) -> int:
-        return max(0, self.due - self.claimed)
+        """Due, not claimed, and still there: the contract pays nothing above."""
+        return max(0, min(self.due, self.balance) - self.claimed)
 
     def receipt_total(self, cumulative: int) -> int:
         """

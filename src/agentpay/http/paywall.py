@@ -7,6 +7,7 @@ of 400 or more is not charged.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -24,7 +25,11 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_log = logging.getLogger(__name__)
+
 SCOPE_KEY = "agentpay"
+
+_CLOSE_AGAIN_SECONDS = 1.0
 
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
@@ -63,7 +68,10 @@ class PaidRequest:
             ConfigurationError: The route is not metered, the amount is above its
                 maximum, or the answer has started and its receipt with it.
         """
-        amount = to_base_units(money, self._decimals)
+        try:
+            amount = to_base_units(money, self._decimals)
+        except ValueError as error:
+            raise ConfigurationError(f"{self._terms.resource}: {error}") from error
         if not self._terms.metered:
             raise ConfigurationError(f"{self._terms.resource} is not a metered route")
         if amount > self.maximum:
@@ -93,6 +101,7 @@ class Paywall:
         self._app = app
         self._payee = payee
         self._routes = RouteTable(routes)
+        self._closings = _Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
 
@@ -163,7 +172,7 @@ class Paywall:
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
     ) -> None:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
-        delivery = _Delivery(sale, paid, send)
+        delivery = _Delivery(sale, paid, send, self._closings)
         try:
             await self._app({**scope, SCOPE_KEY: paid}, receive, delivery.send)
         except Exception:
@@ -173,13 +182,39 @@ class Paywall:
             await asyncio.shield(delivery.finish())
 
 
+class _Closings:
+    """Closes sales once their store can be written again: each holds a slot."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, close: Callable[[], Awaitable[object]]) -> None:
+        task = asyncio.create_task(_close(close), name="close a sale")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _close(close: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(_CLOSE_AGAIN_SECONDS)
+        try:
+            await close()
+        except (ChainError, StoreError) as error:
+            _log.warning("a sale cannot be closed yet: %s", error)
+        else:
+            return
+
+
 class _Delivery:
     """Carries one answer: charges before its first byte, closes after its last."""
 
-    def __init__(self, sale: Sale, paid: PaidRequest, send: Send) -> None:
+    def __init__(
+        self, sale: Sale, paid: PaidRequest, send: Send, closings: _Closings
+    ) -> None:
         self._sale = sale
         self._paid = paid
         self._send = send
+        self._closings = closings
         self._started = False
         self._closed = False
         self._replaced = False
@@ -205,6 +240,7 @@ class _Delivery:
                 receipt = await self._sale.commit(charged)
         except (ChainError, StoreError) as error:
             receipt = unavailable(error)
+            self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
             await _send_refusal(self._send, receipt)
@@ -215,13 +251,19 @@ class _Delivery:
     async def _deliver(self) -> None:
         if not self._closed:
             self._closed = True
-            await self._sale.delivered()
+            try:
+                await self._sale.delivered()
+            except StoreError:
+                self._closings.add(self._sale.delivered)
 
     async def abandon(self, *, failed: bool) -> None:
         """The application raised: nothing is charged unless the answer had started."""
         if not self._closed and not self._started:
             self._closed = True
-            await self._sale.abandon(charged=0, failed=failed)
+            try:
+                await self._sale.abandon(charged=0, failed=failed)
+            except StoreError:
+                self._closings.add(lambda: self._sale.abandon(charged=0, failed=failed))
 
     async def finish(self) -> None:
         """The application returned, or was cancelled."""

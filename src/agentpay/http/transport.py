@@ -138,6 +138,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.LOST:
                     raise AnswerLost(payment.id, charged=judged.charged)
                 if judged.next is Next.REJECTED:
+                    # Its terms may have changed: the next request learns them anew.
+                    self._offers.pop(_target_of(request).route, None)
                     raise PaymentRejected(judged.reason, status=answer.status)
                 return judged.reason, fresh
             raise PaymentOutcomeUnknown(payment.id, why)

@@ -93,6 +93,7 @@ class ChannelBooks:
         error: str | None = None,
         fate: Fate = Fate.CHARGED,
         charged: int = 0,
+        repeated: bool = False,
     ) -> JsonObject:
         extra: JsonObject | None = None
         extensions: JsonObject | None = None
@@ -103,7 +104,9 @@ class ChannelBooks:
                 charged=charged if error is None else None,
             )
             if record.ledger.tagged:
-                extensions = parallel.outcome(call.cumulative, fate, charged)
+                extensions = parallel.outcome(
+                    call.cumulative, fate, charged, repeated=repeated
+                )
         return write.receipt(
             success=error is None,
             chain=self.settings.asset.chain,

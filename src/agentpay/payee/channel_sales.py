@@ -242,6 +242,7 @@ class ChannelSales:
             error=None if charged else ERROR_PREFIX + f"voucher_{spent.fate}",
             fate=spent.fate,
             charged=spent.charged,
+            repeated=True,
         )
         if spent.fate in (Fate.CHARGED, Fate.RUNNING):
             return answer(

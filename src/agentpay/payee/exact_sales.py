@@ -305,9 +305,13 @@ class ExactSale:
         del charged
         if not self.transaction and self._purchase.terms.order is Order.RESERVE:
             self._settling = True
-            settled = await self._sales.settle(self._purchase)
+            settled: str | Refusal | None = None
+            try:
+                settled = await self._sales.settle(self._purchase)
+            finally:
+                if not isinstance(settled, str):
+                    self._sales.release(self._purchase)
             if isinstance(settled, Refusal):
-                self._sales.release(self._purchase)
                 return settled
             self.transaction = settled
         return self._sales.receipt(self._purchase, self.transaction)

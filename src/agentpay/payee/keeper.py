@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from agentpay.errors import ChainError, StoreError
+from agentpay.errors import ChainError, StoreError, TransactionFailed
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
@@ -17,6 +17,7 @@ from agentpay.facilitator import Facilitator
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import PayeeStore
+from agentpay.types import Hash32
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ _WATCHED = (
     channels.REFUNDED,
 )
 _BLOCKS_AT_ONCE = 2000
+_BLOCKS_AGAIN = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class KeeperPolicy:
     claim_at: int
     """Claim a channel once so much of it is due."""
     claim_every_seconds: float
-    """Claim everything that is due this often."""
+    """Claim everything that is due this often, and thrice a withdraw delay at least."""
     settle_at: int
     """Send what was claimed once it is so much; with the claims by age, all of it."""
     poll_seconds: float = 2.0
@@ -61,7 +63,10 @@ class Keeper:
         self._store = store
         self._settlement = settlement
         self._clock = clock
+        # What becomes due while a payer withdraws is claimed before its delay is over.
+        self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = clock()
+        self._followed: dict[tuple[Hash32, int], int] = {}
         self._syncing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.synced_at = 0.0
@@ -84,7 +89,8 @@ class Keeper:
             started = self._clock()
             head = await chain.head()
             position = await self._store.read_cursor(cursor)
-            first = position + 1 if 0 < position <= head.number else head.number
+            # Some blocks again: a reorg may have put events where we had passed.
+            first = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for topic in _WATCHED:
@@ -95,9 +101,16 @@ class Keeper:
                         last_block=last,
                     )
                     for log in logs:
-                        await self._follow(log)
+                        if (log.transaction, log.index) not in self._followed:
+                            await self._follow(log)
+                            self._followed[log.transaction, log.index] = log.block
                 await self._store.write_cursor(cursor, last)
                 first = last + 1
+            self._followed = {
+                event: block
+                for event, block in self._followed.items()
+                if block >= head.number - 2 * _BLOCKS_AGAIN
+            }
             self.synced_at = started
 
     async def _follow(self, log: Log) -> None:
@@ -117,13 +130,16 @@ class Keeper:
             StoreError: Likewise.
         """
         await self.sync()
-        for record in await self._store.closing(limit=50):
-            await self._settlement.refund(record.channel)
-        late = self._clock() - self._claimed_at >= self._policy.claim_every_seconds
+        late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
         await self._settlement.settle(at_least=1 if late else self._policy.settle_at)
         if late:
             self._claimed_at = self._clock()
+        for record in await self._store.closing(limit=50):
+            try:
+                await self._settlement.refund(record.channel)
+            except TransactionFailed as error:
+                _log.warning("channel %s cannot be refunded: %s", record.channel, error)
 
     def start(self) -> None:
         """Run rounds in the background until `stop`."""
@@ -144,4 +160,7 @@ class Keeper:
                 await self.tick()
             except (ChainError, StoreError) as error:
                 _log.warning("keeper: %s", error)
+            except Exception:  # noqa: BLE001
+                # Whatever it is, the next withdrawal has to be answered all the same.
+                _log.exception("keeper: a round failed")
             await asyncio.sleep(self._policy.poll_seconds)

@@ -41,9 +41,15 @@ class PayeeSettings:
     max_timeout_seconds: int = 300
 
 
-@lru_cache(maxsize=4096)
 def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]:
     """The offers for a route, the ones its provider prefers first."""
+    return _offers_at(settings, terms.maximum, terms.schemes)
+
+
+@lru_cache(maxsize=4096)
+def _offers_at(
+    settings: PayeeSettings, maximum: int, schemes: tuple[str, ...]
+) -> tuple[JsonObject, ...]:
     domain: JsonObject = {
         "name": settings.asset.name,
         "version": settings.asset.version,
@@ -52,7 +58,7 @@ def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]
         **domain,
         "receiverAuthorizer": checksummed(settings.authorizer),
         "withdrawDelay": settings.withdraw_delay,
-        "minDeposit": str(max(settings.min_deposit, terms.maximum)),
+        "minDeposit": str(max(settings.min_deposit, maximum)),
     }
     extras = {BATCH_SETTLEMENT: channel, EXACT: domain}
     return tuple(
@@ -60,12 +66,12 @@ def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]
             scheme=scheme,
             chain=settings.asset.chain,
             asset=settings.asset.address,
-            amount=terms.maximum,
+            amount=maximum,
             pay_to=settings.pay_to,
             max_timeout_seconds=settings.max_timeout_seconds,
             extra=extras[scheme],
         )
-        for scheme in terms.schemes
+        for scheme in schemes
     )
 
 

@@ -119,12 +119,12 @@ class Payee:
             authorizer=self._authorizer.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=to_base_units(min_deposit, decimals),
+            min_deposit=_units(min_deposit, decimals, "min_deposit"),
         )
         self._policy = KeeperPolicy(
-            claim_at=to_base_units(claim_at, decimals),
+            claim_at=_units(claim_at, decimals, "claim_at"),
             claim_every_seconds=claim_every_seconds,
-            settle_at=to_base_units(claim_at, decimals),
+            settle_at=_units(claim_at, decimals, "claim_at"),
             poll_seconds=poll_seconds,
         )
         self._works: _Works | None = None
@@ -303,6 +303,13 @@ def check_network(network: Network, *, allow_mainnet: bool) -> None:
             f"{network.name} is real money and these contracts are not audited for it:"
             " pass allow_mainnet=True if you accept that (see SECURITY.md)"
         )
+
+
+def _units(money: Money, decimals: int, name: str) -> int:
+    try:
+        return to_base_units(money, decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def _account(text: str) -> Address:

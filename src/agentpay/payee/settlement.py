@@ -133,6 +133,7 @@ class Settlement:
             first = await self._claim_batch(ready[:half], skip)
             return first + await self._claim_batch(ready[half:], skip)
         for record in ready:
+            skip.add(record.channel)  # once each, whatever the chain made of it
             await self.see_chain(record.channel)
         return len(ready)
 

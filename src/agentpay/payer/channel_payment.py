@@ -94,6 +94,7 @@ class ChannelPayment:
             status=answer.status,
             success=receipt.success if receipt else None,
             fate=outcome.fate if outcome and named else None,
+            repeated=outcome.repeated if outcome and named else False,
             charged=charged,
             corrected=corrected,
             busy=error.endswith("channel_busy"),
@@ -158,6 +159,7 @@ class ChannelPayment:
             return
         for said in await self.ledger.book(self.record.channel, *events, money=money):
             if isinstance(said, Misbehaved):
+                self.ledger.distrusted.add(self.record.origin)
                 raise PayeeMisbehaved(
                     f"{self.record.origin}, channel {self.record.channel}:"
                     f" {said.reason}; the channel is stopped: withdraw from it"

@@ -12,6 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
     Issued,
@@ -28,7 +29,7 @@ from agentpay.evm.batch_settlement import (
 )
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
-from agentpay.payer.ledger import DepositWish, PayerLedger
+from agentpay.payer.ledger import DepositWish, PayerLedger, Place
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
@@ -97,6 +98,11 @@ class Channels:
         """
         if offer.channel is None:
             raise ChannelUnusable("the offer has no channel terms")
+        if target.origin in self._ledger.distrusted:
+            raise ChannelUnusable(
+                f"{target.origin} contradicted our signatures and is paid no more:"
+                " withdraw from its channel"
+            )
         key = _key_of(offer, offer.channel, target)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
@@ -109,7 +115,7 @@ class Channels:
                     return payment
             lanes_max = 1 if key.tagged else self._policy.lanes_max
             if len(await self._lanes(key)) < lanes_max:
-                await self._open(key, offer, len(lanes))
+                await self._open(key, offer, target, len(await self._lanes(key)))
             elif not await change.wait(deadline - loop.time()):
                 raise ChannelUnusable(
                     f"no channel to {target.origin} had room for a request within"
@@ -120,12 +126,17 @@ class Channels:
         self, channel: Hash32, offer: Offer, target: Target
     ) -> ChannelPayment | None:
         """A voucher on this channel; None if it has no room now."""
-        if not await self.inquiry.check(channel):
+        place = _place_of(offer, target)
+        if not await self.inquiry.check(channel, place):
             self._forget(channel)
             return None
         wish = self._wish(offer)
         answer = await self._ledger.take_ticket(
-            channel, maximum=offer.amount, host=target.host, wish=wish
+            channel,
+            maximum=offer.amount,
+            host=target.host,
+            place=place,
+            wish=wish,
         )
         if isinstance(answer, Unusable):
             self._forget(channel)
@@ -146,8 +157,6 @@ class Channels:
         record = await self._ledger.read(channel)
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
-        if not record.url:
-            record = await self._remember_place(record, offer, target)
         credential = await sign_voucher(
             self._signer,
             record,
@@ -165,16 +174,6 @@ class Channels:
             credential=credential,
             deposit=issued.deposit,
             leave=self.inquiry.ask_later,
-        )
-
-    async def _remember_place(
-        self, record: PayerRecord, offer: Offer, target: Target
-    ) -> PayerRecord:
-        """Where to ask about a channel after a restart, and under which offer."""
-        return await self._ledger.place(
-            record.channel,
-            url=f"{target.method} {target.url}",
-            offer=json.dumps(offer.words),
         )
 
     def _wish(self, offer: Offer) -> DepositWish:
@@ -209,7 +208,9 @@ class Channels:
             if channel in lanes:
                 lanes.remove(channel)
 
-    async def _open(self, key: ChannelKey, offer: Offer, seen: int) -> None:
+    async def _open(
+        self, key: ChannelKey, offer: Offer, target: Target, seen: int
+    ) -> None:
         """Begin the next channel of a key: its salt can be found again from the key."""
         async with self._opening[key]:
             lanes = await self._lanes(key)
@@ -225,12 +226,18 @@ class Channels:
                 if channels_abi.decode_channel_state(answers).unused:
                     break
                 index += 1
-            await self._ledger.add(self._fresh(key, offer, config, index))
+            place = _place_of(offer, target)
+            await self._ledger.add(self._fresh(key, offer, place, config, index))
             self.inquiry.trust(channel)
             lanes.append(channel)
 
     def _fresh(
-        self, key: ChannelKey, offer: Offer, config: ChannelConfig, index: int
+        self,
+        key: ChannelKey,
+        offer: Offer,
+        place: Place,
+        config: ChannelConfig,
+        index: int,
     ) -> PayerRecord:
         parallel = offer.channel.parallel if offer.channel and key.tagged else None
         ledger = PayerChannel(
@@ -247,6 +254,8 @@ class Channels:
             index=index,
             ledger=ledger,
             decimals=offer.asset.decimals,
+            url=place.url,
+            offer=place.offer,
         )
 
     async def find_lost(self, offer: Offer, target: Target) -> list[Hash32]:
@@ -275,14 +284,16 @@ class Channels:
             if state.unused and channel not in ours:
                 return found
             if channel not in ours:
-                fresh = self._fresh(key, offer, config, index)
+                place = _place_of(offer, target)
+                fresh = self._fresh(key, offer, place, config, index)
                 ledger = replace(
                     fresh.ledger,
                     status=PayerStatus.STOPPED,
                     balance=state.balance,
                     spent=state.claimed,
                 )
-                await self._ledger.add(replace(fresh, ledger=ledger))
+                lost = replace(fresh, ledger=ledger)
+                await self._ledger.add(lost, found=state.balance)
                 found.append(channel)
             index += 1
 
@@ -304,6 +315,13 @@ class Channels:
     async def aclose(self) -> None:
         """Stop asking about what is open; a restart asks again."""
         await self.inquiry.aclose()
+
+
+def _place_of(offer: Offer, target: Target) -> Place:
+    path = urlsplit(target.url).path
+    return Place(
+        url=f"{target.method} {target.origin}{path}", offer=json.dumps(offer.words)
+    )
 
 
 def _fields(key: ChannelKey) -> tuple[str | int | bool, ...]:

@@ -114,6 +114,11 @@ def _reason(answer: Answer) -> str:
 async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
     answers = await chain.read(channels.channel_state_calls(record.channel))
     state = channels.decode_channel_state(answers)
+    if state.balance > state.claimed:
+        raise PaymentOutcomeUnknown(
+            f"refund of {record.channel}",
+            "the payee confirms it and the chain does not show it yet: ask again",
+        )
     now = await payer.ledger.read(record.channel) or record
     returned = max(0, now.ledger.balance - state.balance)
     back = Returned(host=record.host, amount=scale(returned, record.decimals))

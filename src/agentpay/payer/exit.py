@@ -78,9 +78,13 @@ class Exit:
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
-        call = channels.finalize_withdraw_call(record.config)
-        receipt = await self._sender.send(call)
         state = await self._state(channel)
+        transaction = ""
+        # Done before, and not booked: its answer was lost.
+        if state.withdrawal_started or record.ledger.balance <= state.balance:
+            call = channels.finalize_withdraw_call(record.config)
+            transaction = (await self._sender.send(call)).transaction
+            state = await self._state(channel)
         returned = max(0, record.ledger.balance - state.balance)
         back = Returned(host=record.host, amount=scale(returned, record.decimals))
         await self._ledger.book(
@@ -90,7 +94,7 @@ class Exit:
             channel=channel,
             amount=returned,
             ready_at=0,
-            transaction=receipt.transaction,
+            transaction=transaction,
         )
 
     async def _record(self, channel: Hash32) -> PayerRecord:

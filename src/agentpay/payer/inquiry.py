@@ -5,6 +5,7 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from agentpay.core.budget import Released, Spent
 from agentpay.core.exchange import Next
@@ -18,7 +19,7 @@ from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknow
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import deposit_nonce
 from agentpay.payer.channel_payment import ChannelPayment
-from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.ledger import PayerLedger, Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_voucher
@@ -66,9 +67,10 @@ class Inquiry:
         """This channel is new: there is nothing to ask about it."""
         self._checked.add(channel)
 
-    async def check(self, channel: Hash32) -> bool:
+    async def check(self, channel: Hash32, place: Place) -> bool:
         """
-        Before a channel from the store signs anything: ask how its payee sees it.
+        Before a channel from the store signs anything: ask how its payee sees it,
+        at the place where it is about to be used.
 
         A database restored from a backup would sign amounts again that were signed
         already; the payee's own total gives it away (and the channel is stopped).
@@ -77,14 +79,15 @@ class Inquiry:
         if channel in self._checked:
             return True
         async with self._checking:
-            return channel in self._checked or await self._agrees(channel)
+            return channel in self._checked or await self._agrees(channel, place)
 
-    async def _agrees(self, channel: Hash32) -> bool:
+    async def _agrees(self, channel: Hash32, place: Place) -> bool:
         record = await self._ledger.read(channel)
         if record is None:
             return False
         await self.look_for_deposit(channel)
         record = await self._ledger.read(channel) or record
+        record = replace(record, url=place.url, offer=place.offer)
         amounts = [ticket.cumulative for ticket in record.ledger.open]
         if record.ledger.tagged and not amounts:
             amounts = [record.ledger.highest]

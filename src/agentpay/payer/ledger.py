@@ -39,6 +39,16 @@ class DepositWish:
     low_water: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a channel is used, to ask about it and to close it after a restart."""
+
+    url: str
+    """A method and a URL without its query, which may hold secrets."""
+    offer: str
+    """The offer's own words (JSON)."""
+
+
 class PayerLedger:
     """The books of one account. Waiters are told of every change to a channel."""
 
@@ -53,6 +63,8 @@ class PayerLedger:
         self.account = account
         self.store = store
         self._limits = limits
+        self.distrusted: set[str] = set()
+        """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
 
     def change(self, origin: str) -> "Change":
@@ -69,29 +81,27 @@ class PayerLedger:
 
         return await self.store.update(self.account, channel, decide, durable=False)
 
-    async def add(self, fresh: PayerRecord) -> None:
-        """Begin a channel, before anything is signed for it."""
+    async def add(self, fresh: PayerRecord, *, found: int = 0) -> None:
+        """Begin a channel, or take back one that was lost with `found` in it."""
 
         def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+            if record is None and found:
+                event = budgets.Found(
+                    host=fresh.host, amount=scale(found, fresh.decimals)
+                )
+                budget = budgets.apply(budget, event, self._limits(fresh.decimals))
             return PayerStep(budget=budget, record=record or fresh, answer=None)
 
         await self.store.update(self.account, fresh.channel, decide)
 
-    async def place(self, channel: Hash32, *, url: str, offer: str) -> PayerRecord:
-        """Remember where a channel is used, to ask about it after a restart."""
-
-        def decide(
-            budget: Budget, record: PayerRecord | None
-        ) -> PayerStep[PayerRecord]:
-            if record is None:
-                raise KeyError(channel)
-            placed = replace(record, url=url, offer=offer)
-            return PayerStep(budget=budget, record=placed, answer=placed)
-
-        return await self.store.update(self.account, channel, decide)
-
     async def take_ticket(
-        self, channel: Hash32, *, maximum: int, host: str, wish: DepositWish
+        self,
+        channel: Hash32,
+        *,
+        maximum: int,
+        host: str,
+        place: Place,
+        wish: DepositWish,
     ) -> PayerAnswer:
         """
         Set money aside for one request on a channel, durably.
@@ -113,6 +123,9 @@ class PayerLedger:
                 budget, record, maximum=maximum, host=host, wish=wish, limits=limits
             )
             taken[:] = [step.answer]
+            if isinstance(step.answer, Issued) and step.record is not None:
+                here = replace(step.record, url=place.url, offer=place.offer)
+                step = replace(step, record=here)
             return step
 
         try:

@@ -131,7 +131,9 @@ class Payer:
         return left
 
     async def _resolve_transfer(self, hold: Hold) -> bool:
-        chain = self._chains[chain_of(hold)]
+        chain = self._chains.get(chain_of(hold))
+        if chain is None:
+            return False  # of another network, kept in the same store
         return await resolve_hold(
             hold,
             account=self.ledger.account,
@@ -143,6 +145,8 @@ class Payer:
     async def _resolve_deposit(self, hold: Hold) -> bool:
         record = await self.ledger.read(Hash32(hold.detail))
         if record is None or record.ledger.deposit is None:
+            return False
+        if record.chain not in self._chains:
             return False
         inquiry = self.channels.inquiry
         return await inquiry.resolve_deposit(record, record.ledger.deposit)

@@ -74,3 +74,14 @@ class Policy:
     """How long to resend a request whose outcome is unknown before saying so."""
     pay_again_max: int = 2
     """How often a request is paid anew after its payment finally bought nothing."""
+
+    def check(self, decimals: int) -> None:
+        """
+        Raises:
+            ConfigurationError: An amount cannot be read, or is finer than the token.
+        """
+        for name in ("deposit", "headroom", "low_water"):
+            try:
+                to_base_units(getattr(self, name), decimals)
+            except ValueError as error:
+                raise ConfigurationError(f"policy, {name}: {error}") from error

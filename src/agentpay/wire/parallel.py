@@ -77,13 +77,21 @@ def is_query(extensions: dict[str, Extension]) -> bool:
     return extension is not None and extension.info.get("query") is True
 
 
-def outcome(cumulative: int, fate: str, charged: int) -> JsonObject:
-    """What became of a voucher, as a receipt carries it."""
+def outcome(
+    cumulative: int, fate: str, charged: int, *, repeated: bool = False
+) -> JsonObject:
+    """
+    What became of a voucher, as a receipt carries it.
+
+    `repeated` says that its request was answered before and is not answered again.
+    """
     info: JsonObject = {
         "cumulative": str(cumulative),
         "fate": fate,
         "charged": str(charged),
     }
+    if repeated:
+        info["repeated"] = True
     return {KEY: {"info": info}}
 
 

@@ -267,6 +267,7 @@ class VoucherOutcome(_Message):
     cumulative: Uint128Text
     fate: str = Field(max_length=32)
     charged: Uint128Text = 0
+    repeated: bool = Field(default=False, strict=True)
 
 
 class PaymentResponse(_Message):

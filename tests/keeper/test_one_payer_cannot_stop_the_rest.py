@@ -1,0 +1,66 @@
+"""What one payer does on chain costs no other payer's money, and no endless work."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from agentpay.core.payee_channel import HeldVoucher, PayeeChannel
+from agentpay.errors import ChainUnreachable
+from agentpay.evm.hashing import address_word, keccak
+from agentpay.testing.local_chain import LocalChain
+from tests.keeper.test_settlement_triggers import PRICE, a_world
+
+
+def test_k7_nothing_is_claimable_above_what_a_withdrawal_left() -> None:
+    channel = PayeeChannel(
+        tagged=True,
+        window=8,
+        in_flight_max=4,
+        balance=100,
+        charged=60,
+        highest=80,
+        held=(HeldVoucher(amount=80, signature=b"v"),),
+    )
+    drained = replace(channel, balance=40, claimed=40)
+
+    assert channel.unclaimed == 60
+    assert drained.unclaimed == 0
+
+
+async def test_t2_a_payer_that_cannot_be_refunded_holds_up_nobody(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_chain, claim_at=PRICE) as world:
+        await world.buy(1)
+        (record,) = await world.agent.channels()
+        payer = record.config.payer
+        blacklist = keccak(b"blacklist(address)")[:4] + address_word(payer)
+        await agentpay_chain._as_admin(blacklist)
+        closing = asyncio.create_task(world.agent.close_channel(record.channel))
+        for _ in range(100):
+            await asyncio.sleep(0.05)
+            if await world.earned() == PRICE:
+                break
+        closing.cancel()
+
+        assert await world.earned() == PRICE
+
+
+async def test_f9_a_nonsense_answer_of_the_endpoint_is_a_chain_error(
+    agentpay_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_world(agentpay_chain) as world:
+        await world.buy(1)
+        (record,) = await world.agent.channels()
+        facilitator = world.payee.settlement._facilitator
+
+        async def nonsense(*_: object, **__: object) -> list[bytes]:
+            return [b"", b"", b""]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(facilitator.chain, "read", nonsense)
+            with pytest.raises(ChainUnreachable, match="nonsense"):
+                await facilitator.channel_state(record.channel)
+
+        await world.buy(1)
