@@ -15,7 +15,7 @@ class Order(StrEnum):
     SETTLE_FIRST = "settle-first"
     """Nothing runs before it is paid; a client that leaves has paid all the same."""
     RESERVE = "reserve-then-settle"
-    """Reserved first, due once the handler succeeds. A client that leaves pays 0."""
+    """Reserved first, due once the handler succeeds; a failed one costs nothing."""
     SERVE_FIRST = "serve-then-settle"
     """Answered at once, settled afterwards: cheap, and the provider's own risk."""
 
