@@ -161,6 +161,10 @@ class PayeeStore(Protocol):
         """
         ...
 
+    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
+        """What is recorded of a payment."""
+        ...
+
     async def finish_payment(
         self, payment_id: str, *, status: PaymentStatus, transaction: str
     ) -> None: ...

@@ -1,6 +1,7 @@
 """`exact` behind the paywall: one signature, one transfer, one answer."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx
@@ -90,6 +91,23 @@ async def test_p1_a_transfer_buys_nothing_after_a_restart(
 
     assert (first.status_code, again.status_code) == (200, 409)
     assert shop.begun[path] == 1
+
+
+async def test_a_transfer_that_was_taken_is_not_refused_for_its_age(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, Order.SETTLE_FIRST)
+        fresh = await a_payment(agentpay_shared_chain, payee, Order.SETTLE_FIRST)
+        async with client_of(wall) as client:
+            path = path_of(Order.SETTLE_FIRST)
+            assert (await client.get(path, headers=headers)).status_code == 200
+            payee._running.exact._clock = lambda: time.time() + 10_000
+            again = await client.get(path, headers=headers)
+            late = await client.get(path, headers=fresh)
+
+        assert (again.status_code, late.status_code) == (409, 402)
+        assert sum(shop.begun.values()) == 1
 
 
 async def test_p2_a_transfer_for_one_route_buys_nothing_at_another(

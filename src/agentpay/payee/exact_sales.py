@@ -81,6 +81,10 @@ class ExactSales:
         if not await self._is_signed(authorization, payload.signature):
             return self._refuse(terms, "invalid_exact_evm_payload_signature")
         ours = self._new_record(authorization, terms)
+        late = self._wrong_time(authorization)
+        # What was taken before may have expired since, and is not refused for that.
+        if late is not None and await self._store.find_payment(ours.id) is None:
+            return self._refuse(terms, late)
         if ours.id in self._running:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
@@ -109,13 +113,16 @@ class ExactSales:
     def _wrong(
         self, authorization: Authorization, terms: Terms, *, agreed: bool
     ) -> str | None:
-        now = int(self._clock())
         if not agreed:
             return "No matching payment requirements"
         if authorization.to != self._settings.pay_to:
             return "invalid_exact_evm_payload_recipient_mismatch"
         if authorization.value != terms.maximum:
             return "invalid_exact_evm_payload_authorization_value"
+        return None
+
+    def _wrong_time(self, authorization: Authorization) -> str | None:
+        now = int(self._clock())
         if authorization.valid_after > now:
             return "invalid_exact_evm_payload_authorization_valid_after"
         if authorization.valid_before < now + _EXPIRY_MARGIN_SECONDS:

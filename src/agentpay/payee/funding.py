@@ -51,9 +51,14 @@ class ChannelFunding:
             return self._books.refuse(call.terms, wrong)
         lock = self._locks.setdefault(call.channel, asyncio.Lock())
         async with lock:
+            # A deposit that was made may have expired since: only a new one is refused.
+            used = await self._is_used(call, authorization)
+            late = None if used else self._wrong_time(authorization)
+            if late is not None:
+                return self._books.refuse(call.terms, late)
             if not await self.open_record(call):
                 return self._books.refuse(call.terms, "channel_not_found")
-            if not await self._is_used(call, authorization):
+            if not used:
                 try:
                     receipt = await self._facilitator.deposit(
                         call.config,
@@ -73,6 +78,14 @@ class ChannelFunding:
                     call.transaction = receipt.transaction
             call.deposited = payload.deposit.amount
             await self._settlement.see_chain(call.channel)
+        return None
+
+    def _wrong_time(self, authorization: Authorization) -> str | None:
+        now = self._books.now()
+        if authorization.valid_after > now:
+            return "payload_authorization_valid_after"
+        if authorization.valid_before <= now:
+            return "payload_authorization_valid_before"
         return None
 
     async def _is_used(
@@ -101,11 +114,6 @@ class ChannelFunding:
         payload: DepositPayload,
         authorization: Authorization,
     ) -> str | None:
-        now = self._books.now()
-        if authorization.valid_after > now:
-            return "payload_authorization_valid_after"
-        if authorization.valid_before <= now:
-            return "payload_authorization_valid_before"
         least = max(self._settings.min_deposit, call.terms.maximum)
         record = await self._books.store.read(call.channel)
         if record is None and authorization.value < least:

@@ -76,6 +76,10 @@ class MemoryPayeeStore:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         return self._payments.setdefault(payment.id, payment)
 
+    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
+        """See `PayeeStore.find_payment`."""
+        return self._payments.get(payment_id)
+
     async def finish_payment(
         self, payment_id: str, *, status: PaymentStatus, transaction: str
     ) -> None:

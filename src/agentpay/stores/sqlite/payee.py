@@ -100,6 +100,12 @@ class SqlitePayeeStore:
         await self._writer.wait(entry.group)
         return recorded
 
+    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
+        """See `PayeeStore.find_payment`."""
+        entry = await self._payments.entry(payment_id)
+        await self._writer.wait(entry.group)
+        return entry.record
+
     async def finish_payment(
         self, payment_id: str, *, status: PaymentStatus, transaction: str
     ) -> None:
