@@ -70,6 +70,18 @@ def _sense() -> Generator[None]:
         raise ChainUnreachable(f"the endpoint answers nonsense: {error}") from error
 
 
+async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
+    """
+    What the contract says of a channel, all of it at one block.
+
+    Raises:
+        ChainUnreachable: It could not be read, or the answer makes no sense.
+    """
+    answers = await chain.read(channels.channel_state_calls(channel))
+    with _sense():
+        return channels.decode_channel_state(answers)
+
+
 class Facilitator:
     """Sends what others signed. One key pays the gas of all of it."""
 
@@ -83,9 +95,7 @@ class Facilitator:
 
     async def channel_state(self, channel: Hash32) -> ChannelOnChain:
         """What the contract says of a channel now."""
-        answers = await self._chain.read(channels.channel_state_calls(channel))
-        with _sense():
-            return channels.decode_channel_state(answers)
+        return await read_channel(self._chain, channel)
 
     async def authorization_used(
         self, asset: Asset, payer: Address, nonce: Hash32

@@ -21,12 +21,12 @@ from agentpay.core.payer_channel import (
     Unusable,
 )
 from agentpay.errors import ChannelUnusable
-from agentpay.evm import batch_settlement_abi as channels_abi
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
     channel_id,
 )
+from agentpay.facilitator import read_channel
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.ledger import DepositWish, PayerLedger, Place
@@ -221,9 +221,7 @@ class Channels:
             while True:
                 config = await self._config(key, index)
                 channel = channel_id(config, key.chain)
-                calls = channels_abi.channel_state_calls(channel)
-                answers = await self._chains[key.chain].read(calls)
-                if channels_abi.decode_channel_state(answers).unused:
+                if (await read_channel(self._chains[key.chain], channel)).unused:
                     break
                 index += 1
             place = _place_of(offer, target)
@@ -278,9 +276,7 @@ class Channels:
         while True:
             config = await self._config(key, index)
             channel = channel_id(config, key.chain)
-            calls = channels_abi.channel_state_calls(channel)
-            answers = await self._chains[key.chain].read(calls)
-            state = channels_abi.decode_channel_state(answers)
+            state = await read_channel(self._chains[key.chain], channel)
             if state.unused and channel not in ours:
                 return found
             if channel not in ours:

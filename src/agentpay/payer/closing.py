@@ -17,7 +17,7 @@ from agentpay.core.payer_channel import (
     Wait,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
-from agentpay.evm import batch_settlement_abi as channels
+from agentpay.facilitator import read_channel
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
@@ -112,8 +112,7 @@ def _reason(answer: Answer) -> str:
 
 
 async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
-    answers = await chain.read(channels.channel_state_calls(record.channel))
-    state = channels.decode_channel_state(answers)
+    state = await read_channel(chain, record.channel)
     if state.balance > state.claimed:
         raise PaymentOutcomeUnknown(
             f"refund of {record.channel}",

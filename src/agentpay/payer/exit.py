@@ -13,7 +13,7 @@ from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
 from agentpay.errors import ChannelUnusable
 from agentpay.evm import batch_settlement_abi as channels
-from agentpay.evm.batch_settlement_abi import ChannelOnChain
+from agentpay.facilitator import read_channel
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord
@@ -52,7 +52,7 @@ class Exit:
         """
         record = await self._record(channel)
         await self._ledger.book(channel, ExitWanted())
-        state = await self._state(channel)
+        state = await read_channel(self._chain, channel)
         transaction = ""
         if not state.withdrawal_started:
             left = state.balance - state.claimed
@@ -60,7 +60,7 @@ class Exit:
                 raise ChannelUnusable(f"channel {channel} has nothing left in it")
             call = channels.initiate_withdraw_call(record.config, left)
             transaction = (await self._sender.send(call)).transaction
-            state = await self._state(channel)
+            state = await read_channel(self._chain, channel)
         return Withdrawal(
             channel=channel,
             amount=state.withdrawal,
@@ -78,13 +78,13 @@ class Exit:
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
-        state = await self._state(channel)
+        state = await read_channel(self._chain, channel)
         transaction = ""
         # Done before, and not booked: its answer was lost.
         if state.withdrawal_started or record.ledger.balance <= state.balance:
             call = channels.finalize_withdraw_call(record.config)
             transaction = (await self._sender.send(call)).transaction
-            state = await self._state(channel)
+            state = await read_channel(self._chain, channel)
         returned = max(0, record.ledger.balance - state.balance)
         back = Returned(host=record.host, amount=scale(returned, record.decimals))
         await self._ledger.book(
@@ -102,10 +102,6 @@ class Exit:
         if record is None:
             raise ChannelUnusable(f"there is no channel {channel} in this store")
         return record
-
-    async def _state(self, channel: Hash32) -> ChannelOnChain:
-        answers = await self._chain.read(channels.channel_state_calls(channel))
-        return channels.decode_channel_state(answers)
 
     async def aclose(self) -> None:
         """Stop following transactions."""

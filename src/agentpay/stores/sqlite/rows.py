@@ -18,7 +18,6 @@ Row = tuple[Any, ...]
 """What SQLite returns, whose columns have the types that the schema says."""
 
 AMOUNT_BYTES: Final = 32
-ZERO: Final = bytes(AMOUNT_BYTES)
 _INTEGER_MAX: Final = 2**63 - 1
 
 
