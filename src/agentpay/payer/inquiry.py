@@ -19,11 +19,12 @@ from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknow
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import deposit_nonce
 from agentpay.payer.channel_payment import ChannelPayment
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger, Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_voucher
-from agentpay.ports import Chain, Signer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
 
@@ -41,7 +42,7 @@ class Inquiry:
     def __init__(
         self,
         *,
-        signer: Signer,
+        keys: PayerKeys,
         ledger: PayerLedger,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -51,7 +52,7 @@ class Inquiry:
         forget: Callable[[Hash32], None],
     ) -> None:
         """`forget` is told of channels that their payee does not know any more."""
-        self._signer = signer
+        self._keys = keys
         self._ledger = ledger
         self._policy = policy
         self._assets = assets
@@ -158,9 +159,10 @@ class Inquiry:
         that never had it knows the channel.
         """
         ledger = record.ledger
-        first = None if ledger.balance else ledger.deposit
+        carried = not ledger.balance and self._keys.may_deposit
+        first = ledger.deposit if carried else None
         credential = await sign_voucher(
-            self._signer,
+            self._keys,
             record,
             cumulative if ledger.tagged else ledger.spent,
             kind="deposit" if first else "voucher",

@@ -13,11 +13,12 @@ from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.facilitator import check_asset
 from agentpay.payer.channels import Channels
 from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy
-from agentpay.ports import Chain, PayerStore, Signer
+from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
 
@@ -28,7 +29,7 @@ class Payer:
     def __init__(
         self,
         *,
-        signer: Signer,
+        keys: PayerKeys,
         budget: Budget,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -38,7 +39,7 @@ class Payer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self._signer = signer
+        self.keys = keys
         self._assets = assets
         self._chains = chains
         self._clock = clock
@@ -47,10 +48,10 @@ class Payer:
         for asset in assets:
             budget.limits(asset.decimals)
         self.ledger = PayerLedger(
-            account=signer.address, store=store, limits=budget.limits
+            account=keys.account, store=store, limits=budget.limits
         )
         self.channels = Channels(
-            signer=signer,
+            keys=keys,
             ledger=self.ledger,
             policy=policy,
             assets=assets,
@@ -75,6 +76,7 @@ class Payer:
         Raises:
             BudgetExceeded: It is above the budget; nothing was signed.
             ChannelUnusable: No channel can be used for it; nothing was signed.
+            KeyElsewhere: It needs the wallet's signature, which is only watched.
             UnsuitableToken: The token is not what was declared; nothing was signed.
             ChainError: The chain is needed first, and cannot be read.
         """
@@ -92,7 +94,7 @@ class Payer:
         return await pay_exact(
             offer,
             target,
-            signer=self._signer,
+            signer=self.keys.wallet,
             ledger=self.ledger,
             policy=self.policy,
             clock=self._clock,
