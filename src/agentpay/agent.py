@@ -135,7 +135,7 @@ class Agent(httpx.AsyncClient):
         traceback: TracebackType | None = None,
     ) -> None:
         if self._payer is not None:
-            await self._payer.channels.aclose()
+            await self._payer.aclose()
         if self._exit is not None:
             await self._exit.aclose()
         await super().__aexit__(exc_type, exc_value, traceback)

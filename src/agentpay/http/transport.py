@@ -212,15 +212,22 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await response.aclose()
 
     async def _known(self, target: Target) -> _Remembered | None:
-        """What a route costs; at an origin that charges, one request finds out."""
-        while True:
-            known = self._offers.get(target.route)
-            if known is not None and known.until > time.monotonic():
-                return known
-            learning = self._learning.get(target.route)
-            if learning is None:
-                return None
+        """
+        What a route costs; at an origin that charges, one request finds out.
+
+        The others wait for it once: if it learns nothing, they all ask, at once.
+        """
+        known = self._fresh(target)
+        learning = self._learning.get(target.route)
+        if known is None and learning is not None:
             await learning.wait()
+            known = self._fresh(target)
+        return known
+
+    def _fresh(self, target: Target) -> _Remembered | None:
+        known = self._offers.get(target.route)
+        fresh = known is not None and known.until > time.monotonic()
+        return known if fresh else None
 
     async def _learn(
         self, request: httpx.Request, target: Target, *, alone: bool

@@ -18,6 +18,7 @@ from agentpay.core.payer_channel import (
 from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import deposit_nonce
+from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger, Place
@@ -61,7 +62,7 @@ class Inquiry:
         self._clock = clock
         self._forget = forget
         self._checked: set[Hash32] = set()
-        self._checking = asyncio.Lock()
+        self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: set[asyncio.Task[None]] = set()
 
     def trust(self, channel: Hash32) -> None:
@@ -75,12 +76,12 @@ class Inquiry:
 
         A database restored from a backup would sign amounts again that were signed
         already; the payee's own total gives it away (and the channel is stopped).
-        False if the payee does not know the channel: use another.
+        False if the payee does not know the channel: use another. Many requests share
+        one question, and no channel waits for another's payee.
         """
         if channel in self._checked:
             return True
-        async with self._checking:
-            return channel in self._checked or await self._agrees(channel, place)
+        return await self._checks.share(channel, lambda: self._agrees(channel, place))
 
     async def _agrees(self, channel: Hash32, place: Place) -> bool:
         record = await self._ledger.read(channel)
@@ -247,6 +248,7 @@ class Inquiry:
 
     async def aclose(self) -> None:
         """Stop asking."""
+        await self._checks.aclose()
         for task in list(self._questions):
             task.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)

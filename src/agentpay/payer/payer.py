@@ -4,13 +4,13 @@ A payer: turns the 402 of a payee into one signed credential, within a budget.
 Reserve, sign, record: in that order, and durable before anything is signed.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Hold
 from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.facilitator import check_asset
+from agentpay.payer.attempts import Attempts
 from agentpay.payer.channels import Channels
 from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
 from agentpay.payer.keys import PayerKeys
@@ -44,7 +44,7 @@ class Payer:
         self._chains = chains
         self._clock = clock
         self._verified: set[Asset] = set()
-        self._verifying = asyncio.Lock()
+        self._verifying: Attempts[Asset, None] = Attempts()
         for asset in assets:
             budget.limits(asset.decimals)
         self.ledger = PayerLedger(
@@ -102,17 +102,21 @@ class Payer:
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""
-        if asset in self._verified:
-            return
-        async with self._verifying:
-            if asset in self._verified:
-                return
-            chain = self._chains.get(asset.chain)
-            if chain is None:
-                raise OfferUntrusted(f"no RPC endpoint is set for chain {asset.chain}")
-            await chain.check()
-            await check_asset(chain, asset)
-            self._verified.add(asset)
+        if asset not in self._verified:
+            await self._verifying.share(asset, lambda: self._read(asset))
+
+    async def _read(self, asset: Asset) -> None:
+        chain = self._chains.get(asset.chain)
+        if chain is None:
+            raise OfferUntrusted(f"no RPC endpoint is set for chain {asset.chain}")
+        await chain.check()
+        await check_asset(chain, asset)
+        self._verified.add(asset)
+
+    async def aclose(self) -> None:
+        """Stop asking about what is open; a restart asks again."""
+        await self._verifying.aclose()
+        await self.channels.aclose()
 
     async def resolve(self) -> int:
         """
