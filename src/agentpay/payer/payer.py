@@ -95,6 +95,7 @@ class Payer:
             offer,
             target,
             signer=self.keys.wallet,
+            chain=self._chains[offer.asset.chain],
             ledger=self.ledger,
             policy=self.policy,
             clock=self._clock,
