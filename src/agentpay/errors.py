@@ -57,6 +57,12 @@ class OfferUntrusted(PaymentRefused):
     code = "offer_untrusted"
 
 
+class BodyTooLarge(PaymentRefused):
+    """A request's body is larger than what is kept of it to send it again."""
+
+    code = "body_too_large"
+
+
 class PriceRose(PaymentRefused):
     """A route costs many times what it cost when we first agreed to its price."""
 

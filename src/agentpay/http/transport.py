@@ -21,6 +21,7 @@ from agentpay.errors import (
     PaymentOutcomeUnknown,
     PaymentRejected,
 )
+from agentpay.http.bodies import read_body
 from agentpay.http.places import check_network, check_resource
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
@@ -81,7 +82,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             AnswerLost: It was paid once and its answer cannot be had.
             PayeeMisbehaved: The payee contradicted itself or our signatures.
         """
-        await request.aread()
+        await read_body(request, bytes_max=self._bound().policy.body_bytes_max)
         target = _target_of(request)
         known = await self._known(target)
         offer = known.offer if known is not None else None

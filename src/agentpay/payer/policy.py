@@ -87,6 +87,8 @@ class Policy:
     """Leave a channel whose payee contradicted our signatures, if a key has gas."""
     same_resource: bool = True
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
+    body_bytes_max: int = 32 * 2**20
+    """The largest body of a request: it is kept, to be sent with a payment or again."""
     pay_again_max: int = 2
     """How often a request is paid anew after its payment finally bought nothing."""
 
