@@ -6,7 +6,7 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
@@ -19,10 +19,17 @@ from agentpay.payee.sales import Refusal, Sale
 from agentpay.ports import Chain, PayeeStore
 from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.types import Address
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
-from agentpay.wire.x402 import UPTO
-from agentpay.wire.x402_transfers import signature_code, wrong_terms, wrong_time
+from agentpay.wire.x402 import UPTO, Extension, Permit2Payload
+from agentpay.wire.x402_transfers import (
+    TransferPayload,
+    read_transfer,
+    signature_code,
+    wrong_terms,
+    wrong_time,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +65,17 @@ class TransferSales:
         """Somebody is at these now, and their money may not have moved yet."""
 
     async def answer(
-        self, transfer: Transfer, terms: Terms, offer: JsonObject | None
+        self,
+        payload: TransferPayload,
+        terms: Terms,
+        offer: JsonObject | None,
+        extensions: Mapping[str, Extension],
     ) -> Sale | Refusal:
         """
         Decide what a transfer buys under the offer that its payment accepts, if any.
 
         Raises:
+            MalformedMessage: An extension that it needs cannot be read.
             ChainError: The chain could not be asked; nothing was decided.
             StoreUnavailable: Nothing was decided.
         """
@@ -71,10 +83,16 @@ class TransferSales:
             return self._refuse(terms, "No matching payment requirements")
         scheme = str(offer["scheme"])
         wrong = wrong_terms(
-            transfer, scheme, pay_to=self._settings.pay_to, amount=terms.maximum
+            payload,
+            scheme,
+            asset=self._settings.asset,
+            pay_to=self._settings.pay_to,
+            amount=terms.maximum,
+            facilitator=self._settings.facilitator,
         )
         if wrong is not None:
             return self._refuse(terms, wrong)
+        transfer = self._read(payload, extensions)
         signed = await is_signed(
             self._chain, transfer.payer, transfer.digest(), transfer.signature
         )
@@ -102,6 +120,17 @@ class TransferSales:
         finally:
             if not isinstance(sold, TransferSale):
                 self._running.pop(ours.id, None)
+
+    def _read(
+        self, payload: TransferPayload, extensions: Mapping[str, Extension]
+    ) -> Transfer:
+        asset, permit = self._settings.asset, None
+        if isinstance(payload, Permit2Payload):
+            fields = payload.permit2_authorization
+            permit = sponsoring.read_permit(
+                extensions, asset, payer=fields.payer, amount=fields.permitted.amount
+            )
+        return read_transfer(payload, asset, permit=permit)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""

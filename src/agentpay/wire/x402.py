@@ -86,13 +86,15 @@ SignatureText = Annotated[bytes, _from_text(_read_bytes)]
 Uint40 = Annotated[int, Field(strict=True, ge=0, le=UINT40_MAX)]
 
 
-class _Message(BaseModel):
+class WireMessage(BaseModel):
+    """Frozen, camelCase on the wire; unknown fields are ignored."""
+
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
     )
 
 
-class Resource(_Message):
+class Resource(WireMessage):
     """What a 402 says it is about."""
 
     url: str = Field(max_length=8192)
@@ -100,7 +102,7 @@ class Resource(_Message):
     mime_type: str = ""
 
 
-class Requirements(_Message):
+class Requirements(WireMessage):
     """One offer of a 402: a scheme, a price and the terms to pay it on."""
 
     scheme: str = Field(max_length=64)
@@ -112,13 +114,13 @@ class Requirements(_Message):
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Extension(_Message):
+class Extension(WireMessage):
     """Something optional that a server offers beside the payment."""
 
     info: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class PaymentRequired(_Message):
+class PaymentRequired(WireMessage):
     """The whole of a 402. Offers we cannot read are skipped, not fatal."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
@@ -138,7 +140,7 @@ class PaymentRequired(_Message):
         return offers
 
 
-class AuthorizationFields(_Message):
+class AuthorizationFields(WireMessage):
     """An EIP-3009 authorization as `exact` carries it."""
 
     payer: AddressText = Field(alias="from")
@@ -149,21 +151,21 @@ class AuthorizationFields(_Message):
     nonce: HashText
 
 
-class ExactPayload(_Message):
+class ExactPayload(WireMessage):
     """`exact` by EIP-3009."""
 
     authorization: AuthorizationFields
     signature: SignatureText
 
 
-class PermittedFields(_Message):
+class PermittedFields(WireMessage):
     """The most that a Permit2 signature moves, and of what."""
 
     token: AddressText
     amount: Uint256Text
 
 
-class WitnessFields(_Message):
+class WitnessFields(WireMessage):
     """What an x402 proxy is bound to; `facilitator` in `upto` alone."""
 
     to: AddressText
@@ -171,7 +173,7 @@ class WitnessFields(_Message):
     valid_after: Uint256Text
 
 
-class Permit2Fields(_Message):
+class Permit2Fields(WireMessage):
     """A Permit2 transfer as `exact` and `upto` carry it."""
 
     payer: AddressText = Field(alias="from")
@@ -182,14 +184,14 @@ class Permit2Fields(_Message):
     witness: WitnessFields
 
 
-class Permit2Payload(_Message):
+class Permit2Payload(WireMessage):
     """`exact` or `upto` by Permit2."""
 
     permit2_authorization: Permit2Fields = Field(alias="permit2Authorization")
     signature: SignatureText
 
 
-class ConfigFields(_Message):
+class ConfigFields(WireMessage):
     """The terms of a channel."""
 
     payer: AddressText
@@ -201,7 +203,7 @@ class ConfigFields(_Message):
     salt: HashText
 
 
-class VoucherFields(_Message):
+class VoucherFields(WireMessage):
     """A cumulative amount, signed."""
 
     channel_id: HashText
@@ -209,7 +211,7 @@ class VoucherFields(_Message):
     signature: SignatureText
 
 
-class Erc3009Fields(_Message):
+class Erc3009Fields(WireMessage):
     """The authorization that funds a channel."""
 
     valid_after: Uint256Text
@@ -218,13 +220,13 @@ class Erc3009Fields(_Message):
     signature: SignatureText
 
 
-class DepositWitnessFields(_Message):
+class DepositWitnessFields(WireMessage):
     """The channel that a Permit2 deposit is bound to."""
 
     channel_id: HashText
 
 
-class Permit2DepositFields(_Message):
+class Permit2DepositFields(WireMessage):
     """The Permit2 transfer that funds a channel."""
 
     payer: AddressText = Field(alias="from")
@@ -236,7 +238,7 @@ class Permit2DepositFields(_Message):
     signature: SignatureText
 
 
-class DepositAuthorization(_Message):
+class DepositAuthorization(WireMessage):
     """How a deposit is authorized: exactly one way."""
 
     erc3009_authorization: Erc3009Fields | None = Field(
@@ -253,14 +255,14 @@ class DepositAuthorization(_Message):
         return self
 
 
-class DepositFields(_Message):
+class DepositFields(WireMessage):
     """Money for a channel."""
 
     amount: Uint128Text
     authorization: DepositAuthorization
 
 
-class VoucherPayload(_Message):
+class VoucherPayload(WireMessage):
     """`batch-settlement`: one more request on a funded channel."""
 
     type: Literal["voucher"]
@@ -268,7 +270,7 @@ class VoucherPayload(_Message):
     voucher: VoucherFields
 
 
-class DepositPayload(_Message):
+class DepositPayload(WireMessage):
     """`batch-settlement`: a request that funds its channel."""
 
     type: Literal["deposit"]
@@ -277,7 +279,7 @@ class DepositPayload(_Message):
     deposit: DepositFields
 
 
-class RefundPayload(_Message):
+class RefundPayload(WireMessage):
     """`batch-settlement`: give back what is left. `amount` None is all of it."""
 
     type: Literal["refund"]
@@ -305,7 +307,7 @@ Payload = Annotated[
 ]
 
 
-class PaymentPayload(_Message):
+class PaymentPayload(WireMessage):
     """What a client pays with."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
@@ -315,7 +317,7 @@ class PaymentPayload(_Message):
     extensions: dict[str, Extension] = Field(default_factory=dict)
 
 
-class ChannelStateFields(_Message):
+class ChannelStateFields(WireMessage):
     """A payee's picture of a channel: a hint, never a proof."""
 
     channel_id: HashText
@@ -326,14 +328,14 @@ class ChannelStateFields(_Message):
     charged_cumulative_amount: Uint128Text | None = None
 
 
-class SettleExtra(_Message):
+class SettleExtra(WireMessage):
     """What `batch-settlement` adds to a receipt."""
 
     charged_amount: Uint128Text | None = None
     channel_state: ChannelStateFields | None = None
 
 
-class VoucherOutcome(_Message):
+class VoucherOutcome(WireMessage):
     """What a parallel channel says of one voucher: the only final word (rule 4)."""
 
     cumulative: Uint128Text
@@ -342,7 +344,7 @@ class VoucherOutcome(_Message):
     repeated: bool = Field(default=False, strict=True)
 
 
-class PaymentResponse(_Message):
+class PaymentResponse(WireMessage):
     """A receipt, or the reason why there is none."""
 
     success: bool = Field(strict=True)
