@@ -14,7 +14,7 @@ import httpx
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import AgentPayError, ConfigurationError
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.pools import PooledTransport
