@@ -37,9 +37,11 @@ from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire import parallel
+from agentpay.wire.headers import encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     EIP3009,
+    PAYMENT_RESPONSE,
     PERMIT2,
     ExactPayload,
     PaymentPayload,
@@ -336,6 +338,10 @@ def _malformed(detail: str) -> Refusal:
     return Refusal(status=400, headers=headers, body=to_json(problem))
 
 
+_UNAVAILABLE = {"success": False, "errorReason": "payment_unavailable"}
+"""By this receipt a payer tells it from an application's own 503."""
+
+
 def unavailable(error: ChainError | StoreError) -> Refusal:
     """What cannot be known now is a 503: a 402 would mean that nothing moved."""
     problem = {
@@ -347,5 +353,6 @@ def unavailable(error: ChainError | StoreError) -> Refusal:
         "content-type": "application/problem+json",
         "cache-control": "no-store",
         "retry-after": "1",
+        PAYMENT_RESPONSE.lower(): encode_json(_UNAVAILABLE),
     }
     return Refusal(status=503, headers=headers, body=to_json(problem))

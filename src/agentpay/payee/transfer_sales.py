@@ -61,8 +61,9 @@ class TransferSales:
         self._facilitator = facilitator
         self._store = store
         self._clock = clock
-        self._running: dict[str, Transfer] = {}
-        """Somebody is at these now, and their money may not have moved yet."""
+        self._running: set[str] = set()
+        self._reserved: dict[str, Transfer] = {}
+        """Of those that run, the ones whose money has not moved yet."""
 
     async def answer(
         self,
@@ -106,7 +107,7 @@ class TransferSales:
         if ours.id in self._running:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
-        self._running[ours.id] = transfer
+        self._running.add(ours.id)
         sold: TransferSale | Refusal | None = None
         try:
             record = await self._begin(ours, terms)
@@ -119,7 +120,7 @@ class TransferSales:
             return sold
         finally:
             if not isinstance(sold, TransferSale):
-                self._running.pop(ours.id, None)
+                self._release(ours.id)
 
     def _read(
         self, payload: TransferPayload, extensions: Mapping[str, Extension]
@@ -134,7 +135,11 @@ class TransferSales:
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
-        self._running.pop(purchase.record.id, None)
+        self._release(purchase.record.id)
+
+    def _release(self, payment_id: str) -> None:
+        self._running.discard(payment_id)
+        self._reserved.pop(payment_id, None)
 
     def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
         return PaymentRecord(
@@ -198,7 +203,7 @@ class TransferSales:
                 return settled
             sale.settled = settled
             return sale
-        if not await self._covered(purchase.transfer):
+        if not await self._reserve(purchase):
             return self._refuse(purchase.terms, "insufficient_funds")
         try:
             await self._facilitator.verify(purchase.transfer)
@@ -211,13 +216,15 @@ class TransferSales:
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
-    async def _covered(self, transfer: Transfer) -> bool:
+    async def _reserve(self, purchase: Purchase) -> bool:
         """Whether a payer has enough for all of its transfers that are open here."""
-        open_ = [t for t in self._running.values() if t.payer == transfer.payer]
+        transfer = purchase.transfer
+        self._reserved[purchase.record.id] = transfer
+        open_ = [t for t in self._reserved.values() if t.payer == transfer.payer]
         if len(open_) == 1:
             return True  # its own simulation says
         funds = await read_funds(self._chain, transfer)
-        return sum(t.maximum for t in open_ if t.asset == transfer.asset) <= funds
+        return sum(t.maximum for t in open_) <= funds
 
     async def settle(self, purchase: Purchase, amount: int) -> "Settled | Refusal":
         """Move the money; what is settled, or what to answer instead."""
@@ -240,6 +247,7 @@ class TransferSales:
         )
 
     async def _settled(self, purchase: Purchase, settled: "Settled") -> "Settled":
+        self._reserved.pop(purchase.record.id, None)
         await self._store.finish_payment(
             purchase.record.id,
             status=PaymentStatus.SETTLED,

@@ -5,32 +5,27 @@ Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are f
 unknown fields are kept, so that an offer can be echoed as it came.
 """
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
     ValidationError,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from agentpay.errors import MalformedMessage
-from agentpay.types import (
-    UINT40_MAX,
-    UINT128_MAX,
-    UINT256_MAX,
-    Address,
-    ChainId,
-    Hash32,
-    parse_amount,
-    parse_network,
+from agentpay.wire.fields import (
+    AddressText,
+    HashText,
+    NetworkText,
+    SignatureText,
+    Uint40,
+    Uint128Text,
+    Uint256Text,
+    WireMessage,
 )
 from agentpay.wire.headers import JsonObject, JsonValue, decode_json
 
@@ -39,7 +34,6 @@ PAYMENT_SIGNATURE: Final = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE: Final = "PAYMENT-RESPONSE"
 VERSION: Final = 2
 OFFERS_MAX: Final = 32
-SIGNATURE_BYTES_MAX: Final = 4096
 
 EXACT: Final = "exact"
 UPTO: Final = "upto"
@@ -48,50 +42,6 @@ BATCH_SETTLEMENT: Final = "batch-settlement"
 EIP3009: Final = "eip3009"
 PERMIT2: Final = "permit2"
 """How an asset is moved: `extra.assetTransferMethod`, EIP-3009 if it is not given."""
-
-T = TypeVar("T")
-
-_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-
-
-def _from_text(read: Callable[[str], T]) -> PlainValidator:
-    def validate(value: object) -> T:
-        if not isinstance(value, str):
-            raise ValueError("must be a string")  # noqa: TRY004 - pydantic's contract
-        return read(value)
-
-    return PlainValidator(validate)
-
-
-def _read_bytes(text: str) -> bytes:
-    if len(text) > 2 + 2 * SIGNATURE_BYTES_MAX or not _HEX.fullmatch(text):
-        raise ValueError("not a signature in hex")
-    return bytes.fromhex(text[2:])
-
-
-def _read_uint128(text: str) -> int:
-    return parse_amount(text, maximum=UINT128_MAX)
-
-
-def _read_uint256(text: str) -> int:
-    return parse_amount(text, maximum=UINT256_MAX)
-
-
-AddressText = Annotated[Address, _from_text(Address)]
-HashText = Annotated[Hash32, _from_text(Hash32)]
-Uint128Text = Annotated[int, _from_text(_read_uint128)]
-Uint256Text = Annotated[int, _from_text(_read_uint256)]
-NetworkText = Annotated[ChainId, _from_text(parse_network)]
-SignatureText = Annotated[bytes, _from_text(_read_bytes)]
-Uint40 = Annotated[int, Field(strict=True, ge=0, le=UINT40_MAX)]
-
-
-class WireMessage(BaseModel):
-    """Frozen, camelCase on the wire; unknown fields are ignored."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
 
 
 class Resource(WireMessage):

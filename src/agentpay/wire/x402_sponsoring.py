@@ -16,14 +16,9 @@ from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.types import Address, Asset
+from agentpay.wire.fields import AddressText, SignatureText, Uint256Text, WireMessage
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import (
-    AddressText,
-    Extension,
-    SignatureText,
-    Uint256Text,
-    WireMessage,
-)
+from agentpay.wire.x402 import Extension
 
 EIP2612_KEY: Final = "eip2612GasSponsoring"
 

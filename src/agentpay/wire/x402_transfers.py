@@ -9,7 +9,7 @@ from typing import Final
 
 from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.eip3009 import Authorization
-from agentpay.evm.permit2 import ExactWitness, PaymentTransfer, UptoWitness
+from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
@@ -31,7 +31,7 @@ def wrong_terms(
     facilitator: Address | None,
 ) -> str | None:
     """
-    The code of what is wrong with a payment of `amount` to `pay_to`; None if nothing is.
+    The code of what is wrong with a payment of `amount` to `pay_to`, if anything is.
 
     `facilitator` is who would settle an `upto` payment.
     """
@@ -102,22 +102,16 @@ def read_transfer(
     )
 
 
-def _transfer_of(fields: Permit2Fields) -> PaymentTransfer:
-    terms = fields.witness
-    witness: ExactWitness | UptoWitness
-    if terms.facilitator is None:
-        witness = ExactWitness(to=terms.to, valid_after=terms.valid_after)
-    else:
-        witness = UptoWitness(
-            to=terms.to, facilitator=terms.facilitator, valid_after=terms.valid_after
-        )
-    return PaymentTransfer(
+def _transfer_of(fields: Permit2Fields) -> PermitTransfer:
+    return PermitTransfer(
         payer=fields.payer,
         token=fields.permitted.token,
         amount=fields.permitted.amount,
         nonce=fields.nonce,
         deadline=fields.deadline,
-        witness=witness,
+        to=fields.witness.to,
+        valid_after=fields.witness.valid_after,
+        facilitator=fields.witness.facilitator,
     )
 
 
