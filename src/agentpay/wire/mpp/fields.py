@@ -4,7 +4,14 @@ What the models of MPP share: how a field is named, and how a fault in one is to
 
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from agentpay.errors import MalformedMessage
@@ -13,6 +20,7 @@ from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.timestamps import parse_time
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 ChainNumber = Annotated[
     int, Field(strict=True, ge=1, le=2**53 - 1), AfterValidator(ChainId)
@@ -27,6 +35,11 @@ def _time(text: str) -> str:
         raise ValueError(str(error)) from error
     return text
 
+
+Words = Annotated[str, Field(strict=True, max_length=4096)]
+"""Text for people, or a reference that is the other side's own."""
+
+Name = Annotated[str, Field(strict=True, max_length=64)]
 
 TimeText = Annotated[str, Field(strict=True, max_length=64), AfterValidator(_time)]
 """An RFC 3339 time, as it was written."""
@@ -45,16 +58,29 @@ def read(model: type[M], message: JsonObject, name: str) -> M:
     Read an object as a model.
 
     Raises:
-        MalformedMessage: It is not one; the first fault is named, its value is not.
+        MalformedMessage: It is not one; the first fault is named.
     """
     try:
         return model.model_validate(message)
     except ValidationError as error:
-        raise malformed(error, name) from error
+        raise _malformed(error, name) from error
 
 
-def malformed(error: ValidationError, name: str) -> MalformedMessage:
+def read_one_of(union: TypeAdapter[T], message: JsonObject, name: str) -> T:
+    """
+    Read an object as one of several models.
+
+    Raises:
+        MalformedMessage: It is none of them.
+    """
+    try:
+        return union.validate_python(message)
+    except ValidationError as error:
+        raise _malformed(error, name) from error
+
+
+def _malformed(error: ValidationError, name: str) -> MalformedMessage:
     """The first fault that a model found, in one bounded line."""
     first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])[:200]
+    where = ".".join(str(part) for part in first["loc"])[:200] or "it"
     return MalformedMessage(f"{name}: {where}: {first['msg'][:200]}")
