@@ -5,9 +5,9 @@ A written header is compared by what it is read as, as that runner does.
 """
 
 import json
+import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +32,7 @@ OPERATIONS = {
     "generate-challenge-id": "challenge.id",
 }
 SECONDS = 5
-"""What the slowest vector may take: all of them together do not."""
+"""What that vector may take, by its own word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,11 +167,12 @@ def test_all_public_vectors_are_counted(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_twelve_thousand_backslashes_take_no_time() -> None:
     (slow,) = (case for case in CASES if case.name.startswith("adversarial"))
-    began = time.perf_counter()
+    before = os.times()
     (answer,) = ask([request(slow.operation, slow.given)])
+    after = os.times()
 
     assert answer["ok"]
-    assert time.perf_counter() - began < SECONDS
+    assert after.children_user - before.children_user < SECONDS
 
 
 @pytest.mark.parametrize(
