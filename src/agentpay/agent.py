@@ -20,6 +20,7 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.pools import PooledTransport
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
+from agentpay.payer.allowance import approve_permit2
 from agentpay.payer.closing import Closed, close_channel
 from agentpay.payer.exit import Exit, Withdrawal
 from agentpay.payer.keys import PayerKeys
@@ -28,7 +29,13 @@ from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
-from agentpay.types import MONEY_DECIMALS, Hash32, format_money
+from agentpay.types import (
+    MONEY_DECIMALS,
+    Hash32,
+    Money,
+    format_money,
+    to_base_units,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -186,6 +193,25 @@ class Agent(httpx.AsyncClient):
             spent=gone - unspent,
             deposited=unspent,
             held=sum(hold.amount for hold in budget.holds),
+        )
+
+    async def approve_permit2(self, amount: Money) -> None:
+        """
+        Let Permit2 move `amount` of the agent's token, instead of what it may now.
+
+        The wallet pays gas. Each payment is still signed by itself, within the budget.
+
+        Raises:
+            ConfigurationError: The amount cannot be read.
+            KeyElsewhere: We do not hold the wallet's key.
+            ChainError: A transaction was not sent, or is not known to be mined.
+        """
+        try:
+            units = to_base_units(amount, self._asset.decimals)
+        except ValueError as error:
+            raise ConfigurationError(f"approve_permit2: {error}") from error
+        await approve_permit2(
+            units, asset=self._asset, keys=self._keys, chain=self._chain
         )
 
     async def start_withdrawal(self, channel: Hash32) -> Withdrawal:

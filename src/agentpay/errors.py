@@ -89,6 +89,27 @@ class NoAcceptableOffer(PaymentRefused):
     code = "no_acceptable_offer"
 
 
+class ApprovalNeeded(PaymentRefused):
+    """Permit2 may not move enough of a token, and the payee sends no approval along."""
+
+    code = "approval_needed"
+
+    def __init__(self, token: str, *, allowance: int, amount: int) -> None:
+        super().__init__(
+            f"Permit2 may move {allowance} of token {token}, and {amount} are needed"
+            " with what is under way: call agent.approve_permit2(amount)"
+        )
+        self.token = token
+        self.allowance = allowance
+        self.amount = amount
+
+
+class ApprovalBusy(PaymentRefused):
+    """Another payment's approval of Permit2 is under way, and takes too long."""
+
+    code = "approval_busy"
+
+
 class UnsafeKey(PaymentRefused):
     """A publicly known test key was about to sign for a chain that is not local."""
 

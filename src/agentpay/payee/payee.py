@@ -86,7 +86,7 @@ class Payee:
         authorizer: Signer | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
-        transfer_methods: tuple[str, ...] = (EIP3009,),
+        transfer_methods: tuple[str, ...] | None = None,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -97,7 +97,7 @@ class Payee:
         `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
         money goes to `pay_to` (to the wallet's own account, if not given). `store` is
         `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
-        the token by Permit2, which any ERC-20 allows; without `eip3009` only so.
+        the token by Permit2; if not given, they do so where it has no EIP-3009.
         `claim_at` and `claim_every_seconds` say when vouchers
         are turned into money.
 
@@ -113,9 +113,6 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
-        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
-        if unknown or not transfer_methods:
-            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
         self._wallet = wallet
         self._authorizer = authorizer or wallet
         self._rpc_url = rpc_url or place.rpc_url
@@ -131,7 +128,7 @@ class Payee:
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
-            transfer_methods=transfer_methods,
+            transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=wallet.address,
         )
         self._policy = KeeperPolicy(
@@ -192,8 +189,7 @@ class Payee:
         sender = TransactionSender(chain, key=self._wallet.gas_key())
         try:
             await chain.check()
-            by_token = EIP3009 in self.settings.transfer_methods
-            await check_asset(chain, self.asset, eip3009=by_token)
+            await check_asset(chain, self.asset)
             store = await open_store(self._store_url)
         except BaseException:
             await sender.aclose()
@@ -323,6 +319,18 @@ def _units(money: Money, decimals: int, name: str) -> int:
         return to_base_units(money, decimals)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
+    if wanted is None:
+        return (EIP3009,) if asset.eip3009 else (PERMIT2,)
+    possible = {EIP3009, PERMIT2} if asset.eip3009 else {PERMIT2}
+    if not wanted or not set(wanted) <= possible:
+        raise ConfigurationError(
+            f"transfer_methods are some of {sorted(possible)} for this token,"
+            f" not {list(wanted)}"
+        )
+    return wanted
 
 
 def _account(text: str) -> Address:

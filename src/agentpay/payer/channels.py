@@ -27,6 +27,7 @@ from agentpay.evm.batch_settlement import (
     channel_id,
 )
 from agentpay.onchain import read_channel
+from agentpay.payer.approvals import Approval, Approvals
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
@@ -34,10 +35,11 @@ from agentpay.payer.ledger import DepositWish, PayerLedger, Place
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
-from agentpay.payer.signing import sign_voucher
+from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32, to_base_units
+from agentpay.wire.x402 import PERMIT2
 
 _STRICT_WINDOW = 64
 
@@ -67,6 +69,7 @@ class Channels:
         policy: Policy,
         assets: tuple[Asset, ...],
         chains: Mapping[ChainId, Chain],
+        approvals: Approvals,
         ask: Asker,
         clock: Callable[[], float],
     ) -> None:
@@ -74,6 +77,7 @@ class Channels:
         self._ledger = ledger
         self._policy = policy
         self._chains = chains
+        self._approvals = approvals
         self.inquiry = Inquiry(
             keys=keys,
             ledger=ledger,
@@ -176,15 +180,28 @@ class Channels:
         record = await self._ledger.read(channel)
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
-        credential = await sign_voucher(
-            self._keys,
-            record,
-            issued.cumulative,
-            kind="deposit" if issued.deposit else "voucher",
-            url=target.url,
-            words=offer.words,
-            deposit=(offer.asset, issued.deposit) if issued.deposit else None,
-        )
+        deposit, approval = None, Approval()
+        if issued.deposit is not None:
+            ways = unsigned_deposits(record, offer.asset, issued.deposit)
+            deposit = ways[offer.method]
+        try:
+            if deposit is not None and offer.method == PERMIT2:
+                approval = await self._approvals.get(
+                    offer, deposit.amount, valid_before=deposit.valid_before
+                )
+            credential = await sign_voucher(
+                self._keys,
+                record,
+                issued.cumulative,
+                kind="deposit" if deposit else "voucher",
+                url=target.url,
+                words=offer.words,
+                deposit=deposit,
+                permit=(approval.permit, offer.asset) if approval.permit else None,
+            )
+        except BaseException:
+            approval.end()
+            raise
         return ChannelPayment(
             ledger=self._ledger,
             record=record,
@@ -193,6 +210,7 @@ class Channels:
             credential=credential,
             deposit=issued.deposit,
             leave=self.inquiry.ask_later,
+            approval=approval,
         )
 
     def _wish(self, offer: Offer) -> DepositWish:

@@ -10,15 +10,20 @@ from collections.abc import Callable, Mapping
 from agentpay.core.budget import Hold
 from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.onchain import check_asset
+from agentpay.payer.approvals import Approvals
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channels import Channels
-from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
+from agentpay.payer.transfer_payment import (
+    TransferPayments,
+    resolve_hold,
+    transfer_of,
+)
 from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
@@ -63,12 +68,21 @@ class Payer:
             clock=clock,
             cheated=cheated,
         )
+        self.approvals = Approvals(signer=keys.wallet, chains=chains, policy=policy)
+        self.transfers = TransferPayments(
+            signer=keys.wallet,
+            ledger=self.ledger,
+            approvals=self.approvals,
+            policy=policy,
+            clock=clock,
+        )
         self.channels = Channels(
             keys=keys,
             ledger=self.ledger,
             policy=policy,
             assets=assets,
             chains=chains,
+            approvals=self.approvals,
             ask=ask,
             clock=clock,
         )
@@ -110,15 +124,7 @@ class Payer:
     async def _pay(self, offer: Offer, target: Target) -> Payment:
         if offer.scheme == BATCH_SETTLEMENT:
             return await self.channels.pay(offer, target)
-        return await pay_exact(
-            offer,
-            target,
-            signer=self.keys.wallet,
-            chain=self._chains[offer.asset.chain],
-            ledger=self.ledger,
-            policy=self.policy,
-            clock=self._clock,
-        )
+        return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""
@@ -150,23 +156,18 @@ class Payer:
         budget = await self.ledger.store.budget(self.ledger.account)
         left = 0
         for hold in budget.holds:
-            if hold.id.startswith("exact "):
+            if hold.id.startswith("transfer "):
                 left += not await self._resolve_transfer(hold)
             else:
                 left += not await self._resolve_deposit(hold)
         return left
 
     async def _resolve_transfer(self, hold: Hold) -> bool:
-        chain = self._chains.get(chain_of(hold))
-        if chain is None:
+        transfer = transfer_of(hold, self._assets)
+        if transfer is None or transfer.asset.chain not in self._chains:
             return False  # of another network, kept in the same store
-        return await resolve_hold(
-            hold,
-            account=self.ledger.account,
-            chain=chain,
-            ledger=self.ledger,
-            decimals=self._decimals(chain.chain_id),
-        )
+        chain = self._chains[transfer.asset.chain]
+        return await resolve_hold(hold, transfer, chain=chain, ledger=self.ledger)
 
     async def _resolve_deposit(self, hold: Hold) -> bool:
         record = await self.ledger.read(Hash32(hold.detail))
@@ -184,6 +185,3 @@ class Payer:
         if all(hold.valid_before >= now for hold in budget.holds):
             return False
         return await self.resolve() < len(budget.holds)
-
-    def _decimals(self, chain: ChainId) -> int:
-        return next(a.decimals for a in self._assets if a.chain == chain)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agentpay.core.budget import Limits
 from agentpay.errors import ConfigurationError
 from agentpay.types import MONEY_DECIMALS, Money, to_base_units
-from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def scale(amount: int, decimals: int) -> int:
 class Policy:
     """How an agent pays, within its budget."""
 
-    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, UPTO)
     """Schemes we pay by, the best first."""
     deposit: Money = "$1"
     """What a channel is opened with, and topped up by; less if the budget has less."""
