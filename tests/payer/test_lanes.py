@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from agentpay import Agent, Policy
-from agentpay.errors import AgentPayError, AnswerLost, PaymentOutcomeUnknown
+from agentpay import Agent, Budget, Policy
+from agentpay.errors import (
+    AgentPayError,
+    AnswerLost,
+    BudgetExceeded,
+    PaymentOutcomeUnknown,
+)
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import decode_json, encode_json
@@ -72,6 +77,51 @@ async def test_thirty_two_at_once_are_paid_on_four_lanes(
             assert not any(record.ledger.tagged for record in records)
             assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
             assert shop.begun["/ok"] == 32
+
+
+async def test_c9_requests_at_once_share_the_one_lane_that_the_budget_has_a_deposit_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=20)
+    budget = Budget(total="$0.1", per_request="$0.01")
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=policy, budget=budget
+        ) as agent,
+    ):
+        asked = [agent.get(BASE + "/ok") for _ in range(32)]
+        answers = await asyncio.gather(*asked)
+
+        assert {a.status_code for a in answers} == {200}
+        assert len(await agent.channels()) == 1
+        assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
+
+
+async def test_c9_lanes_spend_the_budget_to_its_end_and_no_further(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.01", low_water=0, give_up_seconds=20)
+    budget = Budget(total="$0.02", per_request="$0.01")
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=policy, budget=budget
+        ) as agent,
+    ):
+
+        async def get() -> int:
+            return (await agent.get(BASE + "/ok")).status_code
+
+        both_lanes = await asyncio.gather(get(), get())
+        first_lane_to_its_end = [await get() for _ in range(9)]
+        rest = await asyncio.gather(*(get() for _ in range(9)))
+
+        assert {*both_lanes, *first_lane_to_its_end, *rest} == {200}
+        with pytest.raises(BudgetExceeded):
+            await get()
+        assert len(await agent.channels()) == 2
+        assert await spent(agent) == await charged(payee, agent) == 20 * PRICE
 
 
 async def test_metered_requests_on_a_lane_sign_what_was_charged_plus_the_price(

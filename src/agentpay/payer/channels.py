@@ -20,7 +20,7 @@ from agentpay.core.payer_channel import (
     PayerStatus,
     Unusable,
 )
-from agentpay.errors import ChannelUnusable
+from agentpay.errors import BudgetExceeded, ChannelUnusable
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
@@ -108,19 +108,54 @@ class Channels:
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
             change = self._ledger.change(key.origin)
-            lanes = list(await self._lanes(key))
-            for channel in lanes:
-                payment = await self._pay_on(channel, offer, target)
-                if payment is not None:
-                    return payment
-            lanes_max = 1 if key.tagged else self._policy.lanes_max
-            if len(await self._lanes(key)) < lanes_max:
-                await self._open(key, offer, target, len(await self._lanes(key)))
+            payment = await self._pay_on_any(key, offer, target)
+            if payment is not None:
+                return payment
+            lanes = len(await self._lanes(key))
+            if await self._may_open(key, offer, target):
+                await self._open(key, offer, target, lanes)
             elif not await change.wait(deadline - loop.time()):
                 raise ChannelUnusable(
                     f"no channel to {target.origin} had room for a request within"
                     f" {self._policy.give_up_seconds} s"
                 )
+
+    async def _pay_on_any(
+        self, key: ChannelKey, offer: Offer, target: Target
+    ) -> ChannelPayment | None:
+        """
+        A voucher on the first lane that has room; None if none has room now.
+
+        Raises:
+            BudgetExceeded: Every lane needs a deposit that the budget does not allow.
+        """
+        refused: BudgetExceeded | None = None
+        busy = False
+        for channel in list(await self._lanes(key)):
+            try:
+                payment = await self._pay_on(channel, offer, target)
+            except BudgetExceeded as error:  # it is empty; another lane may not be
+                refused = error
+                continue
+            if payment is not None:
+                return payment
+            busy = busy or channel in await self._lanes(key)
+        if refused is not None and not busy:
+            raise refused
+        return None
+
+    async def _may_open(self, key: ChannelKey, offer: Offer, target: Target) -> bool:
+        """Whether there may be one more lane, and the budget has a deposit for it."""
+        lanes = len(await self._lanes(key))
+        if not lanes:
+            return True  # and the budget says no in its own words
+        if key.tagged or lanes >= self._policy.lanes_max:
+            return False
+        return await self._ledger.affords(
+            self._wish(offer).amounts[-1],
+            host=target.host,
+            decimals=offer.asset.decimals,
+        )
 
     async def _pay_on(
         self, channel: Hash32, offer: Offer, target: Target
