@@ -1,0 +1,311 @@
+"""
+Who takes part in the peer matrix: buyers and shops, ours and the official SDK's.
+
+Theirs are processes in an environment of their own (`tests/peers`). Ours run here. All
+meet over real HTTP and on a real chain.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import httpx
+import uvicorn
+from peer_evidence import Evidence, Json
+from peer_process import Peer
+
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay.errors import AnswerLost
+from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
+from agentpay.http.paywall import Receive, Scope, Send
+from agentpay.http.pools import PooledTransport
+from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, Money
+from agentpay.wire.x402 import PAYMENT_SIGNATURE
+
+PRICE = 1000
+WITHDRAW_DELAY = 3600
+
+
+class Buyer(Protocol):
+    """Pays for requests."""
+
+    @property
+    def address(self) -> Address:
+        """Whose money it spends."""
+        ...
+
+    async def lose_answer(self, url: str) -> None:
+        """Pay for one request whose answer never arrives."""
+        ...
+
+    async def rpc_calls(self) -> int:
+        """How often it asked a chain; 0 if it does not say."""
+        ...
+
+    async def get(self, url: str) -> None:
+        """Pay for one request."""
+        ...
+
+    async def refund(self, url: str) -> None:
+        """Get back what is left in the channel behind a URL."""
+        ...
+
+
+class Shop(Protocol):
+    """Sells requests, and turns vouchers into money."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+    async def claim(self, last: Evidence) -> Evidence:
+        """Claim its vouchers, of which the peer saw `last`."""
+        ...
+
+    async def settle(self, last: Evidence) -> Evidence:
+        """Send what was claimed to the account."""
+        ...
+
+
+# Ours.
+
+
+class LossyTransport(PooledTransport):
+    """Loses the next answer to a payment, when told so."""
+
+    lose = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if self.lose and PAYMENT_SIGNATURE in request.headers:
+            self.lose = False
+            await response.aclose()
+            raise httpx.ReadError("the answer was lost", request=request)
+        return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurBuyer:
+    """An `Agent`. Implements `Buyer`."""
+
+    address: Address
+    agent: Agent
+    wire: LossyTransport
+    rpc: FaultyRpc
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
+    ) -> AsyncIterator["OurBuyer"]:
+        wallet = await chain.funded_wallet(ether=0)
+        wire = LossyTransport()
+        async with (
+            FaultyRpc(chain.rpc_url) as rpc,
+            Agent(
+                wallet,
+                budget=Budget(total=budget, per_request="$0.01"),
+                network=chain.network,
+                rpc_url=rpc.url,
+                policy=Policy(deposit=deposit, low_water=0, give_up_seconds=30),
+                allow_private_networks=True,
+                transport=wire,
+            ) as agent,
+        ):
+            yield cls(address=wallet.address, agent=agent, wire=wire, rpc=rpc)
+
+    async def lose_answer(self, url: str) -> None:
+        """See `Buyer.lose_answer`."""
+        self.wire.lose = True
+        with contextlib.suppress(AnswerLost):
+            await self.agent.get(url)
+
+    async def rpc_calls(self) -> int:
+        """See `Buyer.rpc_calls`."""
+        return len(self.rpc.requests)
+
+    async def get(self, url: str) -> None:
+        """See `Buyer.get`."""
+        await self.agent.get(url)
+
+    async def refund(self, url: str) -> None:
+        """See `Buyer.refund`."""
+        del url
+        (record,) = await self.agent.channels()
+        await self.agent.close_channel(record.channel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurShop:
+    """A `Paywall` over a `Payee`. Implements `Shop`."""
+
+    url: str
+    chain: LocalChain
+    payee: Payee
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, routes: list[list[str]]
+    ) -> AsyncIterator["OurShop"]:
+        payee = Payee(
+            await chain.funded_wallet(0),
+            network=chain.network,
+            withdraw_delay=WITHDRAW_DELAY,
+            min_deposit=10 * PRICE,
+            claim_at="$1000",
+        )
+        prices: dict[str, Money | Route] = {
+            f"/{scheme}/{method}": Route(price=PRICE, schemes=(scheme,))
+            for scheme, method in routes
+        }
+        async with _serving(Paywall(_sold, payee=payee, routes=prices)) as url:
+            yield cls(url=url, chain=chain, payee=payee)
+
+    async def claim(self, last: Evidence) -> Evidence:
+        """See `Shop.claim`."""
+        await self.payee.settlement.claim()
+        channel = last.voucher["channelId"]
+        found = await self._last_log([CLAIMED, channel])
+        return replace(last, transaction=found)
+
+    async def settle(self, last: Evidence) -> Evidence:
+        """See `Shop.settle`."""
+        await self.payee.settlement.settle()
+        receiver = "0x" + self.payee.settings.pay_to[2:].rjust(64, "0")
+        found = await self._last_log([SETTLED, receiver])
+        return replace(last, transaction=found)
+
+    async def _last_log(self, topics: list[str]) -> str:
+        where = {"address": BATCH_SETTLEMENT, "topics": topics, "fromBlock": "0x0"}
+        logs = await self.chain.node.rpc("eth_getLogs", where)
+        return str(logs[-1]["transactionHash"]) if logs else ""
+
+
+async def _sold(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "lifespan":
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"sold"})
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: Paywall) -> AsyncIterator[str]:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+# Theirs.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TheirBuyer:
+    """The official client. Implements `Buyer`."""
+
+    address: Address
+    peer: Peer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
+        wallet = await chain.funded_wallet(ether=0)
+        settings = _chain_settings(chain, wallet)
+        async with Peer.running("client", settings) as peer:
+            yield cls(address=wallet.address, peer=peer)
+
+    async def lose_answer(self, url: str) -> None:
+        """See `Buyer.lose_answer`."""
+        await self.peer.ask(do="lose", url=url)
+
+    async def rpc_calls(self) -> int:
+        """See `Buyer.rpc_calls`."""
+        return 0
+
+    async def get(self, url: str) -> None:
+        """See `Buyer.get`."""
+        await self.peer.ask(do="get", url=url)
+
+    async def refund(self, url: str) -> None:
+        """See `Buyer.refund`."""
+        await self.peer.ask(do="refund", url=url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TheirShop:
+    """The official server and the facilitator that it asks. Implements `Shop`."""
+
+    url: str
+    peer: Peer
+    facilitator: Peer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, facilitator: Peer, routes: list[list[str]]
+    ) -> AsyncIterator["TheirShop"]:
+        wallet = await chain.funded_wallet(0, ether=0)
+        settings = {
+            **_chain_settings(chain, wallet),
+            "facilitator": facilitator.url,
+            "pay_to": wallet.address,
+            "token": chain.usdc.address,
+            "name": chain.usdc.name,
+            "version": chain.usdc.version,
+            "price": str(PRICE),
+            "withdraw_delay": WITHDRAW_DELAY,
+            "routes": routes,
+        }
+        async with Peer.running("server", settings) as peer:
+            yield cls(url=peer.url, peer=peer, facilitator=facilitator)
+
+    async def claim(self, last: Evidence) -> Evidence:
+        """See `Shop.claim`."""
+        return await self._do("claim", last)
+
+    async def settle(self, last: Evidence) -> Evidence:
+        """See `Shop.settle`."""
+        return await self._do("settle", last)
+
+    async def _do(self, what: str, last: Evidence) -> Evidence:
+        """The facilitator saw the status of what the server had it do."""
+        await self.facilitator.notes()
+        done = await self.peer.ask(do=what)
+        notes = await self.facilitator.notes()
+        seen = [n for n in notes if n.transaction in done["transactions"]]
+        return replace(seen[-1] if seen else Evidence(status=0), voucher=last.voucher)
+
+
+@contextlib.asynccontextmanager
+async def their_facilitator(chain: LocalChain) -> AsyncIterator[Peer]:
+    """The official facilitator, with gas."""
+    wallet = await chain.funded_wallet(0)
+    async with Peer.running("facilitator", _chain_settings(chain, wallet)) as peer:
+        yield peer
+
+
+def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+    return {
+        "key": "0x" + wallet.gas_key().hex(),
+        "rpc_url": chain.rpc_url,
+        "chain_id": chain.chain_id,
+    }
