@@ -21,7 +21,7 @@ LAYERS = (
     ("wire",),
     ("records", "ports"),
     ("signers", "chain", "stores"),
-    ("facilitator", "payee", "payer"),
+    ("onchain", "facilitator", "payee", "payer"),
     ("http",),
     ("agent",),
     ("cli", "testing"),

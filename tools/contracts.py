@@ -30,17 +30,25 @@ MODULES: Final = CONTRACTS / "node_modules"
 ARTIFACTS: Final = ROOT / "src" / "agentpay" / "evm" / "artifacts"
 
 SHIPPED: Final = (
+    "Delegate7702",
     "ERC3009DepositCollector",
     "FalseToken",
     "FeeToken",
+    "Multicall3",
     "NoReturnToken",
+    "Permit2",
+    "Permit2DepositCollector",
+    "PermitToken",
     "Plain3009",
     "PlainToken",
     "RebasingToken",
     "ReentrantToken",
     "TestUSDC",
     "Wallet1271",
+    "WalletFactory",
     "x402BatchSettlement",
+    "x402ExactPermit2Proxy",
+    "x402UptoPermit2Proxy",
 )
 """The contracts whose artifacts Python needs."""
 

@@ -205,6 +205,12 @@ class TransactionFailed(ChainError):
         self.transaction = transaction
 
 
+class GasMissing(ChainError):
+    """The key that pays gas cannot pay for a transaction; nothing was sent."""
+
+    code = "gas_missing"
+
+
 class TransactionOutcomeUnknown(ChainError):
     """A transaction was sent and may yet be mined."""
 

@@ -83,6 +83,10 @@ class Chain(Protocol):
         """The events of one contract in a range of blocks, oldest first."""
         ...
 
+    async def input(self, transaction: Hash32) -> bytes:
+        """The data that a transaction was sent with; empty if it is not known."""
+        ...
+
     async def receipt(self, transaction: Hash32) -> Receipt | None:
         """
         The receipt of a transaction, or None while it is not mined.
@@ -112,6 +116,7 @@ class Sender(Protocol):
 
         Raises:
             TransactionFailed: Refused in simulation, or mined and reverted.
+            GasMissing: The key cannot pay for it; it was not sent.
             TransactionOutcomeUnknown: Sent, and not mined in time.
             ChainUnreachable: It was not sent.
         """
@@ -166,7 +171,7 @@ class PayeeStore(Protocol):
         ...
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str
+        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
     ) -> None: ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:

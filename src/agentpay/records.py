@@ -39,7 +39,7 @@ class PayeeStep(Generic[T]):
 
 
 class PaymentStatus(StrEnum):
-    """How far an `exact` payment is, as the payee knows it."""
+    """How far a transfer is, as the payee knows it."""
 
     STARTED = "started"
     """Recorded; its transaction may or may not have been sent."""
@@ -51,16 +51,19 @@ class PaymentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentRecord:
-    """An `exact` payment to the payee: a signature buys one answer."""
+    """A transfer to the payee: a signature buys one answer."""
 
     id: str
     """Chain, token, payer and nonce: what makes the authorization unique."""
     payer: Address
     amount: int
+    """The most that it may move."""
     resource: str
     owner: str
     started_at: int
     status: PaymentStatus = PaymentStatus.STARTED
+    charged: int = 0
+    """What it moved, once it is settled."""
     transaction: str = ""
 
 

@@ -9,11 +9,10 @@ import pytest
 
 from agentpay import PaymentOutcomeUnknown
 from agentpay.errors import PaymentRejected
-from agentpay.evm.eip3009 import Authorization
 from agentpay.http.paywall import Paywall
-from agentpay.payee.exact_sales import ExactSale
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
+from agentpay.payee.transfer_sales import TransferSale
 from agentpay.records import PaymentStatus
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -23,6 +22,7 @@ from agentpay.wire.x402 import (
     parse_payment,
     parse_response,
 )
+from agentpay.wire.x402_transfers import read_transfer
 from tests.http.world import (
     BASE,
     PRICE,
@@ -102,7 +102,7 @@ async def test_a_transfer_that_was_taken_is_not_refused_for_its_age(
         async with client_of(wall) as client:
             path = path_of(Order.SETTLE_FIRST)
             assert (await client.get(path, headers=headers)).status_code == 200
-            payee._running.exact._clock = lambda: time.time() + 10_000
+            payee._running.transfers._clock = lambda: time.time() + 10_000
             again = await client.get(path, headers=headers)
             late = await client.get(path, headers=fresh)
 
@@ -240,13 +240,13 @@ async def test_f1_what_was_settled_before_a_crash_is_served_after_it(
     )
     await payee.start()
     sale = await payee.answer(headers["payment-signature"], terms)
-    assert isinstance(sale, ExactSale)
+    assert isinstance(sale, TransferSale)
     if order is Order.RESERVE:
         await sale.commit(PRICE)
     if status is PaymentStatus.STARTED:  # the crash came before it was written down
         store = payee._running.store.payee
         await store.finish_payment(
-            sale._purchase.record.id, status=status, transaction=""
+            sale._purchase.record.id, status=status, transaction="", charged=7
         )
     await payee.stop()
     shop = Shop()
@@ -269,16 +269,8 @@ async def test_f3_a_transfer_that_somebody_else_sent_first_is_paid(
         facilitator = stranger._running.settlement._facilitator
         payload = parse_payment(headers["payment-signature"]).payload
         assert isinstance(payload, ExactPayload)
-        fields = payload.authorization
-        authorization = Authorization(
-            payer=fields.payer,
-            to=fields.to,
-            value=fields.value,
-            valid_after=fields.valid_after,
-            valid_before=fields.valid_before,
-            nonce=fields.nonce,
-        )
-        await facilitator.settle_exact(payee.asset, authorization, payload.signature)
+        transfer = read_transfer(payload, payee.asset)
+        await facilitator.settle_transfer(transfer, transfer.maximum)
         async with client_of(wall) as client:
             served = await client.get(path_of(Order.RESERVE), headers=headers)
 
@@ -306,6 +298,50 @@ async def test_p4_a_payer_that_spends_its_money_elsewhere_is_not_served(
 
         assert answer.status_code == 402
         assert b"answer" not in answer.content
+
+
+async def test_p9_transfers_in_flight_are_covered_together(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (shop, payee, wall):
+        payer = HandPayer(await chain.funded_wallet(PRICE, ether=0), payee.settings)
+        terms = terms_of(payee, schemes=("exact",))
+        slow = path_of(Order.RESERVE, "slow")
+        first, second = [
+            {"payment-signature": await payer.transfer(terms)} for _ in range(2)
+        ]
+        async with client_of(wall) as client:
+            waiting = asyncio.create_task(client.get(slow, headers=first))
+            await until(lambda: shop.begun[slow] == 1)
+            other = path_of(Order.RESERVE)
+            refused = await client.get(other, headers=second)
+            shop.gate.set()
+            answer = await waiting
+            await chain.fund(payer.wallet.address, PRICE)
+            later = await client.get(other, headers=second)
+
+        assert (refused.status_code, answer.status_code) == (402, 200)
+        assert shop.begun[other] == 1
+        assert later.status_code == 200
+
+
+async def test_a_payee_without_gas_says_503_and_takes_nothing(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, payee, wall):
+        headers = await a_payment(chain, payee, Order.SETTLE_FIRST)
+        payer = payee._wallet.address
+        path = path_of(Order.SETTLE_FIRST)
+        async with client_of(wall) as client:
+            await chain.node.set_balance(payer, 0)
+            poor = await client.get(path, headers=headers)
+            await chain.node.set_balance(payer, 10**18)
+            again = await client.get(path, headers=headers)
+
+        assert (poor.status_code, again.status_code) == (503, 200)
+        assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
 async def test_an_agent_pays_by_transfer_and_books_it(

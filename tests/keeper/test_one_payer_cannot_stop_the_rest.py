@@ -8,6 +8,7 @@ import pytest
 from agentpay.core.payee_channel import HeldVoucher, PayeeChannel
 from agentpay.errors import ChainUnreachable
 from agentpay.evm.hashing import address_word, keccak
+from agentpay.onchain import read_channel
 from agentpay.testing.local_chain import LocalChain
 from tests.keeper.test_settlement_triggers import PRICE, a_world
 
@@ -53,14 +54,14 @@ async def test_f9_a_nonsense_answer_of_the_endpoint_is_a_chain_error(
     async with a_world(agentpay_chain) as world:
         await world.buy(1)
         (record,) = await world.agent.channels()
-        facilitator = world.payee.settlement._facilitator
+        chain = world.payee.settlement._chain
 
         async def nonsense(*_: object, **__: object) -> list[bytes]:
             return [b"", b"", b""]
 
         with monkeypatch.context() as patched:
-            patched.setattr(facilitator.chain, "read", nonsense)
+            patched.setattr(chain, "read", nonsense)
             with pytest.raises(ChainUnreachable, match="nonsense"):
-                await facilitator.channel_state(record.channel)
+                await read_channel(chain, record.channel)
 
         await world.buy(1)

@@ -385,7 +385,7 @@ async def test_k9_a_deposit_for_another_channel_is_refused(
 
 
 @pytest.mark.parametrize("tagged", [True, False])
-async def test_a_deposit_that_the_chain_refuses_buys_nothing_ever(
+async def test_a_channel_whose_deposit_would_fail_is_not_recorded(
     agentpay_shared_chain: LocalChain, tagged: bool
 ) -> None:
     chain = agentpay_shared_chain
@@ -394,13 +394,35 @@ async def test_a_deposit_that_the_chain_refuses_buys_nothing_ever(
         terms, config = terms_of(payee), poor.config(tagged=tagged)
         header = await poor.funding(config, 5000, 1000, terms)
         refusal = refused(await payee.answer(header, terms))
+        store = payee._running.store.payee
+        kept = await store.read(channel_id(config, payee.asset.chain))
         await chain.fund(poor.wallet.address)
-        again = await payee.answer(header, terms)
+        receipt = await serve(await payee.answer(header, terms))
 
-        assert code(refusal) == "deposit_transaction_failed"
+        assert code(refusal) == "deposit_simulation_failed"
         assert receipt_of(refusal).success is False
-        if tagged:
-            assert fate_of(refusal) == fate_of(refused(again)) == ("void", 0)
+        assert kept is None
+        assert receipt.success
+
+
+async def test_a_top_up_that_would_fail_burns_its_voucher(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        payer = HandPayer(await chain.funded_wallet(5000), payee.settings)
+        terms, config = terms_of(payee), payer.config()
+        await serve(
+            await payee.answer(await payer.funding(config, 5000, 1000, terms), terms)
+        )
+        header = await payer.funding(config, 5000, 2000, terms)
+        refusal = refused(await payee.answer(header, terms))
+        await chain.fund(payer.wallet.address)
+        again = refused(await payee.answer(header, terms))
+
+        assert code(refusal) == "deposit_simulation_failed"
+        assert fate_of(refusal) == ("void", 0)
+        assert fate_of(again) == ("void", 0)
 
 
 async def test_f2_a_deposit_that_comes_many_times_is_made_once(

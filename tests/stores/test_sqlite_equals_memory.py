@@ -266,7 +266,7 @@ class StoresAgree(RuleBasedStateMachine):
             self.run(
                 outcome(
                     store.payee.finish_payment(
-                        payment_id, status=status, transaction="0x1"
+                        payment_id, status=status, transaction="0x1", charged=7
                     )
                 )
             )

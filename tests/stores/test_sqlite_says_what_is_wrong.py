@@ -110,6 +110,17 @@ async def test_a_refused_file_is_let_go(path: Path) -> None:
         assert await store.payee.read(channel()) is not None
 
 
+def test_an_old_transfer_is_charged_what_it_moved(path: Path) -> None:
+    row = (b"id", bytes(20), bytes(31) + b"\x07", b"GET /", b"us", 1, "settled", "")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:1])
+        connection.execute("INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+        migrate(connection, MIGRATIONS)
+        (charged,) = connection.execute("SELECT charged FROM payments").fetchone()
+
+    assert int.from_bytes(charged, "big") == 7
+
+
 def test_a_migration_is_applied_once_and_whole(path: Path) -> None:
     versions = [["CREATE TABLE a (x)"], ["ALTER TABLE a ADD COLUMN y"]]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

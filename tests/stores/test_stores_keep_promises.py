@@ -250,7 +250,7 @@ async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> N
 async def test_a_finished_payment_stays_finished(store: Store) -> None:
     await store.payee.begin_payment(payment())
     await store.payee.finish_payment(
-        payment().id, status=PaymentStatus.SETTLED, transaction="0xabc"
+        payment().id, status=PaymentStatus.SETTLED, transaction="0xabc", charged=7
     )
 
     again = await store.payee.begin_payment(payment())
@@ -262,7 +262,7 @@ async def test_a_finished_payment_stays_finished(store: Store) -> None:
 async def test_a_payment_that_never_began_cannot_end(store: Store) -> None:
     with pytest.raises(InvariantViolated):
         await store.payee.finish_payment(
-            "unknown", status=PaymentStatus.FAILED, transaction=""
+            "unknown", status=PaymentStatus.FAILED, transaction="", charged=7
         )
 
 
@@ -277,7 +277,7 @@ async def test_a_dead_owners_payment_is_taken_once(store: Store) -> None:
 async def test_a_payment_that_is_over_cannot_be_taken(store: Store) -> None:
     await store.payee.begin_payment(payment(owner="dead"))
     await store.payee.finish_payment(
-        payment().id, status=PaymentStatus.FAILED, transaction=""
+        payment().id, status=PaymentStatus.FAILED, transaction="", charged=0
     )
 
     assert not await store.payee.take_payment(payment().id, owner="us")

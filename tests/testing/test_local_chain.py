@@ -8,11 +8,19 @@ import pytest
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import ChainUnreachable, TransactionFailed
-from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
+from agentpay.evm.addresses import (
+    BATCH_SETTLEMENT,
+    ERC3009_COLLECTOR,
+    EXACT_PROXY,
+    MULTICALL3,
+    PERMIT2,
+    PERMIT2_COLLECTOR,
+    UPTO_PROXY,
+)
 from agentpay.evm.batch_settlement import separator
 from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import token_separator
-from agentpay.evm.hashing import address_word, keccak, uint_word
+from agentpay.evm.hashing import address_word, domain_separator, keccak, uint_word
 from agentpay.evm.networks import LOCAL
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.anvil import Anvil
@@ -39,12 +47,38 @@ async def test_the_channel_contract_signs_for_its_canonical_address(
     assert len(separator(agentpay_chain.chain_id)) == 32
 
 
-async def test_the_collector_obeys_the_contract_at_its_canonical_address(
+@pytest.mark.parametrize(
+    ("where", "signature", "expected"),
+    [
+        (ERC3009_COLLECTOR, "settlement()", BATCH_SETTLEMENT),
+        (PERMIT2_COLLECTOR, "x402BatchSettlement()", BATCH_SETTLEMENT),
+        (PERMIT2_COLLECTOR, "PERMIT2()", PERMIT2),
+        (EXACT_PROXY, "PERMIT2()", PERMIT2),
+        (UPTO_PROXY, "PERMIT2()", PERMIT2),
+    ],
+)
+async def test_a_contract_obeys_those_at_their_canonical_addresses(
+    agentpay_chain: LocalChain, where: Address, signature: str, expected: Address
+) -> None:
+    assert await view(agentpay_chain, where, signature) == address_word(expected)
+
+
+async def test_permit2_signs_for_its_canonical_address(
     agentpay_chain: LocalChain,
 ) -> None:
-    answer = await view(agentpay_chain, ERC3009_COLLECTOR, "settlement()")
+    expected = domain_separator(
+        name="Permit2", version=None, chain=agentpay_chain.chain_id, contract=PERMIT2
+    )
 
-    assert answer == address_word(BATCH_SETTLEMENT)
+    assert await view(agentpay_chain, PERMIT2, "DOMAIN_SEPARATOR()") == expected
+
+
+async def test_many_calls_are_made_at_the_canonical_address(
+    agentpay_chain: LocalChain,
+) -> None:
+    answer = await view(agentpay_chain, MULTICALL3, "getChainId()")
+
+    assert answer == uint_word(agentpay_chain.chain_id)
 
 
 async def test_the_token_is_what_its_asset_declares(agentpay_chain: LocalChain) -> None:

@@ -30,12 +30,14 @@ from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     DepositPayload,
     ExactPayload,
+    Permit2Payload,
     RefundPayload,
     VoucherPayload,
     parse_payment,
     parse_payment_required,
     parse_response,
 )
+from agentpay.wire.x402_terms import same_terms
 
 SAMPLES: dict[str, Any] = json.loads(
     (Path(__file__).parents[2] / "vectors" / "x402_wire_samples.json").read_text()
@@ -183,7 +185,7 @@ def test_our_vouchers_say_what_was_put_in(
     assert (fields.payer, fields.salt) == (config.payer, config.salt)
     assert fields.withdraw_delay == config.withdraw_delay
     assert read.accepted == accepted
-    assert write.same_terms(accepted, read.accepted)
+    assert same_terms(accepted, read.accepted)
 
 
 @given(
@@ -212,6 +214,7 @@ def test_our_deposits_say_what_was_put_in(
 
     assert isinstance(read, DepositPayload)
     fields = read.deposit.authorization.erc3009_authorization
+    assert fields is not None
     assert (read.deposit.amount, fields.salt) == (amount, salt)
     assert (fields.valid_after, fields.valid_before) == (0, valid_before)
 
@@ -332,6 +335,7 @@ def test_our_payments_have_the_shape_of_official_ones(kind: str) -> None:
     if isinstance(payload, ExactPayload):
         ours = write.exact_payload(_AUTHORIZATION, b"")
     else:
+        assert not isinstance(payload, Permit2Payload)
         fields = payload.channel_config
         config = ChannelConfig(
             payer=fields.payer,
@@ -352,6 +356,7 @@ def test_our_payments_have_the_shape_of_official_ones(kind: str) -> None:
         )
     if isinstance(payload, DepositPayload):
         made = payload.deposit.authorization.erc3009_authorization
+        assert made is not None
         ours["deposit"] = write.deposit_part(
             amount=payload.deposit.amount,
             valid_before=made.valid_before,

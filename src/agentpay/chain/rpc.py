@@ -121,6 +121,14 @@ class RpcChain:
             found = [log_of(fields) for fields in answer if not fields.get("removed")]
         return sorted(found, key=lambda log: (log.block, log.index))
 
+    async def input(self, transaction: Hash32) -> bytes:
+        """See `ports.Chain.input`."""
+        answer = await self._ask("eth_getTransactionByHash", transaction)
+        if answer is None:
+            return b""
+        with self.rpc.reading("eth_getTransactionByHash"):
+            return raw_bytes(answer["input"])
+
     async def receipt(self, transaction: Hash32) -> Receipt | None:
         """See `ports.Chain.receipt`."""
         answer = await self._ask("eth_getTransactionReceipt", transaction)

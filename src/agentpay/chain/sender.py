@@ -23,6 +23,7 @@ from agentpay.errors import (
     ChainError,
     ChainUnreachable,
     ConfigurationError,
+    GasMissing,
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
@@ -183,6 +184,7 @@ class TransactionSender:
         Raises:
             ChainUnreachable: It surely did not arrive.
             TransactionFailed: The node will not have it.
+            GasMissing: Our key cannot pay for it.
         """
         try:
             await self._rpc.call("eth_sendRawTransaction", signed.raw)
@@ -198,6 +200,8 @@ class TransactionSender:
             if known is None:
                 return Refusal.BUSY
             if not known and meaning is Refusal.FINAL:
+                if _is_poor(refusal):
+                    raise self._poor(call) from refusal
                 reason = f"{refusal.message} (sent from {self._address})"
                 raise TransactionFailed(call.what, reason=reason) from refusal
             return None if known else meaning
@@ -278,11 +282,15 @@ class TransactionSender:
         return "it was mined and reverted"
 
     def _refused(self, refusal: NodeRefused, call: Call) -> ChainError:
-        said = refusal.message.lower()
-        if "insufficient funds" in said or "exceeds allowance" in said:
-            reason = f"{refusal.message}: {self._address} needs coin to pay gas with"
-            return TransactionFailed(call.what, reason=reason)
+        if _is_poor(refusal):
+            return self._poor(call)
         return self._chain.failure(refusal, call.what)
+
+    def _poor(self, call: Call) -> GasMissing:
+        return GasMissing(
+            f"{call.what} was not sent: {self._address} has too little of chain"
+            f" {self._chain.chain_id}'s coin to pay for gas; send it some"
+        )
 
     def _fields(self, call: Call) -> dict[str, str]:
         data = "0x" + call.data.hex()
@@ -307,6 +315,11 @@ class TransactionSender:
             hash=Hash32.of(bytes(signed.hash)),
             raw="0x" + bytes(signed.raw_transaction).hex(),
         )
+
+
+def _is_poor(refusal: NodeRefused) -> bool:
+    said = refusal.message.lower()
+    return "insufficient funds" in said or "exceeds allowance" in said
 
 
 def _account_of(key: bytes | str) -> "LocalAccount":

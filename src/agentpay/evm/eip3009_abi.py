@@ -14,7 +14,7 @@ from eth_abi.exceptions import DecodingError
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import address_word, keccak
-from agentpay.types import Address, Asset, Hash32
+from agentpay.types import Address, Hash32
 
 
 def _selector(signature: str) -> bytes:
@@ -24,6 +24,9 @@ def _selector(signature: str) -> bytes:
 _TRANSFER_AUTHORIZED = _selector(
     "transferWithAuthorization"
     "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
+)
+_TRANSFER_AUTHORIZED_BYTES = _selector(
+    "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
 )
 _AUTHORIZATION_STATE = _selector("authorizationState(address,bytes32)")
 _BALANCE_OF = _selector("balanceOf(address)")
@@ -47,24 +50,31 @@ class TokenFacts:
 def transfer_call(
     token: Address, authorization: Authorization, signature: bytes
 ) -> Call:
-    """Send a transfer that its payer signed, in the `(v, r, s)` form."""
-    data = encode(
-        ["address", "address", "uint256", "uint256", "uint256", "bytes32"],
-        [
-            authorization.payer,
-            authorization.to,
-            authorization.value,
-            authorization.valid_after,
-            authorization.valid_before,
-            authorization.nonce.to_bytes(),
-        ],
-    )
-    rest = encode(
-        ["uint8", "bytes32", "bytes32"],
-        [signature[64], signature[:32], signature[32:64]],
-    )
+    """
+    Send a transfer that its payer signed.
+
+    A key's signature goes in the `(v, r, s)` form that every EIP-3009 token has, any
+    other in the `bytes` form for contract wallets (FiatTokenV2_2).
+    """
+    types = ["address", "address", "uint256", "uint256", "uint256", "bytes32"]
+    values: list[object] = [
+        authorization.payer,
+        authorization.to,
+        authorization.value,
+        authorization.valid_after,
+        authorization.valid_before,
+        authorization.nonce.to_bytes(),
+    ]
+    if len(signature) == 65:
+        selector = _TRANSFER_AUTHORIZED
+        types += ["uint8", "bytes32", "bytes32"]
+        values += [signature[64], signature[:32], signature[32:64]]
+    else:
+        selector = _TRANSFER_AUTHORIZED_BYTES
+        types += ["bytes"]
+        values += [signature]
     what = f"transfer {authorization.value} from {authorization.payer}"
-    return Call(to=token, data=_TRANSFER_AUTHORIZED + data + rest, what=what)
+    return Call(to=token, data=selector + encode(types, values), what=what)
 
 
 def authorization_used_call(token: Address, payer: Address, nonce: Hash32) -> Call:
@@ -133,16 +143,13 @@ def decode_token_facts(answers: Sequence[bytes]) -> TokenFacts:
     return TokenFacts(decimals=int(places), domain_separator=Hash32.of(separator))
 
 
-def paid(logs: Sequence[Log], asset: Asset, authorization: Authorization) -> bool:
-    """Whether a transaction really moved the money: the `Transfer`, not its status."""
-    moved = (
-        TRANSFER,
-        Hash32.of(address_word(authorization.payer)),
-        Hash32.of(address_word(authorization.to)),
-    )
-    return any(
-        log.address == asset.address
-        and log.topics == moved
-        and log.data[:32] == authorization.value.to_bytes(32, "big")
+def amounts_paid(
+    logs: Sequence[Log], token: Address, *, payer: Address, to: Address
+) -> list[int]:
+    """What a transaction really moved: its `Transfer` events, not its status."""
+    moved = (TRANSFER, Hash32.of(address_word(payer)), Hash32.of(address_word(to)))
+    return [
+        int.from_bytes(log.data[:32], "big")
         for log in logs
-    )
+        if log.address == token and log.topics == moved and len(log.data) >= 32
+    ]

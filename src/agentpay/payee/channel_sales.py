@@ -23,8 +23,8 @@ from agentpay.core.payee_events import (
 )
 from agentpay.errors import ChainError, InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
-from agentpay.evm.signature import BadSignature, recover
-from agentpay.facilitator import Facilitator
+from agentpay.evm.signature import is_signed_by_key
+from agentpay.onchain import is_signature_of, read_channel
 from agentpay.payee.books import (
     ChannelBooks,
     ChannelPayment,
@@ -44,6 +44,7 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
+from agentpay.ports import Chain
 from agentpay.records import PayeeRecord
 from agentpay.types import ZERO_ADDRESS, Hash32
 from agentpay.wire import x402_write as write
@@ -68,12 +69,12 @@ class ChannelSales:
         *,
         books: ChannelBooks,
         funding: ChannelFunding,
-        facilitator: Facilitator,
+        chain: Chain,
         settlement: Settlement,
     ) -> None:
         self._books = books
         self._funding = funding
-        self._facilitator = facilitator
+        self._reads = chain
         self._settlement = settlement
         self._settings = books.settings
         self._chain = books.settings.asset.chain
@@ -135,17 +136,12 @@ class ChannelSales:
         self, config: ChannelConfig, channel: Hash32, amount: int, signature: bytes
     ) -> bool:
         digest = voucher_digest(channel, amount, self._chain)
-        by_key = config.payer_authorizer != ZERO_ADDRESS
-        signer = config.payer_authorizer if by_key else config.payer
-        try:
-            if recover(digest, signature) == signer:
-                return True
-        except BadSignature:
-            if by_key:
-                return False
-        if by_key:
-            return False
-        return await self._facilitator.is_signature_of(config.payer, digest, signature)
+        if config.payer_authorizer != ZERO_ADDRESS:
+            return is_signed_by_key(config.payer_authorizer, digest, signature)
+        # Where the payer has code, the contract asks that and not the key (EIP-7702).
+        if await self._reads.code(config.payer):
+            return await is_signature_of(self._reads, config.payer, digest, signature)
+        return is_signed_by_key(config.payer, digest, signature)
 
     # Admitting.
 
@@ -194,7 +190,7 @@ class ChannelSales:
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""
-        state = await self._facilitator.channel_state(call.channel)
+        state = await read_channel(self._reads, call.channel)
         return state.balance > 0 and await self._funding.open_record(call)
 
     async def _disagree(self, call: ChannelRequest) -> Refusal:

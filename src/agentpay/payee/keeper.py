@@ -13,10 +13,9 @@ from agentpay.errors import ChainError, StoreError, TransactionFailed
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
-from agentpay.facilitator import Facilitator
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
-from agentpay.ports import PayeeStore
+from agentpay.ports import Chain, PayeeStore
 from agentpay.types import Hash32
 
 _log = logging.getLogger(__name__)
@@ -52,14 +51,14 @@ class Keeper:
         *,
         settings: PayeeSettings,
         policy: KeeperPolicy,
-        facilitator: Facilitator,
+        chain: Chain,
         store: PayeeStore,
         settlement: Settlement,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._policy = policy
-        self._facilitator = facilitator
+        self._chain = chain
         self._store = store
         self._settlement = settlement
         self._clock = clock
@@ -85,16 +84,15 @@ class Keeper:
         """
         async with self._syncing:
             cursor = f"chain {self._settings.asset.chain}"
-            chain = self._facilitator.chain
             started = self._clock()
-            head = await chain.head()
+            head = await self._chain.head()
             position = await self._store.read_cursor(cursor)
             # Some blocks again: a reorg may have put events where we had passed.
             first = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for topic in _WATCHED:
-                    logs = await chain.logs(
+                    logs = await self._chain.logs(
                         address=BATCH_SETTLEMENT,
                         topics=[topic],
                         first_block=first,

@@ -21,16 +21,17 @@ from agentpay.evm.batch_settlement_abi import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator import Facilitator, check_asset
+from agentpay.facilitator import Facilitator
+from agentpay.onchain import check_asset
 from agentpay.payee.books import ChannelBooks, ChannelPayment
 from agentpay.payee.channel_sales import ChannelSales
-from agentpay.payee.exact_sales import ExactSales
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import PayeeSettings, make_offers, payment_required, to_json
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
@@ -38,12 +39,13 @@ from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire import parallel
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
-    BATCH_SETTLEMENT,
-    EXACT,
     ExactPayload,
+    PaymentPayload,
+    Permit2Payload,
     parse_payment,
 )
-from agentpay.wire.x402_write import same_terms
+from agentpay.wire.x402_terms import accepted_offer
+from agentpay.wire.x402_transfers import read_transfer
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
@@ -60,7 +62,7 @@ class _Works:
     keeper: Keeper
     settlement: Settlement
     channels: ChannelSales
-    exact: ExactSales
+    transfers: TransferSales
 
 
 class Payee:
@@ -200,6 +202,7 @@ class Payee:
         facilitator = Facilitator(chain=chain, sender=sender)
         settlement = Settlement(
             settings=settings,
+            chain=chain,
             facilitator=facilitator,
             store=store.payee,
             authorizer=self._authorizer,
@@ -207,7 +210,7 @@ class Payee:
         )
         books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
         funding = ChannelFunding(
-            books=books, facilitator=facilitator, settlement=settlement
+            books=books, chain=chain, facilitator=facilitator, settlement=settlement
         )
         return _Works(
             chain=chain,
@@ -217,7 +220,7 @@ class Payee:
             keeper=Keeper(
                 settings=settings,
                 policy=self._policy,
-                facilitator=facilitator,
+                chain=chain,
                 store=store.payee,
                 settlement=settlement,
                 clock=clock,
@@ -225,11 +228,12 @@ class Payee:
             channels=ChannelSales(
                 books=books,
                 funding=funding,
-                facilitator=facilitator,
+                chain=chain,
                 settlement=settlement,
             ),
-            exact=ExactSales(
+            transfers=TransferSales(
                 settings=settings,
+                chain=chain,
                 facilitator=facilitator,
                 store=store.payee,
                 clock=clock,
@@ -266,31 +270,26 @@ class Payee:
             return payment_required(self.settings, terms, error="Payment required")
         try:
             payment = parse_payment(header)
+            return await self._decide(payment, terms)
         except MalformedMessage as error:
             return _malformed(str(error))
-        offers = make_offers(self.settings, terms)
-        is_exact = isinstance(payment.payload, ExactPayload)
-        scheme = EXACT if is_exact else BATCH_SETTLEMENT
-        agreed = any(
-            offer["scheme"] == scheme and same_terms(offer, payment.accepted)
-            for offer in offers
-        )
-        try:
-            works = self._running
-            if isinstance(payment.payload, ExactPayload):
-                return await works.exact.answer(payment.payload, terms, agreed=agreed)
-            if not works.keeper.fresh():
-                await works.keeper.sync()
-            return await works.channels.answer(
-                ChannelPayment(
-                    payload=payment.payload,
-                    agreed=agreed,
-                    query=parallel.is_query(payment.extensions),
-                ),
-                terms,
-            )
         except (ChainError, StoreError) as error:
             return unavailable(error)
+
+    async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+        offer = accepted_offer(payment, make_offers(self.settings, terms))
+        works, payload = self._running, payment.payload
+        if isinstance(payload, ExactPayload | Permit2Payload):
+            transfer = read_transfer(payload, self.asset)
+            return await works.transfers.answer(transfer, terms, offer)
+        if not works.keeper.fresh():
+            await works.keeper.sync()
+        channel_payment = ChannelPayment(
+            payload=payload,
+            agreed=offer is not None,
+            query=parallel.is_query(payment.extensions),
+        )
+        return await works.channels.answer(channel_payment, terms)
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:

@@ -22,8 +22,9 @@ from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import VoucherClaim
 from agentpay.facilitator import REFUND_ALL, Facilitator
+from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.offers import PayeeSettings
-from agentpay.ports import PayeeStore, Signer
+from agentpay.ports import Chain, PayeeStore, Signer
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 
@@ -40,12 +41,14 @@ class Settlement:
         self,
         *,
         settings: PayeeSettings,
+        chain: Chain,
         facilitator: Facilitator,
         store: PayeeStore,
         authorizer: Signer,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._chain = chain
         self._facilitator = facilitator
         self._store = store
         self._authorizer = authorizer
@@ -56,7 +59,7 @@ class Settlement:
         """Read a channel from the chain into the ledger; None if it is not ours."""
         if await self._store.read(channel) is None:
             return None
-        state = await self._facilitator.channel_state(channel)
+        state = await read_channel(self._chain, channel)
         seen = ChainSeen(
             balance=state.balance,
             claimed=state.claimed,
@@ -146,7 +149,7 @@ class Settlement:
         """
         async with self._one_at_a_time:
             receiver, token = self._settings.pay_to, self._settings.asset.address
-            waiting = await self._facilitator.unsettled(receiver, token)
+            waiting = await read_unsettled(self._chain, receiver, token)
             if waiting < max(1, at_least):
                 return 0
             _, amount = await self._facilitator.settle(receiver, token)

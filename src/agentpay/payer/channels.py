@@ -26,7 +26,7 @@ from agentpay.evm.batch_settlement import (
     ChannelConfig,
     channel_id,
 )
-from agentpay.facilitator import read_channel
+from agentpay.onchain import read_channel
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.ledger import DepositWish, PayerLedger, Place

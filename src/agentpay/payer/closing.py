@@ -17,7 +17,7 @@ from agentpay.core.payer_channel import (
     Wait,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
-from agentpay.facilitator import read_channel
+from agentpay.onchain import read_channel
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale

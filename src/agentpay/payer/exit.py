@@ -13,7 +13,7 @@ from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
 from agentpay.errors import ChannelUnusable
 from agentpay.evm import batch_settlement_abi as channels
-from agentpay.facilitator import read_channel
+from agentpay.onchain import read_channel
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord

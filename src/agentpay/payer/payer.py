@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Hold
 from agentpay.errors import BudgetExceeded, OfferUntrusted
-from agentpay.facilitator import check_asset
+from agentpay.onchain import check_asset
 from agentpay.payer.channels import Channels
 from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
 from agentpay.payer.ledger import PayerLedger

@@ -81,13 +81,14 @@ class MemoryPayeeStore:
         return self._payments.get(payment_id)
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str
+        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
     ) -> None:
         payment = self._payments.get(payment_id)
         if payment is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        done = replace(payment, status=status, transaction=transaction)
-        self._payments[payment_id] = done
+        self._payments[payment_id] = replace(
+            payment, status=status, transaction=transaction, charged=charged
+        )
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         payment = self._payments.get(payment_id)

@@ -5,13 +5,22 @@ It starts Anvil, or furnishes one that already runs, and never touches a chain t
 not local. What it hands out is worth nothing anywhere else.
 """
 
+import asyncio
 import secrets
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
+from agentpay.evm.addresses import (
+    BATCH_SETTLEMENT,
+    ERC3009_COLLECTOR,
+    EXACT_PROXY,
+    MULTICALL3,
+    PERMIT2,
+    PERMIT2_COLLECTOR,
+    UPTO_PROXY,
+)
 from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.hashing import address_word, keccak, uint_word
 from agentpay.evm.networks import LOCAL, Network
@@ -25,6 +34,17 @@ _ADMIN: Final = Address("0x" + keccak(b"agentpay local admin")[12:].hex())
 """Mints the test dollars: a contract that passes on whatever anybody asks of it."""
 _NO_ADMIN = bytes(32)
 _WEI = 10**18
+
+_CONTRACTS: Final[dict[str, tuple[Address, ...]]] = {
+    "x402BatchSettlement": (BATCH_SETTLEMENT,),
+    "ERC3009DepositCollector": (ERC3009_COLLECTOR, BATCH_SETTLEMENT),
+    "Permit2DepositCollector": (PERMIT2_COLLECTOR, BATCH_SETTLEMENT, PERMIT2),
+    "x402ExactPermit2Proxy": (EXACT_PROXY, PERMIT2),
+    "x402UptoPermit2Proxy": (UPTO_PROXY, PERMIT2),
+    "Permit2": (PERMIT2,),
+    "Multicall3": (MULTICALL3,),
+}
+"""What is placed, where, and the arguments of its constructor."""
 
 
 class LocalChain:
@@ -146,14 +166,24 @@ class LocalChain:
         return wallet
 
     async def _place_contracts(self) -> None:
-        settlement = load_artifact("x402BatchSettlement").runtime
-        await self.node.set_code(BATCH_SETTLEMENT, settlement)
-        # The collector keeps its constructor's argument in its code: let the chain run
-        # the constructor, without sending anything, and place what comes out.
-        collector = load_artifact("ERC3009DepositCollector").creation
-        data = "0x" + (collector + address_word(BATCH_SETTLEMENT)).hex()
+        await asyncio.gather(
+            *(
+                self._place(name, address, *arguments)
+                for name, (address, *arguments) in _CONTRACTS.items()
+            )
+        )
+
+    async def _place(self, name: str, where: Address, *arguments: Address) -> None:
+        artifact = load_artifact(name)
+        if not arguments:
+            await self.node.set_code(where, artifact.runtime)
+            return
+        # Its constructor keeps the arguments in the code: let the chain run it, without
+        # sending anything, and place what comes out.
+        creation = artifact.creation + b"".join(map(address_word, arguments))
+        data = "0x" + creation.hex()
         runtime: str = await self.node.rpc("eth_call", {"data": data}, "latest")
-        await self.node.set_code(ERC3009_COLLECTOR, bytes.fromhex(runtime[2:]))
+        await self.node.set_code(where, bytes.fromhex(runtime[2:]))
 
     async def _place_token(self) -> None:
         code = load_artifact("TestUSDC").runtime

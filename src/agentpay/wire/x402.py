@@ -7,7 +7,7 @@ unknown fields are kept, so that an offer can be echoed as it came.
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -17,6 +17,7 @@ from pydantic import (
     PlainValidator,
     Tag,
     ValidationError,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -41,7 +42,12 @@ OFFERS_MAX: Final = 32
 SIGNATURE_BYTES_MAX: Final = 4096
 
 EXACT: Final = "exact"
+UPTO: Final = "upto"
 BATCH_SETTLEMENT: Final = "batch-settlement"
+
+EIP3009: Final = "eip3009"
+PERMIT2: Final = "permit2"
+"""How an asset is moved: `extra.assetTransferMethod`, EIP-3009 if it is not given."""
 
 T = TypeVar("T")
 
@@ -150,6 +156,39 @@ class ExactPayload(_Message):
     signature: SignatureText
 
 
+class PermittedFields(_Message):
+    """The most that a Permit2 signature moves, and of what."""
+
+    token: AddressText
+    amount: Uint256Text
+
+
+class WitnessFields(_Message):
+    """What an x402 proxy is bound to; `facilitator` in `upto` alone."""
+
+    to: AddressText
+    facilitator: AddressText | None = None
+    valid_after: Uint256Text
+
+
+class Permit2Fields(_Message):
+    """A Permit2 transfer as `exact` and `upto` carry it."""
+
+    payer: AddressText = Field(alias="from")
+    permitted: PermittedFields
+    spender: AddressText
+    nonce: Uint256Text
+    deadline: Uint256Text
+    witness: WitnessFields
+
+
+class Permit2Payload(_Message):
+    """`exact` or `upto` by Permit2."""
+
+    permit2_authorization: Permit2Fields = Field(alias="permit2Authorization")
+    signature: SignatureText
+
+
 class ConfigFields(_Message):
     """The terms of a channel."""
 
@@ -179,10 +218,39 @@ class Erc3009Fields(_Message):
     signature: SignatureText
 
 
-class DepositAuthorization(_Message):
-    """How a deposit is authorized. Permit2 is not served yet."""
+class DepositWitnessFields(_Message):
+    """The channel that a Permit2 deposit is bound to."""
 
-    erc3009_authorization: Erc3009Fields = Field(alias="erc3009Authorization")
+    channel_id: HashText
+
+
+class Permit2DepositFields(_Message):
+    """The Permit2 transfer that funds a channel."""
+
+    payer: AddressText = Field(alias="from")
+    permitted: PermittedFields
+    spender: AddressText
+    nonce: Uint256Text
+    deadline: Uint256Text
+    witness: DepositWitnessFields
+    signature: SignatureText
+
+
+class DepositAuthorization(_Message):
+    """How a deposit is authorized: exactly one way."""
+
+    erc3009_authorization: Erc3009Fields | None = Field(
+        default=None, alias="erc3009Authorization"
+    )
+    permit2_authorization: Permit2DepositFields | None = Field(
+        default=None, alias="permit2Authorization"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.erc3009_authorization is None) == (self.permit2_authorization is None):
+            raise ValueError("a deposit is authorized in exactly one way")
+        return self
 
 
 class DepositFields(_Message):
@@ -220,12 +288,16 @@ class RefundPayload(_Message):
 
 def _payload_type(value: JsonValue) -> str:
     if isinstance(value, dict):
-        return str(value.get("type", EXACT))
+        return str(value.get("type", PERMIT2 if _PERMIT2_KEY in value else EXACT))
     return EXACT
+
+
+_PERMIT2_KEY = "permit2Authorization"
 
 
 Payload = Annotated[
     Annotated[ExactPayload, Tag(EXACT)]
+    | Annotated[Permit2Payload, Tag(PERMIT2)]
     | Annotated[VoucherPayload, Tag("voucher")]
     | Annotated[DepositPayload, Tag("deposit")]
     | Annotated[RefundPayload, Tag("refund")],

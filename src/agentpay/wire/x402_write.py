@@ -11,7 +11,7 @@ from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import checksummed
 from agentpay.types import Address, ChainId, Hash32, network_of
 from agentpay.wire.headers import JsonObject, JsonValue
-from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, VERSION
+from agentpay.wire.x402 import VERSION
 
 _mixed_case = lru_cache(maxsize=4096)(checksummed)
 
@@ -169,23 +169,3 @@ def receipt(
     if extensions:
         message["extensions"] = extensions
     return message
-
-
-def same_terms(ours: JsonObject, accepted: JsonObject) -> bool:
-    """Whether a payment accepts exactly our offer; `extra` may hold more than ours."""
-    for name, value in ours.items():
-        theirs = accepted.get(name)
-        if name == "extra":
-            if not isinstance(theirs, dict) or not isinstance(value, dict):
-                return False
-            if any(not _same(theirs.get(key), word) for key, word in value.items()):
-                return False
-        elif not _same(theirs, value):
-            return False
-    return accepted.get("scheme") in (EXACT, BATCH_SETTLEMENT)
-
-
-def _same(theirs: JsonValue, ours: JsonValue) -> bool:
-    if isinstance(ours, str) and ours.startswith("0x"):
-        return isinstance(theirs, str) and theirs.lower() == ours.lower()
-    return type(theirs) is type(ours) and theirs == ours

@@ -107,12 +107,14 @@ class SqlitePayeeStore:
         return entry.record
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str
+        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
     ) -> None:
         entry = await self._payments.entry(payment_id)
         if entry.record is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        done = replace(entry.record, status=status, transaction=transaction)
+        done = replace(
+            entry.record, status=status, transaction=transaction, charged=charged
+        )
         self._save_payment(entry, done)
         await self._writer.wait(entry.group)
 

@@ -54,7 +54,7 @@ _RUNNING: Final = Table(
 )
 _PAYMENTS: Final = Table(
     "payments",
-    "id, payer, amount, resource, owner, started_at, status, transaction_hash",
+    "id, payer, amount, resource, owner, started_at, status, transaction_hash, charged",
     keys=1,
 )
 _CURSORS: Final = Table("cursors", "name, position", keys=1)
@@ -308,6 +308,7 @@ def save_payment(payment: PaymentRecord) -> list[Change]:
         integer(payment.started_at),
         payment.status.value,
         text(payment.transaction),
+        amount(payment.charged),
     )
     return [Put(_PAYMENTS, columns)]
 
@@ -322,7 +323,7 @@ def load_payment(
     row: Row | None = connection.execute(_GET_PAYMENT, (payment_id,)).fetchone()
     if row is None:
         return None
-    _, payer, paid, resource, owner, started_at, status, transaction = row
+    _, payer, paid, resource, owner, started_at, status, transaction, charged = row
     return PaymentRecord(
         id=payment_id,
         payer=to_address(payer),
@@ -332,6 +333,7 @@ def load_payment(
         started_at=started_at,
         status=PaymentStatus(status),
         transaction=transaction,
+        charged=to_int(charged),
     )
 
 

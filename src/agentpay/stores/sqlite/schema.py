@@ -80,7 +80,13 @@ VERSION_1: Final = (
         detail TEXT NOT NULL, UNIQUE (account, id))""",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1,)
+VERSION_2: Final = (
+    f"ALTER TABLE payments ADD COLUMN charged BLOB NOT NULL DEFAULT x'{'00' * 32}'",
+    # Until now every transfer that was settled moved all of its amount.
+    "UPDATE payments SET charged = amount WHERE status IN ('settled', 'delivered')",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
 """What leads from each version to the next. Only ever appended to."""
 
 

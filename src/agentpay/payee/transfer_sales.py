@@ -1,5 +1,5 @@
 """
-Sells requests for one signed transfer each: `exact` by EIP-3009.
+Sells requests for one signed transfer each: `exact` and `upto`.
 
 A signature is recorded, durably and once, before anything is done with it, so that it
 buys one answer however often, and wherever, it is presented.
@@ -10,139 +10,108 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
-from agentpay.evm.eip3009 import Authorization, transfer_digest
-from agentpay.evm.signature import BadSignature, recover
+from agentpay.evm.transfer import Transfer
 from agentpay.facilitator import Facilitator
+from agentpay.onchain import find_transfer, is_signed, read_funds
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.ports import PayeeStore
+from agentpay.ports import Chain, PayeeStore
 from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.types import Address
 from agentpay.wire import x402_write as write
-from agentpay.wire.headers import encode_json
-from agentpay.wire.x402 import ExactPayload
+from agentpay.wire.headers import JsonObject, encode_json
+from agentpay.wire.x402 import UPTO
+from agentpay.wire.x402_transfers import signature_code, wrong_terms, wrong_time
 
 _log = logging.getLogger(__name__)
-
-_EXPIRY_MARGIN_SECONDS = 6
-"""A transfer that is about to expire may be refused by the block it is mined in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
-    """One `exact` payment for one request."""
+    """One transfer for one request."""
 
-    authorization: Authorization
-    signature: bytes
+    transfer: Transfer
+    scheme: str
     terms: Terms
     record: PaymentRecord
 
 
-class ExactSales:
+class TransferSales:
     """Sells for single transfers, for one payee."""
 
     def __init__(
         self,
         *,
         settings: PayeeSettings,
+        chain: Chain,
         facilitator: Facilitator,
         store: PayeeStore,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
+        self._chain = chain
         self._facilitator = facilitator
         self._store = store
         self._clock = clock
-        self._running: set[str] = set()
+        self._running: dict[str, Transfer] = {}
+        """Somebody is at these now, and their money may not have moved yet."""
 
     async def answer(
-        self, payload: ExactPayload, terms: Terms, *, agreed: bool
+        self, transfer: Transfer, terms: Terms, offer: JsonObject | None
     ) -> Sale | Refusal:
         """
-        Decide what a transfer buys.
+        Decide what a transfer buys under the offer that its payment accepts, if any.
 
         Raises:
             ChainError: The chain could not be asked; nothing was decided.
             StoreUnavailable: Nothing was decided.
         """
-        fields = payload.authorization
-        authorization = Authorization(
-            payer=fields.payer,
-            to=fields.to,
-            value=fields.value,
-            valid_after=fields.valid_after,
-            valid_before=fields.valid_before,
-            nonce=fields.nonce,
+        if offer is None:
+            return self._refuse(terms, "No matching payment requirements")
+        scheme = str(offer["scheme"])
+        wrong = wrong_terms(
+            transfer, scheme, pay_to=self._settings.pay_to, amount=terms.maximum
         )
-        wrong = self._wrong(authorization, terms, agreed=agreed)
         if wrong is not None:
             return self._refuse(terms, wrong)
-        if not await self._is_signed(authorization, payload.signature):
-            return self._refuse(terms, "invalid_exact_evm_payload_signature")
-        ours = self._new_record(authorization, terms)
-        late = self._wrong_time(authorization)
+        signed = await is_signed(
+            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        )
+        if not signed:
+            return self._refuse(terms, signature_code(transfer))
+        ours = self._new_record(transfer, terms)
+        late = wrong_time(transfer, int(self._clock()))
         # What was taken before may have expired since, and is not refused for that.
         if late is not None and await self._store.find_payment(ours.id) is None:
             return self._refuse(terms, late)
         if ours.id in self._running:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
-        self._running.add(ours.id)
-        sold: ExactSale | Refusal | None = None
+        self._running[ours.id] = transfer
+        sold: TransferSale | Refusal | None = None
         try:
             record = await self._begin(ours, terms)
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
-                authorization=authorization,
-                signature=payload.signature,
-                terms=terms,
-                record=record,
+                transfer=transfer, scheme=scheme, terms=terms, record=record
             )
             sold = await self._sell(purchase)
             return sold
         finally:
-            if not isinstance(sold, ExactSale):
-                self._running.discard(ours.id)
+            if not isinstance(sold, TransferSale):
+                self._running.pop(ours.id, None)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
-        self._running.discard(purchase.record.id)
+        self._running.pop(purchase.record.id, None)
 
-    def _wrong(
-        self, authorization: Authorization, terms: Terms, *, agreed: bool
-    ) -> str | None:
-        if not agreed:
-            return "No matching payment requirements"
-        if authorization.to != self._settings.pay_to:
-            return "invalid_exact_evm_payload_recipient_mismatch"
-        if authorization.value != terms.maximum:
-            return "invalid_exact_evm_payload_authorization_value"
-        return None
-
-    def _wrong_time(self, authorization: Authorization) -> str | None:
-        now = int(self._clock())
-        if authorization.valid_after > now:
-            return "invalid_exact_evm_payload_authorization_valid_after"
-        if authorization.valid_before < now + _EXPIRY_MARGIN_SECONDS:
-            return "invalid_exact_evm_payload_authorization_valid_before"
-        return None
-
-    async def _is_signed(self, authorization: Authorization, signature: bytes) -> bool:
-        digest = transfer_digest(authorization, self._settings.asset)
-        try:
-            return recover(digest, signature) == authorization.payer
-        except BadSignature:
-            return False
-
-    def _new_record(self, authorization: Authorization, terms: Terms) -> PaymentRecord:
-        asset = self._settings.asset
+    def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
         return PaymentRecord(
-            id=f"{asset.chain}:{asset.address}:{authorization.payer}:"
-            f"{authorization.nonce}",
-            payer=authorization.payer,
-            amount=authorization.value,
+            id=transfer.id,
+            payer=transfer.payer,
+            amount=transfer.maximum,
             resource=terms.resource,
             owner=self._store.owner,
             started_at=int(self._clock()),
@@ -176,7 +145,7 @@ class ExactSales:
             chain=self._settings.asset.chain,
             payer=known.payer,
             transaction=known.transaction,
-            amount=str(known.amount) if paid else None,
+            amount=str(known.charged) if paid else None,
             error=None if paid else "settlement_pending",
         )
         return answer(
@@ -186,60 +155,83 @@ class ExactSales:
             receipt=receipt,
         )
 
-    async def _sell(self, purchase: Purchase) -> "ExactSale | Refusal":
-        sale = ExactSale(self, purchase)
-        if purchase.record.status is not PaymentStatus.STARTED:
-            sale.transaction = purchase.record.transaction
+    async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
+        sale = TransferSale(self, purchase)
+        record = purchase.record
+        if record.status is not PaymentStatus.STARTED:
+            sale.settled = Settled(
+                transaction=record.transaction, amount=record.charged
+            )
             return sale
         if purchase.terms.order is Order.SETTLE_FIRST:
-            refusal = await self.settle(purchase)
-            if isinstance(refusal, Refusal):
-                return refusal
-            sale.transaction = refusal
+            settled = await self.settle(purchase, purchase.transfer.maximum)
+            if isinstance(settled, Refusal):
+                return settled
+            sale.settled = settled
             return sale
+        if not await self._covered(purchase.transfer):
+            return self._refuse(purchase.terms, "insufficient_funds")
         try:
-            await self._facilitator.verify_exact(
-                self._settings.asset, purchase.authorization, purchase.signature
-            )
+            await self._facilitator.verify(purchase.transfer)
         except TransactionFailed as error:
             # Settled before, with nobody there to hear of it; or by somebody else.
-            earlier = await self._facilitator.find_transfer(
-                self._settings.asset, purchase.authorization
-            )
+            earlier = await find_transfer(self._chain, purchase.transfer)
             if earlier is None:
                 return await self._failed(purchase, error)
-            sale.transaction = earlier.transaction
+            moved = purchase.transfer.moved(earlier.logs)
+            sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
-    async def settle(self, purchase: Purchase) -> str | Refusal:
-        """Move the money; returns the transaction, or what to answer instead."""
+    async def _covered(self, transfer: Transfer) -> bool:
+        """Whether a payer has enough for all of its transfers that are open here."""
+        open_ = [t for t in self._running.values() if t.payer == transfer.payer]
+        if len(open_) == 1:
+            return True  # its own simulation says
+        funds = await read_funds(self._chain, transfer)
+        return sum(t.maximum for t in open_ if t.asset == transfer.asset) <= funds
+
+    async def settle(self, purchase: Purchase, amount: int) -> "Settled | Refusal":
+        """Move the money; what is settled, or what to answer instead."""
+        if amount == 0:
+            return await self._settled(purchase, Settled(transaction="", amount=0))
         try:
-            receipt = await self._facilitator.settle_exact(
-                self._settings.asset, purchase.authorization, purchase.signature
-            )
+            receipt = await self._facilitator.settle_transfer(purchase.transfer, amount)
         except TransactionFailed as error:
             return await self._failed(purchase, error)
         except TransactionOutcomeUnknown as error:
             return self._unknown(purchase, error.transaction)
         except ChainError:
             return self._unknown(purchase, "")
+        return await self._settled(
+            purchase,
+            Settled(
+                transaction=receipt.transaction,
+                amount=purchase.transfer.moved(receipt.logs),
+            ),
+        )
+
+    async def _settled(self, purchase: Purchase, settled: "Settled") -> "Settled":
         await self._store.finish_payment(
             purchase.record.id,
             status=PaymentStatus.SETTLED,
-            transaction=receipt.transaction,
+            transaction=settled.transaction,
+            charged=settled.amount,
         )
-        return receipt.transaction
+        return settled
 
-    async def delivered(self, purchase: Purchase, transaction: str) -> None:
+    async def delivered(self, purchase: Purchase, settled: "Settled") -> None:
         """The answer has left: this payment buys nothing more."""
         await self._store.finish_payment(
-            purchase.record.id, status=PaymentStatus.DELIVERED, transaction=transaction
+            purchase.record.id,
+            status=PaymentStatus.DELIVERED,
+            transaction=settled.transaction,
+            charged=settled.amount,
         )
 
     async def void(self, purchase: Purchase) -> None:
         """The handler failed before anything was settled: never settle it."""
         await self._store.finish_payment(
-            purchase.record.id, status=PaymentStatus.FAILED, transaction=""
+            purchase.record.id, status=PaymentStatus.FAILED, transaction="", charged=0
         )
 
     async def _failed(self, purchase: Purchase, error: TransactionFailed) -> Refusal:
@@ -248,7 +240,7 @@ class ExactSales:
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
-            payer=purchase.authorization.payer,
+            payer=purchase.transfer.payer,
             transaction=error.transaction,
             error=reason,
         )
@@ -263,7 +255,7 @@ class ExactSales:
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
-            payer=purchase.authorization.payer,
+            payer=purchase.transfer.payer,
             transaction=transaction,
             error="settlement_pending",
         )
@@ -277,62 +269,73 @@ class ExactSales:
     def _refuse(self, terms: Terms, error: str) -> Refusal:
         return payment_required(self._settings, terms, error=error)
 
-    def receipt(self, purchase: Purchase, transaction: str) -> str:
+    def receipt(self, purchase: Purchase, settled: "Settled") -> str:
         """The receipt header of a payment."""
         message = write.receipt(
             success=True,
             chain=self._settings.asset.chain,
-            payer=purchase.authorization.payer,
-            transaction=transaction,
-            amount=str(purchase.authorization.value),
+            payer=purchase.transfer.payer,
+            transaction=settled.transaction,
+            amount=str(settled.amount),
         )
         return encode_json(message)
 
 
-class ExactSale:
-    """One `exact` payment that may run its request; see `Sale`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a payment moved; "" and 0 if it was free in the end."""
 
-    def __init__(self, sales: ExactSales, purchase: Purchase) -> None:
+    transaction: str
+    amount: int
+
+
+class TransferSale:
+    """One transfer that may run its request; see `Sale`."""
+
+    def __init__(self, sales: TransferSales, purchase: Purchase) -> None:
         self._sales = sales
         self._purchase = purchase
-        self.transaction = ""
+        self.settled: Settled | None = None
+        self._charged = purchase.transfer.maximum
         self._settling = False
         """Money may have moved: never void it, whatever cut the settlement short."""
 
     @property
     def payer(self) -> Address:
-        return self._purchase.authorization.payer
+        return self._purchase.transfer.payer
 
     @property
     def maximum(self) -> int:
-        return self._purchase.authorization.value
+        return self._purchase.transfer.maximum
 
     async def commit(self, charged: int) -> str | Refusal:
-        """See `Sale.commit`; a transfer is all or nothing, so `charged` is all."""
-        del charged
-        if not self.transaction and self._purchase.terms.order is Order.RESERVE:
+        """See `Sale.commit`; `exact` is all or nothing, so it charges all."""
+        if self._purchase.scheme == UPTO:
+            self._charged = charged
+        if self.settled is None and self._purchase.terms.order is Order.RESERVE:
             self._settling = True
-            settled: str | Refusal | None = None
+            settled: Settled | Refusal | None = None
             try:
-                settled = await self._sales.settle(self._purchase)
+                settled = await self._sales.settle(self._purchase, self._charged)
             finally:
-                if not isinstance(settled, str):
+                if not isinstance(settled, Settled):
                     self._sales.release(self._purchase)
             if isinstance(settled, Refusal):
                 return settled
-            self.transaction = settled
-        return self._sales.receipt(self._purchase, self.transaction)
+            self.settled = settled
+        due = Settled(transaction="", amount=self._charged)
+        return self._sales.receipt(self._purchase, self.settled or due)
 
     async def delivered(self) -> None:
         """See `Sale.delivered`; serve-then-settle settles here."""
         try:
-            if not self.transaction:
-                settled = await self._sales.settle(self._purchase)
+            if self.settled is None:
+                settled = await self._sales.settle(self._purchase, self._charged)
                 if isinstance(settled, Refusal):
                     _log.warning("served and not paid: %s", self._purchase.record.id)
                     return
-                self.transaction = settled
-            await self._sales.delivered(self._purchase, self.transaction)
+                self.settled = settled
+            await self._sales.delivered(self._purchase, self.settled)
         finally:
             self._sales.release(self._purchase)
 
@@ -343,8 +346,8 @@ class ExactSale:
         """
         del charged, failed
         try:
-            if self.transaction:
-                return self._sales.receipt(self._purchase, self.transaction)
+            if self.settled is not None:
+                return self._sales.receipt(self._purchase, self.settled)
             if not self._settling:
                 await self._sales.void(self._purchase)
             return ""

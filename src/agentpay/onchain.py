@@ -1,0 +1,142 @@
+"""
+What a chain says of tokens, channels, wallets and transfers.
+
+Answers come from an endpoint that may be wrong or hostile: what makes no sense is a
+`ChainUnreachable`, never a fact.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from eth_abi.exceptions import DecodingError
+
+from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
+from agentpay.evm import batch_settlement_abi as channels
+from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.batch_settlement_abi import ChannelOnChain
+from agentpay.evm.calls import Receipt
+from agentpay.evm.deposit import Deposit
+from agentpay.evm.eip3009 import token_separator
+from agentpay.evm.signature import is_signed_by_key
+from agentpay.evm.transfer import Transfer
+from agentpay.ports import Chain
+from agentpay.types import Address, Asset, Hash32
+
+
+async def check_asset(chain: Chain, asset: Asset) -> None:
+    """
+    Compare what is declared of a token with what its contract says.
+
+    Raises:
+        UnsuitableToken: No code, no EIP-3009, other decimals or another EIP-712 domain.
+        ChainUnreachable: The contract could not be read.
+    """
+    name = f"token {asset.address} on chain {asset.chain}"
+    if not await chain.code(asset.address):
+        raise UnsuitableToken(f"{name}: there is no contract at this address")
+    try:
+        answers = await chain.read(tokens.token_fact_calls(asset.address))
+        facts = tokens.decode_token_facts(answers)
+    except (ValueError, TransactionFailed) as error:
+        raise UnsuitableToken(f"{name}: it has no EIP-3009 transfers") from error
+    if facts.decimals != asset.decimals:
+        raise UnsuitableToken(
+            f"{name}: it has {facts.decimals} decimals, {asset.decimals} are declared"
+        )
+    if facts.domain_separator.to_bytes() != token_separator(asset):
+        raise UnsuitableToken(
+            f"{name}: its EIP-712 domain is not the declared"
+            f" name {asset.name!r}, version {asset.version!r}"
+        )
+
+
+@contextmanager
+def _sense() -> Generator[None]:
+    """An answer that no contract of ours gives: the endpoint is not to be trusted."""
+    try:
+        yield
+    except (ValueError, DecodingError) as error:
+        raise ChainUnreachable(f"the endpoint answers nonsense: {error}") from error
+
+
+async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
+    """
+    What the contract says of a channel, all of it at one block.
+
+    Raises:
+        ChainUnreachable: It could not be read, or the answer makes no sense.
+    """
+    answers = await chain.read(channels.channel_state_calls(channel))
+    with _sense():
+        return channels.decode_channel_state(answers)
+
+
+async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int:
+    """What was claimed for a receiver and not sent to it yet."""
+    (answer,) = await chain.read([channels.receiver_state_call(receiver, token)])
+    with _sense():
+        claimed, settled = channels.decode_receiver_state(answer)
+    return claimed - settled
+
+
+async def is_used(chain: Chain, signed: Transfer | Deposit) -> bool:
+    """Whether a signed transfer or deposit was used (or cancelled)."""
+    (answer,) = await chain.read([signed.used_call()])
+    with _sense():
+        return signed.is_used(answer)
+
+
+async def is_signed(
+    chain: Chain, account: Address, digest: bytes, signature: bytes
+) -> bool:
+    """
+    Whether an account signed: by its key, or by what its contract says (ERC-1271).
+
+    A contract may refuse what the key of its address signed (EIP-7702), so whatever
+    this allows is simulated before it is relied on.
+    """
+    if is_signed_by_key(account, digest, signature):
+        return True
+    return await is_signature_of(chain, account, digest, signature)
+
+
+async def is_signature_of(
+    chain: Chain, wallet: Address, digest: bytes, signature: bytes
+) -> bool:
+    """Ask a contract wallet whether it signed (ERC-1271); False for plain keys."""
+    if not await chain.code(wallet):
+        return False
+    call = tokens.valid_signature_call(wallet, digest, signature)
+    try:
+        (answer,) = await chain.read([call])
+    except TransactionFailed:
+        return False
+    return tokens.is_valid_answer(answer)
+
+
+async def read_funds(chain: Chain, transfer: Transfer) -> int:
+    """The most that a transfer's payer could pay now."""
+    answers = await chain.read(transfer.funds_calls())
+    with _sense():
+        return min(tokens.decode_uint(answer) for answer in answers)
+
+
+async def find_transfer(
+    chain: Chain, transfer: Transfer, *, blocks: int = 1000
+) -> Receipt | None:
+    """The transaction that used a transfer to pay the right account."""
+    head = await chain.head()
+    trace = transfer.trace()
+    logs = await chain.logs(
+        address=trace.address,
+        topics=trace.topics,
+        first_block=max(0, head.number - blocks),
+        last_block=head.number,
+    )
+    for log in logs:
+        receipt = await chain.receipt(log.transaction)
+        if receipt is None or not transfer.moved(receipt.logs):
+            continue
+        if not trace.mark or trace.mark in await chain.input(log.transaction):
+            return receipt
+    return None

@@ -1,0 +1,74 @@
+"""
+Whether a payment accepts what was offered: word for word, by a payload of that kind.
+
+Source: x402 `specs/x402-specification-v2.md`, `accepted`; the transfer methods are
+those of `specs/schemes/exact/scheme_exact_evm.md`.
+"""
+
+from collections.abc import Iterable
+
+from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EIP3009,
+    EXACT,
+    PERMIT2,
+    UPTO,
+    DepositPayload,
+    ExactPayload,
+    PaymentPayload,
+    Permit2Payload,
+)
+
+
+def accepted_offer(
+    payment: PaymentPayload, offers: Iterable[JsonObject]
+) -> JsonObject | None:
+    """The offer that a payment accepts, and pays in the way that it names."""
+    for offer in offers:
+        if _pays(payment, offer) and same_terms(offer, payment.accepted):
+            return offer
+    return None
+
+
+def method_of(offer: JsonObject) -> str:
+    """How an offer wants its asset moved."""
+    extra = offer.get("extra")
+    method = extra.get("assetTransferMethod") if isinstance(extra, dict) else None
+    return EIP3009 if method is None else str(method)
+
+
+def _pays(payment: PaymentPayload, offer: JsonObject) -> bool:
+    scheme, method = offer.get("scheme"), method_of(offer)
+    match payment.payload:
+        case ExactPayload():
+            return scheme == EXACT and method == EIP3009
+        case Permit2Payload():
+            return scheme in (EXACT, UPTO) and method == PERMIT2
+        case DepositPayload(deposit=deposit):
+            by_permit = deposit.authorization.permit2_authorization is not None
+            return scheme == BATCH_SETTLEMENT and (method == PERMIT2) == by_permit
+        case _:
+            return scheme == BATCH_SETTLEMENT
+
+
+def same_terms(ours: JsonObject, accepted: JsonObject) -> bool:
+    """Whether a payment accepts exactly our offer; `extra` may hold more than ours."""
+    if method_of(ours) != method_of(accepted):
+        return False
+    for name, value in ours.items():
+        theirs = accepted.get(name)
+        if name == "extra":
+            if not isinstance(theirs, dict) or not isinstance(value, dict):
+                return False
+            if any(not _same(theirs.get(key), word) for key, word in value.items()):
+                return False
+        elif not _same(theirs, value):
+            return False
+    return True
+
+
+def _same(theirs: JsonValue, ours: JsonValue) -> bool:
+    if isinstance(ours, str) and ours.startswith("0x"):
+        return isinstance(theirs, str) and theirs.lower() == ours.lower()
+    return type(theirs) is type(ours) and theirs == ours
