@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from peer_evidence import Evidence
 from peer_parties import OurBuyer, TheirBuyer, TheirShop
-from peer_process import Peer
 
 from agentpay.testing.local_chain import LocalChain
 
@@ -34,7 +33,7 @@ class AtOnce:
     budget: int | None
 
 
-async def many_at_once(chain: LocalChain, facilitator: Peer) -> list[AtOnce]:
+async def many_at_once(chain: LocalChain, facilitator: str) -> list[AtOnce]:
     """The same burst by our client and by theirs, each to a server of its own."""
     return [
         await ours_at_once(chain, facilitator),
@@ -42,7 +41,7 @@ async def many_at_once(chain: LocalChain, facilitator: Peer) -> list[AtOnce]:
     ]
 
 
-async def ours_at_once(chain: LocalChain, facilitator: Peer) -> AtOnce:
+async def ours_at_once(chain: LocalChain, facilitator: str) -> AtOnce:
     async with (
         TheirShop.open(chain, facilitator, [_ROUTE]) as shop,
         OurBuyer.open(chain, budget=BUDGET, deposit="$0.01") as buyer,
@@ -71,7 +70,7 @@ async def ours_at_once(chain: LocalChain, facilitator: Peer) -> AtOnce:
         )
 
 
-async def theirs_at_once(chain: LocalChain, facilitator: Peer) -> AtOnce:
+async def theirs_at_once(chain: LocalChain, facilitator: str) -> AtOnce:
     async with (
         TheirShop.open(chain, facilitator, [_ROUTE]) as shop,
         TheirBuyer.open(chain) as buyer,

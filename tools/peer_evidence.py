@@ -18,16 +18,20 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Hash32
 
 Json = dict[str, Any]
+CHANNEL = "batch-settlement"
+Variant = tuple[str, str]
+"""A scheme, and what of it: a method of transfer, or a step in a channel's life."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
+    "permit2": DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
     "refund": REFUNDED,
 }
 """What the channel contract says of each step."""
-VOUCHERS = ("voucher", "recovery")
-"""The steps that send no transaction."""
+VOUCHERS = frozenset({(CHANNEL, "voucher"), (CHANNEL, "recovery")})
+"""What sends no transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ def read_note(note: Json) -> Evidence:
 
 
 async def doubt(
-    chain: LocalChain, seen: Evidence, variant: str, *, payer: Address, price: int
+    chain: LocalChain, seen: Evidence, variant: Variant, *, payer: Address, price: int
 ) -> str:
     """Why it does not convince; "" if it does."""
     if seen.status != 200:
@@ -65,14 +69,14 @@ async def doubt(
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
     if receipt is None or receipt["status"] != "0x1":
         return "the transaction is not on the chain, or failed"
-    if variant in EVENTS:
-        where, topics = BATCH_SETTLEMENT, [EVENTS[variant]]
-        topics += [] if variant == "settle" else [seen.voucher.get("channelId", "?")]
-        logs = _logs(receipt, where, topics)
+    scheme, name = variant
+    if scheme == CHANNEL:
+        topics: list[str] = [EVENTS[name]]
+        topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
+        logs = _logs(receipt, BATCH_SETTLEMENT, topics)
         return "" if logs else "the transaction has no such event of the channel"
-    topics = [TRANSFER, Hash32.of(address_word(payer))]
-    logs = _logs(receipt, chain.usdc.address, topics)
-    paid = [int(log["data"], 16) for log in logs]
+    sent = [TRANSFER, Hash32.of(address_word(payer))]
+    paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]
     return "" if paid == [price] else f"the payer sent {paid}, not {price}"
 
 

@@ -9,23 +9,24 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import httpx
 import uvicorn
-from peer_evidence import Evidence, Json
+from peer_evidence import Json
 from peer_process import Peer
 
 from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
 from agentpay.errors import AnswerLost
-from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
+from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
 from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address, Money
+from agentpay.types import UINT128_MAX, Address, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
@@ -65,12 +66,12 @@ class Shop(Protocol):
         """Where it listens."""
         ...
 
-    async def claim(self, last: Evidence) -> Evidence:
-        """Claim its vouchers, of which the peer saw `last`."""
+    async def claim(self) -> str:
+        """Claim its vouchers; gives the transaction."""
         ...
 
-    async def settle(self, last: Evidence) -> Evidence:
-        """Send what was claimed to the account."""
+    async def settle(self) -> str:
+        """Send what was claimed to the account; gives the transaction."""
         ...
 
 
@@ -105,7 +106,7 @@ class OurBuyer:
     async def open(
         cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
     ) -> AsyncIterator["OurBuyer"]:
-        wallet = await chain.funded_wallet(ether=0)
+        wallet = await _rich_wallet(chain)
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
@@ -169,22 +170,18 @@ class OurShop:
         async with _serving(Paywall(_sold, payee=payee, routes=prices)) as url:
             yield cls(url=url, chain=chain, payee=payee)
 
-    async def claim(self, last: Evidence) -> Evidence:
+    async def claim(self) -> str:
         """See `Shop.claim`."""
         await self.payee.settlement.claim()
-        channel = last.voucher["channelId"]
-        found = await self._last_log([CLAIMED, channel])
-        return replace(last, transaction=found)
+        return await self._last_transaction(CLAIMED)
 
-    async def settle(self, last: Evidence) -> Evidence:
+    async def settle(self) -> str:
         """See `Shop.settle`."""
         await self.payee.settlement.settle()
-        receiver = "0x" + self.payee.settings.pay_to[2:].rjust(64, "0")
-        found = await self._last_log([SETTLED, receiver])
-        return replace(last, transaction=found)
+        return await self._last_transaction(SETTLED)
 
-    async def _last_log(self, topics: list[str]) -> str:
-        where = {"address": BATCH_SETTLEMENT, "topics": topics, "fromBlock": "0x0"}
+    async def _last_transaction(self, event: Hash32) -> str:
+        where = {"address": BATCH_SETTLEMENT, "topics": [event], "fromBlock": "0x0"}
         logs = await self.chain.node.rpc("eth_getLogs", where)
         return str(logs[-1]["transactionHash"]) if logs else ""
 
@@ -228,7 +225,7 @@ class TheirBuyer:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
-        wallet = await chain.funded_wallet(ether=0)
+        wallet = await _rich_wallet(chain)
         settings = _chain_settings(chain, wallet)
         async with Peer.running("client", settings) as peer:
             yield cls(address=wallet.address, peer=peer)
@@ -252,47 +249,39 @@ class TheirBuyer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TheirShop:
-    """The official server and the facilitator that it asks. Implements `Shop`."""
+    """The official server. Implements `Shop`."""
 
     url: str
     peer: Peer
-    facilitator: Peer
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, facilitator: Peer, routes: list[list[str]]
+        cls, chain: LocalChain, facilitator: str, routes: list[list[str]]
     ) -> AsyncIterator["TheirShop"]:
         wallet = await chain.funded_wallet(0, ether=0)
         settings = {
             **_chain_settings(chain, wallet),
-            "facilitator": facilitator.url,
-            "pay_to": wallet.address,
-            "token": chain.usdc.address,
+            "facilitator": facilitator,
+            "pay_to": checksummed(wallet.address),
+            "token": checksummed(chain.usdc.address),
             "name": chain.usdc.name,
             "version": chain.usdc.version,
             "price": str(PRICE),
             "withdraw_delay": WITHDRAW_DELAY,
             "routes": routes,
         }
+        # In mixed case: theirs pass an address to web3 as it came.
         async with Peer.running("server", settings) as peer:
-            yield cls(url=peer.url, peer=peer, facilitator=facilitator)
+            yield cls(url=peer.url, peer=peer)
 
-    async def claim(self, last: Evidence) -> Evidence:
+    async def claim(self) -> str:
         """See `Shop.claim`."""
-        return await self._do("claim", last)
+        return str((await self.peer.ask(do="claim"))["transaction"])
 
-    async def settle(self, last: Evidence) -> Evidence:
+    async def settle(self) -> str:
         """See `Shop.settle`."""
-        return await self._do("settle", last)
-
-    async def _do(self, what: str, last: Evidence) -> Evidence:
-        """The facilitator saw the status of what the server had it do."""
-        await self.facilitator.notes()
-        done = await self.peer.ask(do=what)
-        notes = await self.facilitator.notes()
-        seen = [n for n in notes if n.transaction in done["transactions"]]
-        return replace(seen[-1] if seen else Evidence(status=0), voucher=last.voucher)
+        return str((await self.peer.ask(do="settle"))["transaction"])
 
 
 @contextlib.asynccontextmanager
@@ -309,3 +298,13 @@ def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
     }
+
+
+async def _rich_wallet(chain: LocalChain) -> Wallet:
+    """Has test dollars, and has allowed Permit2 to take them, once and for all."""
+    wallet = await chain.funded_wallet()
+    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
+    await chain.node.transact(
+        wallet.address, approve + uint_word(UINT128_MAX), to=chain.usdc.address
+    )
+    return wallet

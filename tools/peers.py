@@ -15,12 +15,12 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
-from peer_evidence import Evidence, Json, doubt
+from peer_evidence import CHANNEL, VOUCHERS, Evidence, Json, Variant, doubt
 from peer_parties import (
     PRICE,
     Buyer,
@@ -36,15 +36,13 @@ from peer_process import PYTHON, Peer, PeerFailed
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
 
-CHANNEL = "batch-settlement"
 STEPS = ("deposit", "voucher", "recovery", "top-up", "claim", "settle", "refund")
-Variant = tuple[str, str]
-"""A scheme, and what of it."""
 VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
     ("upto", "permit2"),
     *((CHANNEL, step) for step in STEPS),
+    (CHANNEL, "permit2"),
 )
 Pair = tuple[str, str]
 """Who we are, and who they are."""
@@ -61,6 +59,7 @@ NOT_YET: frozenset[Variant | Pair] = frozenset(
     {
         ("exact", "permit2"),
         ("upto", "permit2"),
+        (CHANNEL, "permit2"),
         ("server", "facilitator"),
         ("facilitator", "server"),
     }
@@ -108,21 +107,24 @@ async def pay_once(meeting: Meeting, variant: Variant) -> None:
         meeting.found[variant] = seen
 
 
-async def live_a_channel(meeting: Meeting) -> None:
+async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
     """Open, use, lose an answer, top up, claim, settle and give back."""
-    buyer, shop = meeting.buyer, meeting.shop
+    buyer, shop, found = meeting.buyer, meeting.shop, meeting.found
     url = f"{shop.url}/{CHANNEL}/eip3009"
-    found = meeting.found
     found[CHANNEL, "deposit"] = await until(meeting, url, "deposit")
-    found[CHANNEL, "voucher"] = await until(meeting, url, "voucher")
-    found[CHANNEL, "recovery"] = await recover_place(meeting, url)
+    if set(wanted) >= VOUCHERS:
+        found[CHANNEL, "voucher"] = await until(meeting, url, "voucher")
+        found[CHANNEL, "recovery"] = await recover_place(meeting, url)
     found[CHANNEL, "top-up"] = last = await until(meeting, url, "deposit")
-    found[CHANNEL, "claim"] = await shop.claim(last)
-    found[CHANNEL, "settle"] = await shop.settle(last)
-    await meeting.peer.notes()
+    for step, act in (("claim", shop.claim), ("settle", shop.settle)):
+        done = replace(last, transaction=await act())
+        # Who sent it saw a status of its own; a client only that of its voucher.
+        seen = [n for n in await meeting.peer.notes() if n.kind == step]
+        status = seen[-1].status if seen else last.status
+        found[CHANNEL, step] = replace(done, status=status)
     await buyer.refund(url)
-    for seen in await meeting.peer.notes():
-        found[CHANNEL, "refund"] = seen
+    for refunded in await meeting.peer.notes():
+        found[CHANNEL, "refund"] = refunded
 
 
 async def until(meeting: Meeting, url: str, kind: str) -> Evidence:
@@ -164,7 +166,7 @@ async def meet(
         case ("client", "server"):
             async with (
                 OurBuyer.open(chain) as our_buyer,
-                TheirShop.open(chain, facilitator, routes()) as their_shop,
+                TheirShop.open(chain, facilitator.url, routes()) as their_shop,
             ):
                 peer = their_shop.peer
                 yield Meeting(buyer=our_buyer, shop=their_shop, peer=peer)
@@ -179,35 +181,38 @@ async def meet(
             raise PeerFailed(f"nobody has said how {pair} meet")
 
 
-def enabled() -> list[Variant]:
-    """The variants that are run."""
-    return [variant for variant in VARIANTS if variant not in NOT_YET]
+def variants_of(pair: Pair) -> list[Variant]:
+    """The cells of a pair: no facilitator sees the vouchers that our server takes."""
+    unseen = VOUCHERS if pair == ("server", "facilitator") else frozenset()
+    return [v for v in VARIANTS if v not in NOT_YET and v not in unseen]
 
 
 def routes() -> list[list[str]]:
     """What every server sells: scheme and method of transfer."""
-    once = [list(variant) for variant in enabled() if variant[0] != CHANNEL]
-    return [*once, [CHANNEL, "eip3009"]]
+    once = [v for v in VARIANTS if v not in NOT_YET and v[1] not in STEPS]
+    return [list(route) for route in (*once, (CHANNEL, "eip3009"))]
 
 
 async def run_pair(chain: LocalChain, pair: Pair, facilitator: Peer) -> list[Cell]:
     """All cells of one pair; what stops a story fails those that it did not reach."""
-    whys: dict[str, str] = {}
+    wanted = variants_of(pair)
+    whys: dict[Variant, str] = {}
     async with meet(chain, pair, facilitator) as meeting:
-        for variant in enabled():
-            scheme = variant[0]
-            if scheme in whys or variant in meeting.found:
+        for variant in wanted:
+            lives = variant[1] in STEPS
+            if variant in meeting.found or variant in whys:
                 continue
             try:
-                if scheme == CHANNEL:
-                    await live_a_channel(meeting)
+                if lives:
+                    await live_a_channel(meeting, wanted)
                 else:
                     await pay_once(meeting, variant)
             except (AgentPayError, PeerFailed, ValueError) as error:
-                whys[scheme] = f"{type(error).__name__}: {error}"
+                stopped = [v for v in wanted if v[1] in STEPS] if lives else [variant]
+                whys.update(dict.fromkeys(stopped, f"{type(error).__name__}: {error}"))
         return [
-            await judge(chain, pair, meeting, variant, whys.get(variant[0], ""))
-            for variant in enabled()
+            await judge(chain, pair, meeting, variant, whys.get(variant, ""))
+            for variant in wanted
         ]
 
 
@@ -223,7 +228,7 @@ async def judge(
         why = "the peer's version is not known"
     else:
         payer = meeting.buyer.address
-        why = await doubt(chain, seen, name, payer=payer, price=PRICE)
+        why = await doubt(chain, seen, variant, payer=payer, price=PRICE)
     return Cell(
         ours=pair[0],
         peer=f"{meeting.peer.version} {pair[1]}",
@@ -251,7 +256,7 @@ async def run() -> tuple[list[Cell], list[AtOnce]]:
         for pair in PAIRS:
             if pair not in NOT_YET:
                 cells += await run_pair(chain, pair, facilitator)
-        return cells, await many_at_once(chain, facilitator)
+        return cells, await many_at_once(chain, facilitator.url)
 
 
 def table(cells: Sequence[Cell], bursts: Sequence[AtOnce]) -> str:

@@ -1,11 +1,13 @@
 """The official server: sells `/scheme/method` by each of its schemes."""
 
 import asyncio
+import json
 
+import httpx
 from fastapi import FastAPI, Request, Response
 from lines import Json, note, read, serve
 from x402 import x402ResourceServer
-from x402.http import HTTPFacilitatorClient
+from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.http.middleware.fastapi import PaymentMiddlewareASGI
 from x402.http.types import PaymentOption, RouteConfig
 from x402.mechanisms.evm.batch_settlement.authorizer_signer import (
@@ -29,7 +31,14 @@ class Shop:
         self._settings = settings
         self._network = f"eip155:{settings['chain_id']}"
         self.notes: list[Json] = []
-        facilitator = HTTPFacilitatorClient({"url": settings["facilitator"]})
+        facilitator = HTTPFacilitatorClient(
+            FacilitatorConfig(
+                url=settings["facilitator"],
+                http_client=httpx.AsyncClient(
+                    timeout=60, event_hooks={"response": [self._watch_facilitator]}
+                ),
+            )
+        )
         channels = BatchSettlementEvmScheme(
             settings["pay_to"],
             BatchSettlementEvmSchemeServerConfig(
@@ -94,14 +103,24 @@ class Shop:
 
         return app
 
+    async def _watch_facilitator(self, response: httpx.Response) -> None:
+        """What nobody pays for: the server's own claims and settlements."""
+        asked = json.loads(response.request.content)
+        payload = asked["paymentPayload"]["payload"]
+        if payload.get("type") in ("claim", "settle"):
+            await response.aread()
+            receipt = response.json()
+            seen = {"status": response.status_code, "payload": payload}
+            self.notes.append({**seen, "receipt": receipt})
+
     async def act(self, command: Json) -> Json:
         match command["do"]:
             case "claim":
-                return {
-                    "transactions": [c.transaction for c in await self._manager.claim()]
-                }
+                (claimed,) = await self._manager.claim()
+                return {"transaction": claimed.transaction}
             case "settle":
-                return {"transactions": [(await self._manager.settle()).transaction]}
+                settled = await self._manager.settle()
+                return {"transaction": settled.transaction}
             case _:
                 notes, self.notes = self.notes, []
                 return {"notes": notes}
