@@ -108,13 +108,22 @@ class Channels:
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
             change = self._ledger.change(key.origin)
-            payment = await self._pay_on_any(key, offer, target)
+            payment, refused = await self._pay_on_any(key, offer, target)
             if payment is not None:
                 return payment
-            lanes = len(await self._lanes(key))
-            if await self._may_open(key, offer, target):
-                await self._open(key, offer, target, lanes)
-            elif not await change.wait(deadline - loop.time()):
+            lanes = list(await self._lanes(key))
+            waiting = change.came or await self.inquiry.any_at_work(lanes)
+            if not waiting and await self.inquiry.any_deposit_came(lanes):
+                continue
+            if refused is None and await self._may_open(key, offer, target):
+                await self._open(key, offer, target, len(lanes))
+                continue
+            if not waiting:
+                if refused is not None:
+                    raise refused
+                for channel in lanes:
+                    await self.inquiry.look_for_deposit(channel)
+            if not await change.wait(deadline - loop.time()):
                 raise ChannelUnusable(
                     f"no channel to {target.origin} had room for a request within"
                     f" {self._policy.give_up_seconds} s"
@@ -122,27 +131,21 @@ class Channels:
 
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
-    ) -> ChannelPayment | None:
+    ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
         """
-        A voucher on the first lane that has room; None if none has room now.
-
-        Raises:
-            BudgetExceeded: Every lane needs a deposit that the budget does not allow.
+        A voucher on the first lane that has room; else, whether one is empty and the
+        budget has no deposit for it, which is final only if no other will have room.
         """
         refused: BudgetExceeded | None = None
-        busy = False
         for channel in list(await self._lanes(key)):
             try:
                 payment = await self._pay_on(channel, offer, target)
-            except BudgetExceeded as error:  # it is empty; another lane may not be
+            except BudgetExceeded as error:
                 refused = error
                 continue
             if payment is not None:
-                return payment
-            busy = busy or channel in await self._lanes(key)
-        if refused is not None and not busy:
-            raise refused
-        return None
+                return payment, None
+        return None, refused
 
     async def _may_open(self, key: ChannelKey, offer: Offer, target: Target) -> bool:
         """Whether there may be one more lane, and the budget has a deposit for it."""
@@ -177,7 +180,6 @@ class Channels:
             self._forget(channel)
             return None
         if not isinstance(answer, Issued):
-            await self.inquiry.look_for_deposit(channel)
             return None
         try:
             return await self._sign(channel, answer, offer, target)

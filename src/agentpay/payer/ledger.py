@@ -218,6 +218,11 @@ class Change:
     def __init__(self) -> None:
         self.event = asyncio.Event()
 
+    @property
+    def came(self) -> bool:
+        """Whether it was already."""
+        return self.event.is_set()
+
     async def wait(self, seconds: float) -> bool:
         """Whether it came in time."""
         try:
