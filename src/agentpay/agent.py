@@ -2,6 +2,8 @@
 The front for people: an HTTP client that pays, within a budget.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from typing import Self
 import httpx
 
 from agentpay.chain.rpc import RpcChain
-from agentpay.errors import ConfigurationError
+from agentpay.errors import AgentPayError, ConfigurationError
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
@@ -27,6 +29,11 @@ from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
 from agentpay.types import MONEY_DECIMALS, Hash32, format_money
+
+_log = logging.getLogger(__name__)
+
+_DEPARTURE_SECONDS = 10.0
+"""How long an agent that ends waits for a withdrawal that it is sending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +113,7 @@ class Agent(httpx.AsyncClient):
         self._store: Store | None = None
         self._payer: Payer | None = None
         self._exit: Exit | None = None
+        self._departures: dict[Hash32, asyncio.Task[None]] = {}
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -124,6 +132,7 @@ class Agent(httpx.AsyncClient):
             store=self._store.payer,
             ask=self._payments.ask,
             clock=self._clock,
+            cheated=self._leave_a_cheat,
         )
         self._payments.bind(self._payer)
         return self
@@ -134,6 +143,10 @@ class Agent(httpx.AsyncClient):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        if departures := list(self._departures.values()):
+            _, late = await asyncio.wait(departures, timeout=_DEPARTURE_SECONDS)
+            for departure in late:
+                departure.cancel()
         if self._payer is not None:
             await self._payer.aclose()
         if self._exit is not None:
@@ -209,6 +222,39 @@ class Agent(httpx.AsyncClient):
         """
         offer, target = await self._payments.look_up(url)
         return await self.payer.channels.find_lost(offer, target)
+
+    def _leave_a_cheat(self, channel: Hash32) -> None:
+        """Rule 16: stop and withdraw. In the background: the request has its error."""
+        if not self._policy.withdraw_when_cheated:
+            _log.warning(
+                "the payee of channel %s contradicted our signatures: to get the rest"
+                " back, call start_withdrawal",
+                channel,
+            )
+            return
+        if channel not in self._departures:
+            departure = asyncio.create_task(self._depart(channel))
+            self._departures[channel] = departure
+
+    async def _depart(self, channel: Hash32) -> None:
+        try:
+            leaving = await self._leaving().start(channel)
+        except AgentPayError as error:
+            _log.warning(
+                "the payee of channel %s contradicted our signatures, and leaving it"
+                " failed (%s): give a key of ours gas and call start_withdrawal",
+                channel,
+                error,
+            )
+        else:
+            _log.info(
+                "leaving channel %s, whose payee contradicted our signatures: %d comes"
+                " back by finish_withdrawal after %d (Unix time), transaction %s",
+                channel,
+                leaving.amount,
+                leaving.ready_at,
+                leaving.transaction,
+            )
 
     def _leaving(self) -> Exit:
         if self._exit is None:

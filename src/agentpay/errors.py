@@ -57,6 +57,32 @@ class OfferUntrusted(PaymentRefused):
     code = "offer_untrusted"
 
 
+class BodyTooLarge(PaymentRefused):
+    """A request's body is larger than what is kept of it to send it again."""
+
+    code = "body_too_large"
+
+
+class PriceRose(PaymentRefused):
+    """A route costs many times what it cost when we first agreed to its price."""
+
+    code = "price_rose"
+
+
+class HostQuarantined(PaymentRefused):
+    """A host took payments and delivered nothing: it is not paid for a while."""
+
+    code = "host_quarantined"
+
+    def __init__(self, *, host: str, lapses: int, until: int, seconds: int) -> None:
+        super().__init__(
+            f"{host} took {lapses} payments in a row and delivered nothing: nothing new"
+            f" is paid to it for another {seconds} s (until {until}, Unix time)"
+        )
+        self.host = host
+        self.until = until
+
+
 class NoAcceptableOffer(PaymentRefused):
     """None of the offers of a 402 can be paid under the policy."""
 

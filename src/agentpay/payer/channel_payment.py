@@ -76,7 +76,12 @@ class ChannelPayment:
             Next.REJECTED,
         ):
             await self.leave(self)
-        return Judgement(next=following, charged=verdict.charged, reason=reason)
+        return Judgement(
+            next=following,
+            charged=verdict.charged,
+            reason=reason,
+            final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
+        )
 
     def _read(
         self, answer: Answer, receipt: PaymentResponse | None, spent: int
@@ -160,7 +165,7 @@ class ChannelPayment:
             return
         for said in await self.ledger.book(self.record.channel, *events, money=money):
             if isinstance(said, Misbehaved):
-                self.ledger.distrusted.add(self.record.origin)
+                self.ledger.distrust(self.record)
                 raise PayeeMisbehaved(
                     f"{self.record.origin}, channel {self.record.channel}:"
                     f" {said.reason}; the channel is stopped: withdraw from it"

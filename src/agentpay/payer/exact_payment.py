@@ -72,7 +72,8 @@ class ExactPayment:
             spent = Spent(id=self.hold.id, amount=self.hold.amount)
             await self.ledger.move(self.decimals, spent)
         reason = (receipt.error_reason if receipt else None) or "refused"
-        return Judgement(next=verdict.next, charged=charged, reason=reason)
+        final = verdict.booking is Booking.CHARGED
+        return Judgement(next=verdict.next, charged=charged, reason=reason, final=final)
 
     async def _doubt(self, refusal: Verdict) -> Verdict:
         """

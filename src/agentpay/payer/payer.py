@@ -17,10 +17,15 @@ from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
-from agentpay.payer.policy import Budget, Policy
+from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.payer.prices import Prices
 from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
+
+
+def _do_nothing(channel: Hash32) -> None:
+    del channel
 
 
 class Payer:
@@ -37,18 +42,26 @@ class Payer:
         store: PayerStore,
         ask: Asker,
         clock: Callable[[], float] = time.time,
+        cheated: Callable[[Hash32], None] = _do_nothing,
     ) -> None:
+        """`cheated` is told of channels whose payee contradicted our signatures."""
         self.policy = policy
         self.keys = keys
         self._assets = assets
         self._chains = chains
         self._clock = clock
+        self._prices = Prices(policy.price_rise_max)
         self._verified: set[Asset] = set()
         self._verifying: Attempts[Asset, None] = Attempts()
         for asset in assets:
             budget.limits(asset.decimals)
         self.ledger = PayerLedger(
-            account=keys.account, store=store, limits=budget.limits
+            account=keys.account,
+            store=store,
+            limits=budget.limits,
+            policy=policy,
+            clock=clock,
+            cheated=cheated,
         )
         self.channels = Channels(
             keys=keys,
@@ -78,15 +91,21 @@ class Payer:
             ChannelUnusable: No channel can be used for it; nothing was signed.
             KeyElsewhere: It needs the wallet's signature, which is only watched.
             UnsuitableToken: The token is not what was declared; nothing was signed.
+            PriceRose: It costs many times what it first did; nothing was signed.
+            HostQuarantined: Its host took payments for nothing; nothing was signed.
             ChainError: The chain is needed first, and cannot be read.
         """
+        price = scale(offer.amount, offer.asset.decimals)
+        self._prices.check(target, price)
         await self._verify(offer.asset)
         try:
-            return await self._pay(offer, target)
+            payment = await self._pay(offer, target)
         except BudgetExceeded:
             if not await self._free_what_expired():
                 raise
-            return await self._pay(offer, target)
+            payment = await self._pay(offer, target)
+        self._prices.agree(target, price)
+        return payment
 
     async def _pay(self, offer: Offer, target: Target) -> Payment:
         if offer.scheme == BATCH_SETTLEMENT:

@@ -86,7 +86,13 @@ VERSION_2: Final = (
     "UPDATE payments SET charged = amount WHERE status IN ('settled', 'delivered')",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
+VERSION_3: Final = (
+    """CREATE TABLE budget_lapses (
+        position INTEGER PRIMARY KEY, account BLOB NOT NULL, host TEXT NOT NULL,
+        count INTEGER NOT NULL, last INTEGER NOT NULL, UNIQUE (account, host))""",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
 """What leads from each version to the next. Only ever appended to."""
 
 
