@@ -22,7 +22,7 @@ from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
 from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
-from agentpay.http.paywall import Receive, Scope, Send
+from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -145,30 +145,48 @@ class OurBuyer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OurShop:
-    """A `Paywall` over a `Payee`. Implements `Shop`."""
+    """A `Paywall` over a `Payee` for each method of transfer. Implements `Shop`."""
 
     url: str
     chain: LocalChain
     payee: Payee
+    """Of channels whose deposits are by EIP-3009."""
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
         cls, chain: LocalChain, routes: list[list[str]]
     ) -> AsyncIterator["OurShop"]:
-        payee = Payee(
-            await chain.funded_wallet(0),
-            network=chain.network,
-            withdraw_delay=WITHDRAW_DELAY,
-            min_deposit=10 * PRICE,
-            claim_at="$1000",
-        )
-        prices: dict[str, Money | Route] = {
-            f"/{scheme}/{method}": Route(price=PRICE, schemes=(scheme,))
-            for scheme, method in routes
-        }
-        async with _serving(Paywall(_sold, payee=payee, routes=prices)) as url:
-            yield cls(url=url, chain=chain, payee=payee)
+        payees: dict[str, Payee] = {}
+        paywalls: dict[str, Paywall] = {}
+        for method in {method for _, method in routes}:
+            payees[method] = Payee(
+                await chain.funded_wallet(0),
+                network=chain.network,
+                withdraw_delay=WITHDRAW_DELAY,
+                min_deposit=10 * PRICE,
+                claim_at="$1000",
+                transfer_methods=(method,),
+            )
+            prices: dict[str, Money | Route] = {
+                f"/{scheme}/{method}": Route(
+                    price=PRICE, schemes=(scheme,), metered=scheme == "upto"
+                )
+                for scheme, sold_by in routes
+                if sold_by == method
+            }
+            paywalls[method] = Paywall(_sold, payee=payees[method], routes=prices)
+
+        async def shop(scope: Scope, receive: Receive, send: Send) -> None:
+            method = str(scope["path"]).rpartition("/")[2]
+            await paywalls[method](scope, receive, send)
+
+        async with contextlib.AsyncExitStack() as stack:
+            for payee in payees.values():
+                await payee.start()
+                stack.push_async_callback(payee.stop)
+            url = await stack.enter_async_context(_serving(shop))
+            yield cls(url=url, chain=chain, payee=payees["eip3009"])
 
     async def claim(self) -> str:
         """See `Shop.claim`."""
@@ -187,21 +205,18 @@ class OurShop:
 
 
 async def _sold(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "lifespan":
-        while True:
-            message = await receive()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
+    del receive
+    if str(scope["path"]).startswith("/upto/"):
+        scope["agentpay"].charge(PRICE)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"sold"})
 
 
 @contextlib.asynccontextmanager
-async def _serving(app: Paywall) -> AsyncIterator[str]:
+async def _serving(app: App) -> AsyncIterator[str]:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - no event
