@@ -30,6 +30,8 @@ from agentpay.types import UINT128_MAX, Address, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
+USED = 700
+"""What an `upto` request costs in the end."""
 WITHDRAW_DELAY = 3600
 
 
@@ -207,7 +209,7 @@ class OurShop:
 async def _sold(scope: Scope, receive: Receive, send: Send) -> None:
     del receive
     if str(scope["path"]).startswith("/upto/"):
-        scope["agentpay"].charge(PRICE)
+        scope["agentpay"].charge(USED)
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b"sold"})
 
@@ -283,6 +285,7 @@ class TheirShop:
             "name": chain.usdc.name,
             "version": chain.usdc.version,
             "price": str(PRICE),
+            "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
             "routes": routes,
         }

@@ -23,6 +23,7 @@ from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
 from peer_evidence import CHANNEL, VOUCHERS, Evidence, Json, Variant, doubt
 from peer_parties import (
     PRICE,
+    USED,
     Buyer,
     OurBuyer,
     OurShop,
@@ -227,7 +228,8 @@ async def judge(
         why = "the peer's version is not known"
     else:
         payer = meeting.buyer.address
-        why = await doubt(chain, seen, variant, payer=payer, price=PRICE)
+        price = USED if scheme == "upto" else PRICE
+        why = await doubt(chain, seen, variant, payer=payer, price=price)
     return Cell(
         ours=pair[0],
         peer=f"{meeting.peer.version} {pair[1]}",

@@ -8,7 +8,10 @@ from fastapi import FastAPI, Request, Response
 from lines import Json, note, read, serve
 from x402 import x402ResourceServer
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
-from x402.http.middleware.fastapi import PaymentMiddlewareASGI
+from x402.http.middleware.fastapi import (
+    PaymentMiddlewareASGI,
+    set_settlement_overrides,
+)
 from x402.http.types import PaymentOption, RouteConfig
 from x402.mechanisms.evm.batch_settlement.authorizer_signer import (
     LocalAuthorizerSigner,
@@ -82,7 +85,10 @@ class Shop:
         app = FastAPI()
 
         @app.get("/{scheme}/{method}")
-        async def sold(scheme: str, method: str) -> Json:
+        async def sold(scheme: str, method: str, response: Response) -> Json:
+            if scheme == "upto":
+                used = {"amount": self._settings["used"]}
+                set_settlement_overrides(response, used)
             return {"sold": f"{scheme} by {method}"}
 
         app.add_middleware(
