@@ -17,6 +17,7 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.eip3009 import token_separator
+from agentpay.evm.signature import is_signed_by_key
 from agentpay.evm.transfer import Transfer
 from agentpay.ports import Chain
 from agentpay.types import Address, Asset, Hash32
@@ -83,6 +84,20 @@ async def is_used(chain: Chain, signed: Transfer | Deposit) -> bool:
     (answer,) = await chain.read([signed.used_call()])
     with _sense():
         return signed.is_used(answer)
+
+
+async def is_signed(
+    chain: Chain, account: Address, digest: bytes, signature: bytes
+) -> bool:
+    """
+    Whether an account signed: by its key, or by what its contract says (ERC-1271).
+
+    A contract may refuse what the key of its address signed (EIP-7702), so whatever
+    this allows is simulated before it is relied on.
+    """
+    if is_signed_by_key(account, digest, signature):
+        return True
+    return await is_signature_of(chain, account, digest, signature)
 
 
 async def is_signature_of(

@@ -90,6 +90,14 @@ def recover(digest: bytes, signature: bytes) -> Address:
     return address_of_key(key)
 
 
+def is_signed_by_key(account: Address, digest: bytes, signature: bytes) -> bool:
+    """Whether the key of an account signed a digest."""
+    try:
+        return recover(digest, signature) == account
+    except BadSignature:
+        return False
+
+
 def address_of_key(public_key: bytes) -> Address:
     """The account of an uncompressed public key (64 bytes, without the 0x04)."""
     return Address("0x" + keccak(public_key)[12:].hex())

@@ -23,7 +23,7 @@ from agentpay.core.payee_events import (
 )
 from agentpay.errors import ChainError, InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
-from agentpay.evm.signature import BadSignature, recover
+from agentpay.evm.signature import is_signed_by_key
 from agentpay.onchain import is_signature_of, read_channel
 from agentpay.payee.books import (
     ChannelBooks,
@@ -136,17 +136,12 @@ class ChannelSales:
         self, config: ChannelConfig, channel: Hash32, amount: int, signature: bytes
     ) -> bool:
         digest = voucher_digest(channel, amount, self._chain)
-        by_key = config.payer_authorizer != ZERO_ADDRESS
-        signer = config.payer_authorizer if by_key else config.payer
-        try:
-            if recover(digest, signature) == signer:
-                return True
-        except BadSignature:
-            if by_key:
-                return False
-        if by_key:
-            return False
-        return await is_signature_of(self._reads, config.payer, digest, signature)
+        if config.payer_authorizer != ZERO_ADDRESS:
+            return is_signed_by_key(config.payer_authorizer, digest, signature)
+        # Where the payer has code, the contract asks that and not the key (EIP-7702).
+        if await self._reads.code(config.payer):
+            return await is_signature_of(self._reads, config.payer, digest, signature)
+        return is_signed_by_key(config.payer, digest, signature)
 
     # Admitting.
 

@@ -9,9 +9,8 @@ from agentpay.core.payee_channel import Fate, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.evm.signature import BadSignature, recover
 from agentpay.facilitator import Facilitator
-from agentpay.onchain import is_signature_of, is_used, read_channel
+from agentpay.onchain import is_signed, is_used, read_channel
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
@@ -98,14 +97,9 @@ class ChannelFunding:
         if record is None and deposit.amount < least:
             return "deposit_below_min_deposit"
         digest, payer = deposit.digest(), call.config.payer
-        try:
-            if recover(digest, deposit.signature) == payer:
-                return None
-        except BadSignature:
-            pass
-        if await is_signature_of(self._chain, payer, digest, deposit.signature):
-            return None
-        return deposit_signature_code(deposit)
+        if not await is_signed(self._chain, payer, digest, deposit.signature):
+            return deposit_signature_code(deposit)
+        return None
 
     async def open_record(self, call: ChannelRequest) -> bool:
         """Record a channel before it is funded; False if we lost what it was."""

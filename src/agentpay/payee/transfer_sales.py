@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
-from agentpay.evm.signature import BadSignature, recover
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator import Facilitator
-from agentpay.onchain import find_transfer, is_signature_of, read_funds
+from agentpay.onchain import find_transfer, is_signed, read_funds
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -76,7 +75,10 @@ class TransferSales:
         )
         if wrong is not None:
             return self._refuse(terms, wrong)
-        if not await self._is_signed(transfer):
+        signed = await is_signed(
+            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        )
+        if not signed:
             return self._refuse(terms, signature_code(transfer))
         ours = self._new_record(transfer, terms)
         late = wrong_time(transfer, int(self._clock()))
@@ -104,15 +106,6 @@ class TransferSales:
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
         self._running.pop(purchase.record.id, None)
-
-    async def _is_signed(self, transfer: Transfer) -> bool:
-        digest, signature = transfer.digest(), transfer.signature
-        try:
-            if recover(digest, signature) == transfer.payer:
-                return True
-        except BadSignature:
-            pass
-        return await is_signature_of(self._chain, transfer.payer, digest, signature)
 
     def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
         return PaymentRecord(

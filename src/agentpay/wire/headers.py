@@ -16,7 +16,7 @@ from agentpay.errors import MalformedMessage, MessageTooLarge
 
 JsonObject = dict[str, JsonValue]
 
-__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json"]
+__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json", "read_object"]
 
 HEADER_BYTES_MAX = 16 * 1024
 _DEPTH_MAX = 32
@@ -44,6 +44,16 @@ def decode_json(header: str, *, name: str) -> JsonObject:
         raw = base64.b64decode(header, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedMessage(f"{name} is not base64") from error
+    return read_object(raw, name=name)
+
+
+def read_object(raw: bytes, *, name: str) -> JsonObject:
+    """
+    Read a JSON object whose size the caller has bounded.
+
+    Raises:
+        MalformedMessage: Not a JSON object, or nested too deeply.
+    """
     if raw.count(b"{") + raw.count(b"[") > _DEPTH_MAX * 8:
         raise MalformedMessage(f"{name} has too many values")
     try:
