@@ -179,8 +179,8 @@ def compile_artifacts() -> dict[str, str]:
     The text of each shipped artifact, compiled from nothing.
 
     All sources without the tests are compiled at once: what else is compiled along can
-    change the numbering inside the compiler, and with it the bytes. Where the bytes make
-    the address, a contract is compiled with nothing but what it imports.
+    change the numbering inside the compiler, and with it the bytes. A contract whose
+    bytes make its address is compiled with nothing but what it imports.
     """
     together = [name for name in SHIPPED if name not in ALONE]
     texts = compile_sources([], together)
