@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from agentpay.evm import session_escrow as session
 from agentpay.evm.addresses import PERMIT2
-from agentpay.evm.session_escrow import Escrow, Permit2Transfer, SessionTerms
+from agentpay.evm.permit2 import Permitted
+from agentpay.evm.session_escrow import Escrow, SessionTerms
 from agentpay.evm.signature import recover
 from agentpay.types import (
     UINT128_MAX,
@@ -49,7 +50,12 @@ ESCROWS = st.builds(
     Escrow, chain=st.integers(1, 2**53).map(ChainId), contract=ADDRESSES
 )
 TRANSFERS = st.builds(
-    Permit2Transfer, token=ADDRESSES, amount=UINT256, nonce=UINT256, deadline=UINT256
+    Permitted,
+    payer=ADDRESSES,
+    token=ADDRESSES,
+    amount=UINT256,
+    nonce=UINT256,
+    deadline=UINT256,
 )
 
 PAYEE_FIELDS = [
@@ -174,7 +180,7 @@ def domain_of(escrow: Escrow) -> dict[str, str | int]:
 
 
 def permit_of(
-    transfer: Permit2Transfer, escrow: Escrow, witness: dict[str, Any]
+    transfer: Permitted, escrow: Escrow, witness: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "permitted": {"token": transfer.token, "amount": transfer.amount},
@@ -252,7 +258,7 @@ def test_what_is_signed_is_what_eth_account_signs(
 
 @given(TRANSFERS, TERMS, ESCROWS, HASHES, st.just(PERMIT2) | ADDRESSES)
 def test_a_permit_is_what_eth_account_signs(
-    transfer: Permit2Transfer,
+    transfer: Permitted,
     terms: SessionTerms,
     escrow: Escrow,
     channel: Hash32,
@@ -328,11 +334,6 @@ def test_what_is_no_uint128_is_not_signed(amount: int) -> None:
         session.top_up_nonce(
             channel, additional_deposit=amount, payer=ZERO_ADDRESS, salt=channel
         )
-
-
-def test_what_is_no_uint256_is_not_permitted() -> None:
-    with pytest.raises(ValueError, match="not a uint256"):
-        Permit2Transfer(token=ZERO_ADDRESS, amount=2**256, nonce=0, deadline=0)
 
 
 @given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))

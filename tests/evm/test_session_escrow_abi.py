@@ -16,6 +16,7 @@ from agentpay.evm.addresses import CREATE2_DEPLOYER, PERMIT2, SESSION_ESCROW
 from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.permit2 import Permitted
 from agentpay.evm.session_escrow import (
     CLOSE_TYPEHASH,
     OPEN_WITNESS_TYPEHASH,
@@ -23,7 +24,6 @@ from agentpay.evm.session_escrow import (
     TOP_UP_WITNESS_TYPEHASH,
     VOUCHER_TYPEHASH,
     Escrow,
-    Permit2Transfer,
     SessionTerms,
 )
 from agentpay.types import (
@@ -61,8 +61,13 @@ AUTHORIZATIONS = st.builds(
     valid_before=UINT256,
     nonce=HASHES,
 )
-TRANSFERS = st.builds(
-    Permit2Transfer, token=ADDRESSES, amount=UINT128, nonce=UINT256, deadline=UINT256
+PERMITTED = st.builds(
+    Permitted,
+    payer=ADDRESSES,
+    token=ADDRESSES,
+    amount=UINT128,
+    nonce=UINT256,
+    deadline=UINT256,
 )
 STATES = st.builds(
     abi.SessionOnChain,
@@ -149,63 +154,59 @@ def test_an_opening_by_eip3009_is_what_the_contract_reads(
     assert read(call) == ("openWithAuthorization", expected)
 
 
-@given(TERMS, TRANSFERS, SIGNATURES)
+@given(TERMS, PERMITTED, SIGNATURES)
 def test_an_opening_by_permit2_is_what_the_contract_reads(
-    terms: SessionTerms, transfer: Permit2Transfer, signature: bytes
+    terms: SessionTerms, permitted: Permitted, signature: bytes
 ) -> None:
-    call = abi.open_with_permit2_call(terms, transfer, signature, ESCROW)
-    expected = opening(terms, transfer.amount) | {
-        "from": terms.payer,
-        "nonce": transfer.nonce,
-        "deadline": transfer.deadline,
+    call = abi.open_with_permit2_call(terms, permitted, signature, ESCROW)
+    expected = opening(terms, permitted.amount) | {
+        "from": permitted.payer,
+        "nonce": permitted.nonce,
+        "deadline": permitted.deadline,
         "signature": signature,
     }
 
     assert read(call) == ("openWithPermit2", expected)
 
 
-@given(HASHES, UINT128, AUTHORIZATIONS, HASHES, SIGNATURES)
-def test_top_ups_are_what_the_contract_reads(
-    channel: Hash32,
-    amount: int,
-    authorization: Authorization,
-    salt: Hash32,
-    signature: bytes,
+@given(HASHES, UINT128)
+def test_a_top_up_is_what_the_contract_reads(channel: Hash32, amount: int) -> None:
+    expected = {"channelId": channel.to_bytes(), "additionalDeposit": amount}
+
+    assert read(abi.top_up_call(channel, amount, ESCROW)) == ("topUp", expected)
+
+
+@given(HASHES, AUTHORIZATIONS, HASHES, SIGNATURES)
+def test_a_top_up_by_eip3009_is_what_the_contract_reads(
+    channel: Hash32, authorization: Authorization, salt: Hash32, signature: bytes
 ) -> None:
-    plain = abi.top_up_call(channel, amount, ESCROW)
-    signed = abi.top_up_with_authorization_call(
+    call = abi.top_up_with_authorization_call(
         channel, authorization, salt=salt, signature=signature, escrow=ESCROW
     )
-    transfer = Permit2Transfer(
-        token=authorization.to, amount=amount, nonce=7, deadline=8
-    )
-    permitted = abi.top_up_with_permit2_call(
-        channel,
-        transfer,
-        owner=authorization.payer,
-        signature=signature,
-        escrow=ESCROW,
-    )
-    to = {"channelId": channel.to_bytes()}
+    expected = {
+        "channelId": channel.to_bytes(),
+        "additionalDeposit": authorization.value,
+        "topUpSalt": salt.to_bytes(),
+    } | authorized(authorization, signature)
 
-    assert read(plain) == ("topUp", to | {"additionalDeposit": amount})
-    assert read(signed) == (
-        "topUpWithAuthorization",
-        to
-        | {"additionalDeposit": authorization.value, "topUpSalt": salt.to_bytes()}
-        | authorized(authorization, signature),
-    )
-    assert read(permitted) == (
-        "topUpWithPermit2",
-        to
-        | {
-            "additionalDeposit": amount,
-            "from": authorization.payer,
-            "nonce": 7,
-            "deadline": 8,
-            "signature": signature,
-        },
-    )
+    assert read(call) == ("topUpWithAuthorization", expected)
+
+
+@given(HASHES, PERMITTED, SIGNATURES)
+def test_a_top_up_by_permit2_is_what_the_contract_reads(
+    channel: Hash32, permitted: Permitted, signature: bytes
+) -> None:
+    call = abi.top_up_with_permit2_call(channel, permitted, signature, ESCROW)
+    expected = {
+        "channelId": channel.to_bytes(),
+        "additionalDeposit": permitted.amount,
+        "from": permitted.payer,
+        "nonce": permitted.nonce,
+        "deadline": permitted.deadline,
+        "signature": signature,
+    }
+
+    assert read(call) == ("topUpWithPermit2", expected)
 
 
 @given(HASHES, UINT128, SIGNATURES)
@@ -295,7 +296,9 @@ MUCH_SIGNED = Authorization(
     valid_before=1,
     nonce=NO_HASH,
 )
-MUCH_PERMITTED = Permit2Transfer(token=SOMEBODY, amount=TOO_MUCH, nonce=0, deadline=1)
+MUCH_PERMITTED = Permitted(
+    payer=SOMEBODY, token=SOMEBODY, amount=TOO_MUCH, nonce=0, deadline=1
+)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +312,7 @@ MUCH_PERMITTED = Permit2Transfer(token=SOMEBODY, amount=TOO_MUCH, nonce=0, deadl
         lambda: abi.top_up_with_authorization_call(
             NO_HASH, MUCH_SIGNED, salt=NO_HASH, signature=b"", escrow=ESCROW
         ),
-        lambda: abi.top_up_with_permit2_call(
-            NO_HASH, MUCH_PERMITTED, owner=SOMEBODY, signature=b"", escrow=ESCROW
-        ),
+        lambda: abi.top_up_with_permit2_call(NO_HASH, MUCH_PERMITTED, b"", ESCROW),
         lambda: abi.settle_call(NO_HASH, TOO_MUCH, b"", ESCROW),
         lambda: abi.close_call(NO_HASH, TOO_MUCH, b"", ESCROW),
     ],

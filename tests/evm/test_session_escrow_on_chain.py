@@ -19,7 +19,8 @@ from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import Authorization, receive_digest
 from agentpay.evm.eip3009_abi import decode_uint
 from agentpay.evm.hashing import address_word, keccak, uint_word
-from agentpay.evm.session_escrow import Escrow, Permit2Transfer, SessionTerms
+from agentpay.evm.permit2 import Permitted
+from agentpay.evm.session_escrow import Escrow, SessionTerms
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.anvil import Anvil
 from agentpay.testing.local_chain import LocalChain
@@ -102,6 +103,16 @@ class Table:
         )
         digest = receive_digest(allowed, self.local.usdc)
         return allowed, await self.payer.sign_digest(digest, chain=ESCROW.chain)
+
+    def permitted(self, amount: int, *, nonce: int) -> Permitted:
+        """What the payer lets Permit2 move."""
+        return Permitted(
+            payer=self.payer.address,
+            token=self.local.usdc.address,
+            amount=amount,
+            nonce=nonce,
+            deadline=FAR,
+        )
 
     async def approve(self, spender: Address, amount: int) -> None:
         data = keccak(b"approve(address,uint256)")[:4]
@@ -251,25 +262,15 @@ async def test_a_session_is_opened_and_filled_by_permit2(
     async with seated(agentpay_chain) as table:
         channel, terms = table.channel, table.terms
         await table.approve(PERMIT2, 3_000_000)
-        first = Permit2Transfer(
-            token=terms.token, amount=2_000_000, nonce=1, deadline=FAR
-        )
+        first = table.permitted(2_000_000, nonce=1)
         digest = session.open_permit_digest(first, terms, ESCROW)
         signature = await table.payer.sign_digest(digest, chain=ESCROW.chain)
         await table.send(abi.open_with_permit2_call(terms, first, signature, ESCROW))
-        second = Permit2Transfer(
-            token=terms.token, amount=1_000_000, nonce=2, deadline=FAR
-        )
+        second = table.permitted(1_000_000, nonce=2)
         digest = session.top_up_permit_digest(second, channel, ESCROW)
         signature = await table.payer.sign_digest(digest, chain=ESCROW.chain)
         await table.send(
-            abi.top_up_with_permit2_call(
-                channel,
-                second,
-                owner=terms.payer,
-                signature=signature,
-                escrow=ESCROW,
-            )
+            abi.top_up_with_permit2_call(channel, second, signature, ESCROW)
         )
 
         state = await table.state()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from agentpay.evm import permit2
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.hashing import (
     address_word,
@@ -20,9 +21,14 @@ from agentpay.evm.hashing import (
     typed_digest,
     uint_word,
 )
+from agentpay.evm.permit2 import (
+    PERMITTED_TYPE,
+    TRANSFER_TYPE,
+    Permitted,
+    witnessed_digest,
+)
 from agentpay.types import (
     UINT128_MAX,
-    UINT256_MAX,
     ZERO_ADDRESS,
     Address,
     ChainId,
@@ -41,25 +47,21 @@ _PAYEE_FIELDS = (
 SETTLE_TYPEHASH: Final = type_hash("SettleAuthorization" + _PAYEE_FIELDS)
 CLOSE_TYPEHASH: Final = type_hash("CloseAuthorization" + _PAYEE_FIELDS)
 
-_PERMITTED = "TokenPermissions(address token,uint256 amount)"
 _OPEN_WITNESS = (
     "ChannelOpenWitness(address payee,bytes32 salt,address authorizedSigner)"
 )
 _TOP_UP_WITNESS = "ChannelTopUpWitness(bytes32 channelId)"
-_PERMIT = (
-    "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,"
-    "uint256 nonce,uint256 deadline,"
-)
-PERMITTED_TYPEHASH: Final = type_hash(_PERMITTED)
 OPEN_WITNESS_TYPEHASH: Final = type_hash(_OPEN_WITNESS)
 TOP_UP_WITNESS_TYPEHASH: Final = type_hash(_TOP_UP_WITNESS)
-OPEN_WITNESS_TYPE: Final = "ChannelOpenWitness witness)" + _OPEN_WITNESS + _PERMITTED
+OPEN_WITNESS_TYPE: Final = (
+    "ChannelOpenWitness witness)" + _OPEN_WITNESS + PERMITTED_TYPE
+)
 """What a contract hands to Permit2 beside the witness."""
 TOP_UP_WITNESS_TYPE: Final = (
-    "ChannelTopUpWitness witness)" + _TOP_UP_WITNESS + _PERMITTED
+    "ChannelTopUpWitness witness)" + _TOP_UP_WITNESS + PERMITTED_TYPE
 )
-_OPEN_PERMIT_TYPEHASH = type_hash(_PERMIT + OPEN_WITNESS_TYPE)
-_TOP_UP_PERMIT_TYPEHASH = type_hash(_PERMIT + TOP_UP_WITNESS_TYPE)
+_OPEN_PERMIT_TYPEHASH = type_hash(TRANSFER_TYPE + OPEN_WITNESS_TYPE)
+_TOP_UP_PERMIT_TYPEHASH = type_hash(TRANSFER_TYPE + TOP_UP_WITNESS_TYPE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,21 +88,6 @@ class Escrow:
 
     chain: ChainId
     contract: Address
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permit2Transfer:
-    """What Permit2 is asked to move into the escrow."""
-
-    token: Address
-    amount: int
-    nonce: int
-    deadline: int
-
-    def __post_init__(self) -> None:
-        for value in (self.amount, self.nonce, self.deadline):
-            if not 0 <= value <= UINT256_MAX:
-                raise ValueError(f"{value} is not a uint256")
 
 
 @lru_cache(maxsize=256)
@@ -208,54 +195,31 @@ def top_up_witness_hash(channel: Hash32) -> bytes:
 
 
 def open_permit_digest(
-    transfer: Permit2Transfer,
-    terms: SessionTerms,
-    escrow: Escrow,
-    permit2: Address = PERMIT2,
+    signed: Permitted, terms: SessionTerms, escrow: Escrow, contract: Address = PERMIT2
 ) -> bytes:
-    """What a payer signs so that an escrow may open a channel by Permit2."""
+    """
+    What a payer signs so that an escrow may open a channel by Permit2.
+
+    The spender is always the escrow: Permit2 takes it to be its caller.
+    """
     witness = open_witness_hash(
         payee=terms.payee, salt=terms.salt, authorized_signer=terms.authorized_signer
     )
-    return _permit_digest(_OPEN_PERMIT_TYPEHASH, transfer, witness, escrow, permit2)
+    domain = permit2.separator(escrow.chain, contract)
+    return witnessed_digest(
+        _OPEN_PERMIT_TYPEHASH, signed, escrow.contract, witness, domain
+    )
 
 
 def top_up_permit_digest(
-    transfer: Permit2Transfer,
-    channel: Hash32,
-    escrow: Escrow,
-    permit2: Address = PERMIT2,
+    signed: Permitted, channel: Hash32, escrow: Escrow, contract: Address = PERMIT2
 ) -> bytes:
     """What a payer signs so that an escrow may fill up a channel by Permit2."""
     witness = top_up_witness_hash(channel)
-    return _permit_digest(_TOP_UP_PERMIT_TYPEHASH, transfer, witness, escrow, permit2)
-
-
-def _permit_digest(
-    kind: bytes,
-    transfer: Permit2Transfer,
-    witness: bytes,
-    escrow: Escrow,
-    permit2: Address,
-) -> bytes:
-    """The spender is always the escrow: Permit2 takes it to be its caller."""
-    permitted = keccak(
-        PERMITTED_TYPEHASH + address_word(transfer.token) + uint_word(transfer.amount)
+    domain = permit2.separator(escrow.chain, contract)
+    return witnessed_digest(
+        _TOP_UP_PERMIT_TYPEHASH, signed, escrow.contract, witness, domain
     )
-    struct = keccak(
-        kind
-        + permitted
-        + address_word(escrow.contract)
-        + uint_word(transfer.nonce)
-        + uint_word(transfer.deadline)
-        + witness
-    )
-    return typed_digest(_permit2_separator(escrow.chain, permit2), struct)
-
-
-@lru_cache(maxsize=64)
-def _permit2_separator(chain: ChainId, permit2: Address) -> bytes:
-    return domain_separator(name="Permit2", version=None, chain=chain, contract=permit2)
 
 
 def charge_nonce(challenge_id: str, realm: str) -> Hash32:

@@ -18,8 +18,9 @@ from agentpay.evm.addresses import CREATE2_DEPLOYER, SESSION_ESCROW
 from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import Authorization
-from agentpay.evm.hashing import keccak, uint_word
-from agentpay.evm.session_escrow import Escrow, Permit2Transfer, SessionTerms
+from agentpay.evm.hashing import selector, uint_word
+from agentpay.evm.permit2 import Permitted
+from agentpay.evm.session_escrow import Escrow, SessionTerms
 from agentpay.types import UINT128_MAX, ZERO_ADDRESS, Address, Hash32
 
 _CHANNEL = "(address,address,address,address,uint128,uint128,uint64,bool)"
@@ -34,7 +35,7 @@ _NO_SALT = bytes(32)
 """The salt that `SESSION_ESCROW` is made of."""
 
 ERROR_NAMES: Final = {
-    keccak(f"{name}()".encode())[:4]: name
+    selector(f"{name}()"): name
     for name in (
         "ChannelAlreadyExists",
         "ChannelNotFound",
@@ -127,7 +128,7 @@ def open_with_authorization_call(
 
 
 def open_with_permit2_call(
-    terms: SessionTerms, transfer: Permit2Transfer, signature: bytes, escrow: Escrow
+    terms: SessionTerms, permitted: Permitted, signature: bytes, escrow: Escrow
 ) -> Call:
     """
     Open a channel by a Permit2 transfer that its payer signed.
@@ -139,14 +140,14 @@ def open_with_permit2_call(
         "openWithPermit2",
         (*_OPENING, "address", *_PULL_PERMIT2),
         (
-            *_opening(terms, transfer.amount),
-            terms.payer,
-            transfer.nonce,
-            transfer.deadline,
+            *_opening(terms, permitted.amount),
+            permitted.payer,
+            permitted.nonce,
+            permitted.deadline,
             signature,
         ),
     )
-    what = _open_what(terms, transfer.amount)
+    what = _open_what(terms, permitted.amount)
     return Call(to=escrow.contract, data=data, what=what)
 
 
@@ -188,15 +189,10 @@ def top_up_with_authorization_call(
 
 
 def top_up_with_permit2_call(
-    channel: Hash32,
-    transfer: Permit2Transfer,
-    *,
-    owner: Address,
-    signature: bytes,
-    escrow: Escrow,
+    channel: Hash32, permitted: Permitted, signature: bytes, escrow: Escrow
 ) -> Call:
     """
-    Add tokens by a Permit2 transfer that their owner signed.
+    Add tokens by a Permit2 transfer that anybody signed.
 
     Raises:
         ValueError: More than a channel can hold.
@@ -206,14 +202,14 @@ def top_up_with_permit2_call(
         ("bytes32", "uint128", "address", *_PULL_PERMIT2),
         (
             channel.to_bytes(),
-            _uint128(transfer.amount),
-            owner,
-            transfer.nonce,
-            transfer.deadline,
+            _uint128(permitted.amount),
+            permitted.payer,
+            permitted.nonce,
+            permitted.deadline,
             signature,
         ),
     )
-    what = f"top up {channel} by {transfer.amount}"
+    what = f"top up {channel} by {permitted.amount}"
     return Call(to=escrow.contract, data=data, what=what)
 
 
@@ -348,8 +344,7 @@ def separator_call(escrow: Escrow) -> Call:
 
 
 def _data(name: str, types: Sequence[str], values: Sequence[object]) -> bytes:
-    signature = f"{name}({','.join(types)})"
-    return keccak(signature.encode("ascii"))[:4] + encode(types, values)
+    return selector(f"{name}({','.join(types)})") + encode(types, values)
 
 
 def _uint128(value: int) -> int:

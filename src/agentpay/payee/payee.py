@@ -17,7 +17,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
@@ -37,15 +37,18 @@ from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire import parallel
+from agentpay.wire.headers import encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
+    EIP3009,
+    PAYMENT_RESPONSE,
+    PERMIT2,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
     parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer
-from agentpay.wire.x402_transfers import read_transfer
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
@@ -83,6 +86,7 @@ class Payee:
         authorizer: Signer | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
+        transfer_methods: tuple[str, ...] = (EIP3009,),
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -92,7 +96,9 @@ class Payee:
         """
         `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
         money goes to `pay_to` (to the wallet's own account, if not given). `store` is
-        `"memory:"` or a file. `claim_at` and `claim_every_seconds` say when vouchers
+        `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
+        the token by Permit2, which any ERC-20 allows; without `eip3009` only so.
+        `claim_at` and `claim_every_seconds` say when vouchers
         are turned into money.
 
         Raises:
@@ -107,6 +113,9 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
+        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
+        if unknown or not transfer_methods:
+            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
         self._wallet = wallet
         self._authorizer = authorizer or wallet
         self._rpc_url = rpc_url or place.rpc_url
@@ -122,6 +131,8 @@ class Payee:
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
+            transfer_methods=transfer_methods,
+            facilitator=wallet.address,
         )
         self._policy = KeeperPolicy(
             claim_at=_units(claim_at, decimals, "claim_at"),
@@ -181,7 +192,8 @@ class Payee:
         sender = TransactionSender(chain, key=self._wallet.gas_key())
         try:
             await chain.check()
-            await check_asset(chain, self.asset)
+            by_token = EIP3009 in self.settings.transfer_methods
+            await check_asset(chain, self.asset, eip3009=by_token)
             store = await open_store(self._store_url)
         except BaseException:
             await sender.aclose()
@@ -280,14 +292,16 @@ class Payee:
         offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
-            transfer = read_transfer(payload, self.asset)
-            return await works.transfers.answer(transfer, terms, offer)
+            return await works.transfers.answer(
+                payload, terms, offer, payment.extensions
+            )
         if not works.keeper.fresh():
             await works.keeper.sync()
         channel_payment = ChannelPayment(
             payload=payload,
             agreed=offer is not None,
             query=parallel.is_query(payment.extensions),
+            extensions=payment.extensions,
         )
         return await works.channels.answer(channel_payment, terms)
 
@@ -324,6 +338,10 @@ def _malformed(detail: str) -> Refusal:
     return Refusal(status=400, headers=headers, body=to_json(problem))
 
 
+_UNAVAILABLE = {"success": False, "errorReason": "payment_unavailable"}
+"""By this receipt a payer tells it from an application's own 503."""
+
+
 def unavailable(error: ChainError | StoreError) -> Refusal:
     """What cannot be known now is a 503: a 402 would mean that nothing moved."""
     problem = {
@@ -335,5 +353,6 @@ def unavailable(error: ChainError | StoreError) -> Refusal:
         "content-type": "application/problem+json",
         "cache-control": "no-store",
         "retry-after": "1",
+        PAYMENT_RESPONSE.lower(): encode_json(_UNAVAILABLE),
     }
     return Refusal(status=503, headers=headers, body=to_json(problem))

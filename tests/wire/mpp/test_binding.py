@@ -219,6 +219,7 @@ def test_a_secret_is_not_shown() -> None:
         {"scope": ""},
         {"request": {"amount": 0.5}},
         {"header": "Host"},
+        {"header": "X|Pay"},
     ],
 )
 def test_terms_that_cannot_be_written_are_a_fault_of_the_program(

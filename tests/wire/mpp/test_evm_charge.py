@@ -61,6 +61,14 @@ BATCH: dict[str, Any] = {
     "witness": {"challengeHash": HASH},
     "signature": "0x" + "9a" * 65,
 }
+AUTHORIZATION = Authorization(
+    payer=Address("0x" + "aa" * 20),
+    to=Address("0x" + "bb" * 20),
+    value=1,
+    valid_after=0,
+    valid_before=9,
+    nonce=Hash32(HASH),
+)
 authorizations = st.builds(
     Authorization,
     payer=addresses,
@@ -236,6 +244,16 @@ def test_too_many_splits_are_refused() -> None:
 
     with pytest.raises(MalformedMessage, match="splits"):
         parse_charge_request(altered(SPLIT_REQUEST, "methodDetails.splits", many))
+
+
+def test_a_field_has_one_name() -> None:
+    """`payer` is our word; on the wire it means nothing."""
+    message = write.authorization_payload(AUTHORIZATION, b"s")
+    renamed = {"payer" if key == "from" else key: message[key] for key in message}
+
+    parse_charge_payload(message)
+    with pytest.raises(MalformedMessage, match="from: Field required"):
+        parse_charge_payload(renamed)
 
 
 @pytest.mark.parametrize(

@@ -143,12 +143,12 @@ def test_what_no_header_carries_is_not_written(text: str) -> None:
     ids=lambda tail: repr(tail[:6]),
 )
 def test_a_hostile_line_takes_linear_time(tail: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     read_schemes('Payment id="x", fuzz="' + tail)
     read_schemes("Payment " + tail)
     read_schemes(tail)
 
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_line_too_long_is_refused_unread() -> None:

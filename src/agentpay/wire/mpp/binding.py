@@ -139,8 +139,8 @@ def issue(
         raise ConfigurationError(
             f"no challenge can be made of this: {error}"
         ) from error
-    if not terms.scope or "|" in terms.realm:
-        raise ConfigurationError("terms need a scope, and a realm without |")
+    if not terms.scope or "|" in terms.realm or "|" in (terms.header or ""):
+        raise ConfigurationError("terms need a scope; realm and header have no |")
     return replace(draft, id=challenge_id(draft, secrets.secrets[0]))
 
 

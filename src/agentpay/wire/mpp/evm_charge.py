@@ -10,6 +10,12 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 
 from pydantic import Field, TypeAdapter, model_validator
 
+from agentpay.wire.fields import (
+    AddressText,
+    HashText,
+    SignatureText,
+    Uint256Text,
+)
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.fields import (
     ChainNumber,
@@ -18,12 +24,6 @@ from agentpay.wire.mpp.fields import (
     Words,
     read,
     read_one_of,
-)
-from agentpay.wire.x402 import (
-    AddressText,
-    HashText,
-    SignatureText,
-    Uint256Text,
 )
 
 METHOD: Final = "evm"

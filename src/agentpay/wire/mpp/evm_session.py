@@ -11,6 +11,13 @@ from typing import Annotated, Final, Literal, Self, TypeAlias
 from pydantic import Discriminator, Field, Tag, TypeAdapter, model_validator
 
 from agentpay.types import ZERO_ADDRESS
+from agentpay.wire.fields import (
+    AddressText,
+    HashText,
+    SignatureText,
+    Uint128Text,
+    Uint256Text,
+)
 from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.mpp.evm_charge import TYPES_MAX
 from agentpay.wire.mpp.fields import (
@@ -20,13 +27,6 @@ from agentpay.wire.mpp.fields import (
     Words,
     read,
     read_one_of,
-)
-from agentpay.wire.x402 import (
-    AddressText,
-    HashText,
-    SignatureText,
-    Uint128Text,
-    Uint256Text,
 )
 
 SESSION: Final = "session"

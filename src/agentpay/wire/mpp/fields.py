@@ -22,9 +22,7 @@ from agentpay.wire.mpp.timestamps import parse_time
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
-ChainNumber = Annotated[
-    int, Field(strict=True, ge=1, le=2**53 - 1), AfterValidator(ChainId)
-]
+ChainNumber = Annotated[ChainId, Field(strict=True, ge=1, le=2**53 - 1)]
 """A chain's EIP-155 number, as JSON writes numbers."""
 
 
@@ -46,11 +44,9 @@ TimeText = Annotated[str, Field(strict=True, max_length=64), AfterValidator(_tim
 
 
 class Message(BaseModel):
-    """Frozen, camelCase on the wire; fields that we do not know are ignored."""
+    """Frozen, and read by the drafts' names alone; what we do not know is ignored."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
 def read(model: type[M], message: JsonObject, name: str) -> M:

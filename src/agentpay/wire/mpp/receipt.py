@@ -10,11 +10,11 @@ from typing import Final, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from agentpay.types import ChainId, Hash32
+from agentpay.wire.fields import HashText, Uint128Text
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.encoding import decode_object, encode_object
 from agentpay.wire.mpp.fields import ChainNumber, Message, TimeText, read
 from agentpay.wire.mpp.timestamps import format_time
-from agentpay.wire.x402 import HashText, Uint128Text
 
 PAYMENT_RECEIPT: Final = "Payment-Receipt"
 
