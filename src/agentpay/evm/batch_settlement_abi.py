@@ -165,6 +165,30 @@ def refund_call(
     return Call(to=BATCH_SETTLEMENT, data=_REFUND_SIGNED + data, what=what)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRefund:
+    """A refund that a receiver authorizer signed, and the claims to make before it."""
+
+    config: ChannelConfig
+    amount: int
+    nonce: int
+    signature: bytes
+    claims: tuple[VoucherClaim, ...] = ()
+    claims_signature: bytes = b""
+
+    def call(self) -> Call:
+        """Claim what is due, if anything, and refund: all or nothing."""
+        refund = refund_call(
+            self.config,
+            amount=self.amount,
+            nonce=self.nonce,
+            authorizer_signature=self.signature,
+        )
+        if not self.claims:
+            return refund
+        return multicall([claim_call(self.claims, self.claims_signature), refund])
+
+
 def initiate_withdraw_call(config: ChannelConfig, amount: int) -> Call:
     """Start the payer's own exit, which needs nobody's consent but a delay."""
     data = encode([_CONFIG, "uint128"], [_words(config), amount])

@@ -54,6 +54,11 @@ class Transfer(Protocol):
         """What a chain lets happen once: chain, contract, payer and nonce."""
         ...
 
+    @property
+    def facilitator(self) -> Address | None:
+        """Who alone may send it; None is anyone."""
+        ...
+
     def digest(self) -> bytes:
         """What the payer signed."""
         ...
@@ -118,6 +123,10 @@ class TokenTransfer:
     def id(self) -> str:
         place = f"{self.asset.chain}:{self.asset.address}"
         return f"{place}:{self.payer}:{self.authorization.nonce}"
+
+    @property
+    def facilitator(self) -> Address | None:
+        return None
 
     def digest(self) -> bytes:
         """See `Transfer.digest`."""

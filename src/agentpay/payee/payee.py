@@ -21,7 +21,7 @@ from agentpay.evm.batch_settlement_abi import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator import Facilitator
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.onchain import check_asset
 from agentpay.payee.books import ChannelBooks, ChannelPayment
 from agentpay.payee.channel_sales import ChannelSales
@@ -199,7 +199,7 @@ class Payee:
 
     def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
         settings, clock = self.settings, self._clock
-        facilitator = Facilitator(chain=chain, sender=sender)
+        facilitator = Facilitator(chain=chain, senders=[sender])
         settlement = Settlement(
             settings=settings,
             chain=chain,
