@@ -38,11 +38,13 @@ async def test_f6_a_call_that_needs_more_gas_than_it_may_use_is_not_sent(
     node = agentpay_shared_chain.node
     burner = await place(node, USES_18_MILLION_GAS)
     wallet = await rich_wallet(node)
-    async with RpcChain(node.url, chain_id=LOCAL) as chain:
-        async with sender_of(chain, wallet) as sender:
-            for ask in (sender.simulate, sender.send):
-                with pytest.raises(TransactionFailed, match="gas"):
-                    await ask(call_of(burner), gas_max=200_000)
+    async with (
+        RpcChain(node.url, chain_id=LOCAL) as chain,
+        sender_of(chain, wallet) as sender,
+    ):
+        for ask in (sender.simulate, sender.send):
+            with pytest.raises(TransactionFailed, match="gas"):
+                await ask(call_of(burner), gas_max=200_000)
 
     assert await used_nonces(node, wallet.address) == (0, 0)
 
@@ -53,9 +55,11 @@ async def test_f6_a_transaction_carries_no_more_gas_than_it_may_use(
     node = agentpay_shared_chain.node
     counter = await place(node, COUNTS)
     wallet = await rich_wallet(node)
-    async with RpcChain(node.url, chain_id=LOCAL) as chain:
-        async with sender_of(chain, wallet) as sender:
-            receipt = await sender.send(call_of(counter), gas_max=50_000)
+    async with (
+        RpcChain(node.url, chain_id=LOCAL) as chain,
+        sender_of(chain, wallet) as sender,
+    ):
+        receipt = await sender.send(call_of(counter), gas_max=50_000)
     sent = await node.rpc("eth_getTransactionByHash", receipt.transaction)
 
     assert int(sent["gas"], 16) <= 50_000

@@ -242,6 +242,18 @@ def decode_channel_state(answers: Sequence[bytes]) -> ChannelOnChain:
     )
 
 
+def decode_claimed(answer: bytes) -> int:
+    """
+    Read what was claimed of a channel from the first of its `channel_state_calls`.
+
+    Raises:
+        ValueError: It is not what the contract answers.
+    """
+    if len(answer) != 64:
+        raise ValueError("the channel contract is not at its address on this chain")
+    return int.from_bytes(answer[32:], "big")
+
+
 def receiver_state_call(receiver: Address, token: Address) -> Call:
     """What was claimed for a receiver and what of it was sent: two uint128."""
     data = encode(["address", "address"], [receiver, token])

@@ -119,20 +119,10 @@ class Facilitator:
     ) -> Settled:
         """See `Settler.deposit`."""
         del voucher
-        call = deposit.call()
         receipt = await self.send(
-            call, gas_max=self._gas.deposit, payee=deposit.config.receiver
+            deposit.call(), gas_max=self._gas.deposit, payee=deposit.config.receiver
         )
-        channel = channel_id(deposit.config, self._chain.chain_id)
-        arrived = channels.amount_in(receipt.logs, channels.DEPOSITED, channel)
-        if arrived != deposit.amount:
-            raise TransactionFailed(
-                call.what,
-                reason="it left no matching Deposited event",
-                transaction=receipt.transaction,
-            )
-        _log.info("deposited %d in channel %s", deposit.amount, channel)
-        return Settled(transaction=receipt.transaction, amount=arrived)
+        return deposit_result(deposit, receipt)
 
     async def claim(
         self, claims: Sequence[VoucherClaim], *, authorizer: Signer
@@ -271,6 +261,25 @@ def transfer_result(transfer: Transfer, receipt: Receipt) -> Settled:
         receipt.transaction,
     )
     return Settled(transaction=receipt.transaction, amount=moved)
+
+
+def deposit_result(deposit: Deposit, receipt: Receipt) -> Settled:
+    """
+    What a transaction that should have made a deposit really put into its channel.
+
+    Raises:
+        TransactionFailed: Not what its payer signed for.
+    """
+    channel = channel_id(deposit.config, deposit.asset.chain)
+    arrived = channels.amount_in(receipt.logs, channels.DEPOSITED, channel)
+    if arrived is None or arrived != deposit.amount:
+        raise TransactionFailed(
+            f"deposit by {deposit.config.payer}",
+            reason="it left no matching Deposited event",
+            transaction=receipt.transaction,
+        )
+    _log.info("deposited %d in channel %s", arrived, channel)
+    return Settled(transaction=receipt.transaction, amount=arrived)
 
 
 def claimed_in(claims: Sequence[VoucherClaim], receipt: Receipt, chain: Chain) -> int:

@@ -9,7 +9,20 @@ from agentpay.errors import MalformedMessage
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.types import Asset
-from agentpay.wire.x402 import DepositPayload
+from agentpay.wire.x402 import ConfigFields, DepositPayload
+
+
+def read_config(fields: ConfigFields) -> ChannelConfig:
+    """The terms of a channel, from a message."""
+    return ChannelConfig(
+        payer=fields.payer,
+        payer_authorizer=fields.payer_authorizer,
+        receiver=fields.receiver,
+        receiver_authorizer=fields.receiver_authorizer,
+        token=fields.token,
+        withdraw_delay=fields.withdraw_delay,
+        salt=fields.salt,
+    )
 
 
 def read_deposit(

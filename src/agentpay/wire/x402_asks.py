@@ -1,0 +1,263 @@
+"""
+What a payee asks a facilitator, written; and the facilitator's answers, read.
+
+Source: x402 `specs/x402-specification-v2.md` section 7, and "Facilitator Interface" of
+`specs/schemes/batch-settlement/scheme_batch_settlement_evm.md`. The other way round it
+is in `x402_facilitator`.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, Field, JsonValue, ValidationError
+
+from agentpay.core.payee_channel import HeldVoucher
+from agentpay.errors import MalformedMessage, MessageTooLarge
+from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim, channel_id
+from agentpay.evm.batch_settlement_abi import SignedRefund
+from agentpay.evm.deposit import Deposit, TokenDeposit
+from agentpay.evm.hashing import checksummed
+from agentpay.evm.transfer import TokenTransfer, Transfer
+from agentpay.types import Address, Asset, Hash32
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import JsonObject, read_object
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EXACT,
+    VERSION,
+    AddressText,
+    HashText,
+    PaymentPayload,
+    Uint256Text,
+)
+
+ANSWER_BYTES_MAX: Final = 256 * 1024
+_VALUES_MAX: Final = 4096
+_TIMEOUT_SECONDS: Final = 300
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class _Answer(BaseModel):
+    model_config = PaymentPayload.model_config
+
+
+class VerifyAnswer(_Answer):
+    """Whether a payment would go through, as a facilitator says."""
+
+    is_valid: bool = Field(strict=True)
+    invalid_reason: str | None = None
+    invalid_message: str | None = None
+
+
+class SettleAnswer(_Answer):
+    """What became of a payment, as a facilitator says."""
+
+    success: bool = Field(strict=True)
+    error_reason: str | None = None
+    error_message: str | None = None
+    payer: AddressText | None = None
+    transaction: str = Field(default="", max_length=256)
+    network: str = Field(default="", max_length=64)
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a few printable words."""
+        words = ": ".join(filter(None, (self.error_reason, self.error_message)))
+        return "".join(c if c.isprintable() else "?" for c in words[:300])
+
+
+class SettledAmount(_Answer):
+    """The hash and the amount of a settlement that has them."""
+
+    transaction: HashText
+    amount: Uint256Text
+
+
+class SupportedKind(_Answer):
+    """One thing that a facilitator does."""
+
+    x402_version: int = Field(alias="x402Version")
+    scheme: str = Field(max_length=64)
+    network: str = Field(max_length=64)
+    extra: dict[str, JsonValue] | None = None
+
+
+class SupportedAnswer(_Answer):
+    """What a facilitator does."""
+
+    kinds: list[SupportedKind] = Field(max_length=1024)
+
+    def find(self, scheme: str, network: str) -> SupportedKind | None:
+        """The kind for a scheme on a network."""
+        for kind in self.kinds:
+            if (kind.x402_version, kind.scheme, kind.network) == (
+                VERSION,
+                scheme,
+                network,
+            ):
+                return kind
+        return None
+
+
+def parse_answer(model: type[M], body: bytes) -> M:
+    """
+    Read an answer of a facilitator.
+
+    Raises:
+        MalformedMessage: It is not one.
+    """
+    if len(body) > ANSWER_BYTES_MAX:
+        raise MessageTooLarge(f"the facilitator answered {len(body)} bytes")
+    message = read_object(body, name="the facilitator", values_max=_VALUES_MAX)
+    try:
+        return model.model_validate(message)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])[:200]
+        raise MalformedMessage(f"{where}: {first['msg'][:200]}") from error
+
+
+def to_body(request: JsonObject) -> bytes:
+    """A request as it is sent."""
+    return json.dumps(request, separators=(",", ":")).encode()
+
+
+def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
+    """Verify or settle `amount` of a transfer."""
+    if not isinstance(transfer, TokenTransfer):
+        raise MalformedMessage("a transfer of a kind that has no message")
+    payload = write.exact_payload(transfer.authorization, transfer.signature)
+    wanted = _requirements(
+        EXACT, transfer.asset, amount, transfer.to, _domain(transfer.asset)
+    )
+    return _request(wanted, payload)
+
+
+def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
+    """Verify or settle a deposit, which comes with a voucher."""
+    if not isinstance(deposit, TokenDeposit):
+        raise MalformedMessage("a deposit of a kind that has no message")
+    part = write.deposit_part(
+        amount=deposit.amount,
+        valid_after=deposit.valid_after,
+        valid_before=deposit.valid_before,
+        salt=deposit.salt,
+        signature=deposit.signature,
+    )
+    return _request(
+        _channel_requirements(deposit.config, deposit.asset, voucher.amount),
+        {
+            **_voucher("deposit", deposit.config, deposit.asset, voucher),
+            "deposit": part,
+        },
+    )
+
+
+def claim_request(
+    claims: Sequence[VoucherClaim], signature: bytes, asset: Asset
+) -> JsonObject:
+    """Record on chain what vouchers allow."""
+    payload: JsonObject = {
+        "type": "claim",
+        "claims": _rows(claims),
+        "claimAuthorizerSignature": _hex(signature),
+    }
+    return _request(_channel_requirements(claims[0].config, asset, 0), payload)
+
+
+def settle_request(receiver: Address, asset: Asset) -> JsonObject:
+    """Send a receiver all that was claimed for it."""
+    payload: JsonObject = {
+        "type": "settle",
+        "receiver": checksummed(receiver),
+        "token": checksummed(asset.address),
+    }
+    wanted = _requirements(BATCH_SETTLEMENT, asset, 0, receiver, _domain(asset))
+    return _request(wanted, payload)
+
+
+def refund_request(
+    refund: SignedRefund, voucher: HeldVoucher, asset: Asset
+) -> JsonObject:
+    """Claim what is due and give the rest back; `voucher` is the channel's last."""
+    payload = _voucher("refund", refund.config, asset, voucher)
+    payload |= {
+        "amount": str(refund.amount),
+        "refundNonce": str(refund.nonce),
+        "claims": _rows(refund.claims),
+        "refundAuthorizerSignature": _hex(refund.signature),
+    }
+    if refund.claims:
+        payload["claimAuthorizerSignature"] = _hex(refund.claims_signature)
+    return _request(_channel_requirements(refund.config, asset, 0), payload)
+
+
+def _request(wanted: JsonObject, payload: JsonObject) -> JsonObject:
+    payment: JsonObject = {
+        "x402Version": VERSION,
+        "accepted": wanted,
+        "payload": payload,
+    }
+    return {
+        "x402Version": VERSION,
+        "paymentPayload": payment,
+        "paymentRequirements": wanted,
+    }
+
+
+def _requirements(
+    scheme: str, asset: Asset, amount: int, pay_to: Address, extra: JsonObject
+) -> JsonObject:
+    return write.requirements(
+        scheme=scheme,
+        chain=asset.chain,
+        asset=asset.address,
+        amount=amount,
+        pay_to=pay_to,
+        max_timeout_seconds=_TIMEOUT_SECONDS,
+        extra=extra,
+    )
+
+
+def _channel_requirements(
+    config: ChannelConfig, asset: Asset, amount: int
+) -> JsonObject:
+    extra: JsonObject = {
+        **_domain(asset),
+        "receiverAuthorizer": checksummed(config.receiver_authorizer),
+        "withdrawDelay": config.withdraw_delay,
+    }
+    return _requirements(BATCH_SETTLEMENT, asset, amount, config.receiver, extra)
+
+
+def _domain(asset: Asset) -> JsonObject:
+    return {"name": asset.name, "version": asset.version}
+
+
+def _voucher(
+    kind: str, config: ChannelConfig, asset: Asset, voucher: HeldVoucher
+) -> JsonObject:
+    channel: Hash32 = channel_id(config, asset.chain)
+    return write.voucher_payload(
+        kind, config, channel, voucher.amount, voucher.signature
+    )
+
+
+def _rows(claims: Sequence[VoucherClaim]) -> list[JsonValue]:
+    return [
+        {
+            "voucher": {
+                "channel": write.config_fields(claim.config),
+                "maxClaimableAmount": str(claim.max_claimable),
+            },
+            "signature": _hex(claim.signature),
+            "totalClaimed": str(claim.total_claimed),
+        }
+        for claim in claims
+    ]
+
+
+def _hex(signature: bytes) -> str:
+    return "0x" + signature.hex()
