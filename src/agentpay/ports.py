@@ -152,9 +152,11 @@ class Settler(Protocol):
         """The most channels to claim at once."""
         ...
 
-    async def start(self) -> None:
+    async def start(self, chain: Chain, asset: Asset) -> None:
         """
         Find out whether it does what is needed here. Cheap once it has succeeded.
+
+        `chain` is the payee's own view, to check by what it is told.
 
         Raises:
             FacilitatorUnavailable: Not now; try again.

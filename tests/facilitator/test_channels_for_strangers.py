@@ -67,9 +67,7 @@ async def test_a_channel_lives_from_its_deposit_to_its_refund(
     settle = asks.settle_request(channel.payee.address, channel.asset)
     settled = await desk.settle(settle)
     refund = await channel.refund(REFUND_ALL, 0)
-    refunded = await desk.settle(
-        asks.refund_request(refund, await channel.voucher(3000), channel.asset)
-    )
+    refunded = await desk.settle(asks.refund_request(refund, channel.asset))
 
     assert verified["isValid"], verified
     assert verified["extra"]["balance"] == "0"
@@ -98,9 +96,7 @@ async def test_a_refund_claims_what_is_due_first(
     await desk.settle(await funding(channel))
     claim = await channel.claim(4000)
     refund = await channel.refund(REFUND_ALL, 0, claim)
-    answer = await desk.settle(
-        asks.refund_request(refund, await channel.voucher(4000), channel.asset)
-    )
+    answer = await desk.settle(asks.refund_request(refund, channel.asset))
 
     assert (answer["success"], answer["amount"]) == (True, "6000")
     assert answer["extra"]["channelState"]["totalClaimed"] == "4000"
@@ -202,9 +198,7 @@ async def test_f5_what_changes_nothing_is_no_success_and_costs_no_gas(
     request = asks.claim_request([claim], await channel.authorize(claim), asset)
     first, again = await desk.settle(request), await desk.settle(request)
     refund = await channel.refund(REFUND_ALL, 0)
-    empty = await desk.settle(
-        asks.refund_request(refund, await channel.voucher(DEPOSIT), asset)
-    )
+    empty = await desk.settle(asks.refund_request(refund, asset))
     settle = asks.settle_request(channel.payee.address, asset)
     await desk.settle(settle)
     nothing = await desk.settle(settle)
@@ -244,13 +238,12 @@ async def test_p12_a_refund_needs_the_authorizer_of_the_channel(
 ) -> None:
     await desk.settle(await funding(channel))
     refund = await channel.refund(REFUND_ALL, 0)
-    voucher = await channel.voucher(0)
     forged = replace(refund, signature=(await channel.voucher(7)).signature)
     stale = await channel.refund(REFUND_ALL, 5)
     for wrong in (forged, stale):
-        answer = await desk.settle(asks.refund_request(wrong, voucher, channel.asset))
+        answer = await desk.settle(asks.refund_request(wrong, channel.asset))
         assert answer["errorReason"] == PREFIX + "refund_simulation_failed"
-    request = asks.refund_request(refund, voucher, channel.asset)
+    request = asks.refund_request(refund, channel.asset)
     payment = request["paymentPayload"]
     assert isinstance(payment, dict)
     payload = payment["payload"]

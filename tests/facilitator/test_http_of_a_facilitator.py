@@ -32,7 +32,7 @@ async def good_requests(chain: LocalChain, dollars: str = "$1") -> list[dict[str
         asks.deposit_request(await channel.deposit(100), voucher),
         asks.claim_request([claim], await channel.authorize(claim), chain.usdc),
         asks.settle_request(payee.address, chain.usdc),
-        asks.refund_request(await channel.refund(3, 0, claim), voucher, chain.usdc),
+        asks.refund_request(await channel.refund(3, 0, claim), chain.usdc),
     ]
 
 

@@ -76,7 +76,7 @@ class Facilitator:
         """What each call may use."""
         return self._gas
 
-    async def start(self) -> None:
+    async def start(self, chain: Chain, asset: Asset) -> None:
         """Nothing to find out: it is here."""
 
     async def stop(self) -> None:

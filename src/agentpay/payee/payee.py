@@ -3,6 +3,7 @@ A payee: takes payments for routes, on one chain, in one token, to one account.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
+    FacilitatorUnavailable,
     MainnetNotEnabled,
     MalformedMessage,
     StoreError,
@@ -32,7 +34,7 @@ from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.transfer_sales import TransferSales
-from agentpay.ports import Signer
+from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
@@ -47,6 +49,8 @@ from agentpay.wire.x402 import (
 from agentpay.wire.x402_terms import accepted_offer
 from agentpay.wire.x402_transfers import read_transfer
 
+_log = logging.getLogger(__name__)
+
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
 _DAY = 24 * 3600
@@ -58,6 +62,7 @@ class _Works:
 
     chain: RpcChain
     sender: TransactionSender
+    facilitator: Settler
     store: Store
     keeper: Keeper
     settlement: Settlement
@@ -81,6 +86,7 @@ class Payee:
         rpc_url: str | None = None,
         store: str = "memory:",
         authorizer: Signer | None = None,
+        facilitator: Settler | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
         claim_at: Money = "$1",
@@ -90,10 +96,10 @@ class Payee:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
-        `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
-        money goes to `pay_to` (to the wallet's own account, if not given). `store` is
-        `"memory:"` or a file. `claim_at` and `claim_every_seconds` say when vouchers
-        are turned into money.
+        `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
+        claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
+        wallet's own account, if not given). `store` is `"memory:"` or a file.
+        `claim_at` and `claim_every_seconds` say when vouchers are turned into money.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -109,6 +115,7 @@ class Payee:
             )
         self._wallet = wallet
         self._authorizer = authorizer or wallet
+        self._facilitator = facilitator
         self._rpc_url = rpc_url or place.rpc_url
         if not self._rpc_url:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
@@ -161,8 +168,12 @@ class Payee:
             return
         async with self._starting:
             if self._works is None:
-                self._works = await self._build()
-                self._works.keeper.start()
+                self._works = works = await self._build()
+                works.keeper.start()
+                try:
+                    await works.facilitator.start(works.chain, self.asset)
+                except FacilitatorUnavailable as error:
+                    _log.warning("what costs money is a 503 for now: %s", error)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
@@ -170,6 +181,7 @@ class Payee:
         if works is None:
             return
         await works.keeper.stop()
+        await works.facilitator.stop()
         await works.sender.aclose()
         await works.chain.aclose()
         await works.store.close()
@@ -199,7 +211,7 @@ class Payee:
 
     def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
         settings, clock = self.settings, self._clock
-        facilitator = Facilitator(chain=chain, senders=[sender])
+        facilitator = self._facilitator or Facilitator(chain=chain, senders=[sender])
         settlement = Settlement(
             settings=settings,
             chain=chain,
@@ -215,6 +227,7 @@ class Payee:
         return _Works(
             chain=chain,
             sender=sender,
+            facilitator=facilitator,
             store=store,
             settlement=settlement,
             keeper=Keeper(
@@ -266,9 +279,12 @@ class Payee:
 
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
-        if header is None:
-            return payment_required(self.settings, terms, error="Payment required")
         try:
+            if self._works is not None:
+                # One that is not up yet: nobody is asked to pay, and 503 says why.
+                await self._works.facilitator.start(self._works.chain, self.asset)
+            if header is None:
+                return payment_required(self.settings, terms, error="Payment required")
             payment = parse_payment(header)
             return await self._decide(payment, terms)
         except MalformedMessage as error:

@@ -178,10 +178,17 @@ def settle_request(receiver: Address, asset: Asset) -> JsonObject:
     return _request(wanted, payload)
 
 
-def refund_request(
-    refund: SignedRefund, voucher: HeldVoucher, asset: Asset
-) -> JsonObject:
-    """Claim what is due and give the rest back; `voucher` is the channel's last."""
+def refund_request(refund: SignedRefund, asset: Asset) -> JsonObject:
+    """
+    Claim what is due and give the rest back.
+
+    The message has the channel's last voucher, which its claim has too, if there is
+    one; without a claim nobody needs it, and it is empty.
+    """
+    voucher = HeldVoucher(amount=0, signature=b"")
+    if refund.claims:
+        last = refund.claims[-1]
+        voucher = HeldVoucher(amount=last.max_claimable, signature=last.signature)
     payload = _voucher("refund", refund.config, asset, voucher)
     payload |= {
         "amount": str(refund.amount),
