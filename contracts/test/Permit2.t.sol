@@ -306,8 +306,9 @@ contract Permit2Test is Permit2Fixture {
         vm.expectRevert(abi.encodeWithSelector(ISignatureTransfer.InvalidAmount.selector, 20));
         permit2.permitTransferFrom(permit, details, payer, signed);
         details[1].requestedAmount = 0;
-        // A token of which nothing is asked for is not called, whatever it is.
+        vm.recordLogs();
         permit2.permitTransferFrom(permit, details, payer, signed);
+        equal(vm.getRecordedLogs().length, 1, "where nothing is asked for, nothing is called");
         equal(coin.balanceOf(receiver), 10, "received");
         vm.expectRevert(ISignatureTransfer.InvalidNonce.selector);
         permit2.permitTransferFrom(permit, details, payer, signed);

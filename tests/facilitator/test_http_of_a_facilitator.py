@@ -52,7 +52,7 @@ async def test_supported_lists_what_it_does_and_who_sends_it(
     assert {kind["network"] for kind in supported["kinds"]} == {
         f"eip155:{chain.chain_id}"
     }
-    assert supported["extensions"] == []
+    assert supported["extensions"] == ["eip2612GasSponsoring"]
     assert [s.lower() for s in supported["signers"]["eip155:*"]] == keys
 
 

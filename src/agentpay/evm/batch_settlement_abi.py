@@ -14,32 +14,28 @@ from eth_abi.abi import decode, encode
 from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Call, Log
-from agentpay.evm.hashing import keccak
+from agentpay.evm.hashing import keccak, selector
 from agentpay.types import Address, Hash32
 
 _CONFIG = "(address,address,address,address,address,uint40,bytes32)"
 _CLAIM = f"(({_CONFIG},uint128),bytes,uint128)"
 
 
-def _selector(signature: str) -> bytes:
-    return keccak(signature.encode("ascii"))[:4]
-
-
 def _topic(signature: str) -> Hash32:
     return Hash32.of(keccak(signature.encode("ascii")))
 
 
-_DEPOSIT = _selector(f"deposit({_CONFIG},uint128,address,bytes)")
-_CLAIM_SIGNED = _selector(f"claimWithSignature({_CLAIM}[],bytes)")
-_SETTLE = _selector("settle(address,address)")
-_REFUND_SIGNED = _selector(f"refundWithSignature({_CONFIG},uint128,uint256,bytes)")
-_INITIATE = _selector(f"initiateWithdraw({_CONFIG},uint128)")
-_FINALIZE = _selector(f"finalizeWithdraw({_CONFIG})")
-_MULTICALL = _selector("multicall(bytes[])")
-_CHANNELS = _selector("channels(bytes32)")
-_PENDING = _selector("pendingWithdrawals(bytes32)")
-_REFUND_NONCE = _selector("refundNonce(bytes32)")
-_RECEIVERS = _selector("receivers(address,address)")
+_DEPOSIT = selector(f"deposit({_CONFIG},uint128,address,bytes)")
+_CLAIM_SIGNED = selector(f"claimWithSignature({_CLAIM}[],bytes)")
+_SETTLE = selector("settle(address,address)")
+_REFUND_SIGNED = selector(f"refundWithSignature({_CONFIG},uint128,uint256,bytes)")
+_INITIATE = selector(f"initiateWithdraw({_CONFIG},uint128)")
+_FINALIZE = selector(f"finalizeWithdraw({_CONFIG})")
+_MULTICALL = selector("multicall(bytes[])")
+_CHANNELS = selector("channels(bytes32)")
+_PENDING = selector("pendingWithdrawals(bytes32)")
+_REFUND_NONCE = selector("refundNonce(bytes32)")
+_RECEIVERS = selector("receivers(address,address)")
 
 DEPOSITED: Final = _topic("Deposited(bytes32,address,uint128,uint128)")
 CLAIMED: Final = _topic("Claimed(bytes32,address,uint128,uint128)")
@@ -49,7 +45,7 @@ WITHDRAW_INITIATED: Final = _topic("WithdrawInitiated(bytes32,uint128,uint40)")
 WITHDRAW_FINALIZED: Final = _topic("WithdrawFinalized(bytes32,address,uint128)")
 
 ERROR_NAMES: Final = {
-    _selector(f"{name}()"): name
+    selector(f"{name}()"): name
     for name in (
         "InvalidChannel",
         "ZeroDeposit",
@@ -124,9 +120,16 @@ def deposit_call(
         ["uint256", "uint256", "uint256", "bytes"],
         [valid_after, valid_before, int(salt, 16), signature],
     )
+    return collect_call(config, amount, ERC3009_COLLECTOR, collector_data)
+
+
+def collect_call(
+    config: ChannelConfig, amount: int, collector: Address, collector_data: bytes
+) -> Call:
+    """Fund a channel through a collector, which reads what the payer signed."""
     data = encode(
         [_CONFIG, "uint128", "address", "bytes"],
-        [_words(config), amount, ERC3009_COLLECTOR, collector_data],
+        [_words(config), amount, collector, collector_data],
     )
     what = f"deposit {amount} of {config.token} by {config.payer}"
     return Call(to=BATCH_SETTLEMENT, data=_DEPOSIT + data, what=what)

@@ -5,7 +5,7 @@ Source: x402 `specs/schemes/batch-settlement/scheme_batch_settlement_evm.md`,
 "Facilitator Interface" and "Verification Rules". Codes are without their prefix.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agentpay.errors import MalformedMessage
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
@@ -16,8 +16,10 @@ from agentpay.onchain import is_signed, is_voucher_signed, read_channel
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Asset
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire.x402 import (
     DepositPayload,
+    Extension,
     RefundPayload,
     Requirements,
     VoucherPayload,
@@ -26,6 +28,7 @@ from agentpay.wire.x402_deposits import (
     deposit_signature_code,
     read_config,
     read_deposit,
+    wrong_deposit,
 )
 from agentpay.wire.x402_facilitator import wrong_amount, wrong_channel
 
@@ -49,13 +52,17 @@ class ChannelDesk:
         self._clock = clock
 
     async def verify(
-        self, payload: _SignedPayload, wanted: Requirements, asset: Asset
+        self,
+        payload: _SignedPayload,
+        wanted: Requirements,
+        asset: Asset,
+        extensions: Mapping[str, Extension],
     ) -> ChannelOnChain | Refused:
         """What the chain says of a channel whose voucher is good, or why it is not."""
         state = await self._check_voucher(payload, wanted)
         if isinstance(state, Refused) or not isinstance(payload, DepositPayload):
             return state
-        movement = await self._deposit(payload, asset)
+        movement = await self._deposit(payload, asset, extensions)
         refused = movement if isinstance(movement, Refused) else await movement.check()
         return state if refused is None else refused
 
@@ -79,25 +86,40 @@ class ChannelDesk:
         return Refused(code="cumulative_below_claimed") if amount < least else state
 
     async def deposit(
-        self, payload: DepositPayload, wanted: Requirements, asset: Asset
+        self,
+        payload: DepositPayload,
+        wanted: Requirements,
+        asset: Asset,
+        extensions: Mapping[str, Extension],
     ) -> Settled | Refused:
         """Put a deposit on the chain, once."""
         state = await self._check_voucher(payload, wanted)
         if isinstance(state, Refused):
             return state
-        movement = await self._deposit(payload, asset)
+        movement = await self._deposit(payload, asset, extensions)
         if isinstance(movement, Refused):
             return movement
         return await self._once.settle(movement)
 
     async def _deposit(
-        self, payload: DepositPayload, asset: Asset
+        self,
+        payload: DepositPayload,
+        asset: Asset,
+        extensions: Mapping[str, Extension],
     ) -> DepositMovement | Refused:
         config = read_config(payload.channel_config)
-        try:
-            deposit = read_deposit(payload, config, asset)
-        except MalformedMessage:
-            return Refused(code="erc3009_authorization_required")
+        code = wrong_deposit(payload, config, payload.voucher.channel_id)
+        if code is not None:
+            return Refused(code=code)
+        permit = None
+        if payload.deposit.authorization.permit2_authorization is not None:
+            try:
+                permit = sponsoring.read_permit(
+                    extensions, asset, payer=config.payer, amount=payload.deposit.amount
+                )
+            except MalformedMessage as error:
+                return Refused(code="eip2612_invalid_format", message=str(error))
+        deposit = read_deposit(payload, config, asset, permit=permit)
         digest = deposit.digest()
         if not await is_signed(self._chain, config.payer, digest, deposit.signature):
             return Refused(code=deposit_signature_code(deposit))

@@ -7,12 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Final
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import ConfigurationError, UnsuitableToken
-from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.addresses import (
+    BATCH_SETTLEMENT,
+    ERC3009_COLLECTOR,
+    PERMIT2,
+    UPTO_PROXY,
+)
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.channel_desk import ChannelDesk
@@ -28,6 +34,13 @@ from agentpay.ports import Chain, PayeeStore, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import open_store
 from agentpay.wire.x402 import BATCH_SETTLEMENT as CHANNELS
+from agentpay.wire.x402 import UPTO
+
+_CONTRACTS: Final = {
+    UPTO: (PERMIT2, UPTO_PROXY),
+    CHANNELS: (BATCH_SETTLEMENT, ERC3009_COLLECTOR),
+}
+"""What must be on a chain for a scheme."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,13 +130,13 @@ class FacilitatorHost:
         await opened.enter_async_context(chain)
         await chain.check()
         for asset in self.terms.assets:
-            await check_asset(chain, asset)
-        if CHANNELS in self.terms.schemes:
-            for contract in (BATCH_SETTLEMENT, ERC3009_COLLECTOR):
+            await check_asset(chain, asset, eip3009=bool(asset.name))
+        for scheme in self.terms.schemes:
+            for contract in _CONTRACTS.get(scheme, ()):
                 if not await chain.code(contract):
                     raise UnsuitableToken(
-                        f"there is no channel contract at {contract} on chain"
-                        f" {chain.chain_id}: leave out {CHANNELS}"
+                        f"there is no contract at {contract} on chain"
+                        f" {chain.chain_id}, where {scheme} needs it: leave that out"
                     )
         senders: list[TransactionSender] = []
         for wallet in self._wallets:

@@ -14,7 +14,7 @@ from agentpay.evm.hashing import checksummed
 from agentpay.facilitator.channel_desk import ChannelDesk
 from agentpay.facilitator.channel_orders import ChannelOrders
 from agentpay.facilitator.once import Refused
-from agentpay.facilitator.transfers import TransferDesk
+from agentpay.facilitator.transfers import TransferAsked, TransferDesk
 from agentpay.onchain import read_channel
 from agentpay.ports import Chain
 from agentpay.records import Settled
@@ -25,6 +25,7 @@ from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     EXACT,
+    UPTO,
     DepositPayload,
     ExactPayload,
     Permit2Payload,
@@ -37,6 +38,7 @@ from agentpay.wire.x402_facilitator import (
     RefundOrder,
     SettlePayload,
 )
+from agentpay.wire.x402_transfers import TransferPayload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class FacilitatorTerms:
     """None is anybody."""
     amount_min: int = 1
     """Less than this is not worth its gas."""
-    schemes: tuple[str, ...] = (EXACT, BATCH_SETTLEMENT)
+    schemes: tuple[str, ...] = (EXACT, UPTO, BATCH_SETTLEMENT)
 
     def __post_init__(self) -> None:
         chains = {asset.chain for asset in self.assets}
@@ -109,13 +111,16 @@ class FacilitatorService:
         asset = self._assets[wanted.asset]
         match payload:
             case ExactPayload() | Permit2Payload():
-                payer, refused = await self._transfers.verify(payload, wanted, asset)
+                asked = _transfer(request, payload, asset)
+                refused = await self._transfers.verify(asked)
                 if refused is None:
-                    return wire.valid(payer)
-                return _invalid(refused, payer)
+                    return wire.valid(asked.payer)
+                return _invalid(refused, asked.payer)
             case VoucherPayload() | DepositPayload() | RefundPayload():
                 payer = payload.channel_config.payer
-                state = await self._channels.verify(payload, wanted, asset)
+                state = await self._channels.verify(
+                    payload, wanted, asset, request.payment_payload.extensions or {}
+                )
                 if isinstance(state, ChannelOnChain):
                     channel = payload.voucher.channel_id
                     return wire.valid(payer, wire.snapshot(channel, state))
@@ -141,10 +146,13 @@ class FacilitatorService:
         channels = wire.CHANNEL_PREFIX
         match payload:
             case ExactPayload() | Permit2Payload():
-                payer, outcome = await self._transfers.settle(payload, wanted, asset)
-                return self._answer(outcome, payer=payer)
+                asked = _transfer(request, payload, asset)
+                outcome = await self._transfers.settle(asked)
+                return self._answer(outcome, payer=asked.payer)
             case DepositPayload():
-                outcome = await self._channels.deposit(payload, wanted, asset)
+                outcome = await self._channels.deposit(
+                    payload, wanted, asset, request.payment_payload.extensions or {}
+                )
                 payer, channel = (
                     payload.channel_config.payer,
                     payload.voucher.channel_id,
@@ -239,6 +247,17 @@ class FacilitatorService:
             error=_code(outcome, prefix),
             message=outcome.message,
         )
+
+
+def _transfer(
+    request: FacilitatorRequest, payload: TransferPayload, asset: Asset
+) -> TransferAsked:
+    return TransferAsked(
+        payload=payload,
+        wanted=request.payment_requirements,
+        asset=asset,
+        extensions=request.payment_payload.extensions or {},
+    )
 
 
 def _code(refused: Refused, prefix: str) -> str:

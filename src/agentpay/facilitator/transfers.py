@@ -2,11 +2,13 @@
 Verifies and settles single transfers, `exact` and `upto`, for payees that ask.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from agentpay.errors import MalformedMessage, TransactionFailed
 from agentpay.evm.calls import Receipt
+from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.once import Refused, SettledOnce
@@ -14,9 +16,11 @@ from agentpay.onchain import find_transfer, is_signed, is_used, read_funds
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Address, Asset
-from agentpay.wire.x402 import UPTO, ExactPayload, Permit2Payload, Requirements
+from agentpay.wire import x402_sponsoring as sponsoring
+from agentpay.wire.x402 import UPTO, Extension, Permit2Payload, Requirements
 from agentpay.wire.x402_facilitator import INVALID_PAYLOAD
 from agentpay.wire.x402_transfers import (
+    TransferPayload,
     read_transfer,
     signature_code,
     wrong_terms,
@@ -24,6 +28,48 @@ from agentpay.wire.x402_transfers import (
 )
 
 _FAILED = "invalid_transaction_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferAsked:
+    """One transfer that a payee asks about, as the message has it."""
+
+    payload: TransferPayload
+    wanted: Requirements
+    asset: Asset
+    extensions: Mapping[str, Extension]
+
+    @property
+    def payer(self) -> Address:
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.payer
+        return self.payload.authorization.payer
+
+    @property
+    def maximum(self) -> int:
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.permitted.amount
+        return self.payload.authorization.value
+
+    @property
+    def bound(self) -> Address | None:
+        """Who alone may send it."""
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.witness.facilitator
+        return None
+
+    def read_permit(self) -> SignedPermit | None:
+        """
+        The approval that goes along.
+
+        Raises:
+            MalformedMessage: It is not one, or not of this payment.
+        """
+        if not isinstance(self.payload, Permit2Payload):
+            return None
+        return sponsoring.read_permit(
+            self.extensions, self.asset, payer=self.payer, amount=self.maximum
+        )
 
 
 class SettlesTransfers(Protocol):
@@ -52,57 +98,48 @@ class TransferDesk:
         self._once = once
         self._clock = clock
 
-    async def verify(
-        self,
-        payload: ExactPayload | Permit2Payload,
-        wanted: Requirements,
-        asset: Asset,
-    ) -> tuple[Address, Refused | None]:
-        """Who pays, and why it would not go through."""
-        transfer = _read(payload, asset)
+    async def verify(self, asked: TransferAsked) -> Refused | None:
+        """Why a transfer would not go through."""
+        transfer = await self._read(asked, amount=asked.wanted.amount)
         if isinstance(transfer, Refused):
-            return _payer(payload), transfer
-        refused = await self._wrong(transfer, wanted, amount=wanted.amount)
-        if refused is None:
-            refused = await self._movement(transfer, transfer.maximum).check()
-        return transfer.payer, refused
+            return transfer
+        return await self._movement(transfer, transfer.maximum).check()
 
-    async def settle(
-        self,
-        payload: ExactPayload | Permit2Payload,
-        wanted: Requirements,
-        asset: Asset,
-    ) -> tuple[Address, Settled | Refused]:
-        """Who pays, and what was moved or why nothing was."""
-        transfer = _read(payload, asset)
+    async def settle(self, asked: TransferAsked) -> Settled | Refused:
+        """What was moved, or why nothing was."""
+        wanted = asked.wanted
+        signed = asked.maximum if wanted.scheme == UPTO else wanted.amount
+        transfer = await self._read(asked, amount=signed)
         if isinstance(transfer, Refused):
-            return _payer(payload), transfer
-        signed = transfer.maximum if wanted.scheme == UPTO else wanted.amount
-        refused = await self._wrong(transfer, wanted, amount=signed)
-        if refused is not None:
-            return transfer.payer, refused
+            return transfer
         if wanted.amount > transfer.maximum:
-            code = "invalid_upto_evm_payload_settlement_exceeds_amount"
-            return transfer.payer, Refused(code=code)
+            return Refused(code="invalid_upto_evm_payload_settlement_exceeds_amount")
         if wanted.amount == 0:  # `upto` that was free in the end
-            return transfer.payer, Settled(transaction="", amount=0)
-        movement = self._movement(transfer, wanted.amount)
-        return transfer.payer, await self._once.settle(movement)
+            return Settled(transaction="", amount=0)
+        return await self._once.settle(self._movement(transfer, wanted.amount))
 
-    async def _wrong(
-        self, transfer: Transfer, wanted: Requirements, *, amount: int
-    ) -> Refused | None:
-        """What is wrong with a transfer whatever the chain's state is."""
-        code = wrong_terms(transfer, wanted.scheme, pay_to=wanted.pay_to, amount=amount)
+    async def _read(self, asked: TransferAsked, *, amount: int) -> Transfer | Refused:
+        """The transfer, if nothing is wrong with it whatever the chain's state is."""
+        ours = self._facilitator.addresses
+        code = wrong_terms(
+            asked.payload,
+            asked.wanted.scheme,
+            asset=asked.asset,
+            pay_to=asked.wanted.pay_to,
+            amount=amount,
+            facilitator=asked.bound if asked.bound in ours else ours[0],
+        )
         if code is not None:
             return Refused(code=code)
-        bound = transfer.facilitator
-        if bound is not None and bound not in self._facilitator.addresses:
-            return Refused(code="upto_facilitator_mismatch")
+        try:
+            permit = asked.read_permit()
+        except MalformedMessage as error:
+            return Refused(code=INVALID_PAYLOAD, message=str(error))
+        transfer = read_transfer(asked.payload, asked.asset, permit=permit)
         signed = await is_signed(
             self._chain, transfer.payer, transfer.digest(), transfer.signature
         )
-        return None if signed else Refused(code=signature_code(transfer))
+        return transfer if signed else Refused(code=signature_code(transfer))
 
     def _movement(self, transfer: Transfer, amount: int) -> "TransferMovement":
         return TransferMovement(
@@ -180,16 +217,3 @@ class TransferMovement:
     def result(self, receipt: Receipt) -> Settled:
         """See `Movement.result`."""
         return transfer_result(self._transfer, receipt)
-
-
-def _read(payload: ExactPayload | Permit2Payload, asset: Asset) -> Transfer | Refused:
-    try:
-        return read_transfer(payload, asset)
-    except MalformedMessage as error:
-        return Refused(code=INVALID_PAYLOAD, message=str(error))
-
-
-def _payer(payload: ExactPayload | Permit2Payload) -> Address:
-    if isinstance(payload, ExactPayload):
-        return payload.authorization.payer
-    return payload.permit2_authorization.payer

@@ -2,7 +2,7 @@
 A payee's books of one channel request: the ledger it moves and the receipts it gives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agentpay.core import payee_rules
@@ -25,6 +25,7 @@ from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
     DepositPayload,
+    Extension,
     RefundPayload,
     VoucherPayload,
 )
@@ -39,6 +40,7 @@ class ChannelPayment:
     """Whether it accepted exactly what this route offers."""
     query: bool
     """Whether it only asks what became of a voucher."""
+    extensions: Mapping[str, Extension]
 
 
 @dataclass(slots=True, kw_only=True)

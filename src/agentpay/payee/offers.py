@@ -13,14 +13,17 @@ from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset
 from agentpay.wire import parallel
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
-    EXACT,
+    EIP3009,
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
+    PERMIT2,
+    UPTO,
 )
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
@@ -38,6 +41,10 @@ class PayeeSettings:
     """Seconds between a payer's unilateral exit and the money leaving."""
     parallel: ParallelTerms
     min_deposit: int
+    transfer_methods: tuple[str, ...] = (EIP3009,)
+    """How payers may sign transfers and deposits, the preferred way first."""
+    facilitator: Address | None = None
+    """Who settles `upto`, and alone may; None where nobody does."""
     max_timeout_seconds: int = 300
 
 
@@ -50,17 +57,6 @@ def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]
 def _offers_at(
     settings: PayeeSettings, maximum: int, schemes: tuple[str, ...]
 ) -> tuple[JsonObject, ...]:
-    domain: JsonObject = {
-        "name": settings.asset.name,
-        "version": settings.asset.version,
-    }
-    channel: JsonObject = {
-        **domain,
-        "receiverAuthorizer": checksummed(settings.authorizer),
-        "withdrawDelay": settings.withdraw_delay,
-        "minDeposit": str(max(settings.min_deposit, maximum)),
-    }
-    extras = {BATCH_SETTLEMENT: channel, EXACT: domain}
     return tuple(
         write.requirements(
             scheme=scheme,
@@ -69,10 +65,35 @@ def _offers_at(
             amount=maximum,
             pay_to=settings.pay_to,
             max_timeout_seconds=settings.max_timeout_seconds,
-            extra=extras[scheme],
+            extra=_extra(settings, maximum, scheme, method),
         )
         for scheme in schemes
+        for method in _methods(settings, scheme)
     )
+
+
+def _methods(settings: PayeeSettings, scheme: str) -> tuple[str, ...]:
+    if scheme != UPTO:
+        return settings.transfer_methods
+    return (PERMIT2,) if settings.facilitator is not None else ()
+
+
+def _extra(
+    settings: PayeeSettings, maximum: int, scheme: str, method: str
+) -> JsonObject:
+    extra: JsonObject = {}
+    if settings.asset.name:
+        extra["name"] = settings.asset.name
+        extra["version"] = settings.asset.version
+    if method != EIP3009:
+        extra["assetTransferMethod"] = method
+    if scheme == UPTO and settings.facilitator is not None:
+        extra["facilitatorAddress"] = checksummed(settings.facilitator)
+    if scheme == BATCH_SETTLEMENT:
+        extra["receiverAuthorizer"] = checksummed(settings.authorizer)
+        extra["withdrawDelay"] = settings.withdraw_delay
+        extra["minDeposit"] = str(max(settings.min_deposit, maximum))
+    return extra
 
 
 def payment_required(
@@ -90,6 +111,9 @@ def payment_required(
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    by_permit = PERMIT2 in settings.transfer_methods or UPTO in terms.schemes
+    if by_permit and settings.asset.name:
+        extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
     message = write.payment_required(
         url=terms.url, accepts=accepts, error=error, extensions=extensions
     )

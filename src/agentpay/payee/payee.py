@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
@@ -19,7 +19,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
@@ -39,15 +39,18 @@ from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire import parallel
+from agentpay.wire.headers import encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
+    EIP3009,
+    PAYMENT_RESPONSE,
+    PERMIT2,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
     parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer
-from agentpay.wire.x402_transfers import read_transfer
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +92,7 @@ class Payee:
         facilitator: Settler | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
+        transfer_methods: tuple[str, ...] = (EIP3009,),
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -98,8 +102,10 @@ class Payee:
         """
         `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
-        wallet's own account, if not given). `store` is `"memory:"` or a file.
-        `claim_at` and `claim_every_seconds` say when vouchers are turned into money.
+        wallet's own account, if not given). `store` is `"memory:"` or a file. With
+        `permit2` among `transfer_methods`, payers may move the token by Permit2, which
+        any ERC-20 allows; without `eip3009` only so. `claim_at` and
+        `claim_every_seconds` say when vouchers are turned into money.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -113,6 +119,9 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
+        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
+        if unknown or not transfer_methods:
+            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
         self._wallet = wallet
         self._authorizer = authorizer or wallet
         self._facilitator = facilitator
@@ -129,6 +138,8 @@ class Payee:
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
+            transfer_methods=transfer_methods,
+            facilitator=facilitator.address if facilitator else wallet.address,
         )
         self._policy = KeeperPolicy(
             claim_at=_units(claim_at, decimals, "claim_at"),
@@ -171,9 +182,23 @@ class Payee:
                 self._works = works = await self._build()
                 works.keeper.start()
                 try:
-                    await works.facilitator.start(works.chain, self.asset)
+                    await self._ready()
                 except FacilitatorUnavailable as error:
                     _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def _ready(self) -> None:
+        """Have the facilitator up, and offer `upto` in its name."""
+        works = self._works
+        if works is None:
+            return
+        await works.facilitator.start(works.chain, self.asset)
+        address = works.facilitator.address
+        if address != self.settings.facilitator:
+            self.settings = replace(self.settings, facilitator=address)
+            channels, transfers = self._sales(
+                works.chain, works.facilitator, works.settlement, works.store
+            )
+            self._works = replace(works, channels=channels, transfers=transfers)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
@@ -193,7 +218,8 @@ class Payee:
         sender = TransactionSender(chain, key=self._wallet.gas_key())
         try:
             await chain.check()
-            await check_asset(chain, self.asset)
+            by_token = EIP3009 in self.settings.transfer_methods
+            await check_asset(chain, self.asset, eip3009=by_token)
             store = await open_store(self._store_url)
         except BaseException:
             await sender.aclose()
@@ -220,10 +246,7 @@ class Payee:
             authorizer=self._authorizer,
             clock=clock,
         )
-        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
-        funding = ChannelFunding(
-            books=books, chain=chain, facilitator=facilitator, settlement=settlement
-        )
+        channels, transfers = self._sales(chain, facilitator, settlement, store)
         return _Works(
             chain=chain,
             sender=sender,
@@ -238,20 +261,33 @@ class Payee:
                 settlement=settlement,
                 clock=clock,
             ),
-            channels=ChannelSales(
-                books=books,
-                funding=funding,
-                chain=chain,
-                settlement=settlement,
-            ),
-            transfers=TransferSales(
-                settings=settings,
-                chain=chain,
-                facilitator=facilitator,
-                store=store.payee,
-                clock=clock,
-            ),
+            channels=channels,
+            transfers=transfers,
         )
+
+    def _sales(
+        self,
+        chain: RpcChain,
+        facilitator: Settler,
+        settlement: Settlement,
+        store: Store,
+    ) -> tuple[ChannelSales, TransferSales]:
+        settings, clock = self.settings, self._clock
+        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
+        funding = ChannelFunding(
+            books=books, chain=chain, facilitator=facilitator, settlement=settlement
+        )
+        channels = ChannelSales(
+            books=books, funding=funding, chain=chain, settlement=settlement
+        )
+        transfers = TransferSales(
+            settings=settings,
+            chain=chain,
+            facilitator=facilitator,
+            store=store.payee,
+            clock=clock,
+        )
+        return channels, transfers
 
     def terms(self, route: Route, *, resource: str, url: str) -> Terms:
         """
@@ -280,9 +316,8 @@ class Payee:
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
         try:
-            if self._works is not None:
-                # One that is not up yet: nobody is asked to pay, and 503 says why.
-                await self._works.facilitator.start(self._works.chain, self.asset)
+            # While a facilitator is not up, nobody is asked to pay: a 503 says why.
+            await self._ready()
             if header is None:
                 return payment_required(self.settings, terms, error="Payment required")
             payment = parse_payment(header)
@@ -296,14 +331,16 @@ class Payee:
         offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
-            transfer = read_transfer(payload, self.asset)
-            return await works.transfers.answer(transfer, terms, offer)
+            return await works.transfers.answer(
+                payload, terms, offer, payment.extensions
+            )
         if not works.keeper.fresh():
             await works.keeper.sync()
         channel_payment = ChannelPayment(
             payload=payload,
             agreed=offer is not None,
             query=parallel.is_query(payment.extensions),
+            extensions=payment.extensions,
         )
         return await works.channels.answer(channel_payment, terms)
 
@@ -340,6 +377,10 @@ def _malformed(detail: str) -> Refusal:
     return Refusal(status=400, headers=headers, body=to_json(problem))
 
 
+_UNAVAILABLE = {"success": False, "errorReason": "payment_unavailable"}
+"""By this receipt a payer tells it from an application's own 503."""
+
+
 def unavailable(error: ChainError | StoreError) -> Refusal:
     """What cannot be known now is a 503: a 402 would mean that nothing moved."""
     problem = {
@@ -351,5 +392,6 @@ def unavailable(error: ChainError | StoreError) -> Refusal:
         "content-type": "application/problem+json",
         "cache-control": "no-store",
         "retry-after": "1",
+        PAYMENT_RESPONSE.lower(): encode_json(_UNAVAILABLE),
     }
     return Refusal(status=503, headers=headers, body=to_json(problem))

@@ -13,24 +13,26 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.errors import MalformedMessage, MessageTooLarge
+from agentpay.errors import InvariantViolated, MalformedMessage, MessageTooLarge
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim, channel_id
 from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.deposit import Deposit, TokenDeposit
+from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.hashing import checksummed
+from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire import x402_write as write
+from agentpay.wire.fields import AddressText, WireMessage
 from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     EXACT,
+    PERMIT2,
+    UPTO,
     VERSION,
-    AddressText,
-    HashText,
-    PaymentPayload,
-    Uint256Text,
 )
+from agentpay.wire.x402_sponsoring import permit_info
 
 ANSWER_BYTES_MAX: Final = 256 * 1024
 _VALUES_MAX: Final = 4096
@@ -39,11 +41,7 @@ _TIMEOUT_SECONDS: Final = 300
 M = TypeVar("M", bound=BaseModel)
 
 
-class _Answer(BaseModel):
-    model_config = PaymentPayload.model_config
-
-
-class VerifyAnswer(_Answer):
+class VerifyAnswer(WireMessage):
     """Whether a payment would go through, as a facilitator says."""
 
     is_valid: bool = Field(strict=True)
@@ -51,7 +49,7 @@ class VerifyAnswer(_Answer):
     invalid_message: str | None = None
 
 
-class SettleAnswer(_Answer):
+class SettleAnswer(WireMessage):
     """What became of a payment, as a facilitator says."""
 
     success: bool = Field(strict=True)
@@ -68,14 +66,7 @@ class SettleAnswer(_Answer):
         return "".join(c if c.isprintable() else "?" for c in words[:300])
 
 
-class SettledAmount(_Answer):
-    """The hash and the amount of a settlement that has them."""
-
-    transaction: HashText
-    amount: Uint256Text
-
-
-class SupportedKind(_Answer):
+class SupportedKind(WireMessage):
     """One thing that a facilitator does."""
 
     x402_version: int = Field(alias="x402Version")
@@ -84,7 +75,7 @@ class SupportedKind(_Answer):
     extra: dict[str, JsonValue] | None = None
 
 
-class SupportedAnswer(_Answer):
+class SupportedAnswer(WireMessage):
     """What a facilitator does."""
 
     kinds: list[SupportedKind] = Field(max_length=1024)
@@ -126,33 +117,51 @@ def to_body(request: JsonObject) -> bytes:
 
 def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
     """Verify or settle `amount` of a transfer."""
-    if not isinstance(transfer, TokenTransfer):
-        raise MalformedMessage("a transfer of a kind that has no message")
-    payload = write.exact_payload(transfer.authorization, transfer.signature)
-    wanted = _requirements(
-        EXACT, transfer.asset, amount, transfer.to, _domain(transfer.asset)
-    )
-    return _request(wanted, payload)
+    asset, extra, permit = transfer.asset, _domain(transfer.asset), None
+    match transfer:
+        case TokenTransfer():
+            scheme = EXACT
+            payload = write.exact_payload(transfer.authorization, transfer.signature)
+        case Permit2Transfer():
+            scheme, permit = UPTO if transfer.facilitator else EXACT, transfer.permit
+            payload = write.permit2_payload(transfer.transfer, transfer.signature)
+            extra["assetTransferMethod"] = PERMIT2
+            if transfer.facilitator is not None:
+                extra["facilitatorAddress"] = checksummed(transfer.facilitator)
+        case _:
+            raise InvariantViolated(f"a transfer without a message: {type(transfer)}")
+    wanted = _requirements(scheme, asset, amount, transfer.to, extra)
+    # What was accepted is the maximum, also where less of `upto` is due.
+    accepted = _requirements(scheme, asset, transfer.maximum, transfer.to, extra)
+    return _request(wanted, payload, accepted=accepted, permit=permit, asset=asset)
 
 
 def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
     """Verify or settle a deposit, which comes with a voucher."""
-    if not isinstance(deposit, TokenDeposit):
-        raise MalformedMessage("a deposit of a kind that has no message")
-    part = write.deposit_part(
-        amount=deposit.amount,
-        valid_after=deposit.valid_after,
-        valid_before=deposit.valid_before,
-        salt=deposit.salt,
-        signature=deposit.signature,
-    )
-    return _request(
-        _channel_requirements(deposit.config, deposit.asset, voucher.amount),
-        {
-            **_voucher("deposit", deposit.config, deposit.asset, voucher),
-            "deposit": part,
-        },
-    )
+    asset, permit = deposit.asset, None
+    wanted = _channel_requirements(deposit.config, asset, voucher.amount)
+    match deposit:
+        case TokenDeposit():
+            part = write.deposit_part(
+                amount=deposit.amount,
+                valid_after=deposit.valid_after,
+                valid_before=deposit.valid_before,
+                salt=deposit.salt,
+                signature=deposit.signature,
+            )
+        case Permit2Deposit():
+            part = write.permit2_deposit_part(deposit.permitted, deposit.signature)
+            permit = deposit.permit
+            extra = wanted["extra"]
+            wanted["extra"] = {
+                **(extra if isinstance(extra, dict) else {}),
+                "assetTransferMethod": PERMIT2,
+            }
+        case _:
+            raise InvariantViolated(f"a deposit without a message: {type(deposit)}")
+    payload = _voucher("deposit", deposit.config, asset, voucher)
+    payload["deposit"] = part
+    return _request(wanted, payload, permit=permit, asset=asset)
 
 
 def claim_request(
@@ -201,12 +210,21 @@ def refund_request(refund: SignedRefund, asset: Asset) -> JsonObject:
     return _request(_channel_requirements(refund.config, asset, 0), payload)
 
 
-def _request(wanted: JsonObject, payload: JsonObject) -> JsonObject:
+def _request(
+    wanted: JsonObject,
+    payload: JsonObject,
+    *,
+    accepted: JsonObject | None = None,
+    permit: SignedPermit | None = None,
+    asset: Asset | None = None,
+) -> JsonObject:
     payment: JsonObject = {
         "x402Version": VERSION,
-        "accepted": wanted,
+        "accepted": accepted or wanted,
         "payload": payload,
     }
+    if permit is not None and asset is not None:
+        payment["extensions"] = permit_info(permit, asset)
     return {
         "x402Version": VERSION,
         "paymentPayload": payment,

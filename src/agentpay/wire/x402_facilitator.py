@@ -9,7 +9,6 @@ the specs and of the official SDKs.
 from typing import Annotated, Final, Literal
 
 from pydantic import (
-    BaseModel,
     Discriminator,
     Field,
     JsonValue,
@@ -28,6 +27,13 @@ from agentpay.evm.batch_settlement import (
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.hashing import checksummed
 from agentpay.types import Address, ChainId, Hash32, network_of
+from agentpay.wire.fields import (
+    AddressText,
+    SignatureText,
+    Uint128Text,
+    Uint256Text,
+    WireMessage,
+)
 from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
@@ -35,21 +41,18 @@ from agentpay.wire.x402 import (
     PERMIT2,
     UPTO,
     VERSION,
-    AddressText,
     ConfigFields,
     DepositPayload,
     ExactPayload,
-    PaymentPayload,
+    Extension,
     Permit2Payload,
     RefundPayload,
     Requirements,
-    SignatureText,
-    Uint128Text,
-    Uint256Text,
     VoucherFields,
     VoucherPayload,
 )
 from agentpay.wire.x402_deposits import read_config
+from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
 CLAIMS_MAX: Final = 600
 BODY_BYTES_MAX: Final = 1024 * 1024
@@ -68,18 +71,14 @@ class WrongVersion(MalformedMessage):
     code = "invalid_x402_version"
 
 
-class _Body(BaseModel):
-    model_config = PaymentPayload.model_config
-
-
-class ClaimVoucherFields(_Body):
+class ClaimVoucherFields(WireMessage):
     """The voucher of one row of a claim."""
 
     channel: ConfigFields
     max_claimable_amount: Uint128Text
 
 
-class ClaimFields(_Body):
+class ClaimFields(WireMessage):
     """One row of a claim."""
 
     voucher: ClaimVoucherFields
@@ -87,7 +86,7 @@ class ClaimFields(_Body):
     total_claimed: Uint128Text
 
 
-class ClaimPayload(_Body):
+class ClaimPayload(WireMessage):
     """`batch-settlement`: record what vouchers allow."""
 
     type: Literal["claim"]
@@ -95,7 +94,7 @@ class ClaimPayload(_Body):
     claim_authorizer_signature: SignatureText | None = None
 
 
-class SettlePayload(_Body):
+class SettlePayload(WireMessage):
     """`batch-settlement`: send a receiver all that was claimed for it."""
 
     type: Literal["settle"]
@@ -103,7 +102,7 @@ class SettlePayload(_Body):
     token: AddressText
 
 
-class RefundOrder(_Body):
+class RefundOrder(WireMessage):
     """`batch-settlement`: a refund as a payee has completed it."""
 
     type: Literal["refund"]
@@ -144,16 +143,16 @@ class AskedRequirements(Requirements):
     max_timeout_seconds: int = Field(default=0, strict=True, ge=0)
 
 
-class AskedPayment(_Body):
+class AskedPayment(WireMessage):
     """What a client pays with, or what a payee asks to do with a channel."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
     accepted: AskedRequirements
     payload: AnyPayload
-    extensions: dict[str, JsonValue] | None = None
+    extensions: dict[str, Extension] | None = None
 
 
-class FacilitatorRequest(_Body):
+class FacilitatorRequest(WireMessage):
     """The body of `/verify` and of `/settle`."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
@@ -304,5 +303,6 @@ def supported(
         if scheme == BATCH_SETTLEMENT and authorizer is not None:
             kind["extra"] = {"receiverAuthorizer": checksummed(authorizer)}
         kinds.append(kind)
+    extensions: list[JsonValue] = [EIP2612_KEY]
     accounts: list[JsonValue] = [checksummed(signer) for signer in signers]
-    return {"kinds": kinds, "extensions": [], "signers": {"eip155:*": accounts}}
+    return {"kinds": kinds, "extensions": extensions, "signers": {"eip155:*": accounts}}
