@@ -72,21 +72,18 @@ async def test_what_is_not_what_the_payee_wants_is_refused_with_its_code(
     early = await a_transfer(chain.usdc, payer, payee, valid_after=2**40)
     forged = await a_transfer(chain.usdc, stranger, payee, payer=payer.address)
     ask = asks.transfer_request
-    accepted = ask(good, AMOUNT)
-    accepted["paymentPayload"]["accepted"] = {  # type: ignore[index, call-overload]
-        **accepted["paymentRequirements"],  # type: ignore[dict-item]
-        "amount": "1",
-    }
     cases = {
         "invalid_exact_evm_payload_signature": ask(forged, AMOUNT),
         "invalid_exact_evm_payload_authorization_valid_before": ask(late, AMOUNT),
         "invalid_exact_evm_payload_authorization_valid_after": ask(early, AMOUNT),
         "insufficient_funds": ask(poor, AMOUNT),
-        "invalid_exact_evm_payload_authorization_value_mismatch": ask(good, 999),
+        "invalid_exact_evm_payload_authorization_value_mismatch": edited(
+            ask(good, AMOUNT), amount="999"
+        ),
         "invalid_exact_evm_payload_recipient_mismatch": edited(
             ask(good, AMOUNT), payTo=stranger.address
         ),
-        "invalid_payment_requirements": accepted,
+        "invalid_payment_requirements": ask(good, 999),
         "invalid_network": edited(ask(good, AMOUNT), network="eip155:1"),
         "unsupported_scheme": edited(ask(good, AMOUNT), scheme="later"),
     }
