@@ -23,8 +23,8 @@ from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
-from agentpay.evm.transfer import Transfer
-from agentpay.facilitator.gas import GasLimits, GasSpending
+from agentpay.evm.transfer import Transfer, own_logs
+from agentpay.facilitator.gas import GasLimits, GasSpending, Spent
 from agentpay.facilitator.senders import SenderPool
 from agentpay.onchain import find_transfer
 from agentpay.ports import Chain, Sender, Signer
@@ -217,20 +217,36 @@ class Facilitator:
             GasLimitReached: The hour's gas is used up; nothing was sent.
             ChainError: See `ports.Sender.send`.
         """
-        if self._spending is None:
-            return await self._senders.send(call, gas_max=gas_max, by=by)
-        spent = self._spending.reserve(payee, gas_max)
+        spent = self.reserve(payee, gas_max)
         try:
             receipt = await self._senders.send(call, gas_max=gas_max, by=by)
         except TransactionFailed as error:
             if not error.transaction:
-                self._spending.correct(spent, 0)
+                self.correct(spent, 0)
             raise
         except (ChainUnreachable, GasMissing):
-            self._spending.correct(spent, 0)
+            self.correct(spent, 0)
             raise
-        self._spending.correct(spent, receipt.gas_used)
+        self.correct(spent, receipt.gas_used)
         return receipt
+
+    async def send_reserved(self, call: Call) -> Receipt:
+        """Send a batch, for whose parts gas is reserved already."""
+        return await self._senders.send(call, gas_max=self._gas.batch)
+
+    def reserve(self, payee: Address, gas: int) -> Spent | None:
+        """
+        Count gas on a payee's account; None where none is counted.
+
+        Raises:
+            GasLimitReached: The hour's gas is used up.
+        """
+        return self._spending.reserve(payee, gas) if self._spending else None
+
+    def correct(self, spent: Spent | None, gas: int) -> None:
+        """It used so much of what was reserved."""
+        if self._spending is not None and spent is not None:
+            self._spending.correct(spent, gas)
 
     async def _sign(self, claims: Sequence[VoucherClaim], authorizer: Signer) -> bytes:
         chain = self._chain.chain_id
@@ -246,7 +262,7 @@ def transfer_result(transfer: Transfer, receipt: Receipt) -> Settled:
     Raises:
         TransactionFailed: Nothing that its payer signed for.
     """
-    if not (moved := transfer.moved(receipt.logs)):
+    if not (moved := transfer.moved(own_logs(transfer, receipt.logs))):
         raise TransactionFailed(
             f"transfer from {transfer.payer}",
             reason="it left no matching Transfer event",

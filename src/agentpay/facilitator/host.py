@@ -15,19 +15,21 @@ from agentpay.errors import ConfigurationError, UnsuitableToken
 from agentpay.evm.addresses import (
     BATCH_SETTLEMENT,
     ERC3009_COLLECTOR,
+    MULTICALL3,
     PERMIT2,
     UPTO_PROXY,
 )
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.facilitator.batches import BatchPolicy, TransferBatches
 from agentpay.facilitator.channel_desk import ChannelDesk
 from agentpay.facilitator.channel_orders import ChannelOrders
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.once import SettledOnce
 from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
-from agentpay.facilitator.transfers import TransferDesk
+from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
 from agentpay.onchain import check_asset
 from agentpay.payee.payee import check_network
 from agentpay.ports import Chain, PayeeStore, Signer
@@ -66,12 +68,14 @@ class FacilitatorHost:
         store: str = "memory:",
         authorizer: Signer | None = None,
         limits: FacilitatorLimits | None = None,
+        batch: BatchPolicy | None = None,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         `wallets` pay gas. `terms` say for whom, by default for the network's dollar.
-        With `authorizer`, payees may leave it to sign their claims and refunds.
+        With `authorizer`, payees may leave it to sign their claims and refunds. With
+        `batch`, transfers wait for others to share a transaction.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -95,6 +99,7 @@ class FacilitatorHost:
         self._store_url = store
         self.authorizer = authorizer
         self._limits = limits or FacilitatorLimits()
+        self._batch = batch
         self._clock = clock
         self._service: FacilitatorService | None = None
         self._open = AsyncExitStack()
@@ -138,6 +143,8 @@ class FacilitatorHost:
                         f"there is no contract at {contract} on chain"
                         f" {chain.chain_id}, where {scheme} needs it: leave that out"
                     )
+        if self._batch is not None and not await chain.code(MULTICALL3):
+            raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
         senders: list[TransactionSender] = []
         for wallet in self._wallets:
             sender = TransactionSender(
@@ -163,6 +170,11 @@ class FacilitatorHost:
                 clock=clock,
             ),
         )
+        sends: SettlesTransfers = facilitator
+        if self._batch is not None:
+            sends = TransferBatches(
+                chain=chain, facilitator=facilitator, policy=self._batch
+            )
         once = SettledOnce(chain=chain, book=store, clock=clock)
         return FacilitatorService(
             terms=self.terms,
@@ -172,7 +184,7 @@ class FacilitatorHost:
             transfers=TransferDesk(
                 chain=chain,
                 facilitator=facilitator,
-                sends=facilitator,
+                sends=sends,
                 once=once,
                 clock=clock,
             ),
