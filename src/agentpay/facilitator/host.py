@@ -35,6 +35,7 @@ from agentpay.payee.payee import check_network
 from agentpay.ports import Chain, PayeeStore, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import open_store
+from agentpay.types import Address
 from agentpay.wire.x402 import BATCH_SETTLEMENT as CHANNELS
 from agentpay.wire.x402 import UPTO
 
@@ -104,6 +105,11 @@ class FacilitatorHost:
         self._service: FacilitatorService | None = None
         self._open = AsyncExitStack()
         self._starting = asyncio.Lock()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The accounts that pay gas."""
+        return tuple(wallet.address for wallet in self._wallets)
 
     async def start(self) -> FacilitatorService:
         """
