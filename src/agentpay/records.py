@@ -68,6 +68,14 @@ class PaymentRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a transaction moved; "" and 0 where there was nothing to move."""
+
+    transaction: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayerRecord:
     """A channel, as the payer keeps it."""
 

@@ -3,15 +3,17 @@ A payee: takes payments for routes, on one chain, in one token, to one account.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
+    FacilitatorUnavailable,
     MainnetNotEnabled,
     MalformedMessage,
     StoreError,
@@ -21,7 +23,7 @@ from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator import Facilitator
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.onchain import check_asset
 from agentpay.payee.books import ChannelBooks, ChannelPayment
 from agentpay.payee.channel_sales import ChannelSales
@@ -32,7 +34,7 @@ from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.transfer_sales import TransferSales
-from agentpay.ports import Signer
+from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
@@ -50,6 +52,8 @@ from agentpay.wire.x402 import (
 )
 from agentpay.wire.x402_terms import accepted_offer
 
+_log = logging.getLogger(__name__)
+
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
 _DAY = 24 * 3600
@@ -61,6 +65,7 @@ class _Works:
 
     chain: RpcChain
     sender: TransactionSender
+    facilitator: Settler
     store: Store
     keeper: Keeper
     settlement: Settlement
@@ -84,6 +89,7 @@ class Payee:
         rpc_url: str | None = None,
         store: str = "memory:",
         authorizer: Signer | None = None,
+        facilitator: Settler | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
         transfer_methods: tuple[str, ...] | None = None,
@@ -100,6 +106,12 @@ class Payee:
         the token by Permit2; if not given, they do so where it has no EIP-3009.
         `claim_at` and `claim_every_seconds` say when vouchers
         are turned into money.
+        `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
+        claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
+        wallet's own account, if not given). `store` is `"memory:"` or a file. With
+        `permit2` among `transfer_methods`, payers may move the token by Permit2, which
+        any ERC-20 allows; without `eip3009` only so. `claim_at` and
+        `claim_every_seconds` say when vouchers are turned into money.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -115,6 +127,7 @@ class Payee:
             )
         self._wallet = wallet
         self._authorizer = authorizer or wallet
+        self._facilitator = facilitator
         self._rpc_url = rpc_url or place.rpc_url
         if not self._rpc_url:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
@@ -129,7 +142,7 @@ class Payee:
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
             transfer_methods=_methods(transfer_methods, place.usdc),
-            facilitator=wallet.address,
+            facilitator=facilitator.address if facilitator else wallet.address,
         )
         self._policy = KeeperPolicy(
             claim_at=_units(claim_at, decimals, "claim_at"),
@@ -169,8 +182,26 @@ class Payee:
             return
         async with self._starting:
             if self._works is None:
-                self._works = await self._build()
-                self._works.keeper.start()
+                self._works = works = await self._build()
+                works.keeper.start()
+                try:
+                    await self._ready()
+                except FacilitatorUnavailable as error:
+                    _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def _ready(self) -> None:
+        """Have the facilitator up, and offer `upto` in its name."""
+        works = self._works
+        if works is None:
+            return
+        await works.facilitator.start(works.chain, self.asset)
+        address = works.facilitator.address
+        if address != self.settings.facilitator:
+            self.settings = replace(self.settings, facilitator=address)
+            channels, transfers = self._sales(
+                works.chain, works.facilitator, works.settlement, works.store
+            )
+            self._works = replace(works, channels=channels, transfers=transfers)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
@@ -178,6 +209,7 @@ class Payee:
         if works is None:
             return
         await works.keeper.stop()
+        await works.facilitator.stop()
         await works.sender.aclose()
         await works.chain.aclose()
         await works.store.close()
@@ -207,7 +239,7 @@ class Payee:
 
     def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
         settings, clock = self.settings, self._clock
-        facilitator = Facilitator(chain=chain, sender=sender)
+        facilitator = self._facilitator or Facilitator(chain=chain, senders=[sender])
         settlement = Settlement(
             settings=settings,
             chain=chain,
@@ -216,13 +248,11 @@ class Payee:
             authorizer=self._authorizer,
             clock=clock,
         )
-        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
-        funding = ChannelFunding(
-            books=books, chain=chain, facilitator=facilitator, settlement=settlement
-        )
+        channels, transfers = self._sales(chain, facilitator, settlement, store)
         return _Works(
             chain=chain,
             sender=sender,
+            facilitator=facilitator,
             store=store,
             settlement=settlement,
             keeper=Keeper(
@@ -233,20 +263,33 @@ class Payee:
                 settlement=settlement,
                 clock=clock,
             ),
-            channels=ChannelSales(
-                books=books,
-                funding=funding,
-                chain=chain,
-                settlement=settlement,
-            ),
-            transfers=TransferSales(
-                settings=settings,
-                chain=chain,
-                facilitator=facilitator,
-                store=store.payee,
-                clock=clock,
-            ),
+            channels=channels,
+            transfers=transfers,
         )
+
+    def _sales(
+        self,
+        chain: RpcChain,
+        facilitator: Settler,
+        settlement: Settlement,
+        store: Store,
+    ) -> tuple[ChannelSales, TransferSales]:
+        settings, clock = self.settings, self._clock
+        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
+        funding = ChannelFunding(
+            books=books, chain=chain, facilitator=facilitator, settlement=settlement
+        )
+        channels = ChannelSales(
+            books=books, funding=funding, chain=chain, settlement=settlement
+        )
+        transfers = TransferSales(
+            settings=settings,
+            chain=chain,
+            facilitator=facilitator,
+            store=store.payee,
+            clock=clock,
+        )
+        return channels, transfers
 
     def terms(self, route: Route, *, resource: str, url: str) -> Terms:
         """
@@ -274,9 +317,11 @@ class Payee:
 
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
-        if header is None:
-            return payment_required(self.settings, terms, error="Payment required")
         try:
+            # While a facilitator is not up, nobody is asked to pay: a 503 says why.
+            await self._ready()
+            if header is None:
+                return payment_required(self.settings, terms, error="Payment required")
             payment = parse_payment(header)
             return await self._decide(payment, terms)
         except MalformedMessage as error:
