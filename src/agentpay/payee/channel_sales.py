@@ -6,6 +6,7 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 """
 
 import asyncio
+from dataclasses import replace
 
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import (
@@ -164,9 +165,14 @@ class ChannelSales:
             case Admitted():
                 return ChannelSale(self._books, call, result.reservation)
             case Spent():
-                return self._spent(record, call, result)
+                spent = self._spent(record, call, result)
+                answered = result.fate is Fate.CHARGED
+                return replace(spent, presented=call.key) if answered else spent
             case Refused():
-                return self._refused(record, call, result)
+                # A strict channel remembers no amount: perhaps this one was answered.
+                past = not call.config.tagged and result.reason == MISMATCH
+                refused = self._refused(record, call, result)
+                return replace(refused, presented=call.key) if past else refused
             case _:
                 raise InvariantViolated(f"a voucher was answered with {result}")
 

@@ -3,7 +3,7 @@ What a payee offers and how it refuses: the 402 and its kin, ready to send.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from agentpay.core.payee_channel import PayeeChannel
@@ -12,7 +12,7 @@ from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset
-from agentpay.wire import parallel
+from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
@@ -38,6 +38,8 @@ class PayeeSettings:
     """Seconds between a payer's unilateral exit and the money leaving."""
     parallel: ParallelTerms
     min_deposit: int
+    names: bool = False
+    """Whether payers may name their payments (`payment-identifier`)."""
     max_timeout_seconds: int = 300
 
 
@@ -90,6 +92,8 @@ def payment_required(
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    if settings.names:
+        extensions[payment_identifier.KEY] = payment_identifier.offer()
     message = write.payment_required(
         url=terms.url, accepts=accepts, error=error, extensions=extensions
     )
@@ -110,17 +114,31 @@ def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:
     return {**offer, "extra": {**extra, **more}}
 
 
-def answer(status: int, *, title: str, detail: str, receipt: JsonObject) -> Refusal:
-    """A refusal that is not a 402, with a receipt and a reason (RFC 9457)."""
-    problem = {"type": "about:blank", "title": title, "detail": detail}
+def problem(status: int, *, title: str, detail: str, payment: str = "") -> Refusal:
+    """A refusal that is not a 402, with its reason and whose it is (RFC 9457)."""
+    words = {"type": "about:blank", "title": title, "detail": detail}
+    if payment:
+        words["payment"] = payment
     headers = {
         "content-type": "application/problem+json",
         "cache-control": "no-store",
+    }
+    if status == 503:
+        headers["retry-after"] = "1"
+    return Refusal(status=status, headers=headers, body=to_json(words))
+
+
+def answer(
+    status: int, *, title: str, detail: str, receipt: JsonObject, payment: str = ""
+) -> Refusal:
+    """The same with a receipt: the payment is known here, and may come again."""
+    refusal = problem(status, title=title, detail=detail, payment=payment)
+    headers = {
+        **refusal.headers,
+        "retry-after": "1",
         PAYMENT_RESPONSE.lower(): encode_json(receipt),
     }
-    if status in (409, 503):
-        headers["retry-after"] = "1"
-    return Refusal(status=status, headers=headers, body=to_json(problem))
+    return replace(refusal, headers=headers)
 
 
 def to_json(message: object) -> bytes:

@@ -5,7 +5,8 @@ A payee: takes payments for routes, on one chain, in one token, to one account.
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
@@ -23,11 +24,17 @@ from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator import Facilitator
 from agentpay.onchain import check_asset
+from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.books import ChannelBooks, ChannelPayment
 from agentpay.payee.channel_sales import ChannelSales
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
-from agentpay.payee.offers import PayeeSettings, make_offers, payment_required, to_json
+from agentpay.payee.offers import (
+    PayeeSettings,
+    make_offers,
+    payment_required,
+    problem,
+)
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
@@ -36,9 +43,11 @@ from agentpay.ports import Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
-from agentpay.wire import parallel
+from agentpay.wire import parallel, payment_identifier
+from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
+    PAYMENT_SIGNATURE,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
@@ -63,6 +72,7 @@ class _Works:
     settlement: Settlement
     channels: ChannelSales
     transfers: TransferSales
+    answers: Answers
 
 
 class Payee:
@@ -86,6 +96,7 @@ class Payee:
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
+        answers: AnswerPolicy = KEEP_ANSWERS,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,7 +104,8 @@ class Payee:
         `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
         money goes to `pay_to` (to the wallet's own account, if not given). `store` is
         `"memory:"` or a file. `claim_at` and `claim_every_seconds` say when vouchers
-        are turned into money.
+        are turned into money, and `answers` how much of what was sold is kept to be
+        told again to who paid for it.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -122,7 +134,9 @@ class Payee:
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
+            names=answers.bytes_each > 0,
         )
+        self._answers = answers
         self._policy = KeeperPolicy(
             claim_at=_units(claim_at, decimals, "claim_at"),
             claim_every_seconds=claim_every_seconds,
@@ -141,6 +155,11 @@ class Payee:
     def settlement(self) -> Settlement:
         """Claims, settles and refunds at once, instead of when policy says so."""
         return self._running.settlement
+
+    @property
+    def answers(self) -> Answers:
+        """What it has answered of late, to tell it again."""
+        return self._running.answers
 
     @property
     def _running(self) -> _Works:
@@ -231,6 +250,7 @@ class Payee:
                 chain=chain,
                 settlement=settlement,
             ),
+            answers=Answers(policy=self._answers, store=store.payee, clock=clock),
             transfers=TransferSales(
                 settings=settings,
                 chain=chain,
@@ -240,7 +260,7 @@ class Payee:
             ),
         )
 
-    def terms(self, route: Route, *, resource: str, url: str) -> Terms:
+    def terms(self, route: Route, *, resource: str, url: str, query: str = "") -> Terms:
         """
         A route's terms in base units of our token.
 
@@ -258,6 +278,7 @@ class Payee:
             schemes=route.schemes,
             resource=resource,
             url=url,
+            query=query,
         )
 
     async def answer(self, header: str | None, terms: Terms) -> Sale | Refusal:
@@ -270,11 +291,26 @@ class Payee:
             return payment_required(self.settings, terms, error="Payment required")
         try:
             payment = parse_payment(header)
-            return await self._decide(payment, terms)
+            name = payment_identifier.read_name(payment.extensions)
+            if name is None or not self.settings.names:
+                return await self._sell(payment, terms)
+            digest = payment_identifier.digest_of(
+                decode_json(header, name=PAYMENT_SIGNATURE)
+            )
+            sell = partial(self._sell, payment, terms)
+            return await self.answers.once(name, digest, terms, sell)
         except MalformedMessage as error:
             return _malformed(str(error))
         except (ChainError, StoreError) as error:
             return unavailable(error)
+
+    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+        """Sell, or find what this payment was answered when it came before."""
+        outcome = await self._decide(payment, terms)
+        if not isinstance(outcome, Refusal) or not outcome.presented:
+            return outcome
+        earlier = await self.answers.find(outcome.presented, request_of(terms))
+        return replace(outcome, earlier=earlier)
 
     async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
         offer = accepted_offer(payment, make_offers(self.settings, terms))
@@ -319,21 +355,14 @@ def _account(text: str) -> Address:
 
 
 def _malformed(detail: str) -> Refusal:
-    problem = {"type": "about:blank", "title": "Malformed payment", "detail": detail}
-    headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
-    return Refusal(status=400, headers=headers, body=to_json(problem))
+    return problem(400, title="Malformed payment", detail=detail)
 
 
-def unavailable(error: ChainError | StoreError) -> Refusal:
+def unavailable(error: ChainError | StoreError, *, payment: str = "") -> Refusal:
     """What cannot be known now is a 503: a 402 would mean that nothing moved."""
-    problem = {
-        "type": "about:blank",
-        "title": "Payments cannot be checked now",
-        "detail": f"{error.code}: send the same request again",
-    }
-    headers = {
-        "content-type": "application/problem+json",
-        "cache-control": "no-store",
-        "retry-after": "1",
-    }
-    return Refusal(status=503, headers=headers, body=to_json(problem))
+    return problem(
+        503,
+        title="Payments cannot be checked now",
+        detail=f"{error.code}: send the same request again",
+        payment=payment,
+    )

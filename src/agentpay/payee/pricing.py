@@ -40,3 +40,4 @@ class Terms:
     schemes: tuple[str, ...]
     resource: str
     url: str
+    query: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentpay.records import AnswerRecord
 from agentpay.types import Address
 
 
@@ -18,6 +19,11 @@ class Sale(Protocol):
 
     @property
     def payer(self) -> Address: ...
+
+    @property
+    def key(self) -> str:
+        """What was paid with: it buys one answer, which is kept under this."""
+        ...
 
     @property
     def maximum(self) -> int:
@@ -48,3 +54,7 @@ class Refusal:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b"{}"
+    presented: str = ""
+    """What its proven payer presented again, where that has been answered before."""
+    earlier: AnswerRecord | None = None
+    """That answer: told again, instead of this, to the same request."""

@@ -7,7 +7,7 @@ buys one answer however often, and wherever, it is presented.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
@@ -140,6 +140,7 @@ class TransferSales:
 
     def _already(self, known: PaymentRecord) -> Refusal:
         paid = known.status is not PaymentStatus.STARTED
+        answered = known.status is PaymentStatus.DELIVERED
         receipt = write.receipt(
             success=paid,
             chain=self._settings.asset.chain,
@@ -148,12 +149,14 @@ class TransferSales:
             amount=str(known.charged) if paid else None,
             error=None if paid else "settlement_pending",
         )
-        return answer(
+        refusal = answer(
             409,
             title="This payment was presented before",
             detail=f"payment {known.id} is {known.status}; it buys one answer",
             receipt=receipt,
+            payment=known.id,
         )
+        return replace(refusal, presented=_key(known)) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
         sale = TransferSale(self, purchase)
@@ -264,6 +267,7 @@ class TransferSales:
             title="It is not known yet whether this payment was settled",
             detail=f"payment {purchase.record.id}: do not pay again, ask again",
             receipt=receipt,
+            payment=purchase.record.id,
         )
 
     def _refuse(self, terms: Terms, error: str) -> Refusal:
@@ -303,6 +307,10 @@ class TransferSale:
     @property
     def payer(self) -> Address:
         return self._purchase.transfer.payer
+
+    @property
+    def key(self) -> str:
+        return _key(self._purchase.record)
 
     @property
     def maximum(self) -> int:
@@ -353,3 +361,7 @@ class TransferSale:
             return ""
         finally:
             self._sales.release(self._purchase)
+
+
+def _key(payment: PaymentRecord) -> str:
+    return f"transfer {payment.id}"

@@ -312,7 +312,8 @@ class PaymentPayload(_Message):
     accepted: JsonObject
     payload: Payload
     resource: Resource | None = None
-    extensions: dict[str, Extension] = Field(default_factory=dict)
+    extensions: dict[str, JsonValue] = Field(default_factory=dict)
+    """As they came: what is not known here is ignored, whatever it looks like."""
 
 
 class ChannelStateFields(_Message):

@@ -86,7 +86,15 @@ VERSION_2: Final = (
     "UPDATE payments SET charged = amount WHERE status IN ('settled', 'delivered')",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
+VERSION_3: Final = (
+    """CREATE TABLE answers (
+        key TEXT PRIMARY KEY, request BLOB NOT NULL, kept_until INTEGER NOT NULL,
+        content BLOB NOT NULL, status INTEGER NOT NULL, headers BLOB NOT NULL,
+        size INTEGER NOT NULL, body BLOB NOT NULL)""",
+    "CREATE INDEX answers_by_age ON answers (kept_until, size)",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
 """What leads from each version to the next. Only ever appended to."""
 
 
