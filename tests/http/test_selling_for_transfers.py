@@ -37,7 +37,7 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payee.hand import HandPayer, terms_of
+from tests.payee.hand import EXACT_FIRST, HandPayer, terms_of
 
 ORDERS = tuple(Order)
 
@@ -304,7 +304,8 @@ async def test_p4_a_payer_that_spends_its_money_elsewhere_is_not_served(
             headers = {"payment-signature": await payer.transfer(terms)}
             waiting = asyncio.create_task(client.get(slow, headers=headers))
             await until(lambda: shop.begun[slow] == 1)
-            elsewhere = {"payment-signature": await payer.transfer(terms)}
+            first = terms_of(payee, EXACT_FIRST)
+            elsewhere = {"payment-signature": await payer.transfer(first)}
             path = path_of(Order.SETTLE_FIRST)
             assert (await client.get(path, headers=elsewhere)).status_code == 200
             shop.gate.set()

@@ -19,6 +19,7 @@ from agentpay.http.asgi import (
     send_refusal,
     send_whole,
 )
+from agentpay.http.manners import keep_private
 from agentpay.payee.answers import Answers
 from agentpay.payee.payee import unavailable
 from agentpay.payee.pricing import Terms
@@ -248,6 +249,5 @@ def _paid_headers(message: Message, receipt: str) -> Headers:
     headers = headers_of(message)
     if receipt:
         headers.append((_RECEIPT, receipt.encode("ascii")))
-    if not any(name.lower() == b"cache-control" for name, _ in headers):
-        headers.append((b"cache-control", b"private"))
+    keep_private(headers)
     return headers

@@ -7,13 +7,15 @@ of 400 or more is not charged.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
+from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import RouteTable
-from agentpay.payee.payee import Payee, unavailable
+from agentpay.payee.offers import problem
+from agentpay.payee.payee import Payee, malformed, unavailable
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Money, to_base_units
@@ -83,15 +85,28 @@ class Paywall:
     """ASGI middleware that sells the routes in `routes` on behalf of a payee."""
 
     def __init__(
-        self, app: App, *, payee: Payee, routes: Mapping[str, Money | Route]
+        self,
+        app: App,
+        *,
+        payee: Payee,
+        routes: Mapping[str, Money | Route | None],
+        origin: str | None = None,
+        protected: Sequence[str] = (),
     ) -> None:
         """
+        `origin` is where clients reach the application (`"https://api.example.com"`);
+        without it, offers name the `Host` that a request names. What is in no line of
+        `routes` is free, or denied under one of the `protected` prefixes; there a line
+        with the price None says what is free.
+
         Raises:
-            ConfigurationError: A route's key or price cannot be used.
+            ConfigurationError: A route's key or price, the origin or a prefix cannot be
+                used.
         """
         self._app = app
         self._payee = payee
-        self._routes = RouteTable(routes)
+        self._routes = RouteTable(routes, protected)
+        self._origin = None if origin is None else check_origin(origin)
         self._closings = Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
@@ -102,12 +117,17 @@ class Paywall:
             await self._app(scope, self._starting(receive, send), self._stopping(send))
         elif kind == "http":
             await self._answer(scope, receive, send)
-        elif kind == "websocket" and self._routes.costs(
-            scope["path"], root=scope.get("root_path", "")
-        ):
+        elif kind == "websocket" and self._keeps_out(scope):
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
+
+    def _keeps_out(self, scope: Scope) -> bool:
+        """A websocket pays for nothing, so it gets nothing that costs."""
+        path, root = scope["path"], scope.get("root_path", "")
+        return self._routes.costs(path, root=root) or self._routes.denies(
+            "GET", path, root=root
+        )
 
     def _starting(self, receive: Receive, send: Send) -> Receive:
         async def receive_started() -> Message:
@@ -132,33 +152,38 @@ class Paywall:
         return send_stopped
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.find(
-            scope["method"], scope["path"], root=scope.get("root_path", "")
-        )
-        if route is None:
+        method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
+        route = self._routes.find(method, path, root=root)
+        if route is not None:
+            outcome, terms = await self._decide(scope, route)
+            if isinstance(outcome, Refusal):
+                readable = for_reader(outcome, scope, self._payee.asset)
+                await tell_again(receive, send, readable)
+            else:
+                await self._serve(scope, receive, send, outcome, terms)
+        elif self._routes.denies(method, path, root=root):
+            detail = "nothing is sold under this name, and nothing here is free"
+            await send_refusal(send, problem(403, title="Forbidden", detail=detail))
+        else:
             await self._app(scope, receive, send)
-            return
+
+    async def _decide(self, scope: Scope, route: Route) -> tuple[Sale | Refusal, Terms]:
         terms = self._payee.terms(
             route,
             resource=f"{scope['method']} {scope['path']}",
-            url=_url_of(scope),
+            url=url_of(scope, self._origin),
             query=scope.get("query_string", b"").decode("latin-1"),
+            bound=self._origin is not None,
         )
         credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
         if len(credentials) > 1:
-            await send_refusal(send, Refusal(status=400))
-            return
+            return malformed(f"more than one {PAYMENT_SIGNATURE} header"), terms
         header = credentials[0].decode("latin-1") if credentials else None
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
-            await send_refusal(send, unavailable(error))
-            return
-        outcome = await self._payee.answer(header, terms)
-        if isinstance(outcome, Refusal):
-            await tell_again(receive, send, outcome)
-            return
-        await self._serve(scope, receive, send, outcome, terms)
+            return unavailable(error), terms
+        return await self._payee.answer(header, terms), terms
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
@@ -179,13 +204,3 @@ class Paywall:
             raise
         finally:
             await asyncio.shield(delivery.finish())
-
-
-def _url_of(scope: Scope) -> str:
-    """The requested resource. From `Host`, so a label for people, never a check."""
-    host = next((v for n, v in scope["headers"] if n == b"host"), b"localhost")
-    query = scope.get("query_string", b"")
-    path = scope.get("raw_path") or scope["path"].encode()
-    suffix = b"?" + query if query else b""
-    scheme = scope.get("scheme", "http")
-    return f"{scheme}://{(host + path + suffix).decode('latin-1')}"

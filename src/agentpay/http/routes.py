@@ -3,12 +3,15 @@ Which requests cost money: a table of methods and paths, matched as the server d
 
 Paths are compared as ASGI gives them, decoded once, and with and without the prefix
 under which an application is mounted; a template segment `{name}` stands for one
-non-empty segment. What is not in the table is free.
+non-empty segment. What is not in the table is free, unless it is under a protected
+prefix, in whatever way a server might read it: then it is denied.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from agentpay.errors import ConfigurationError
 from agentpay.payee.pricing import Route
@@ -17,6 +20,8 @@ from agentpay.types import Money
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _SEGMENT = re.compile(r"(?<=/)\{[A-Za-z_][A-Za-z0-9_]*\}(?=/|\Z)")
 _UNMATCHABLE = re.compile(r"[{}%?#*\s]")
+_PARAMETERS = re.compile(r"[;?#]")
+_DECODINGS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +31,31 @@ class PricedRoute:
     method: str | None
     """None is every method."""
     pattern: re.Pattern[str]
-    route: Route
+    route: Route | None
+    """None is free, and says so even under a protected prefix."""
 
 
 class RouteTable:
     """The priced routes of an application; exact paths are looked up, not scanned."""
 
-    def __init__(self, routes: Mapping[str, Money | Route]) -> None:
+    def __init__(
+        self, routes: Mapping[str, Money | Route | None], protected: Sequence[str] = ()
+    ) -> None:
         """
         Raises:
-            ConfigurationError: A key is not `/path` or `GET /path`.
+            ConfigurationError: A key is not `/path` or `GET /path`, or a protected
+                prefix is not a path.
         """
+        for prefix in protected:
+            if not prefix.startswith("/") or _UNMATCHABLE.search(prefix):
+                raise ConfigurationError(
+                    f'a protected prefix is a path like "/api", not {prefix!r}'
+                )
+        self._protected = [tuple(_segments(prefix)) for prefix in protected]
         self._exact: dict[str, list[PricedRoute]] = {}
         self._templates: list[PricedRoute] = []
         for key, price in routes.items():
-            route = price if isinstance(price, Route) else Route(price=price)
+            route = Route(price=price) if isinstance(price, str | int) else price
             method, path = _read_key(key)
             parts = [_pattern_of(segment) for segment in path.split("/")]
             pattern = re.compile("/".join(parts), re.DOTALL)
@@ -63,7 +78,22 @@ class RouteTable:
 
     def costs(self, path: str, *, root: str = "") -> bool:
         """Whether any request to a path costs money."""
-        return any(self._matching(path, root))
+        return any(priced.route for priced in self._matching(path, root))
+
+    def denies(self, method: str, path: str, *, root: str = "") -> bool:
+        """Whether a request is under a protected prefix and in no line of the table."""
+        if not self._protected:
+            return False
+        method = "GET" if method.upper() == "HEAD" else method.upper()
+        for line in self._matching(path, root):
+            if line.method in (None, method) or method == "OPTIONS":
+                return False
+        return any(
+            reading[: len(prefix)] == prefix
+            for spelling in ((path, path.removeprefix(root)) if root else (path,))
+            for reading in _readings(spelling)
+            for prefix in self._protected
+        )
 
     def _matching(self, path: str, root: str) -> Iterator[PricedRoute]:
         """Exact lines before templates, for each way to read the path."""
@@ -76,7 +106,8 @@ class RouteTable:
     def all(self) -> list[Route]:
         """Every priced route, to check its price before the first request."""
         exact = [priced.route for found in self._exact.values() for priced in found]
-        return exact + [priced.route for priced in self._templates]
+        templates = [priced.route for priced in self._templates]
+        return [route for route in exact + templates if route is not None]
 
 
 def _spellings(path: str, root: str) -> Iterator[str]:
@@ -90,6 +121,41 @@ def _spellings(path: str, root: str) -> Iterator[str]:
         yield found
         if found.endswith("\n"):
             yield found[:-1]
+
+
+def _readings(path: str) -> Iterator[tuple[str, ...]]:
+    """
+    The segments of a path in every way that a server behind us might read them.
+
+    Decoded again and again; with and without `..` resolved. Only for denying: to read a
+    path too widely here keeps something closed.
+    """
+    for _ in range(_DECODINGS_MAX):
+        yield tuple(s for s in _segments(path) if s != "..")
+        climbed: list[str] = []
+        for segment in _segments(path):
+            if segment != "..":
+                climbed.append(segment)
+            elif climbed:
+                climbed.pop()
+        yield tuple(climbed)
+        decoded = unquote(path)
+        if decoded == path:
+            return
+        path = decoded
+
+
+def _segments(path: str) -> Iterator[str]:
+    folded = unicodedata.normalize("NFKC", path).upper().casefold().replace("\\", "/")
+    for part in folded.split("/"):
+        name = _PARAMETERS.split(part)[0]
+        printed = "".join(
+            c for c in name if not unicodedata.category(c).startswith("C")
+        )
+        segment = printed.strip()
+        segment = segment if segment == ".." else segment.rstrip(". ")
+        if segment:
+            yield segment
 
 
 def _read_key(key: str) -> tuple[str | None, str]:

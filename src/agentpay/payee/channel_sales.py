@@ -169,10 +169,7 @@ class ChannelSales:
                 answered = result.fate is Fate.CHARGED
                 return replace(spent, presented=call.key) if answered else spent
             case Refused():
-                # A strict channel remembers no amount: perhaps this one was answered.
-                past = not call.config.tagged and result.reason == MISMATCH
-                refused = self._refused(record, call, result)
-                return replace(refused, presented=call.key) if past else refused
+                return self._refused(record, call, result)
             case _:
                 raise InvariantViolated(f"a voucher was answered with {result}")
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.evm.hashing import checksummed
-from agentpay.payee.pricing import Terms
+from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset
@@ -22,6 +22,7 @@ from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
 )
+from agentpay.wire.x402_terms import UPFRONT
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
 
@@ -45,12 +46,13 @@ class PayeeSettings:
 
 def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]:
     """The offers for a route, the ones its provider prefers first."""
-    return _offers_at(settings, terms.maximum, terms.schemes)
+    upfront = terms.order is Order.SETTLE_FIRST
+    return _offers_at(settings, terms.maximum, terms.schemes, upfront)
 
 
 @lru_cache(maxsize=4096)
 def _offers_at(
-    settings: PayeeSettings, maximum: int, schemes: tuple[str, ...]
+    settings: PayeeSettings, maximum: int, schemes: tuple[str, ...], upfront: bool
 ) -> tuple[JsonObject, ...]:
     domain: JsonObject = {
         "name": settings.asset.name,
@@ -62,7 +64,9 @@ def _offers_at(
         "withdrawDelay": settings.withdraw_delay,
         "minDeposit": str(max(settings.min_deposit, maximum)),
     }
-    extras = {BATCH_SETTLEMENT: channel, EXACT: domain}
+    # Said only where it is not "authorization", as the official SDKs do.
+    flow: JsonObject = {"paymentFlow": UPFRONT} if upfront else {}
+    extras = {BATCH_SETTLEMENT: channel, EXACT: {**domain, **flow}}
     return tuple(
         write.requirements(
             scheme=scheme,
@@ -104,7 +108,7 @@ def payment_required(
     }
     if receipt is not None:
         headers[PAYMENT_RESPONSE.lower()] = encode_json(receipt)
-    return Refusal(status=402, headers=headers)
+    return Refusal(status=402, headers=headers, required=message)
 
 
 def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:

@@ -53,8 +53,8 @@ from agentpay.wire.x402 import (
     Permit2Payload,
     parse_payment,
 )
-from agentpay.wire.x402_terms import accepted_offer
-from agentpay.wire.x402_transfers import read_transfer
+from agentpay.wire.x402_terms import accepted_offer, is_for
+from agentpay.wire.x402_transfers import payment_id, read_transfer
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
@@ -260,7 +260,15 @@ class Payee:
             ),
         )
 
-    def terms(self, route: Route, *, resource: str, url: str, query: str = "") -> Terms:
+    def terms(
+        self,
+        route: Route,
+        *,
+        resource: str,
+        url: str,
+        query: str = "",
+        bound: bool = False,
+    ) -> Terms:
         """
         A route's terms in base units of our token.
 
@@ -279,6 +287,7 @@ class Payee:
             resource=resource,
             url=url,
             query=query,
+            bound=bound,
         )
 
     async def answer(self, header: str | None, terms: Terms) -> Sale | Refusal:
@@ -291,6 +300,9 @@ class Payee:
             return payment_required(self.settings, terms, error="Payment required")
         try:
             payment = parse_payment(header)
+        except MalformedMessage as error:
+            return malformed(str(error))
+        try:
             name = payment_identifier.read_name(payment.extensions)
             if name is None or not self.settings.names:
                 return await self._sell(payment, terms)
@@ -300,9 +312,9 @@ class Payee:
             sell = partial(self._sell, payment, terms)
             return await self.answers.once(name, digest, terms, sell)
         except MalformedMessage as error:
-            return _malformed(str(error))
+            return malformed(str(error))
         except (ChainError, StoreError) as error:
-            return unavailable(error)
+            return unavailable(error, payment=payment_id(payment, self.asset))
 
     async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
@@ -313,7 +325,9 @@ class Payee:
         return replace(outcome, earlier=earlier)
 
     async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
-        offer = accepted_offer(payment, make_offers(self.settings, terms))
+        offer = None
+        if is_for(payment.resource, terms.url, bound=terms.bound):
+            offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
             transfer = read_transfer(payload, self.asset)
@@ -354,7 +368,8 @@ def _account(text: str) -> Address:
         raise ConfigurationError(f"pay_to: {error}") from error
 
 
-def _malformed(detail: str) -> Refusal:
+def malformed(detail: str) -> Refusal:
+    """What cannot be read buys nothing, and says why."""
     return problem(400, title="Malformed payment", detail=detail)
 
 

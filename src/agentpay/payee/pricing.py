@@ -41,3 +41,5 @@ class Terms:
     resource: str
     url: str
     query: str = ""
+    bound: bool = False
+    """Whether `url` is known, and not only what the request's `Host` says."""

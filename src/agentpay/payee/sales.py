@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agentpay.records import AnswerRecord
 from agentpay.types import Address
+from agentpay.wire.headers import JsonObject
 
 
 class Sale(Protocol):
@@ -54,6 +55,8 @@ class Refusal:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b"{}"
+    required: JsonObject | None = None
+    """The 402 that the header says, where it is one: for showing, and adding to."""
     presented: str = ""
     """What its proven payer presented again, where that has been answered before."""
     earlier: AnswerRecord | None = None

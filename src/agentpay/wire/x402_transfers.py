@@ -11,7 +11,7 @@ from agentpay.errors import MalformedMessage
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
-from agentpay.wire.x402 import EXACT, ExactPayload, Permit2Payload
+from agentpay.wire.x402 import EXACT, ExactPayload, PaymentPayload, Permit2Payload
 
 EXPIRY_MARGIN_SECONDS: Final = 6
 """A transfer that is about to expire may be refused by the block it is mined in."""
@@ -38,6 +38,15 @@ def read_transfer(payload: ExactPayload | Permit2Payload, asset: Asset) -> Trans
     return TokenTransfer(
         asset=asset, authorization=authorization, signature=payload.signature
     )
+
+
+def payment_id(payment: PaymentPayload, asset: Asset) -> str:
+    """What a payment is called in what is said of it: its transfer or its voucher."""
+    payload = payment.payload
+    if isinstance(payload, ExactPayload | Permit2Payload):
+        return read_transfer(payload, asset).id
+    voucher = payload.voucher
+    return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
 
 
 def signature_code(transfer: Transfer) -> str:
