@@ -8,10 +8,10 @@ READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts gas mutants examples clean
+.PHONY: help demo test check format contracts gas mutants threats threats-mutate examples clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -53,6 +53,13 @@ gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 
 mutants: $(READY) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+threats: $(READY) ## the threats we know, and the tests that answer them
+	$(BIN)/python tools/threats.py $(ARGS)
+
+threats-mutate: $(READY) ## take each guard away; its tests must fail
+	$(BIN)/python tools/threats.py --mutants >/dev/null
+	$(BIN)/python tools/mutants.py --threats $(ARGS)
 
 examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)

@@ -36,7 +36,8 @@ IMPURE_MODULES = {
 FILES_READ_BY_PURE_LAYERS = {SOURCE / "evm" / "artifacts" / "__init__.py"}
 OWNERS = {
     "web3": {"chain"},
-    "eth_account": {"signers", "chain"},
+    "eth_account": {"chain"},
+    "cryptography": {"signers"},
     "sqlite3": {"stores"},
     "httpx": {"http", "agent", "testing", "chain"},
     "pydantic": {"wire"},

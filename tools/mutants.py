@@ -6,6 +6,7 @@ tests must fail:
 
     # breaks: a refused voucher is burnt
     # tests: tests/core/test_channel_holes.py::test_a tests/core/test_channel_machine.py
+    # threat: K2 (if it takes the guard against a threat of docs/threats.md away)
 
 Run it as `python tools/mutants.py [part of a name ...]`; it exits with 1 if a mutant
 survives, if a patch does not apply any more, or if the tests fail without it.
@@ -47,6 +48,7 @@ class Mutant:
     patch: Path
     breaks: str
     tests: tuple[str, ...]
+    threats: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ def read_mutant(patch: Path) -> Mutant:
         patch=patch,
         breaks=" ".join(said(head, "breaks")),
         tests=tuple(said(head, "tests")),
+        threats=tuple(said(head, "threat")),
     )
 
 
@@ -152,10 +155,14 @@ def passes_unharmed(mutants: Sequence[Mutant]) -> bool:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Plant known bugs; tests must fail.")
     parser.add_argument("names", nargs="*", help="only mutants whose name has this")
-    wanted: list[str] = parser.parse_args(arguments).names
+    parser.add_argument("--threats", action="store_true", help="only guards")
+    options = parser.parse_args(arguments)
+    wanted: list[str] = options.names
     mutants = [read_mutant(patch) for patch in sorted(MUTANTS.glob("*.patch"))]
     if wanted:
         mutants = [m for m in mutants if any(part in m.name for part in wanted)]
+    if options.threats:
+        mutants = [m for m in mutants if m.threats]
     if not mutants:
         print("no such mutants", file=sys.stderr)
         return 1

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
     from agentpay.signers.wallet import Wallet
+    from agentpay.signers.watched import WatchedWallet
 
 __version__ = "0.1.0"
 
@@ -55,6 +56,7 @@ _HOMES = {
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
     "Wallet": "agentpay.signers.wallet",
+    "WatchedWallet": "agentpay.signers.watched",
 }
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "Spending",
     "StoreError",
     "Wallet",
+    "WatchedWallet",
 ]
 
 

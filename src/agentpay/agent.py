@@ -12,7 +12,7 @@ import httpx
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import ConfigurationError
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.pools import PooledTransport
@@ -20,10 +20,11 @@ from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
 from agentpay.payer.closing import Closed, close_channel
 from agentpay.payer.exit import Exit, Withdrawal
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.payer import Payer
 from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.ports import Signer
 from agentpay.records import PayerRecord
-from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import MONEY_DECIMALS, Hash32, format_money
 
@@ -51,9 +52,10 @@ class Agent(httpx.AsyncClient):
 
     def __init__(
         self,
-        wallet: Wallet,
+        wallet: Signer,
         *,
         budget: Budget,
+        voucher_key: Signer | None = None,
         network: str | Network = "local",
         rpc_url: str | None = None,
         store: str = "memory:",
@@ -66,6 +68,9 @@ class Agent(httpx.AsyncClient):
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
+        `wallet` signs deposits and transfers, and `voucher_key`, if given, the vouchers
+        of channels that are opened from now on: it can spend what they hold and nothing
+        else. With a `WatchedWallet`, an agent spends stored channels by that key alone.
         `store` is `"memory:"`, or a file in which budget and channels survive.
         `transport` is what requests go through, httpx's own if not given.
 
@@ -76,7 +81,8 @@ class Agent(httpx.AsyncClient):
         """
         place = find_network(network)
         check_network(place, allow_mainnet=allow_mainnet)
-        refuse_test_key(wallet.address, place.chain)
+        for signer in (wallet, voucher_key or wallet):
+            refuse_test_key(signer.address, place.chain)
         budget.limits(place.usdc.decimals)
         (policy or Policy()).check(place.usdc.decimals)
         url = rpc_url or place.rpc_url
@@ -91,7 +97,7 @@ class Agent(httpx.AsyncClient):
             timeout=timeout,
             follow_redirects=follow_redirects,
         )
-        self._wallet = wallet
+        self._keys = PayerKeys(wallet=wallet, voucher=voucher_key or wallet)
         self._budget = budget
         self._policy = policy or Policy()
         self._asset = place.usdc
@@ -110,7 +116,7 @@ class Agent(httpx.AsyncClient):
         await super().__aenter__()
         self._store = await open_store(self._store_url)
         self._payer = Payer(
-            signer=self._wallet,
+            keys=self._keys,
             budget=self._budget,
             policy=self._policy,
             assets=(self._asset,),
@@ -129,7 +135,7 @@ class Agent(httpx.AsyncClient):
         traceback: TracebackType | None = None,
     ) -> None:
         if self._payer is not None:
-            await self._payer.channels.aclose()
+            await self._payer.aclose()
         if self._exit is not None:
             await self._exit.aclose()
         await super().__aexit__(exc_type, exc_value, traceback)
@@ -173,9 +179,11 @@ class Agent(httpx.AsyncClient):
         """
         Leave a channel without its payee; `finish_withdrawal` after the delay.
 
-        The wallet pays gas for both. Safe to call again.
+        The wallet pays gas for both, or the channel's voucher key where the wallet is
+        elsewhere. Safe to call again.
 
         Raises:
+            KeyElsewhere: We hold neither key.
             ChannelUnusable: There is no such channel, or nothing is left in it.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
@@ -205,7 +213,7 @@ class Agent(httpx.AsyncClient):
     def _leaving(self) -> Exit:
         if self._exit is None:
             self._exit = Exit(
-                wallet=self._wallet, chain=self._chain, ledger=self.payer.ledger
+                keys=self._keys, chain=self._chain, ledger=self.payer.ledger
             )
         return self._exit
 
@@ -226,7 +234,6 @@ class Agent(httpx.AsyncClient):
         return await close_channel(
             channel,
             payer=self.payer,
-            signer=self._wallet,
             chain=self._chain,
             ask=self._payments.ask,
         )

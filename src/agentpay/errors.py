@@ -69,6 +69,12 @@ class UnsafeKey(PaymentRefused):
     code = "unsafe_key"
 
 
+class KeyElsewhere(PaymentRefused):
+    """Paying needs a signature of a key that this process does not have."""
+
+    code = "key_elsewhere"
+
+
 class ChannelUnusable(PaymentRefused):
     """A channel can sign nothing more (exhausted, closing, or its payee misbehaved)."""
 

@@ -23,9 +23,12 @@ from agentpay.ports import Chain
 from agentpay.types import Address, Asset, Hash32
 
 
-async def check_asset(chain: Chain, asset: Asset) -> None:
+async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> None:
     """
     Compare what is declared of a token with what its contract says.
+
+    Without `eip3009` it may be any ERC-20, moved by Permit2; its domain is compared if
+    one is declared.
 
     Raises:
         UnsuitableToken: No code, no EIP-3009, other decimals or another EIP-712 domain.
@@ -35,19 +38,32 @@ async def check_asset(chain: Chain, asset: Asset) -> None:
     if not await chain.code(asset.address):
         raise UnsuitableToken(f"{name}: there is no contract at this address")
     try:
-        answers = await chain.read(tokens.token_fact_calls(asset.address))
-        facts = tokens.decode_token_facts(answers)
+        decimals, separator = await _read_facts(chain, asset, eip3009=eip3009)
     except (ValueError, TransactionFailed) as error:
-        raise UnsuitableToken(f"{name}: it has no EIP-3009 transfers") from error
-    if facts.decimals != asset.decimals:
+        lacks = "EIP-3009 transfers" if eip3009 else "what was declared of it"
+        raise UnsuitableToken(f"{name}: it does not have {lacks}") from error
+    if decimals != asset.decimals:
         raise UnsuitableToken(
-            f"{name}: it has {facts.decimals} decimals, {asset.decimals} are declared"
+            f"{name}: it has {decimals} decimals, {asset.decimals} are declared"
         )
-    if facts.domain_separator.to_bytes() != token_separator(asset):
+    if separator is not None and separator.to_bytes() != token_separator(asset):
         raise UnsuitableToken(
             f"{name}: its EIP-712 domain is not the declared"
             f" name {asset.name!r}, version {asset.version!r}"
         )
+
+
+async def _read_facts(
+    chain: Chain, asset: Asset, *, eip3009: bool
+) -> tuple[int, Hash32 | None]:
+    if eip3009:
+        answers = await chain.read(tokens.token_fact_calls(asset.address))
+        facts = tokens.decode_token_facts(answers)
+        return facts.decimals, facts.domain_separator
+    calls = tokens.token_fact_calls(asset.address)[: 2 if asset.name else 1]
+    words = await chain.read(calls)
+    separator = Hash32.of(words[1]) if asset.name else None
+    return tokens.decode_uint(words[0]), separator
 
 
 @contextmanager

@@ -24,17 +24,23 @@ T = TypeVar("T")
 
 
 class Signer(Protocol):
-    """Holds one key. Signing may be remote, so it is awaited."""
+    """Signs for one account. Signing may be remote, so it is awaited."""
 
     @property
     def address(self) -> Address: ...
 
     async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
         """
-        Sign 32 bytes; returns 65 bytes r, s, v with low s and v 27 or 28 (EIP-2).
+        Sign 32 bytes, so that contracts on `chain` take it as this account's.
+
+        The account of a key returns 65 bytes r, s, v with low s and v 27 or 28 (EIP-2).
+        The account of a contract returns what its `isValidSignature` takes (ERC-1271),
+        of any length up to 4096 bytes; it cannot be the key of vouchers, of claims or
+        of refunds, which are checked without asking a contract.
 
         Raises:
             UnsafeKey: A publicly known test key, and `chain` is not local.
+            KeyElsewhere: The key is not here, and cannot be asked.
         """
         ...
 

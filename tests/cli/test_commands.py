@@ -154,3 +154,39 @@ async def test_one_url_is_paid_from_a_keystore(
     assert "private network" in why
     assert "open" in listed
     assert balance.strip() == "$0.95"
+
+
+async def test_a_voucher_key_pays_where_the_wallets_file_is_not(
+    local_network: LocalChain, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    provider = await local_network.funded_wallet("$0")
+    agent = await local_network.funded_wallet("$1", ether=0)
+    agent.save_keystore(tmp_path / "agent.json", password="hunter2")
+    monkeypatch.setenv("PROVIDER_KEY", provider.gas_key().hex())
+    monkeypatch.chdir(tmp_path)
+    app = load(EXAMPLES / "provider_fastapi.py")["app"]
+    status, made, err = await agentpay(
+        "wallet", "new", "hot.json", "--voucher-of", "agent.json", cwd=tmp_path
+    )
+    assert status == 0, err
+    rest = (
+        "--voucher-key",
+        "hot.json",
+        "--rpc-url",
+        local_network.rpc_url,
+        "--private",
+    )
+    async with serving(app) as url:
+        pay = ("pay", f"{url}/joke", *rest)
+        alone, _, why = await agentpay(*pay, "--wallet", agent.address, cwd=tmp_path)
+        await agentpay(*pay, "--wallet", "agent.json", cwd=tmp_path)
+        (tmp_path / "agent.json").unlink()
+        paid, out, err = await agentpay(*pay, "--wallet", agent.address, cwd=tmp_path)
+    _, listed, _ = await agentpay("channels", "--wallet", agent.address, cwd=tmp_path)
+
+    assert Address(made.strip()) == agent.voucher_key().address
+    assert (alone, paid) == (1, 0), err
+    assert "key_elsewhere" in why
+    assert "joke" in json.loads(out)
+    assert "$0.002 spent" in err
+    assert listed.count("open") == 1

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpay.core.exchange import Booking, ChannelAnswer, Next, Verdict, judge
+from agentpay.core.exchange import (
+    Booking,
+    ChannelAnswer,
+    Next,
+    TransferAnswer,
+    Verdict,
+    judge,
+    judge_transfer,
+)
 
 STATUSES = st.sampled_from((200, 204, 301, 400, 402, 409, 429, 500, 502, 503))
 AMOUNTS = st.integers(0, 100)
@@ -17,7 +25,16 @@ ANSWERS = st.builds(
     fate=st.none() | st.sampled_from(("charged", "void", "running", "old", "?")),
     charged=st.none() | AMOUNTS,
     corrected=st.none() | AMOUNTS,
+    offered=st.booleans(),
     busy=st.booleans(),
+)
+TRANSFERS = st.builds(
+    TransferAnswer,
+    status=STATUSES,
+    success=st.none() | st.booleans(),
+    pending=st.booleans(),
+    offered=st.booleans(),
+    problem=st.booleans(),
 )
 
 
@@ -28,10 +45,12 @@ def says(
     success: bool | None = None,
     charged: int | None = None,
     corrected: int | None = None,
+    offered: bool = False,
     busy: bool = False,
     repeated: bool = False,
 ) -> ChannelAnswer:
     return ChannelAnswer(
+        offered=offered,
         status=status,
         success=success,
         fate=fate,
@@ -94,7 +113,10 @@ def test_nothing_is_paid_again_while_it_may_still_be_charged(
         (says(409, fate="running"), Next.RESEND, Booking.ARRIVED),
         (says(402, fate="void"), Next.PAY_AGAIN, Booking.VOID),
         (says(402, fate="old"), Next.LOST, Booking.OLD),
-        (says(402), Next.REJECTED, Booking.OPEN),
+        (says(402, offered=True), Next.REJECTED, Booking.OPEN),
+        (says(402, success=False), Next.REJECTED, Booking.OPEN),
+        (says(402), Next.DELIVER, Booking.OPEN),
+        (says(409), Next.DELIVER, Booking.OPEN),
         (says(429), Next.DELIVER, Booking.OPEN),
         (says(502), Next.DELIVER, Booking.OPEN),
         (says(503, fate="void"), Next.PAY_AGAIN, Booking.VOID),
@@ -113,13 +135,22 @@ def test_a_parallel_answer_means(
     ("answer", "resent", "following", "charged"),
     [
         (says(200, success=True, charged=3), False, Next.DELIVER, 3),
-        (says(402, corrected=15), False, Next.PAY_AGAIN, 10),
-        (says(402, corrected=15), True, Next.LOST, 10),
-        (says(402, corrected=5), True, Next.PAY_AGAIN, 0),
-        (says(402, corrected=16), False, Next.REJECTED, 0),
-        (says(402, corrected=4), False, Next.REJECTED, 0),
-        (says(402, busy=True), False, Next.RESEND, 0),
-        (says(402), False, Next.REJECTED, 0),
+        (says(402, offered=True, corrected=15), False, Next.PAY_AGAIN, 10),
+        (says(402, offered=True, corrected=15), True, Next.LOST, 10),
+        (says(402, offered=True, corrected=5), True, Next.PAY_AGAIN, 0),
+        (says(402, offered=True, corrected=16), False, Next.REJECTED, 0),
+        (says(402, offered=True, corrected=4), False, Next.REJECTED, 0),
+        (says(402, offered=True, busy=True), False, Next.RESEND, 0),
+        (says(402, offered=True), False, Next.REJECTED, 0),
+        (says(402), False, Next.DELIVER, 0),
+        (says(409), True, Next.DELIVER, 0),
+        (says(503), True, Next.DELIVER, 0),
+        (says(409, success=False), False, Next.RESEND, 0),
+        (says(503, success=False), False, Next.RESEND, 0),
+        (says(503, offered=True), False, Next.RESEND, 0),
+        (says(409, success=True, charged=3), False, Next.DELIVER, 3),
+        (says(503, success=True, charged=0), False, Next.DELIVER, 0),
+        (says(409, success=True, charged=3, repeated=True), True, Next.LOST, 3),
     ],
 )
 def test_a_strict_answer_means(
@@ -128,3 +159,66 @@ def test_a_strict_answer_means(
     verdict = strict(answer, resent=resent)
 
     assert (verdict.next, verdict.charged) == (following, charged)
+
+
+def told(
+    status: int,
+    *,
+    success: bool | None = None,
+    pending: bool = False,
+    offered: bool = False,
+    problem: bool = False,
+) -> TransferAnswer:
+    return TransferAnswer(
+        status=status,
+        success=success,
+        pending=pending,
+        offered=offered,
+        problem=problem,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "resent", "following"),
+    [
+        (told(200, success=True), False, Next.DELIVER),
+        (told(503, success=True), False, Next.DELIVER),
+        (told(409, success=True), True, Next.DELIVER),
+        (told(409, success=True, problem=True), False, Next.DELIVER),
+        (told(409, success=True, problem=True), True, Next.LOST),
+        (told(400), False, Next.DELIVER),
+        (told(402), False, Next.DELIVER),
+        (told(409, problem=True), True, Next.DELIVER),
+        (told(503), True, Next.DELIVER),
+        (told(503, success=False), False, Next.RESEND),
+        (told(409, success=False, pending=True), False, Next.RESEND),
+        (told(402, success=False, pending=True), False, Next.RESEND),
+        (told(402, success=False), False, Next.REJECTED),
+        (told(402, offered=True), True, Next.REJECTED),
+        (told(400, success=False), False, Next.REJECTED),
+    ],
+)
+def test_an_answer_to_a_transfer_means(
+    answer: TransferAnswer, resent: bool, following: Next
+) -> None:
+    assert judge_transfer(answer, resent=resent).next is following
+
+
+@given(TRANSFERS, st.booleans())
+def test_a_transfer_is_charged_by_a_receipt_and_by_nothing_else(
+    answer: TransferAnswer, resent: bool
+) -> None:
+    verdict = judge_transfer(answer, resent=resent)
+
+    assert (verdict.booking is Booking.CHARGED) == (answer.success is True)
+    assert verdict.next is not Next.PAY_AGAIN
+
+
+@given(TRANSFERS, ANSWERS, st.booleans())
+def test_what_no_paywall_said_goes_to_the_caller(
+    transfer: TransferAnswer, lane: ChannelAnswer, resent: bool
+) -> None:
+    if transfer.success is None and not transfer.offered:
+        assert judge_transfer(transfer, resent=resent).next is Next.DELIVER
+    if not lane.by_paywall:
+        assert strict(lane, resent=resent).next is Next.DELIVER

@@ -96,7 +96,7 @@ class Provider:
             charged=sum(record.ledger.charged for record in theirs if record),
             escrowed=sum(state.balance - state.claimed for state in states),
             arrived=await chain.balance(self.wallet.address),
-            left_agent=FUNDS - await chain.balance(agent._wallet.address),
+            left_agent=FUNDS - await chain.balance(agent.payer.keys.account),
         )
 
 
@@ -104,7 +104,7 @@ async def on_chain(agent: Agent, channel: str) -> ChannelOnChain:
     ledger = agent.payer.ledger
     (record,) = [r for r in await agent.channels() if r.channel == channel]
     assert not record.ledger.open
-    assert ledger.account == agent._wallet.address
+    assert ledger.account == agent.payer.keys.account
     calls = contract.channel_state_calls(record.channel)
     return contract.decode_channel_state(await agent._chain.read(calls))
 

@@ -366,23 +366,72 @@ async def test_c10_a_signature_is_good_for_ten_minutes_at_most(
     assert int(deposit["validBefore"]) <= now + 600
 
 
-async def test_c5_what_a_402_says_of_its_resource_decides_nothing(
+def spoofing(wire: Wire, url: str, *, paid: bool = False) -> httpx.MockTransport:
+    """Every 402, or with `paid` every 402 to a payment, is for this URL."""
+
+    async def spoof(request: httpx.Request) -> httpx.Response:
+        answer = await wire.handle_async_request(request)
+        with_payment = "payment-signature" in request.headers
+        if answer.status_code != 402 or with_payment is not paid:
+            return answer
+        message = decoded(answer.headers[PAYMENT_REQUIRED])
+        message["resource"]["url"] = url
+        return required(message)
+
+    return httpx.MockTransport(spoof)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://bank.example/ok", BASE + "/dear", "http://sh\u043ep.example/ok"]
+)
+async def test_c5_a_402_for_another_resource_gets_no_signature(
+    agentpay_shared_chain: LocalChain, url: str
+) -> None:
+    wallet = await a_counting_wallet(agentpay_shared_chain)
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        transport = spoofing(Wire(through(wall)), url)
+        async with await an_agent(
+            agentpay_shared_chain, transport, wallet=wallet
+        ) as agent:
+            with pytest.raises(OfferUntrusted, match="/ok") as refused:
+                await agent.get(BASE + "/ok")
+            with pytest.raises(OfferUntrusted):
+                await agent.find_lost_channels(BASE + "/ok")
+
+    assert repr(url) in str(refused.value)
+    assert repr(BASE + "/ok") in str(refused.value)
+    assert wallet.signatures == 0
+
+
+async def test_c5_a_second_402_for_another_resource_is_not_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    wallet = await a_counting_wallet(agentpay_shared_chain)
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        wire = Wire(through(wall))
+        transport = spoofing(wire, "https://bank.example/ok", paid=True)
+        async with await an_agent(
+            agentpay_shared_chain, transport, wallet=wallet
+        ) as agent:
+            await agent.get(BASE + "/ok")
+            before = wallet.signatures
+            wire.inner = through(Paywall(shop, payee=payee, routes={"/ok": PRICE // 2}))
+            with pytest.raises(PaymentRejected):
+                await agent.get(BASE + "/ok")
+
+    assert wallet.signatures == before + 1
+
+
+async def test_c5_budget_and_channel_go_by_the_requested_url(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_shop(agentpay_shared_chain) as (_, _, wall):
         wire = Wire(through(wall))
-
-        async def spoof(request: httpx.Request) -> httpx.Response:
-            answer = await wire.handle_async_request(request)
-            if answer.status_code != 402:
-                return answer
-            message = decoded(answer.headers[PAYMENT_REQUIRED])
-            message["resource"]["url"] = "https://bank.example/"
-            return required(message)
-
+        transport = spoofing(wire, "https://bank.example/")
         budget = Budget(total="$1", per_request="$0.1", per_host="$0.1")
+        policy = Policy(deposit="$0.1", low_water="$0.01", same_resource=False)
         async with await an_agent(
-            agentpay_shared_chain, httpx.MockTransport(spoof), budget=budget
+            agentpay_shared_chain, transport, budget=budget, policy=policy
         ) as agent:
             await agent.get(BASE + "/ok")
             (record,) = await agent.channels()

@@ -14,9 +14,10 @@ from urllib.parse import parse_qs
 import httpx
 import uvicorn
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.payee.pricing import Order
+from agentpay.ports import Signer
 from agentpay.records import PaymentRecord
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -129,7 +130,7 @@ async def an_agent(
     chain: LocalChain,
     transport: httpx.AsyncBaseTransport | None = None,
     *,
-    wallet: Wallet | None = None,
+    wallet: Signer | None = None,
     **options: Any,
 ) -> Agent:
     """An agent that is not entered, with $100 unless `wallet` has something else."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from agentpay import Wallet
-from agentpay.evm.addresses import ERC3009_COLLECTOR
+from agentpay.evm import permit2
+from agentpay.evm.addresses import ERC3009_COLLECTOR, PERMIT2
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
@@ -16,13 +17,16 @@ from agentpay.evm.batch_settlement import (
     deposit_nonce,
     voucher_digest,
 )
+from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.evm.eip3009 import Authorization, receive_digest, transfer_digest
+from agentpay.evm.permit2 import PermitDeposit, PermitTransfer
 from agentpay.payee.offers import PayeeSettings, make_offers
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order, Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire import parallel
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.x402 import (
@@ -34,6 +38,7 @@ from agentpay.wire.x402 import (
     parse_payment_required,
     parse_response,
 )
+from agentpay.wire.x402_terms import method_of
 
 ROUTE = Route(price=1000)
 HALVES = Route(price=1000, metered=True)
@@ -73,9 +78,14 @@ class HandPayer:
         )
         return replace(config, **changes)
 
-    def offer(self, terms: Terms, scheme: str = BATCH_SETTLEMENT) -> JsonObject:
-        offers = make_offers(self.settings, terms)
-        return next(offer for offer in offers if offer["scheme"] == scheme)
+    def offer(
+        self, terms: Terms, scheme: str = BATCH_SETTLEMENT, *, method: str = "eip3009"
+    ) -> JsonObject:
+        return next(
+            offer
+            for offer in make_offers(self.settings, terms)
+            if offer["scheme"] == scheme and method_of(offer) == method
+        )
 
     async def voucher(
         self,
@@ -149,6 +159,67 @@ class HandPayer:
             kind="deposit",
             deposit=await self.deposit(config, amount),
         )
+
+    async def permit2(
+        self,
+        terms: Terms,
+        *,
+        scheme: str = "exact",
+        extensions: JsonObject | None = None,
+        accepted: JsonObject | None = None,
+        **changes: Any,
+    ) -> str:
+        """The header of an `exact` or `upto` payment by Permit2."""
+        facilitator = self.settings.facilitator if scheme == "upto" else None
+        transfer = PermitTransfer(
+            payer=self.wallet.address,
+            token=self.asset.address,
+            amount=terms.maximum,
+            nonce=secrets.randbits(256),
+            deadline=int(time.time()) + 300,
+            to=self.settings.pay_to,
+            valid_after=0,
+            facilitator=facilitator,
+        )
+        transfer = replace(transfer, **changes)
+        chain = self.asset.chain
+        digest = permit2.transfer_digest(transfer, chain)
+        signature = await self.wallet.sign_digest(digest, chain=chain)
+        message = write.payment(
+            accepted=accepted or self.offer(terms, scheme, method="permit2"),
+            payload=write.permit2_payload(transfer, signature),
+            url="",
+            extensions=extensions or {},
+        )
+        return encode_json(message)
+
+    async def permit2_deposit(self, config: ChannelConfig, amount: int) -> JsonObject:
+        """The part of a payment that funds a channel by Permit2."""
+        deposit = PermitDeposit(
+            payer=config.payer,
+            token=config.token,
+            amount=amount,
+            nonce=secrets.randbits(256),
+            deadline=int(time.time()) + 300,
+            channel=channel_id(config, self.asset.chain),
+        )
+        digest = permit2.deposit_digest(deposit, self.asset.chain)
+        signature = await self.wallet.sign_digest(digest, chain=self.asset.chain)
+        return write.permit2_deposit_part(deposit, signature)
+
+    async def approval(self, amount: int, *, nonce: int = 0) -> JsonObject:
+        """The extension that lets Permit2 take `amount`, without our gas."""
+        permit = Permit(
+            owner=self.wallet.address,
+            spender=PERMIT2,
+            value=amount,
+            nonce=nonce,
+            deadline=int(time.time()) + 300,
+        )
+        digest = permit_digest(permit, self.asset)
+        signature = await self.wallet.sign_digest(digest, chain=self.asset.chain)
+        signed = SignedPermit(permit=permit, signature=signature)
+        return sponsoring.permit_info(signed, self.asset)
 
     async def transfer(
         self,

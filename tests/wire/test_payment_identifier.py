@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from agentpay.errors import MalformedMessage
 from agentpay.wire import payment_identifier as names
+from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonValue, decode_json, encode_json
+from agentpay.wire.x402 import parse_payment
+from tests.stores.store_cases import channel, config
 
 GOOD = st.text(string.ascii_letters + string.digits + "-_", min_size=16, max_size=128)
 JSON = st.recursive(
@@ -22,6 +25,7 @@ JSON = st.recursive(
 )
 
 # The example of the specification's section "PaymentPayload".
+PAYLOAD = write.voucher_payload("voucher", config(), channel(), 1, bytes(65))
 EXAMPLE: dict[str, Any] = {
     "payment-identifier": {
         "schema": {"type": "object"},
@@ -30,13 +34,20 @@ EXAMPLE: dict[str, Any] = {
 }
 
 
+def read(extensions: dict[str, Any]) -> str | None:
+    """The name that a payment with these extensions carries."""
+    message = {"x402Version": 2, "accepted": {}, "payload": PAYLOAD}
+    payment = parse_payment(encode_json({**message, "extensions": extensions}))
+    return names.read_name(payment.extensions)
+
+
 def test_the_specifications_example_is_read() -> None:
-    assert names.read_name(EXAMPLE) == "pay_7d5d747be160e280504c099d984bcfe0"
+    assert read(EXAMPLE) == "pay_7d5d747be160e280504c099d984bcfe0"
 
 
 @given(GOOD)
 def test_a_name_is_read_as_it_was_echoed(name: str) -> None:
-    assert names.read_name({names.KEY: names.echo(names.offer(), name)}) == name
+    assert read({names.KEY: names.echo(names.offer(), name)}) == name
 
 
 @given(GOOD, st.dictionaries(st.text(max_size=9), JSON, max_size=4))
@@ -52,12 +63,12 @@ def test_only_names_of_the_specification_are_taken(name: str) -> None:
     alphabet = set(string.ascii_letters + string.digits + "-_")
     good = 16 <= len(name) <= 128 and set(name) <= alphabet
     try:
-        read = names.read_name({names.KEY: {"info": {"id": name}}})
+        found = read({names.KEY: {"info": {"id": name}}})
     except MalformedMessage:
         assert not good
     else:
         assert good
-        assert read == name
+        assert found == name
     if not good:
         with pytest.raises(ValueError, match="not 16 to 128"):
             names.echo(names.offer(), name)
@@ -66,7 +77,7 @@ def test_only_names_of_the_specification_are_taken(name: str) -> None:
 @given(st.dictionaries(st.just(names.KEY) | st.text(), JSON, max_size=4))
 def test_whatever_else_it_looks_like_it_is_no_name(extensions: dict[str, Any]) -> None:
     try:
-        assert names.read_name(extensions) is None
+        assert read(extensions) is None
     except MalformedMessage:
         assert "id" in extensions[names.KEY]["info"]
     assert names.is_required(extensions) in (True, False)

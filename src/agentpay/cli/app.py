@@ -24,6 +24,7 @@ from agentpay.evm.hashing import checksummed
 from agentpay.evm.networks import NETWORKS, find_network
 from agentpay.payer.policy import Budget
 from agentpay.signers.wallet import Wallet
+from agentpay.signers.watched import WatchedWallet
 from agentpay.stores import open_store
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, format_money
@@ -163,11 +164,30 @@ def wallet_new(
             confirmation_prompt=True,
         ),
     ],
+    *,
+    voucher_of: Annotated[
+        Path | None,
+        typer.Option(help="Make the voucher key of this wallet's key file instead."),
+    ] = None,
+    wallet_password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AGENTPAY_WALLET_PASSWORD", help="Of --voucher-of, if it differs."
+        ),
+    ] = None,
 ) -> None:
-    """Make a key and keep it in an encrypted file."""
+    """
+    Make a key and keep it in an encrypted file.
+
+    A voucher key spends what channels hold and nothing else; the wallet can make it
+    again.
+    """
 
     async def make() -> Address:
         wallet = Wallet.create()
+        if voucher_of is not None:
+            opens = wallet_password or password
+            wallet = Wallet.from_keystore(voucher_of, password=opens).voucher_key()
         wallet.save_keystore(path, password=password)
         return wallet.address
 
@@ -210,9 +230,20 @@ def wallet_balance(
 @app.command()
 def pay(
     url: Annotated[str, typer.Argument(help="What to get.")],
-    wallet: Annotated[Path, typer.Option(help="The key file that pays.")],
+    wallet: Annotated[
+        str, typer.Option(help="The key file that pays, or an address with no key.")
+    ],
     password: Password,
     *,
+    voucher_key: Annotated[
+        Path | None, typer.Option(help="A key file that signs vouchers.")
+    ] = None,
+    voucher_password: Annotated[
+        str | None,
+        typer.Option(
+            envvar="AGENTPAY_VOUCHER_PASSWORD", help="Of --voucher-key, if it differs."
+        ),
+    ] = None,
     budget: Annotated[str, typer.Option(help='The most to spend: "$0.05".')] = "$0.05",
     deposit: Annotated[str | None, typer.Option(help="Of a channel.")] = None,
     network: NetworkName = "local",
@@ -227,9 +258,13 @@ def pay(
     from agentpay.payer.policy import Policy
 
     async def get() -> bytes:
-        key = Wallet.from_keystore(wallet, password=password)
+        vouchers = None
+        if voucher_key is not None:
+            opens = voucher_password or password
+            vouchers = Wallet.from_keystore(voucher_key, password=opens)
         async with Agent(
-            key,
+            _signer(wallet, password),
+            voucher_key=vouchers,
             budget=Budget(total=budget, per_request=budget),
             network=network,
             rpc_url=rpc_url,
@@ -245,9 +280,15 @@ def pay(
     sys.stdout.buffer.write(_run(get()))
 
 
+def _signer(wallet: str, password: str) -> Wallet | WatchedWallet:
+    if wallet.startswith("0x") and not Path(wallet).exists():
+        return WatchedWallet(wallet)
+    return Wallet.from_keystore(wallet, password=password)
+
+
 @app.command()
 def channels(
-    wallet: Annotated[Path, typer.Option(help="The key file that pays.")],
+    wallet: Annotated[str, typer.Option(help="The key file that pays, or an address.")],
     password: Password,
     *,
     store: Annotated[
@@ -257,7 +298,7 @@ def channels(
     """List a wallet's channels."""
 
     async def show() -> None:
-        account = Wallet.from_keystore(wallet, password=password).address
+        account = _signer(wallet, password).address
         async with await open_store(store) as books:
             table = Table("channel", "with", "status", "balance", "spent")
             for record in await books.payer.channels(account):

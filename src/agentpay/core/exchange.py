@@ -1,8 +1,13 @@
 """
 What a payer makes of an answer: is it final, and what comes next?
 
-Pure, and written for both kinds of channel: one whose payee names each voucher's fate
-(rule 4: only such an answer is final), and one that follows the specification alone.
+Pure, and written for single transfers and for both kinds of channel: one whose payee
+names each voucher's fate (rule 4: only such an answer is final), and one that follows
+the specification alone.
+
+What counts is what a paywall puts into headers, a receipt or an offer. A status without
+either is the application's own word, or a proxy's, and goes to the caller: sending the
+request again would run it again.
 """
 
 from dataclasses import dataclass
@@ -49,7 +54,27 @@ class ChannelAnswer:
     """The payee says that it answered this voucher before, and not again."""
     corrected: int | None = None
     """What a corrective 402 says was charged in all, if our own voucher proves it."""
+    offered: bool = False
+    """It carries an offer, as the answer of a paywall that was not paid does."""
     busy: bool = False
+
+    @property
+    def by_paywall(self) -> bool:
+        return self.success is not None or self.offered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferAnswer:
+    """What an answer to a single transfer said, reduced to what decides."""
+
+    status: int
+    success: bool | None
+    """Of its receipt; None without one."""
+    pending: bool = False
+    """Its receipt says that the payee does not know the outcome yet."""
+    offered: bool = False
+    problem: bool = False
+    """It is a problem document (RFC 9457), as a paywall's own refusals are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +93,9 @@ def judge(
     Decide about one answer; `spent` and `maximum` are our books, `resent` says that
     this credential was sent before.
     """
-    named = tagged and answer.fate is not None
-    if answer.status == 503 and not named:
-        return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     if tagged:
+        if answer.status == 503 and answer.fate is None:
+            return Verdict(next=Next.RESEND, booking=Booking.OPEN)
         return _judge_named(answer)
     return _judge_strict(answer, spent=spent, maximum=maximum, resent=resent)
 
@@ -91,7 +115,7 @@ def _judge_named(answer: ChannelAnswer) -> Verdict:
         case "old":
             return Verdict(next=Next.LOST, booking=Booking.OLD)
         case _:
-            refused = answer.status == 402
+            refused = answer.status == 402 and answer.by_paywall
             return Verdict(
                 next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
             )
@@ -100,11 +124,15 @@ def _judge_named(answer: ChannelAnswer) -> Verdict:
 def _judge_strict(
     answer: ChannelAnswer, *, spent: int, maximum: int, resent: bool
 ) -> Verdict:
-    if answer.success and answer.charged is not None and answer.status != 409:
+    if answer.success and answer.charged is not None:
         return Verdict(
-            next=Next.DELIVER, booking=Booking.CHARGED, charged=answer.charged
+            next=Next.LOST if answer.repeated else Next.DELIVER,
+            booking=Booking.CHARGED,
+            charged=answer.charged,
         )
-    if answer.busy or answer.status == 409:
+    if not answer.by_paywall:
+        return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
+    if answer.busy or answer.status in (409, 503):
         return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     if answer.corrected is not None:
         charged = answer.corrected - spent
@@ -118,3 +146,25 @@ def _judge_strict(
     if answer.status == 402:
         return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
     return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
+
+
+def judge_transfer(answer: TransferAnswer, *, resent: bool) -> Verdict:
+    """
+    Decide about one answer to a single transfer; `resent` says that it was sent before.
+
+    A refusal closes nothing: the signature is still out, and may still move money.
+    """
+    if answer.success:
+        # The paywall's own 409 says that its answer was given before.
+        gone = resent and answer.status == 409 and answer.problem
+        return Verdict(
+            next=Next.LOST if gone else Next.DELIVER, booking=Booking.CHARGED
+        )
+    if answer.success is None and not answer.offered:
+        return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
+    if answer.pending or answer.status in (409, 503):
+        return Verdict(next=Next.RESEND, booking=Booking.OPEN)
+    refused = answer.status in (400, 402)
+    return Verdict(
+        next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
+    )

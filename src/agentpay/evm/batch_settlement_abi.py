@@ -124,9 +124,16 @@ def deposit_call(
         ["uint256", "uint256", "uint256", "bytes"],
         [valid_after, valid_before, int(salt, 16), signature],
     )
+    return collect_call(config, amount, ERC3009_COLLECTOR, collector_data)
+
+
+def collect_call(
+    config: ChannelConfig, amount: int, collector: Address, collector_data: bytes
+) -> Call:
+    """Fund a channel through a collector, which reads what the payer signed."""
     data = encode(
         [_CONFIG, "uint128", "address", "bytes"],
-        [_words(config), amount, ERC3009_COLLECTOR, collector_data],
+        [_words(config), amount, collector, collector_data],
     )
     what = f"deposit {amount} of {config.token} by {config.payer}"
     return Call(to=BATCH_SETTLEMENT, data=_DEPOSIT + data, what=what)

@@ -31,6 +31,11 @@ def type_hash(encoded_type: str) -> bytes:
     return keccak(encoded_type.encode("ascii"))
 
 
+def selector(signature: str) -> bytes:
+    """The four bytes by which a call or an error names itself: `settle(address)`."""
+    return keccak(signature.encode("ascii"))[:4]
+
+
 _DOMAIN = type_hash(
     "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 )

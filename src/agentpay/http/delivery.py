@@ -21,7 +21,7 @@ from agentpay.http.asgi import (
 )
 from agentpay.http.manners import keep_private
 from agentpay.payee.answers import Answers
-from agentpay.payee.payee import unavailable
+from agentpay.payee.offers import unavailable
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.wire.x402 import PAYMENT_RESPONSE
@@ -209,7 +209,7 @@ class Delivery:
             else:
                 receipt = await self._sale.commit(charged)
         except (ChainError, StoreError) as error:
-            receipt = unavailable(error, payment=self._sale.key)
+            receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
             self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True

@@ -14,8 +14,8 @@ from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import RouteTable
-from agentpay.payee.offers import problem
-from agentpay.payee.payee import Payee, malformed, unavailable
+from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Money, to_base_units
@@ -24,6 +24,8 @@ from agentpay.wire.x402 import PAYMENT_SIGNATURE
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
+
+_NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
@@ -162,8 +164,7 @@ class Paywall:
             else:
                 await self._serve(scope, receive, send, outcome, terms)
         elif self._routes.denies(method, path, root=root):
-            detail = "nothing is sold under this name, and nothing here is free"
-            await send_refusal(send, problem(403, title="Forbidden", detail=detail))
+            await send_refusal(send, Refusal(status=403, headers=_NO_STORE))
         else:
             await self._app(scope, receive, send)
 
@@ -175,14 +176,16 @@ class Paywall:
             query=scope.get("query_string", b"").decode("latin-1"),
             bound=self._origin is not None,
         )
+        chain = self._payee.asset.chain
         credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
         if len(credentials) > 1:
-            return malformed(f"more than one {PAYMENT_SIGNATURE} header"), terms
+            twice = f"more than one {PAYMENT_SIGNATURE} header"
+            return malformed(twice, chain), terms
         header = credentials[0].decode("latin-1") if credentials else None
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
-            return unavailable(error), terms
+            return unavailable(error, chain), terms
         return await self._payee.answer(header, terms), terms
 
     async def _serve(

@@ -7,7 +7,6 @@ cost one round trip.
 """
 
 import asyncio
-import ipaddress
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from agentpay.errors import (
     PaymentOutcomeUnknown,
     PaymentRejected,
 )
+from agentpay.http.places import check_network, check_resource
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Payment, Target
@@ -207,20 +207,27 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         try:
             if PAYMENT_REQUIRED not in response.headers:
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            return self._require(response), target
+            return self._require(response, request.url), target
         finally:
             await response.aclose()
 
     async def _known(self, target: Target) -> _Remembered | None:
-        """What a route costs; at an origin that charges, one request finds out."""
-        while True:
-            known = self._offers.get(target.route)
-            if known is not None and known.until > time.monotonic():
-                return known
-            learning = self._learning.get(target.route)
-            if learning is None:
-                return None
+        """
+        What a route costs; at an origin that charges, one request finds out.
+
+        The others wait for it once: if it learns nothing, they all ask, at once.
+        """
+        known = self._fresh(target)
+        learning = self._learning.get(target.route)
+        if known is None and learning is not None:
             await learning.wait()
+            known = self._fresh(target)
+        return known
+
+    def _fresh(self, target: Target) -> _Remembered | None:
+        known = self._offers.get(target.route)
+        fresh = known is not None and known.until > time.monotonic()
+        return known if fresh else None
 
     async def _learn(
         self, request: httpx.Request, target: Target, *, alone: bool
@@ -239,8 +246,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 self._remember(target, None)
                 return response
             try:
-                self._check_place(target, response)
-                offer = self._require(response)
+                if not self._allow_private_networks:
+                    check_network(response, request.url)
+                offer = self._require(response, request.url)
             finally:
                 await response.aclose()
             self._remember(target, offer)
@@ -251,14 +259,16 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 del self._learning[target.route]
             learned.set()
 
-    def _require(self, response: httpx.Response) -> Offer:
-        header = response.headers[PAYMENT_REQUIRED]
-        return self._bound().choose(parse_payment_required(header))
+    def _require(self, response: httpx.Response, url: httpx.URL) -> Offer:
+        required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
+        if required.resource is not None and self._bound().policy.same_resource:
+            check_resource(required.resource.url, url)
+        return self._bound().choose(required)
 
     def _choose(self, response: httpx.Response) -> Offer | None:
         try:
-            return self._require(response)
-        except (KeyError, NoAcceptableOffer):
+            return self._require(response, response.request.url)
+        except (KeyError, NoAcceptableOffer, OfferUntrusted):
             return None
 
     def _remember(self, target: Target, offer: Offer | None) -> None:
@@ -268,24 +278,6 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if len(self._offers) > _ROUTES_MAX:
             self._offers.popitem(last=False)
 
-    def _check_place(self, target: Target, response: httpx.Response) -> None:
-        """
-        Nothing inside our own network is paid unless that is allowed (C7).
-
-        What counts is where we are connected to, whatever the name resolves to next.
-        """
-        if self._allow_private_networks:
-            return
-        host = httpx.URL(target.url).host
-        stream = response.extensions.get("network_stream")
-        peer = stream.get_extra_info("server_addr") if stream is not None else None
-        named = host == "localhost" or host.endswith((".localhost", ".local"))
-        if named or _is_private(host) or (peer and _is_private(str(peer[0]))):
-            raise OfferUntrusted(
-                f"{target.host} is on a private network: pass"
-                " allow_private_networks=True to pay there"
-            )
-
     def _bound(self) -> Payer:
         if self._payer is None:
             raise RuntimeError("PaymentTransport.bind was not called")
@@ -293,16 +285,6 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _is_private(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False  # a name
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return not address.is_global
 
 
 def _target_of(request: httpx.Request) -> Target:

@@ -10,15 +10,16 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.errors import ConfigurationError, StoreError
-from agentpay.payee.offers import problem
+from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.ports import PayeeStore
 from agentpay.records import AnswerRecord
-from agentpay.types import Address
+from agentpay.types import Address, ChainId
+from agentpay.wire import x402_write as write
 
 _log = logging.getLogger(__name__)
 
@@ -53,9 +54,15 @@ class Answers:
     """What one payee has answered of late."""
 
     def __init__(
-        self, *, policy: AnswerPolicy, store: PayeeStore, clock: Callable[[], float]
+        self,
+        *,
+        policy: AnswerPolicy,
+        chain: ChainId,
+        store: PayeeStore,
+        clock: Callable[[], float],
     ) -> None:
         self.policy = policy
+        self.chain = chain
         self._store = store
         self._clock = clock
         self._named: dict[str, bytes] = {}
@@ -91,15 +98,15 @@ class Answers:
         """
         key, request = f"name {name}", request_of(terms, payment)
         if key in self._named:
-            return _running() if self._named[key] == request else _conflict()
+            return self._busy() if self._named[key] == request else self._conflict()
         self._named[key] = request
         sold: NamedSale | None = None
         try:
             known = await self._known(key)
             if known is not None and known.request != request:
-                return _conflict()
+                return self._conflict()
             if known is not None and known.status:
-                return _conflict(known)
+                return self._conflict(known)
             outcome = await sell()
             if isinstance(outcome, Refusal):
                 return outcome
@@ -120,6 +127,26 @@ class Answers:
             await asyncio.shield(sale.abandon(charged=0, failed=True))
             raise
         return taken
+
+    def _conflict(self, earlier: AnswerRecord | None = None) -> Refusal:
+        code = "payment_identifier_conflict"
+        refusal = answer(
+            409,
+            title="This payment identifier was used before",
+            detail="for another payment or another request; name a new payment anew",
+            receipt=write.receipt(success=False, chain=self.chain, error=code),
+        )
+        headers = {n: v for n, v in refusal.headers.items() if n != "retry-after"}
+        return replace(refusal, headers=headers, earlier=earlier)
+
+    def _busy(self) -> Refusal:
+        code = "settlement_pending"
+        return answer(
+            503,
+            title="The request that this payment identifier names is still running",
+            detail="send the same request again",
+            receipt=write.receipt(success=False, chain=self.chain, error=code),
+        )
 
     def release(self, key: str) -> None:
         """A named request does not run any more."""
@@ -246,22 +273,3 @@ def request_of(terms: Terms, payment: bytes = b"") -> bytes:
     parts = (terms.resource.encode(), terms.query.encode(), payment)
     framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hashlib.sha256(framed).digest()
-
-
-def _conflict(earlier: AnswerRecord | None = None) -> Refusal:
-    refusal = problem(
-        409,
-        title="This payment identifier was used before",
-        detail="for another payment or another request; name a new payment anew",
-    )
-    return Refusal(
-        status=409, headers=refusal.headers, body=refusal.body, earlier=earlier
-    )
-
-
-def _running() -> Refusal:
-    return problem(
-        503,
-        title="The request that this payment identifier names is still running",
-        detail="send the same request again",
-    )

@@ -2,7 +2,7 @@
 A payee's books of one channel request: the ledger it moves and the receipts it gives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agentpay.core import payee_rules
@@ -26,6 +26,7 @@ from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
     ConfigFields,
     DepositPayload,
+    Extension,
     RefundPayload,
     VoucherPayload,
 )
@@ -40,6 +41,7 @@ class ChannelPayment:
     """Whether it accepted exactly what this route offers."""
     query: bool
     """Whether it only asks what became of a voucher."""
+    extensions: Mapping[str, Extension]
 
 
 @dataclass(slots=True, kw_only=True)

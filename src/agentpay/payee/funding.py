@@ -18,11 +18,13 @@ from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.x402 import DepositPayload
 from agentpay.wire.x402_deposits import (
     deposit_signature_code,
     read_deposit,
+    wrong_deposit,
     wrong_time,
 )
 
@@ -50,7 +52,10 @@ class ChannelFunding:
         self, call: ChannelRequest, payload: DepositPayload
     ) -> Refusal | None:
         """Put a deposit on the chain once, however often it is sent to us."""
-        deposit = read_deposit(payload, call.config, self._settings.asset)
+        wrong = wrong_deposit(payload, call.config, call.channel)
+        if wrong is not None:
+            return self._books.refuse(call.terms, wrong)
+        deposit = self._read(call, payload)
         wrong = await self._wrong_deposit(call, deposit)
         if wrong is not None:
             return self._books.refuse(call.terms, wrong)
@@ -65,6 +70,17 @@ class ChannelFunding:
             call.deposited = deposit.amount
             await self._settlement.see_chain(call.channel)
         return None
+
+    def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
+        asset, permit = self._settings.asset, None
+        if payload.deposit.authorization.permit2_authorization is not None:
+            permit = sponsoring.read_permit(
+                call.payment.extensions,
+                asset,
+                payer=call.config.payer,
+                amount=payload.deposit.amount,
+            )
+        return read_deposit(payload, call.config, asset, permit=permit)
 
     async def _send(self, call: ChannelRequest, deposit: Deposit) -> Refusal | None:
         """Simulate, record the channel, send: nothing is kept of what cannot be had."""

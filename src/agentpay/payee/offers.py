@@ -3,24 +3,29 @@ What a payee offers and how it refuses: the 402 and its kin, ready to send.
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from agentpay.core.payee_channel import PayeeChannel
+from agentpay.errors import ChainError, StoreError
 from agentpay.evm.hashing import checksummed
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
-from agentpay.types import Address, Asset
+from agentpay.types import Address, Asset, ChainId
 from agentpay.wire import parallel, payment_identifier
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
+    EIP3009,
     EXACT,
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
+    PERMIT2,
+    UPTO,
 )
 from agentpay.wire.x402_terms import UPFRONT
 
@@ -41,7 +46,14 @@ class PayeeSettings:
     min_deposit: int
     names: bool = False
     """Whether payers may name their payments (`payment-identifier`)."""
+    transfer_methods: tuple[str, ...] = (EIP3009,)
+    """How payers may sign transfers and deposits, the preferred way first."""
+    facilitator: Address | None = None
+    """Who settles `upto`, and alone may; None where nobody does."""
     max_timeout_seconds: int = 300
+
+
+_UPFRONT: JsonObject = {"paymentFlow": UPFRONT}
 
 
 def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]:
@@ -54,19 +66,6 @@ def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]
 def _offers_at(
     settings: PayeeSettings, maximum: int, schemes: tuple[str, ...], upfront: bool
 ) -> tuple[JsonObject, ...]:
-    domain: JsonObject = {
-        "name": settings.asset.name,
-        "version": settings.asset.version,
-    }
-    channel: JsonObject = {
-        **domain,
-        "receiverAuthorizer": checksummed(settings.authorizer),
-        "withdrawDelay": settings.withdraw_delay,
-        "minDeposit": str(max(settings.min_deposit, maximum)),
-    }
-    # Said only where it is not "authorization", as the official SDKs do.
-    flow: JsonObject = {"paymentFlow": UPFRONT} if upfront else {}
-    extras = {BATCH_SETTLEMENT: channel, EXACT: {**domain, **flow}}
     return tuple(
         write.requirements(
             scheme=scheme,
@@ -75,10 +74,33 @@ def _offers_at(
             amount=maximum,
             pay_to=settings.pay_to,
             max_timeout_seconds=settings.max_timeout_seconds,
-            extra=extras[scheme],
+            extra={
+                **_extra(settings, maximum, scheme, method),
+                # Said only where it is not "authorization", as the official SDKs do.
+                **(_UPFRONT if upfront and scheme == EXACT else {}),
+            },
         )
         for scheme in schemes
+        for method in (settings.transfer_methods if scheme != UPTO else (PERMIT2,))
     )
+
+
+def _extra(
+    settings: PayeeSettings, maximum: int, scheme: str, method: str
+) -> JsonObject:
+    extra: JsonObject = {}
+    if settings.asset.name:
+        extra["name"] = settings.asset.name
+        extra["version"] = settings.asset.version
+    if method != EIP3009:
+        extra["assetTransferMethod"] = method
+    if scheme == UPTO and settings.facilitator is not None:
+        extra["facilitatorAddress"] = checksummed(settings.facilitator)
+    if scheme == BATCH_SETTLEMENT:
+        extra["receiverAuthorizer"] = checksummed(settings.authorizer)
+        extra["withdrawDelay"] = settings.withdraw_delay
+        extra["minDeposit"] = str(max(settings.min_deposit, maximum))
+    return extra
 
 
 def payment_required(
@@ -98,6 +120,9 @@ def payment_required(
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
     if settings.names:
         extensions[payment_identifier.KEY] = payment_identifier.offer()
+    by_permit = PERMIT2 in settings.transfer_methods or UPTO in terms.schemes
+    if by_permit and settings.asset.name:
+        extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
     message = write.payment_required(
         url=terms.url, accepts=accepts, error=error, extensions=extensions
     )
@@ -118,31 +143,44 @@ def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:
     return {**offer, "extra": {**extra, **more}}
 
 
-def problem(status: int, *, title: str, detail: str, payment: str = "") -> Refusal:
-    """A refusal that is not a 402, with its reason and whose it is (RFC 9457)."""
+def answer(
+    status: int, *, title: str, detail: str, receipt: JsonObject, payment: str = ""
+) -> Refusal:
+    """
+    A refusal that is not a 402: its reason and whose payment it is about (RFC 9457),
+    and a receipt, by which a payer tells it from an application's own answer.
+    """
     words = {"type": "about:blank", "title": title, "detail": detail}
     if payment:
         words["payment"] = payment
     headers = {
         "content-type": "application/problem+json",
         "cache-control": "no-store",
+        PAYMENT_RESPONSE.lower(): encode_json(receipt),
     }
-    if status == 503:
+    if status in (409, 503):
         headers["retry-after"] = "1"
     return Refusal(status=status, headers=headers, body=to_json(words))
 
 
-def answer(
-    status: int, *, title: str, detail: str, receipt: JsonObject, payment: str = ""
+def malformed(detail: str, chain: ChainId) -> Refusal:
+    """What cannot be read buys nothing, and says why."""
+    receipt = write.receipt(success=False, chain=chain, error="invalid_payload")
+    return answer(400, title="Malformed payment", detail=detail, receipt=receipt)
+
+
+def unavailable(
+    error: ChainError | StoreError, chain: ChainId, *, payment: str = ""
 ) -> Refusal:
-    """The same with a receipt: the payment is known here, and may come again."""
-    refusal = problem(status, title=title, detail=detail, payment=payment)
-    headers = {
-        **refusal.headers,
-        "retry-after": "1",
-        PAYMENT_RESPONSE.lower(): encode_json(receipt),
-    }
-    return replace(refusal, headers=headers)
+    """What cannot be known now is a 503: a 402 would mean that nothing moved."""
+    receipt = write.receipt(success=False, chain=chain, error="payment_unavailable")
+    return answer(
+        503,
+        title="Payments cannot be checked now",
+        detail=f"{error.code}: send the same request again",
+        receipt=receipt,
+        payment=payment,
+    )
 
 
 def to_json(message: object) -> bytes:

@@ -18,7 +18,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
@@ -32,8 +32,9 @@ from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import (
     PayeeSettings,
     make_offers,
+    malformed,
     payment_required,
-    problem,
+    unavailable,
 )
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -47,14 +48,16 @@ from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
+    EIP3009,
     PAYMENT_SIGNATURE,
+    PERMIT2,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
     parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer, is_for
-from agentpay.wire.x402_transfers import payment_id, read_transfer
+from agentpay.wire.x402_transfers import payment_id
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
@@ -93,6 +96,7 @@ class Payee:
         authorizer: Signer | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
+        transfer_methods: tuple[str, ...] = (EIP3009,),
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -103,9 +107,11 @@ class Payee:
         """
         `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
         money goes to `pay_to` (to the wallet's own account, if not given). `store` is
-        `"memory:"` or a file. `claim_at` and `claim_every_seconds` say when vouchers
-        are turned into money, and `answers` how much of what was sold is kept to be
-        told again to who paid for it.
+        `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
+        the token by Permit2, which any ERC-20 allows; without `eip3009` only so.
+        `claim_at` and `claim_every_seconds` say when vouchers are turned into money,
+        and `answers` how much of what was sold is kept to be told again to who paid
+        for it.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -119,6 +125,9 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
+        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
+        if unknown or not transfer_methods:
+            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
         self._wallet = wallet
         self._authorizer = authorizer or wallet
         self._rpc_url = rpc_url or place.rpc_url
@@ -135,6 +144,8 @@ class Payee:
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
             names=answers.bytes_each > 0,
+            transfer_methods=transfer_methods,
+            facilitator=wallet.address,
         )
         self._answers = answers
         self._policy = KeeperPolicy(
@@ -200,7 +211,8 @@ class Payee:
         sender = TransactionSender(chain, key=self._wallet.gas_key())
         try:
             await chain.check()
-            await check_asset(chain, self.asset)
+            by_token = EIP3009 in self.settings.transfer_methods
+            await check_asset(chain, self.asset, eip3009=by_token)
             store = await open_store(self._store_url)
         except BaseException:
             await sender.aclose()
@@ -250,7 +262,12 @@ class Payee:
                 chain=chain,
                 settlement=settlement,
             ),
-            answers=Answers(policy=self._answers, store=store.payee, clock=clock),
+            answers=Answers(
+                policy=self._answers,
+                chain=self.asset.chain,
+                store=store.payee,
+                clock=clock,
+            ),
             transfers=TransferSales(
                 settings=settings,
                 chain=chain,
@@ -301,7 +318,7 @@ class Payee:
         try:
             payment = parse_payment(header)
         except MalformedMessage as error:
-            return malformed(str(error))
+            return malformed(str(error), self.asset.chain)
         try:
             name = payment_identifier.read_name(payment.extensions)
             if name is None or not self.settings.names:
@@ -312,9 +329,10 @@ class Payee:
             sell = partial(self._sell, payment, terms)
             return await self.answers.once(name, digest, terms, sell)
         except MalformedMessage as error:
-            return malformed(str(error))
+            return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:
-            return unavailable(error, payment=payment_id(payment, self.asset))
+            paid_with = payment_id(payment, self.asset)
+            return unavailable(error, self.asset.chain, payment=paid_with)
 
     async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
@@ -330,14 +348,16 @@ class Payee:
             offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
-            transfer = read_transfer(payload, self.asset)
-            return await works.transfers.answer(transfer, terms, offer)
+            return await works.transfers.answer(
+                payload, terms, offer, payment.extensions
+            )
         if not works.keeper.fresh():
             await works.keeper.sync()
         channel_payment = ChannelPayment(
             payload=payload,
             agreed=offer is not None,
             query=parallel.is_query(payment.extensions),
+            extensions=payment.extensions,
         )
         return await works.channels.answer(channel_payment, terms)
 
@@ -366,18 +386,3 @@ def _account(text: str) -> Address:
         return checked_address(text)
     except ValueError as error:
         raise ConfigurationError(f"pay_to: {error}") from error
-
-
-def malformed(detail: str) -> Refusal:
-    """What cannot be read buys nothing, and says why."""
-    return problem(400, title="Malformed payment", detail=detail)
-
-
-def unavailable(error: ChainError | StoreError, *, payment: str = "") -> Refusal:
-    """What cannot be known now is a 503: a 402 would mean that nothing moved."""
-    return problem(
-        503,
-        title="Payments cannot be checked now",
-        detail=f"{error.code}: send the same request again",
-        payment=payment,
-    )

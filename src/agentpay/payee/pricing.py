@@ -5,8 +5,9 @@ What a route costs and when its payment is settled: said once, by the provider.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentpay.errors import ConfigurationError
 from agentpay.types import Money
-from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
 class Order(StrEnum):
@@ -28,6 +29,18 @@ class Route:
     metered: bool = False
     order: Order = Order.RESERVE
     schemes: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+    """`upto` too, on metered routes: for payers that let Permit2 move their tokens."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.schemes) - {BATCH_SETTLEMENT, EXACT, UPTO}
+        if unknown or not self.schemes:
+            raise ConfigurationError(f"a route is not paid by {sorted(unknown)}")
+        if UPTO in self.schemes and not self.metered:
+            raise ConfigurationError("upto is for routes with metered=True")
+        if UPTO in self.schemes and self.order is Order.SETTLE_FIRST:
+            raise ConfigurationError(
+                "upto settles what was used: it cannot settle first"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
@@ -19,10 +19,17 @@ from agentpay.payee.sales import Refusal, Sale
 from agentpay.ports import Chain, PayeeStore
 from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.types import Address
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
-from agentpay.wire.x402 import UPTO
-from agentpay.wire.x402_transfers import signature_code, wrong_terms, wrong_time
+from agentpay.wire.x402 import UPTO, Extension, Permit2Payload
+from agentpay.wire.x402_transfers import (
+    TransferPayload,
+    read_transfer,
+    signature_code,
+    wrong_terms,
+    wrong_time,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -54,16 +61,22 @@ class TransferSales:
         self._facilitator = facilitator
         self._store = store
         self._clock = clock
-        self._running: dict[str, Transfer] = {}
-        """Somebody is at these now, and their money may not have moved yet."""
+        self._running: set[str] = set()
+        self._reserved: dict[str, Transfer] = {}
+        """Of those that run, the ones whose money has not moved yet."""
 
     async def answer(
-        self, transfer: Transfer, terms: Terms, offer: JsonObject | None
+        self,
+        payload: TransferPayload,
+        terms: Terms,
+        offer: JsonObject | None,
+        extensions: Mapping[str, Extension],
     ) -> Sale | Refusal:
         """
         Decide what a transfer buys under the offer that its payment accepts, if any.
 
         Raises:
+            MalformedMessage: An extension that it needs cannot be read.
             ChainError: The chain could not be asked; nothing was decided.
             StoreUnavailable: Nothing was decided.
         """
@@ -71,10 +84,16 @@ class TransferSales:
             return self._refuse(terms, "No matching payment requirements")
         scheme = str(offer["scheme"])
         wrong = wrong_terms(
-            transfer, scheme, pay_to=self._settings.pay_to, amount=terms.maximum
+            payload,
+            scheme,
+            asset=self._settings.asset,
+            pay_to=self._settings.pay_to,
+            amount=terms.maximum,
+            facilitator=self._settings.facilitator,
         )
         if wrong is not None:
             return self._refuse(terms, wrong)
+        transfer = self._read(payload, extensions)
         signed = await is_signed(
             self._chain, transfer.payer, transfer.digest(), transfer.signature
         )
@@ -88,7 +107,7 @@ class TransferSales:
         if ours.id in self._running:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
-        self._running[ours.id] = transfer
+        self._running.add(ours.id)
         sold: TransferSale | Refusal | None = None
         try:
             record = await self._begin(ours, terms)
@@ -101,11 +120,26 @@ class TransferSales:
             return sold
         finally:
             if not isinstance(sold, TransferSale):
-                self._running.pop(ours.id, None)
+                self._release(ours.id)
+
+    def _read(
+        self, payload: TransferPayload, extensions: Mapping[str, Extension]
+    ) -> Transfer:
+        asset, permit = self._settings.asset, None
+        if isinstance(payload, Permit2Payload):
+            fields = payload.permit2_authorization
+            permit = sponsoring.read_permit(
+                extensions, asset, payer=fields.payer, amount=fields.permitted.amount
+            )
+        return read_transfer(payload, asset, permit=permit)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
-        self._running.pop(purchase.record.id, None)
+        self._release(purchase.record.id)
+
+    def _release(self, payment_id: str) -> None:
+        self._running.discard(payment_id)
+        self._reserved.pop(payment_id, None)
 
     def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
         return PaymentRecord(
@@ -156,7 +190,7 @@ class TransferSales:
             receipt=receipt,
             payment=known.id,
         )
-        return replace(refusal, presented=_key(known)) if answered else refusal
+        return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
         sale = TransferSale(self, purchase)
@@ -172,7 +206,7 @@ class TransferSales:
                 return settled
             sale.settled = settled
             return sale
-        if not await self._covered(purchase.transfer):
+        if not await self._reserve(purchase):
             return self._refuse(purchase.terms, "insufficient_funds")
         try:
             await self._facilitator.verify(purchase.transfer)
@@ -185,13 +219,15 @@ class TransferSales:
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
-    async def _covered(self, transfer: Transfer) -> bool:
+    async def _reserve(self, purchase: Purchase) -> bool:
         """Whether a payer has enough for all of its transfers that are open here."""
-        open_ = [t for t in self._running.values() if t.payer == transfer.payer]
+        transfer = purchase.transfer
+        self._reserved[purchase.record.id] = transfer
+        open_ = [t for t in self._reserved.values() if t.payer == transfer.payer]
         if len(open_) == 1:
             return True  # its own simulation says
         funds = await read_funds(self._chain, transfer)
-        return sum(t.maximum for t in open_ if t.asset == transfer.asset) <= funds
+        return sum(t.maximum for t in open_) <= funds
 
     async def settle(self, purchase: Purchase, amount: int) -> "Settled | Refusal":
         """Move the money; what is settled, or what to answer instead."""
@@ -214,6 +250,7 @@ class TransferSales:
         )
 
     async def _settled(self, purchase: Purchase, settled: "Settled") -> "Settled":
+        self._reserved.pop(purchase.record.id, None)
         await self._store.finish_payment(
             purchase.record.id,
             status=PaymentStatus.SETTLED,
@@ -310,7 +347,7 @@ class TransferSale:
 
     @property
     def key(self) -> str:
-        return _key(self._purchase.record)
+        return self._purchase.record.id
 
     @property
     def maximum(self) -> int:
@@ -361,7 +398,3 @@ class TransferSale:
             return ""
         finally:
             self._sales.release(self._purchase)
-
-
-def _key(payment: PaymentRecord) -> str:
-    return f"transfer {payment.id}"

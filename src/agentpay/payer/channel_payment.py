@@ -97,6 +97,7 @@ class ChannelPayment:
             repeated=outcome.repeated if outcome and named else False,
             charged=charged,
             corrected=corrected,
+            offered=PAYMENT_REQUIRED.lower() in answer.headers,
             busy=error.endswith("channel_busy"),
         )
 

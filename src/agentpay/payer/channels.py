@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -20,7 +20,7 @@ from agentpay.core.payer_channel import (
     PayerStatus,
     Unusable,
 )
-from agentpay.errors import ChannelUnusable
+from agentpay.errors import ChannelUnusable, KeyElsewhere
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
@@ -29,12 +29,13 @@ from agentpay.evm.batch_settlement import (
 from agentpay.onchain import read_channel
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import DepositWish, PayerLedger, Place
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
 from agentpay.payer.signing import sign_voucher
-from agentpay.ports import Chain, Signer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32, to_base_units
 
@@ -43,10 +44,11 @@ _STRICT_WINDOW = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelKey:
-    """What a channel belongs to (rule 11); another origin never shares it."""
+    """What a channel belongs to (rule 11); another origin or key never shares it."""
 
     origin: str
     chain: ChainId
+    payer_authorizer: Address
     pay_to: Address
     authorizer: Address
     token: Address
@@ -60,7 +62,7 @@ class Channels:
     def __init__(
         self,
         *,
-        signer: Signer,
+        keys: PayerKeys,
         ledger: PayerLedger,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -68,12 +70,12 @@ class Channels:
         ask: Asker,
         clock: Callable[[], float],
     ) -> None:
-        self._signer = signer
+        self._keys = keys
         self._ledger = ledger
         self._policy = policy
         self._chains = chains
         self.inquiry = Inquiry(
-            signer=signer,
+            keys=keys,
             ledger=ledger,
             policy=policy,
             assets=assets,
@@ -93,6 +95,7 @@ class Channels:
         Raises:
             BudgetExceeded: The budget does not allow the request or its deposit.
             ChannelUnusable: No channel can sign for it, and none may be opened.
+            KeyElsewhere: It needs a deposit, and the wallet is only watched.
             PaymentOutcomeUnknown: A channel's state cannot be made out.
             ChainError: The chain is needed to open a channel and cannot be read.
         """
@@ -103,17 +106,16 @@ class Channels:
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
-        key = _key_of(offer, offer.channel, target)
+        key = _key_of(offer, offer.channel, target, self._keys.authorizer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
             change = self._ledger.change(key.origin)
-            lanes = list(await self._lanes(key))
-            for channel in lanes:
-                payment = await self._pay_on(channel, offer, target)
-                if payment is not None:
-                    return payment
-            lanes_max = 1 if key.tagged else self._policy.lanes_max
+            payment = await self._pay_on_any(key, offer, target)
+            if payment is not None:
+                return payment
+            single = key.tagged or not self._keys.may_deposit
+            lanes_max = 1 if single else self._policy.lanes_max
             if len(await self._lanes(key)) < lanes_max:
                 await self._open(key, offer, target, len(await self._lanes(key)))
             elif not await change.wait(deadline - loop.time()):
@@ -121,6 +123,23 @@ class Channels:
                     f"no channel to {target.origin} had room for a request within"
                     f" {self._policy.give_up_seconds} s"
                 )
+
+    async def _pay_on_any(
+        self, key: ChannelKey, offer: Offer, target: Target
+    ) -> ChannelPayment | None:
+        """A voucher on the first lane that has room; None if none has room now."""
+        empty: KeyElsewhere | None = None
+        for channel in list(await self._lanes(key)):
+            try:
+                payment = await self._pay_on(channel, offer, target)
+            except KeyElsewhere as error:  # it needs a deposit; another may not
+                empty = error
+                continue
+            if payment is not None:
+                return payment
+        if empty is not None:
+            raise empty
+        return None
 
     async def _pay_on(
         self, channel: Hash32, offer: Offer, target: Target
@@ -158,7 +177,7 @@ class Channels:
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
         credential = await sign_voucher(
-            self._signer,
+            self._keys,
             record,
             issued.cumulative,
             kind="deposit" if issued.deposit else "voucher",
@@ -186,10 +205,14 @@ class Channels:
             amounts=(preferred, least) if preferred > least else (least,),
             salt=Hash32.of(secrets.token_bytes(32)),
             valid_before=int(self._clock()) + max(60, seconds),
-            low_water=min(
-                to_base_units(self._policy.low_water, decimals), preferred // 4
-            ),
+            low_water=self._low_water(preferred, decimals),
         )
+
+    def _low_water(self, deposit: int, decimals: int) -> int:
+        """What is topped up before it is needed; nothing, if it cannot be."""
+        if not self._keys.may_deposit:
+            return 0
+        return min(to_base_units(self._policy.low_water, decimals), deposit // 4)
 
     # Which channels there are.
 
@@ -260,17 +283,27 @@ class Channels:
         """
         Channels that the chain holds and our store does not: withdraw from them.
 
-        Their salts are made from the wallet's key, so the key alone finds them again
-        (rule 19). Their deposits count as spent until they are back.
+        Their salts are made from the wallet's key, so it and the address of the key of
+        their vouchers find them again (rule 19): looked for are those of our voucher
+        key and of the wallet itself. Their deposits count as spent until they are back.
 
         Raises:
+            KeyElsewhere: The wallet is only watched.
             ChainError: The chain could not be read.
         """
         if offer.channel is None:
             return []
-        key = _key_of(offer, offer.channel, target)
         known = await self._ledger.store.channels(self._ledger.account)
         ours = {record.channel for record in known}
+        found: list[Hash32] = []
+        for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):
+            key = _key_of(offer, offer.channel, target, authorizer)
+            found += await self._find_lost(key, offer, target, ours)
+        return found
+
+    async def _find_lost(
+        self, key: ChannelKey, offer: Offer, target: Target, ours: set[Hash32]
+    ) -> list[Hash32]:
         found: list[Hash32] = []
         index = 0
         while True:
@@ -294,13 +327,12 @@ class Channels:
             index += 1
 
     async def _config(self, key: ChannelKey, index: int) -> ChannelConfig:
-        purpose = json.dumps([*_fields(key), index], separators=(",", ":")).encode()
-        secret = await self._signer.derive_secret(b"channel salt " + purpose)
+        purpose = json.dumps([*astuple(key), index], separators=(",", ":")).encode()
+        secret = await self._keys.wallet.derive_secret(b"channel salt " + purpose)
         salt = PARALLEL_TAG + secret[4:] if key.tagged else b"\0" * 4 + secret[4:]
-        account = self._ledger.account
         return ChannelConfig(
-            payer=account,
-            payer_authorizer=account,
+            payer=self._keys.account,
+            payer_authorizer=key.payer_authorizer,
             receiver=key.pay_to,
             receiver_authorizer=key.authorizer,
             token=key.token,
@@ -320,22 +352,13 @@ def _place_of(offer: Offer, target: Target) -> Place:
     )
 
 
-def _fields(key: ChannelKey) -> tuple[str | int | bool, ...]:
-    return (
-        key.origin,
-        key.chain,
-        key.pay_to,
-        key.authorizer,
-        key.token,
-        key.withdraw_delay,
-        key.tagged,
-    )
-
-
-def _key_of(offer: Offer, terms: ChannelTerms, target: Target) -> ChannelKey:
+def _key_of(
+    offer: Offer, terms: ChannelTerms, target: Target, payer_authorizer: Address
+) -> ChannelKey:
     return ChannelKey(
         origin=target.origin,
         chain=offer.asset.chain,
+        payer_authorizer=payer_authorizer,
         pay_to=offer.pay_to,
         authorizer=terms.authorizer,
         token=offer.asset.address,
@@ -348,6 +371,7 @@ def _key_in(record: PayerRecord) -> ChannelKey:
     return ChannelKey(
         origin=record.origin,
         chain=record.chain,
+        payer_authorizer=record.config.payer_authorizer,
         pay_to=record.config.receiver,
         authorizer=record.config.receiver_authorizer,
         token=record.config.token,

@@ -22,7 +22,7 @@ from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
 from agentpay.payer.signing import sign_voucher
-from agentpay.ports import Chain, Signer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Hash32
 
@@ -40,7 +40,7 @@ class Closed:
 
 
 async def close_channel(
-    channel: Hash32, *, payer: Payer, signer: Signer, chain: Chain, ask: Asker
+    channel: Hash32, *, payer: Payer, chain: Chain, ask: Asker
 ) -> Closed:
     """
     Ask for the refund until it is on the chain.
@@ -48,14 +48,15 @@ async def close_channel(
     Raises:
         PaymentRejected: The payee refuses.
         PaymentOutcomeUnknown: It does not answer in time; asking again is safe.
-        ChannelUnusable: Requests are in flight, or there is no such channel.
+        ChannelUnusable: Requests are in flight, there is no such channel, or its key
+            is another.
     """
     record = await payer.ledger.read(channel)
     if record is None:
         raise ChannelUnusable(f"there is no channel {channel} in this store")
     if record.ledger.status is PayerStatus.CLOSED:
         raise ChannelUnusable(f"channel {channel} is closed already")
-    transaction = await _ask_for_refund(record, payer, signer, ask)
+    transaction = await _ask_for_refund(record, payer, ask)
     returned = await _book_return(record, payer, chain)
     return Closed(
         channel=channel,
@@ -65,15 +66,14 @@ async def close_channel(
     )
 
 
-async def _ask_for_refund(
-    record: PayerRecord, payer: Payer, signer: Signer, ask: Asker
-) -> str:
+async def _ask_for_refund(record: PayerRecord, payer: Payer, ask: Asker) -> str:
+    payer.keys.of(record)  # or raises, before the channel is closed to requests
     cumulative = await _closing_amount(record, payer)
     method, _, url = record.url.partition(" ")
     if not url:
         raise ChannelUnusable(f"channel {record.channel} was never used")
     credential = await sign_voucher(
-        signer,
+        payer.keys,
         record,
         cumulative,
         kind="refund",

@@ -10,8 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agentpay.core.budget import Hold, Released, Spent
-from agentpay.core.exchange import Next
-from agentpay.errors import BudgetExceeded
+from agentpay.core.exchange import (
+    Booking,
+    Next,
+    TransferAnswer,
+    Verdict,
+    judge_transfer,
+)
+from agentpay.errors import BudgetExceeded, ChainError
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.eip3009 import Authorization
 from agentpay.payer.ledger import PayerLedger
@@ -21,6 +27,12 @@ from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_transfer
 from agentpay.ports import Chain, Signer
 from agentpay.types import Address, ChainId, Hash32
+from agentpay.wire.x402 import PAYMENT_REQUIRED
+
+_PENDING = ("settlement_pending", "unexpected_settle_error")
+"""Reasons that mean unknown: the second is the official server's, in a 402."""
+
+_PROBLEM = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +40,7 @@ class ExactPayment:
     """A signed transfer, for one request only. Implements `Payment`."""
 
     ledger: PayerLedger
+    chain: Chain
     hold: Hold
     amount: int
     decimals: int
@@ -42,23 +55,37 @@ class ExactPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`. A refusal frees nothing: the signature is still out."""
-        del resent
         receipt = answer.receipt()
-        if answer.status == 503:
-            return Judgement(next=Next.RESEND)
-        if receipt is not None and receipt.success:
+        read = TransferAnswer(
+            status=answer.status,
+            success=receipt.success if receipt else None,
+            pending=receipt is not None and receipt.error_reason in _PENDING,
+            offered=PAYMENT_REQUIRED.lower() in answer.headers,
+            problem=answer.headers.get("content-type", "").startswith(_PROBLEM),
+        )
+        verdict = judge_transfer(read, resent=resent)
+        if verdict.next is Next.REJECTED and resent:
+            verdict = await self._doubt(verdict)
+        charged = 0
+        if verdict.booking is Booking.CHARGED:
+            charged = self.amount
             spent = Spent(id=self.hold.id, amount=self.hold.amount)
             await self.ledger.move(self.decimals, spent)
-            lost = answer.status == 409
-            return Judgement(
-                next=Next.LOST if lost else Next.DELIVER, charged=self.amount
-            )
-        if answer.status == 409:
-            return Judgement(next=Next.RESEND)
-        if answer.status in (400, 402):
-            reason = (receipt.error_reason if receipt else None) or "refused"
-            return Judgement(next=Next.REJECTED, reason=reason)
-        return Judgement(next=Next.DELIVER)
+        reason = (receipt.error_reason if receipt else None) or "refused"
+        return Judgement(next=verdict.next, charged=charged, reason=reason)
+
+    async def _doubt(self, refusal: Verdict) -> Verdict:
+        """
+        A transfer that was sent before may be refused because it was made then, with an
+        answer that did not reach us: the chain knows.
+        """
+        try:
+            used = await _is_used(self.hold, self.ledger.account, self.chain)
+        except ChainError:
+            return Verdict(next=Next.RESEND, booking=Booking.OPEN)
+        if used:
+            return Verdict(next=Next.LOST, booking=Booking.CHARGED)
+        return refusal
 
 
 async def pay_exact(
@@ -67,6 +94,7 @@ async def pay_exact(
     *,
     signer: Signer,
     ledger: PayerLedger,
+    chain: Chain,
     policy: Policy,
     clock: Callable[[], float],
 ) -> ExactPayment:
@@ -109,6 +137,7 @@ async def pay_exact(
         raise
     return ExactPayment(
         ledger=ledger,
+        chain=chain,
         hold=hold,
         amount=offer.amount,
         decimals=offer.asset.decimals,
@@ -125,19 +154,25 @@ async def resolve_hold(
     Raises:
         ChainError: The chain could not be asked.
     """
-    detail = json.loads(hold.detail)
-    call = tokens.authorization_used_call(
-        Address(detail["token"]), account, Hash32(detail["nonce"])
-    )
     head = await chain.head()
-    (used,) = await chain.read([call], block=head.number)
-    if tokens.decode_uint(used):
+    if await _is_used(hold, account, chain, block=head.number):
         await ledger.move(decimals, Spent(id=hold.id, amount=hold.amount))
         return True
     if head.timestamp > hold.valid_before:
         await ledger.move(decimals, Released(id=hold.id))
         return True
     return False
+
+
+async def _is_used(
+    hold: Hold, account: Address, chain: Chain, *, block: int | None = None
+) -> bool:
+    detail = json.loads(hold.detail)
+    call = tokens.authorization_used_call(
+        Address(detail["token"]), account, Hash32(detail["nonce"])
+    )
+    (used,) = await chain.read([call], block=block)
+    return tokens.decode_uint(used) != 0
 
 
 def chain_of(hold: Hold) -> ChainId:

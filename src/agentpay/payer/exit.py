@@ -1,8 +1,8 @@
 """
 Leaving a channel without its payee: withdraw by time, and find channels again.
 
-The payer's own transactions, so its wallet needs gas for them. Nobody can stop them;
-the payee has the withdraw delay to claim what it is owed.
+The payer's own transactions, so one of its two keys needs gas for them. Nobody can stop
+them; the payee has the withdraw delay to claim what it is owed.
 """
 
 from dataclasses import dataclass
@@ -11,14 +11,15 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
-from agentpay.errors import ChannelUnusable
+from agentpay.errors import ChannelUnusable, KeyElsewhere
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.onchain import read_channel
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord
 from agentpay.signers.wallet import Wallet
-from agentpay.types import Hash32
+from agentpay.types import Address, Hash32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,10 +36,13 @@ class Withdrawal:
 class Exit:
     """The unilateral exit of one payer on one chain."""
 
-    def __init__(self, *, wallet: Wallet, chain: RpcChain, ledger: PayerLedger) -> None:
+    def __init__(
+        self, *, keys: PayerKeys, chain: RpcChain, ledger: PayerLedger
+    ) -> None:
+        self._keys = keys
         self._chain = chain
         self._ledger = ledger
-        self._sender = TransactionSender(chain, key=wallet.gas_key())
+        self._senders: dict[Address, TransactionSender] = {}
 
     async def start(self, channel: Hash32) -> Withdrawal:
         """
@@ -47,10 +51,12 @@ class Exit:
         Safe to call again: one that is under way is only looked up.
 
         Raises:
+            KeyElsewhere: We hold no key that the contract takes it from.
             ChannelUnusable: The channel is not in the store, or has nothing in it.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
+        sender = self._sender_for(record)
         await self._ledger.book(channel, ExitWanted())
         state = await read_channel(self._chain, channel)
         transaction = ""
@@ -59,7 +65,7 @@ class Exit:
             if left <= 0:
                 raise ChannelUnusable(f"channel {channel} has nothing left in it")
             call = channels.initiate_withdraw_call(record.config, left)
-            transaction = (await self._sender.send(call)).transaction
+            transaction = (await sender.send(call)).transaction
             state = await read_channel(self._chain, channel)
         return Withdrawal(
             channel=channel,
@@ -73,17 +79,19 @@ class Exit:
         Take the money once the delay is over; what came back is read from the chain.
 
         Raises:
+            KeyElsewhere: We hold no key that the contract takes it from.
             ChannelUnusable: The channel is not in the store.
             TransactionFailed: It is too early, or no withdrawal was started.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
+        sender = self._sender_for(record)
         state = await read_channel(self._chain, channel)
         transaction = ""
         # Done before, and not booked: its answer was lost.
         if state.withdrawal_started or record.ledger.balance <= state.balance:
             call = channels.finalize_withdraw_call(record.config)
-            transaction = (await self._sender.send(call)).transaction
+            transaction = (await sender.send(call)).transaction
             state = await read_channel(self._chain, channel)
         returned = max(0, record.ledger.balance - state.balance)
         back = Returned(host=record.host, amount=scale(returned, record.decimals))
@@ -97,6 +105,20 @@ class Exit:
             transaction=transaction,
         )
 
+    def _sender_for(self, record: PayerRecord) -> TransactionSender:
+        """The contract takes it from the payer, or from the key of the vouchers."""
+        sides = (record.config.payer, record.config.payer_authorizer)
+        for signer in (self._keys.wallet, self._keys.voucher):
+            if isinstance(signer, Wallet) and signer.address in sides:
+                if signer.address not in self._senders:
+                    sender = TransactionSender(self._chain, key=signer.gas_key())
+                    self._senders[signer.address] = sender
+                return self._senders[signer.address]
+        raise KeyElsewhere(
+            f"channel {record.channel} is left by {sides[0]} or by {sides[1]}, and"
+            " neither key is here to pay gas with"
+        )
+
     async def _record(self, channel: Hash32) -> PayerRecord:
         record = await self._ledger.read(channel)
         if record is None:
@@ -105,4 +127,5 @@ class Exit:
 
     async def aclose(self) -> None:
         """Stop following transactions."""
-        await self._sender.aclose()
+        for sender in self._senders.values():
+            await sender.aclose()

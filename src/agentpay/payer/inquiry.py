@@ -18,12 +18,14 @@ from agentpay.core.payer_channel import (
 from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.batch_settlement import deposit_nonce
+from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_payment import ChannelPayment
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger, Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_voucher
-from agentpay.ports import Chain, Signer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
 
@@ -41,7 +43,7 @@ class Inquiry:
     def __init__(
         self,
         *,
-        signer: Signer,
+        keys: PayerKeys,
         ledger: PayerLedger,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -51,7 +53,7 @@ class Inquiry:
         forget: Callable[[Hash32], None],
     ) -> None:
         """`forget` is told of channels that their payee does not know any more."""
-        self._signer = signer
+        self._keys = keys
         self._ledger = ledger
         self._policy = policy
         self._assets = assets
@@ -60,7 +62,7 @@ class Inquiry:
         self._clock = clock
         self._forget = forget
         self._checked: set[Hash32] = set()
-        self._checking = asyncio.Lock()
+        self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: set[asyncio.Task[None]] = set()
 
     def trust(self, channel: Hash32) -> None:
@@ -74,12 +76,12 @@ class Inquiry:
 
         A database restored from a backup would sign amounts again that were signed
         already; the payee's own total gives it away (and the channel is stopped).
-        False if the payee does not know the channel: use another.
+        False if the payee does not know the channel: use another. Many requests share
+        one question, and no channel waits for another's payee.
         """
         if channel in self._checked:
             return True
-        async with self._checking:
-            return channel in self._checked or await self._agrees(channel, place)
+        return await self._checks.share(channel, lambda: self._agrees(channel, place))
 
     async def _agrees(self, channel: Hash32, place: Place) -> bool:
         record = await self._ledger.read(channel)
@@ -158,9 +160,10 @@ class Inquiry:
         that never had it knows the channel.
         """
         ledger = record.ledger
-        first = None if ledger.balance else ledger.deposit
+        carried = not ledger.balance and self._keys.may_deposit
+        first = ledger.deposit if carried else None
         credential = await sign_voucher(
-            self._signer,
+            self._keys,
             record,
             cumulative if ledger.tagged else ledger.spent,
             kind="deposit" if first else "voucher",
@@ -245,6 +248,7 @@ class Inquiry:
 
     async def aclose(self) -> None:
         """Stop asking."""
+        await self._checks.aclose()
         for task in list(self._questions):
             task.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)

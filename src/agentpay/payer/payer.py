@@ -4,20 +4,21 @@ A payer: turns the 402 of a payee into one signed credential, within a budget.
 Reserve, sign, record: in that order, and durable before anything is signed.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Hold
 from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.onchain import check_asset
+from agentpay.payer.attempts import Attempts
 from agentpay.payer.channels import Channels
 from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy
-from agentpay.ports import Chain, PayerStore, Signer
+from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
 
@@ -28,7 +29,7 @@ class Payer:
     def __init__(
         self,
         *,
-        signer: Signer,
+        keys: PayerKeys,
         budget: Budget,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -38,19 +39,19 @@ class Payer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.policy = policy
-        self._signer = signer
+        self.keys = keys
         self._assets = assets
         self._chains = chains
         self._clock = clock
         self._verified: set[Asset] = set()
-        self._verifying = asyncio.Lock()
+        self._verifying: Attempts[Asset, None] = Attempts()
         for asset in assets:
             budget.limits(asset.decimals)
         self.ledger = PayerLedger(
-            account=signer.address, store=store, limits=budget.limits
+            account=keys.account, store=store, limits=budget.limits
         )
         self.channels = Channels(
-            signer=signer,
+            keys=keys,
             ledger=self.ledger,
             policy=policy,
             assets=assets,
@@ -75,6 +76,7 @@ class Payer:
         Raises:
             BudgetExceeded: It is above the budget; nothing was signed.
             ChannelUnusable: No channel can be used for it; nothing was signed.
+            KeyElsewhere: It needs the wallet's signature, which is only watched.
             UnsuitableToken: The token is not what was declared; nothing was signed.
             ChainError: The chain is needed first, and cannot be read.
         """
@@ -92,7 +94,8 @@ class Payer:
         return await pay_exact(
             offer,
             target,
-            signer=self._signer,
+            signer=self.keys.wallet,
+            chain=self._chains[offer.asset.chain],
             ledger=self.ledger,
             policy=self.policy,
             clock=self._clock,
@@ -100,17 +103,21 @@ class Payer:
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""
-        if asset in self._verified:
-            return
-        async with self._verifying:
-            if asset in self._verified:
-                return
-            chain = self._chains.get(asset.chain)
-            if chain is None:
-                raise OfferUntrusted(f"no RPC endpoint is set for chain {asset.chain}")
-            await chain.check()
-            await check_asset(chain, asset)
-            self._verified.add(asset)
+        if asset not in self._verified:
+            await self._verifying.share(asset, lambda: self._read(asset))
+
+    async def _read(self, asset: Asset) -> None:
+        chain = self._chains.get(asset.chain)
+        if chain is None:
+            raise OfferUntrusted(f"no RPC endpoint is set for chain {asset.chain}")
+        await chain.check()
+        await check_asset(chain, asset)
+        self._verified.add(asset)
+
+    async def aclose(self) -> None:
+        """Stop asking about what is open; a restart asks again."""
+        await self._verifying.aclose()
+        await self.channels.aclose()
 
     async def resolve(self) -> int:
         """

@@ -72,6 +72,8 @@ class Policy:
     """How long our own exit from a channel may take."""
     give_up_seconds: float = 60.0
     """How long to resend a request whose outcome is unknown before saying so."""
+    same_resource: bool = True
+    """Refuse a 402 whose `resource.url` is for another resource than the requested."""
     pay_again_max: int = 2
     """How often a request is paid anew after its payment finally bought nothing."""
 

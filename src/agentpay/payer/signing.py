@@ -3,13 +3,15 @@ Credentials of a payer: what is signed, and the header that carries it.
 """
 
 from agentpay.core.payer_channel import PendingDeposit
+from agentpay.errors import ConfigurationError
 from agentpay.evm.addresses import ERC3009_COLLECTOR
 from agentpay.evm.batch_settlement import deposit_nonce, voucher_digest
 from agentpay.evm.eip3009 import Authorization, receive_digest, transfer_digest
+from agentpay.payer.keys import PayerKeys
 from agentpay.payer.offer import Offer
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
-from agentpay.types import Asset
+from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -17,7 +19,7 @@ from agentpay.wire.parallel import ParallelTerms
 
 
 async def sign_voucher(
-    signer: Signer,
+    keys: PayerKeys,
     record: PayerRecord,
     cumulative: int,
     *,
@@ -31,14 +33,18 @@ async def sign_voucher(
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
 
     `words` are the offer's own, echoed. With `query` it only asks what became of it.
+
+    Raises:
+        ChannelUnusable: We do not hold the key of its vouchers.
+        KeyElsewhere: The deposit needs a wallet that is only watched.
+        ConfigurationError: The key of its vouchers is that of a contract.
     """
-    digest = voucher_digest(record.channel, cumulative, record.chain)
-    signature = await signer.sign_digest(digest, chain=record.chain)
+    signature = await _sign(keys, record, cumulative)
     payload = write.voucher_payload(
         kind, record.config, record.channel, cumulative, signature
     )
     if deposit is not None:
-        payload["deposit"] = await _sign_deposit(signer, record, *deposit)
+        payload["deposit"] = await _sign_deposit(keys.wallet, record, *deposit)
     extensions: JsonObject = {}
     ledger = record.ledger
     if ledger.tagged:
@@ -48,6 +54,17 @@ async def sign_voucher(
         accepted=words, payload=payload, url=url, extensions=extensions
     )
     return encode_json(message)
+
+
+async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
+    digest = voucher_digest(record.channel, cumulative, record.chain)
+    signature = await keys.of(record).sign_digest(digest, chain=record.chain)
+    if record.config.payer_authorizer != ZERO_ADDRESS and len(signature) != 65:
+        raise ConfigurationError(
+            f"{record.config.payer_authorizer} signs as a contract, which vouchers"
+            " cannot be checked by: give the agent a voucher_key of its own"
+        )
+    return signature
 
 
 async def _sign_deposit(

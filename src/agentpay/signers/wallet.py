@@ -1,12 +1,10 @@
 """
 A key on this machine, and its encrypted file.
 
-Signs with libsecp256k1; files are Ethereum keystores (version 3), read and written by
-eth-account, which is loaded only for that. The key is never shown, logged or pickled.
+Signs with libsecp256k1; files are Ethereum keystores (version 3). What is derived from
+the key is derived by HKDF (RFC 5869). The key is never shown, logged or pickled.
 """
 
-import hashlib
-import hmac
 import json
 import os
 import secrets
@@ -69,19 +67,23 @@ class Wallet:
             ConfigurationError: There is no such file, it is not a keystore, or the
                 password is wrong.
         """
-        from eth_account import Account
+        from agentpay.signers.keystore import decrypt
 
         try:
             keystore = json.loads(Path(path).read_text(encoding="utf-8"))
-            secret = bytes(Account.decrypt(keystore, password))
+            secret = decrypt(keystore, password=password)
         except OSError as error:
             why = error.strerror or "cannot be read"
             raise ConfigurationError(f"keystore {path}: {why}") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, MemoryError, RecursionError) as error:
+            raise ConfigurationError(f"keystore {path}: {error}") from error
+        wallet = cls(secret)
+        said = str(keystore.get("address") or wallet.address).lower()
+        if said.removeprefix("0x") != wallet.address.removeprefix("0x"):
             raise ConfigurationError(
-                f"keystore {path}: not a keystore, or the password is wrong"
-            ) from error
-        return cls(secret)
+                f"keystore {path}: it says {said}, its key is that of {wallet.address}"
+            )
+        return wallet
 
     def save_keystore(self, path: str | Path, *, password: str) -> None:
         """
@@ -93,9 +95,10 @@ class Wallet:
         """
         if not password:
             raise ConfigurationError("a keystore needs a password")
-        from eth_account import Account
+        from agentpay.signers.keystore import encrypt
 
-        text = json.dumps(Account.encrypt(self._secret, password), indent=2) + "\n"
+        keystore = encrypt(self._secret, password=password, address=self._address)
+        text = json.dumps(keystore, indent=2) + "\n"
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
             with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
@@ -116,7 +119,25 @@ class Wallet:
 
     async def derive_secret(self, purpose: bytes) -> bytes:
         """See `ports.Signer.derive_secret`."""
-        return hmac.new(self._secret, b"agentpay " + purpose, hashlib.sha256).digest()
+        return self._derive(purpose, 32)
+
+    def voucher_key(self, number: int = 0) -> "Wallet":
+        """
+        A key for vouchers that this key can make again, and that does not lead back.
+
+        Channels that are opened with it are found again by the wallet alone, after both
+        their store and their key were lost (`Agent.find_lost_channels`).
+        """
+        wide = int.from_bytes(self._derive(b"voucher key %d" % number, 48), "big")
+        return Wallet((wide % (ORDER - 1) + 1).to_bytes(32, "big"))
+
+    def _derive(self, purpose: bytes, length: int) -> bytes:
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        info = b"agentpay " + purpose
+        made = HKDF(algorithm=SHA256(), length=length, salt=None, info=info)
+        return made.derive(self._secret)
 
     def gas_key(self) -> bytes:
         """The key itself, for the transaction sender that pays gas with it."""

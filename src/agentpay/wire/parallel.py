@@ -71,11 +71,10 @@ def echo(terms: ParallelTerms, *, query: bool = False) -> JsonObject:
     return {KEY: {"info": info}}
 
 
-def is_query(extensions: dict[str, JsonValue]) -> bool:
+def is_query(extensions: dict[str, Extension]) -> bool:
     """Whether a payment only asks what became of its voucher."""
     extension = extensions.get(KEY)
-    info = extension.get("info") if isinstance(extension, dict) else None
-    return isinstance(info, dict) and info.get("query") is True
+    return extension is not None and extension.info.get("query") is True
 
 
 def outcome(

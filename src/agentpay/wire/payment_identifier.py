@@ -13,6 +13,7 @@ from typing import Final
 
 from agentpay.errors import MalformedMessage
 from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.x402 import Extension
 
 KEY: Final = "payment-identifier"
 
@@ -50,17 +51,20 @@ def echo(offered: JsonValue, name: str) -> JsonObject:
 
 def is_required(extensions: Mapping[str, JsonValue]) -> bool:
     """Whether a 402 wants its payments to be named."""
-    return _info(extensions).get("required") is True
+    extension = extensions.get(KEY)
+    info = extension.get("info") if isinstance(extension, dict) else None
+    return isinstance(info, dict) and info.get("required") is True
 
 
-def read_name(extensions: Mapping[str, JsonValue]) -> str | None:
+def read_name(extensions: Mapping[str, Extension]) -> str | None:
     """
     The name that a payment carries, if it has one.
 
     Raises:
         MalformedMessage: It has one that the specification does not allow.
     """
-    name = _info(extensions).get("id")
+    extension = extensions.get(KEY)
+    name = extension.info.get("id") if extension is not None else None
     if name is None:
         return None
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -68,12 +72,6 @@ def read_name(extensions: Mapping[str, JsonValue]) -> str | None:
             f"{KEY}: an id is 16 to 128 letters, digits, hyphens and underscores"
         )
     return name
-
-
-def _info(extensions: Mapping[str, JsonValue]) -> JsonObject:
-    extension = extensions.get(KEY)
-    info = extension.get("info") if isinstance(extension, dict) else None
-    return info if isinstance(info, dict) else {}
 
 
 def digest_of(message: Mapping[str, JsonValue]) -> bytes:

@@ -5,32 +5,28 @@ Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are f
 unknown fields are kept, so that an offer can be echoed as it came.
 """
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
-    PlainValidator,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
 from agentpay.errors import MalformedMessage
-from agentpay.types import (
-    UINT40_MAX,
-    UINT128_MAX,
-    UINT256_MAX,
-    Address,
-    ChainId,
-    Hash32,
-    parse_amount,
-    parse_network,
+from agentpay.wire.fields import (
+    AddressText,
+    HashText,
+    NetworkText,
+    SignatureText,
+    Uint40,
+    Uint128Text,
+    Uint256Text,
+    WireMessage,
 )
 from agentpay.wire.headers import JsonObject, JsonValue, decode_json
 
@@ -39,7 +35,6 @@ PAYMENT_SIGNATURE: Final = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE: Final = "PAYMENT-RESPONSE"
 VERSION: Final = 2
 OFFERS_MAX: Final = 32
-SIGNATURE_BYTES_MAX: Final = 4096
 
 EXACT: Final = "exact"
 UPTO: Final = "upto"
@@ -49,50 +44,8 @@ EIP3009: Final = "eip3009"
 PERMIT2: Final = "permit2"
 """How an asset is moved: `extra.assetTransferMethod`, EIP-3009 if it is not given."""
 
-T = TypeVar("T")
 
-_HEX = re.compile(r"0x(?:[0-9a-fA-F]{2})*", re.ASCII)
-
-
-def _from_text(read: Callable[[str], T]) -> PlainValidator:
-    def validate(value: object) -> T:
-        if not isinstance(value, str):
-            raise ValueError("must be a string")  # noqa: TRY004 - pydantic's contract
-        return read(value)
-
-    return PlainValidator(validate)
-
-
-def _read_bytes(text: str) -> bytes:
-    if len(text) > 2 + 2 * SIGNATURE_BYTES_MAX or not _HEX.fullmatch(text):
-        raise ValueError("not a signature in hex")
-    return bytes.fromhex(text[2:])
-
-
-def _read_uint128(text: str) -> int:
-    return parse_amount(text, maximum=UINT128_MAX)
-
-
-def _read_uint256(text: str) -> int:
-    return parse_amount(text, maximum=UINT256_MAX)
-
-
-AddressText = Annotated[Address, _from_text(Address)]
-HashText = Annotated[Hash32, _from_text(Hash32)]
-Uint128Text = Annotated[int, _from_text(_read_uint128)]
-Uint256Text = Annotated[int, _from_text(_read_uint256)]
-NetworkText = Annotated[ChainId, _from_text(parse_network)]
-SignatureText = Annotated[bytes, _from_text(_read_bytes)]
-Uint40 = Annotated[int, Field(strict=True, ge=0, le=UINT40_MAX)]
-
-
-class _Message(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
-    )
-
-
-class Resource(_Message):
+class Resource(WireMessage):
     """What a 402 says it is about."""
 
     url: str = Field(max_length=8192)
@@ -100,7 +53,7 @@ class Resource(_Message):
     mime_type: str = ""
 
 
-class Requirements(_Message):
+class Requirements(WireMessage):
     """One offer of a 402: a scheme, a price and the terms to pay it on."""
 
     scheme: str = Field(max_length=64)
@@ -112,13 +65,13 @@ class Requirements(_Message):
     extra: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class Extension(_Message):
+class Extension(WireMessage):
     """Something optional that a server offers beside the payment."""
 
     info: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class PaymentRequired(_Message):
+class PaymentRequired(WireMessage):
     """The whole of a 402. Offers we cannot read are skipped, not fatal."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
@@ -138,7 +91,7 @@ class PaymentRequired(_Message):
         return offers
 
 
-class AuthorizationFields(_Message):
+class AuthorizationFields(WireMessage):
     """An EIP-3009 authorization as `exact` carries it."""
 
     payer: AddressText = Field(alias="from")
@@ -149,21 +102,21 @@ class AuthorizationFields(_Message):
     nonce: HashText
 
 
-class ExactPayload(_Message):
+class ExactPayload(WireMessage):
     """`exact` by EIP-3009."""
 
     authorization: AuthorizationFields
     signature: SignatureText
 
 
-class PermittedFields(_Message):
+class PermittedFields(WireMessage):
     """The most that a Permit2 signature moves, and of what."""
 
     token: AddressText
     amount: Uint256Text
 
 
-class WitnessFields(_Message):
+class WitnessFields(WireMessage):
     """What an x402 proxy is bound to; `facilitator` in `upto` alone."""
 
     to: AddressText
@@ -171,7 +124,7 @@ class WitnessFields(_Message):
     valid_after: Uint256Text
 
 
-class Permit2Fields(_Message):
+class Permit2Fields(WireMessage):
     """A Permit2 transfer as `exact` and `upto` carry it."""
 
     payer: AddressText = Field(alias="from")
@@ -182,14 +135,14 @@ class Permit2Fields(_Message):
     witness: WitnessFields
 
 
-class Permit2Payload(_Message):
+class Permit2Payload(WireMessage):
     """`exact` or `upto` by Permit2."""
 
     permit2_authorization: Permit2Fields = Field(alias="permit2Authorization")
     signature: SignatureText
 
 
-class ConfigFields(_Message):
+class ConfigFields(WireMessage):
     """The terms of a channel."""
 
     payer: AddressText
@@ -201,7 +154,7 @@ class ConfigFields(_Message):
     salt: HashText
 
 
-class VoucherFields(_Message):
+class VoucherFields(WireMessage):
     """A cumulative amount, signed."""
 
     channel_id: HashText
@@ -209,7 +162,7 @@ class VoucherFields(_Message):
     signature: SignatureText
 
 
-class Erc3009Fields(_Message):
+class Erc3009Fields(WireMessage):
     """The authorization that funds a channel."""
 
     valid_after: Uint256Text
@@ -218,13 +171,13 @@ class Erc3009Fields(_Message):
     signature: SignatureText
 
 
-class DepositWitnessFields(_Message):
+class DepositWitnessFields(WireMessage):
     """The channel that a Permit2 deposit is bound to."""
 
     channel_id: HashText
 
 
-class Permit2DepositFields(_Message):
+class Permit2DepositFields(WireMessage):
     """The Permit2 transfer that funds a channel."""
 
     payer: AddressText = Field(alias="from")
@@ -236,7 +189,7 @@ class Permit2DepositFields(_Message):
     signature: SignatureText
 
 
-class DepositAuthorization(_Message):
+class DepositAuthorization(WireMessage):
     """How a deposit is authorized: exactly one way."""
 
     erc3009_authorization: Erc3009Fields | None = Field(
@@ -253,14 +206,14 @@ class DepositAuthorization(_Message):
         return self
 
 
-class DepositFields(_Message):
+class DepositFields(WireMessage):
     """Money for a channel."""
 
     amount: Uint128Text
     authorization: DepositAuthorization
 
 
-class VoucherPayload(_Message):
+class VoucherPayload(WireMessage):
     """`batch-settlement`: one more request on a funded channel."""
 
     type: Literal["voucher"]
@@ -268,7 +221,7 @@ class VoucherPayload(_Message):
     voucher: VoucherFields
 
 
-class DepositPayload(_Message):
+class DepositPayload(WireMessage):
     """`batch-settlement`: a request that funds its channel."""
 
     type: Literal["deposit"]
@@ -277,7 +230,7 @@ class DepositPayload(_Message):
     deposit: DepositFields
 
 
-class RefundPayload(_Message):
+class RefundPayload(WireMessage):
     """`batch-settlement`: give back what is left. `amount` None is all of it."""
 
     type: Literal["refund"]
@@ -305,18 +258,28 @@ Payload = Annotated[
 ]
 
 
-class PaymentPayload(_Message):
+def _is_extension(value: JsonValue) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("info", {}), dict)
+
+
+class PaymentPayload(WireMessage):
     """What a client pays with."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
     accepted: JsonObject
     payload: Payload
     resource: Resource | None = None
-    extensions: dict[str, JsonValue] = Field(default_factory=dict)
-    """As they came: what is not known here is ignored, whatever it looks like."""
+    extensions: dict[str, Extension] = Field(default_factory=dict)
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _readable(cls, value: JsonValue) -> JsonObject:
+        """What we do not know is ignored, whatever it looks like."""
+        extensions = value if isinstance(value, dict) else {}
+        return {n: e for n, e in extensions.items() if _is_extension(e)}
 
 
-class ChannelStateFields(_Message):
+class ChannelStateFields(WireMessage):
     """A payee's picture of a channel: a hint, never a proof."""
 
     channel_id: HashText
@@ -327,14 +290,14 @@ class ChannelStateFields(_Message):
     charged_cumulative_amount: Uint128Text | None = None
 
 
-class SettleExtra(_Message):
+class SettleExtra(WireMessage):
     """What `batch-settlement` adds to a receipt."""
 
     charged_amount: Uint128Text | None = None
     channel_state: ChannelStateFields | None = None
 
 
-class VoucherOutcome(_Message):
+class VoucherOutcome(WireMessage):
     """What a parallel channel says of one voucher: the only final word (rule 4)."""
 
     cumulative: Uint128Text
@@ -343,7 +306,7 @@ class VoucherOutcome(_Message):
     repeated: bool = Field(default=False, strict=True)
 
 
-class PaymentResponse(_Message):
+class PaymentResponse(WireMessage):
     """A receipt, or the reason why there is none."""
 
     success: bool = Field(strict=True)

@@ -5,25 +5,56 @@ Source: x402 `specs/schemes/batch-settlement/scheme_batch_settlement_evm.md`. Co
 without the prefix that all of that scheme's have.
 """
 
-from agentpay.errors import MalformedMessage
+from agentpay.errors import InvariantViolated
+from agentpay.evm.addresses import PERMIT2_COLLECTOR
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.evm.deposit import Deposit, TokenDeposit
-from agentpay.types import Asset
+from agentpay.evm.eip2612 import SignedPermit
+from agentpay.evm.permit2_signed import Permit2Deposit
+from agentpay.types import Asset, Hash32
 from agentpay.wire.x402 import DepositPayload
 
 
-def read_deposit(
-    payload: DepositPayload, config: ChannelConfig, asset: Asset
-) -> Deposit:
-    """
-    The deposit that a message carries; nothing of it is checked.
-
-    Raises:
-        MalformedMessage: It is authorized in a way that we do not know.
-    """
-    fields = payload.deposit.authorization.erc3009_authorization
+def wrong_deposit(
+    payload: DepositPayload, config: ChannelConfig, channel: Hash32
+) -> str | None:
+    """The code of what is wrong with a deposit for a channel; None if nothing is."""
+    fields = payload.deposit.authorization.permit2_authorization
     if fields is None:
-        raise MalformedMessage("deposit: authorized in no way that we know")
+        return None
+    if fields.spender != PERMIT2_COLLECTOR:
+        return "permit2_invalid_spender"
+    if fields.payer != config.payer or fields.permitted.token != config.token:
+        return "token_mismatch"
+    if fields.permitted.amount != payload.deposit.amount:
+        return "permit2_amount_mismatch"
+    if fields.witness.channel_id != channel:
+        return "channel_id_mismatch"
+    return None
+
+
+def read_deposit(
+    payload: DepositPayload,
+    config: ChannelConfig,
+    asset: Asset,
+    *,
+    permit: SignedPermit | None = None,
+) -> Deposit:
+    """The deposit in a message in which `wrong_deposit` found nothing."""
+    authorization = payload.deposit.authorization
+    if (by_permit := authorization.permit2_authorization) is not None:
+        return Permit2Deposit(
+            config=config,
+            asset=asset,
+            amount=payload.deposit.amount,
+            nonce=by_permit.nonce,
+            deadline=by_permit.deadline,
+            signature=by_permit.signature,
+            permit=permit,
+        )
+    fields = authorization.erc3009_authorization
+    if fields is None:
+        raise InvariantViolated("a deposit is authorized in one of two ways")
     return TokenDeposit(
         config=config,
         asset=asset,

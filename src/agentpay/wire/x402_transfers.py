@@ -7,25 +7,94 @@ the codes are those of the official SDKs.
 
 from typing import Final
 
-from agentpay.errors import MalformedMessage
+from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.permit2 import PermitTransfer
+from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
-from agentpay.wire.x402 import EXACT, ExactPayload, PaymentPayload, Permit2Payload
+from agentpay.wire.x402 import (
+    EXACT,
+    UPTO,
+    ExactPayload,
+    PaymentPayload,
+    Permit2Fields,
+    Permit2Payload,
+)
+
+TransferPayload = ExactPayload | Permit2Payload
 
 EXPIRY_MARGIN_SECONDS: Final = 6
 """A transfer that is about to expire may be refused by the block it is mined in."""
 
 
-def read_transfer(payload: ExactPayload | Permit2Payload, asset: Asset) -> Transfer:
+def wrong_terms(
+    payload: TransferPayload,
+    scheme: str,
+    *,
+    asset: Asset,
+    pay_to: Address,
+    amount: int,
+    facilitator: Address | None,
+) -> str | None:
     """
-    The transfer of `asset` that a message carries; nothing of it is checked.
+    The code of what is wrong with a payment of `amount` to `pay_to`, if anything is.
 
-    Raises:
-        MalformedMessage: It is made in a way that we do not know.
+    `facilitator` is who would settle an `upto` payment.
     """
     if isinstance(payload, Permit2Payload):
-        raise MalformedMessage("payload: Permit2 is not known here")
+        return _wrong_permit(
+            payload.permit2_authorization,
+            scheme,
+            asset=asset,
+            pay_to=pay_to,
+            amount=amount,
+            facilitator=facilitator,
+        )
+    if scheme != EXACT:
+        return "unsupported_scheme"
+    if payload.authorization.to != pay_to:
+        return "invalid_exact_evm_payload_recipient_mismatch"
+    if payload.authorization.value != amount:
+        return "invalid_exact_evm_payload_authorization_value_mismatch"
+    return None
+
+
+def _wrong_permit(
+    fields: Permit2Fields,
+    scheme: str,
+    *,
+    asset: Asset,
+    pay_to: Address,
+    amount: int,
+    facilitator: Address | None,
+) -> str | None:
+    if (fields.witness.facilitator is not None) != (scheme == UPTO):
+        return "unsupported_scheme"
+    if fields.spender != _transfer_of(fields).spender:
+        return "invalid_permit2_spender"
+    if fields.witness.to != pay_to:
+        return "invalid_permit2_recipient_mismatch"
+    if fields.witness.facilitator not in (None, facilitator):
+        return "upto_facilitator_mismatch"
+    if fields.permitted.token != asset.address:
+        return "permit2_token_mismatch"
+    if fields.permitted.amount != amount:
+        return "permit2_amount_mismatch"
+    return None
+
+
+def read_transfer(
+    payload: TransferPayload, asset: Asset, *, permit: SignedPermit | None = None
+) -> Transfer:
+    """The transfer of `asset` in a message in which `wrong_terms` found nothing."""
+    if isinstance(payload, Permit2Payload):
+        return Permit2Transfer(
+            asset=asset,
+            transfer=_transfer_of(payload.permit2_authorization),
+            signature=payload.signature,
+            permit=permit,
+        )
     fields = payload.authorization
     authorization = Authorization(
         payer=fields.payer,
@@ -49,6 +118,19 @@ def payment_id(payment: PaymentPayload, asset: Asset) -> str:
     return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
 
 
+def _transfer_of(fields: Permit2Fields) -> PermitTransfer:
+    return PermitTransfer(
+        payer=fields.payer,
+        token=fields.permitted.token,
+        amount=fields.permitted.amount,
+        nonce=fields.nonce,
+        deadline=fields.deadline,
+        to=fields.witness.to,
+        valid_after=fields.witness.valid_after,
+        facilitator=fields.witness.facilitator,
+    )
+
+
 def signature_code(transfer: Transfer) -> str:
     """The code of a signature that is not its payer's."""
     if isinstance(transfer, TokenTransfer):
@@ -56,34 +138,12 @@ def signature_code(transfer: Transfer) -> str:
     return "invalid_permit2_signature"
 
 
-def wrong_terms(
-    transfer: Transfer, scheme: str, *, pay_to: Address, amount: int
-) -> str | None:
-    """Whether a transfer pays `amount` to `pay_to`, by a kind that `scheme` allows."""
-    if isinstance(transfer, TokenTransfer):
-        if scheme != EXACT:
-            return "unsupported_scheme"
-        if transfer.to != pay_to:
-            return "invalid_exact_evm_payload_recipient_mismatch"
-        if transfer.maximum != amount:
-            return "invalid_exact_evm_payload_authorization_value_mismatch"
-        return None
-    return None
-
-
 def wrong_time(transfer: Transfer, now: int) -> str | None:
     """Whether a transfer is valid yet, and for long enough to be mined."""
-    plain = isinstance(transfer, TokenTransfer)
+    by_token = isinstance(transfer, TokenTransfer)
+    prefix = "invalid_exact_evm_payload_authorization_valid_"
     if transfer.valid_after > now:
-        return (
-            "invalid_exact_evm_payload_authorization_valid_after"
-            if plain
-            else "permit2_not_yet_valid"
-        )
+        return prefix + "after" if by_token else "permit2_not_yet_valid"
     if transfer.valid_before < now + EXPIRY_MARGIN_SECONDS:
-        return (
-            "invalid_exact_evm_payload_authorization_valid_before"
-            if plain
-            else "permit2_deadline_expired"
-        )
+        return prefix + "before" if by_token else "permit2_deadline_expired"
     return None

@@ -9,6 +9,7 @@ from functools import lru_cache
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import checksummed
+from agentpay.evm.permit2 import PermitDeposit, Permitted, PermitTransfer
 from agentpay.types import Address, ChainId, Hash32, network_of
 from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.x402 import VERSION
@@ -82,6 +83,32 @@ def exact_payload(authorization: Authorization, signature: bytes) -> JsonObject:
     return {"authorization": fields, "signature": "0x" + signature.hex()}
 
 
+def permit2_payload(transfer: PermitTransfer, signature: bytes) -> JsonObject:
+    """`exact` or `upto` by Permit2."""
+    witness: JsonObject = {
+        "to": _mixed_case(transfer.to),
+        "validAfter": str(transfer.valid_after),
+    }
+    if transfer.facilitator is not None:
+        witness["facilitator"] = _mixed_case(transfer.facilitator)
+    fields = _permit2_fields(transfer, transfer.spender)
+    fields["witness"] = witness
+    return {"permit2Authorization": fields, "signature": "0x" + signature.hex()}
+
+
+def _permit2_fields(permitted: Permitted, spender: Address) -> JsonObject:
+    return {
+        "from": _mixed_case(permitted.payer),
+        "permitted": {
+            "token": _mixed_case(permitted.token),
+            "amount": str(permitted.amount),
+        },
+        "spender": _mixed_case(spender),
+        "nonce": str(permitted.nonce),
+        "deadline": str(permitted.deadline),
+    }
+
+
 def config_fields(config: ChannelConfig) -> JsonObject:
     """The terms of a channel."""
     return {
@@ -110,7 +137,7 @@ def voucher_payload(
 def deposit_part(
     *, amount: int, valid_before: int, salt: Hash32, signature: bytes
 ) -> JsonObject:
-    """The `deposit` member of a deposit payload."""
+    """The `deposit` member of a deposit payload, by EIP-3009."""
     authorization: JsonObject = {
         "validAfter": "0",
         "validBefore": str(valid_before),
@@ -120,6 +147,17 @@ def deposit_part(
     return {
         "amount": str(amount),
         "authorization": {"erc3009Authorization": authorization},
+    }
+
+
+def permit2_deposit_part(deposit: PermitDeposit, signature: bytes) -> JsonObject:
+    """The `deposit` member of a deposit payload, by Permit2."""
+    authorization = _permit2_fields(deposit, deposit.spender)
+    authorization["witness"] = {"channelId": str(deposit.channel)}
+    authorization["signature"] = "0x" + signature.hex()
+    return {
+        "amount": str(deposit.amount),
+        "authorization": {"permit2Authorization": authorization},
     }
 
 

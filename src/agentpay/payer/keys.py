@@ -1,0 +1,56 @@
+"""
+A payer's two keys: the wallet moves money, the voucher key spends what a channel holds.
+
+They may be one. A channel's terms name the key of its vouchers for ever, so a record
+says which key signs for it, not the agent that reads it.
+"""
+
+from dataclasses import dataclass
+
+from agentpay.errors import ChannelUnusable
+from agentpay.ports import Signer
+from agentpay.records import PayerRecord
+from agentpay.signers.watched import WatchedWallet
+from agentpay.types import ZERO_ADDRESS, Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayerKeys:
+    """Who signs what for one payer."""
+
+    wallet: Signer
+    """Signs deposits and transfers, and makes the salts of channels."""
+    voucher: Signer
+    """Signs the vouchers of channels that are opened now."""
+
+    @property
+    def account(self) -> Address:
+        """Whose money it is."""
+        return self.wallet.address
+
+    @property
+    def authorizer(self) -> Address:
+        """Whose vouchers a channel that is opened now takes."""
+        return self.voucher.address
+
+    @property
+    def may_deposit(self) -> bool:
+        """Whether money can be moved at all: not with a wallet that is only watched."""
+        return not isinstance(self.wallet, WatchedWallet)
+
+    def of(self, record: PayerRecord) -> Signer:
+        """
+        The key that signs this channel's vouchers.
+
+        Raises:
+            ChannelUnusable: We do not hold it.
+        """
+        named = record.config.payer_authorizer
+        if named == self.voucher.address:
+            return self.voucher
+        if named in (self.wallet.address, ZERO_ADDRESS) and self.may_deposit:
+            return self.wallet
+        raise ChannelUnusable(
+            f"channel {record.channel} takes vouchers of {named}, and this agent holds"
+            f" {self.voucher.address}: run it with the key the channel was opened with"
+        )
