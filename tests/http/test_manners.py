@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentpay.errors import ConfigurationError
 from agentpay.http.manners import check_origin, for_reader, keep_private
 from agentpay.http.paywall import Paywall, Receive, Scope, Send
+from agentpay.payee.about import About
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order, Route
 from agentpay.payee.sales import Refusal
@@ -35,6 +36,7 @@ from tests.http.world import (
     through,
 )
 from tests.payee.hand import HandPayer, decoded, terms_of
+from tests.wire.schemas import faults
 
 HEADER = "payment-signature"
 BROWSER = {
@@ -415,3 +417,37 @@ async def test_p8_two_credentials_are_told_what_is_wrong(
 
     assert answer.status_code == 400
     assert "more than one" in answer.json()["detail"]
+
+
+async def test_a_route_says_what_it_is_and_how_it_is_called(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    about = About(
+        description="A forecast",
+        mime_type="application/json",
+        query={"days": "3"},
+        output={"sun": True},
+    )
+    routes: dict[str, Any] = {
+        "/weather/{city}": Route(price=PRICE, about=about),
+        "/plain": PRICE,
+    }
+    async with a_payee(agentpay_shared_chain) as payee:
+        wall = Paywall(Shop(), payee=payee, routes=routes)
+        async with httpx.AsyncClient(transport=through(wall)) as client:
+            described = await client.get(BASE + "/weather/Oslo?days=3")
+            plain = await client.get(BASE + "/plain")
+        async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
+            assert (await agent.get(BASE + "/weather/Oslo")).status_code == 200
+    required = decoded(required_header(described))
+    listing = required["extensions"]["bazaar"]
+
+    assert required["resource"] == {
+        "url": BASE + "/weather/Oslo?days=3",
+        "description": "A forecast",
+        "mimeType": "application/json",
+    }
+    assert listing["info"]["input"]["pathParams"] == {"city": "Oslo"}
+    assert listing["routeTemplate"] == "/weather/:city"
+    assert not faults(listing["info"], listing["schema"])
+    assert "bazaar" not in decoded(required_header(plain))["extensions"]

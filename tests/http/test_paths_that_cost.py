@@ -275,6 +275,7 @@ def test_p8_head_costs_what_get_does_and_options_nothing() -> None:
         "GET /caf%C3%A9",
         "GET /data/*",
         "GET /{}",
+        "GET /{a}/{a}",
         "GET /data\n",
     ],
 )

@@ -8,12 +8,13 @@ of 400 or more is not charged.
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.manners import check_origin, for_reader, url_of
-from agentpay.http.routes import RouteTable
+from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.offers import malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
@@ -155,9 +156,10 @@ class Paywall:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
-        route = self._routes.find(method, path, root=root)
-        if route is not None:
-            outcome, terms = await self._decide(scope, route)
+        found = self._routes.find(method, path, root=root)
+        if found is not None:
+            terms = self._terms(scope, found)
+            outcome = await self._decide(scope, terms)
             if isinstance(outcome, Refusal):
                 readable = for_reader(outcome, scope, self._payee.asset)
                 await tell_again(receive, send, readable)
@@ -168,25 +170,32 @@ class Paywall:
         else:
             await self._app(scope, receive, send)
 
-    async def _decide(self, scope: Scope, route: Route) -> tuple[Sale | Refusal, Terms]:
+    def _terms(self, scope: Scope, found: Found) -> Terms:
+        method: str = scope["method"]
         terms = self._payee.terms(
-            route,
-            resource=f"{scope['method']} {scope['path']}",
+            found.route,
+            resource=f"{method} {scope['path']}",
             url=url_of(scope, self._origin),
             query=scope.get("query_string", b"").decode("latin-1"),
             bound=self._origin is not None,
         )
+        if terms.about is None:
+            return terms
+        listing = terms.about.listing(method, path=found.path, template=found.template)
+        return replace(terms, listing=listing)
+
+    async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
         chain = self._payee.asset.chain
         credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
         if len(credentials) > 1:
             twice = f"more than one {PAYMENT_SIGNATURE} header"
-            return malformed(twice, chain), terms
+            return malformed(twice, chain)
         header = credentials[0].decode("latin-1") if credentials else None
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
-            return unavailable(error, chain), terms
-        return await self._payee.answer(header, terms), terms
+            return unavailable(error, chain)
+        return await self._payee.answer(header, terms)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms

@@ -33,6 +33,17 @@ class PricedRoute:
     pattern: re.Pattern[str]
     route: Route | None
     """None is free, and says so even under a protected prefix."""
+    template: str
+    """The path with `:name` for a segment that stands for any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A priced route that a request matches, and what its segments stand for."""
+
+    route: Route
+    template: str
+    path: dict[str, str]
 
 
 class RouteTable:
@@ -57,35 +68,40 @@ class RouteTable:
         for key, price in routes.items():
             route = Route(price=price) if isinstance(price, str | int) else price
             method, path = _read_key(key)
-            parts = [_pattern_of(segment) for segment in path.split("/")]
-            pattern = re.compile("/".join(parts), re.DOTALL)
-            priced = PricedRoute(method=method, pattern=pattern, route=route)
+            priced = PricedRoute(
+                method=method,
+                pattern=_pattern_of(path),
+                route=route,
+                template=_SEGMENT.sub(lambda name: f":{name[0][1:-1]}", path),
+            )
             if _SEGMENT.search(path):
                 self._templates.append(priced)
             else:
                 self._exact.setdefault(path, []).append(priced)
 
-    def find(self, method: str, path: str, *, root: str = "") -> Route | None:
+    def find(self, method: str, path: str, *, root: str = "") -> Found | None:
         """The price of a request, or None if it is free. HEAD costs what GET does."""
         method = method.upper()
         if method == "OPTIONS":
             return None
         method = "GET" if method == "HEAD" else method
-        for priced in self._matching(path, root):
-            if priced.method in (None, method):
-                return priced.route
+        for line, path_values in self._matching(path, root):
+            if line.method in (None, method):
+                if line.route is None:
+                    return None
+                return Found(route=line.route, template=line.template, path=path_values)
         return None
 
     def costs(self, path: str, *, root: str = "") -> bool:
         """Whether any request to a path costs money."""
-        return any(priced.route for priced in self._matching(path, root))
+        return any(line.route for line, _ in self._matching(path, root))
 
     def denies(self, method: str, path: str, *, root: str = "") -> bool:
         """Whether a request is under a protected prefix and in no line of the table."""
         if not self._protected:
             return False
         method = "GET" if method.upper() == "HEAD" else method.upper()
-        for line in self._matching(path, root):
+        for line, _ in self._matching(path, root):
             if line.method in (None, method) or method == "OPTIONS":
                 return False
         return any(
@@ -95,13 +111,16 @@ class RouteTable:
             for prefix in self._protected
         )
 
-    def _matching(self, path: str, root: str) -> Iterator[PricedRoute]:
+    def _matching(
+        self, path: str, root: str
+    ) -> Iterator[tuple[PricedRoute, dict[str, str]]]:
         """Exact lines before templates, for each way to read the path."""
         for spelling in _spellings(path, root):
-            yield from self._exact.get(spelling, ())
-            for priced in self._templates:
-                if priced.pattern.fullmatch(spelling):
-                    yield priced
+            for line in self._exact.get(spelling, ()):
+                yield line, {}
+            for line in self._templates:
+                if match := line.pattern.fullmatch(spelling):
+                    yield line, match.groupdict()
 
     def all(self) -> list[Route]:
         """Every priced route, to check its price before the first request."""
@@ -173,5 +192,12 @@ def _read_key(key: str) -> tuple[str | None, str]:
     return method or None, path
 
 
-def _pattern_of(segment: str) -> str:
-    return r"[^/]+" if segment.startswith("{") else re.escape(segment)
+def _pattern_of(path: str) -> re.Pattern[str]:
+    names = [name[1:-1] for name in _SEGMENT.findall(path)]
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"the priced route {path!r} names a segment twice")
+    parts = [
+        f"(?P<{segment[1:-1]}>[^/]+)" if segment[:1] == "{" else re.escape(segment)
+        for segment in path.split("/")
+    ]
+    return re.compile("/".join(parts), re.DOTALL)

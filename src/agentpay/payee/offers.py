@@ -13,7 +13,7 @@ from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset, ChainId
-from agentpay.wire import parallel, payment_identifier
+from agentpay.wire import bazaar, parallel, payment_identifier
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -118,13 +118,19 @@ def payment_required(
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    if terms.listing is not None:
+        extensions[bazaar.KEY] = terms.listing
     if settings.names:
         extensions[payment_identifier.KEY] = payment_identifier.offer()
     by_permit = PERMIT2 in settings.transfer_methods or UPTO in terms.schemes
     if by_permit and settings.asset.name:
         extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
     message = write.payment_required(
-        url=terms.url, accepts=accepts, error=error, extensions=extensions
+        url=terms.url,
+        about=terms.about.resource() if terms.about else None,
+        accepts=accepts,
+        error=error,
+        extensions=extensions,
     )
     headers = {
         "content-type": "application/json",

@@ -304,6 +304,7 @@ class Payee:
             resource=resource,
             url=url,
             query=query,
+            about=route.about,
             bound=bound,
         )
 
