@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
+    from agentpay.payee.attestor import Attestor
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -41,6 +42,7 @@ _HOMES = {
     "AgentPayError": "agentpay.errors",
     "AnswerLost": "agentpay.errors",
     "AnswerPolicy": "agentpay.payee.answers",
+    "Attestor": "agentpay.payee.attestor",
     "Budget": "agentpay.payer.policy",
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
@@ -69,6 +71,7 @@ __all__ = [
     "AgentPayError",
     "AnswerLost",
     "AnswerPolicy",
+    "Attestor",
     "Budget",
     "BudgetExceeded",
     "ChainError",

@@ -21,6 +21,7 @@ from agentpay.http.asgi import (
 )
 from agentpay.http.manners import keep_private
 from agentpay.payee.answers import Answers
+from agentpay.payee.attestor import Attestor
 from agentpay.payee.offers import unavailable
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -145,6 +146,8 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
+    attestor: Attestor | None = None
+    """Who signs its receipt, if anybody does."""
 
 
 class Delivery:
@@ -207,7 +210,7 @@ class Delivery:
                 self._closed = True
                 receipt = await self._sale.abandon(charged=0, failed=True)
             else:
-                receipt = await self._sale.commit(charged)
+                receipt = await self._commit(charged)
         except (ChainError, StoreError) as error:
             receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
             self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
@@ -219,6 +222,15 @@ class Delivery:
         paid = {**message, "headers": _paid_headers(message, receipt)}
         self._copy.start(paid)
         await self._send(paid)
+
+    async def _commit(self, charged: int) -> str | Refusal:
+        receipt = await self._sale.commit(charged)
+        attestor, terms = self._purchase.attestor, self._purchase.terms
+        if attestor is None or isinstance(receipt, Refusal):
+            return receipt
+        return await attestor.sign_receipt(
+            receipt, terms, payer=self._sale.payer, chain=self._answers.chain
+        )
 
     async def _deliver(self) -> None:
         if not self._closed:

@@ -15,6 +15,7 @@ from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
+from agentpay.payee.attestor import Attestor
 from agentpay.payee.offers import malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
@@ -95,12 +96,13 @@ class Paywall:
         routes: Mapping[str, Money | Route | None],
         origin: str | None = None,
         protected: Sequence[str] = (),
+        attestor: Attestor | None = None,
     ) -> None:
         """
         `origin` is where clients reach the application (`"https://api.example.com"`);
         without it, offers name the `Host` that a request names. What is in no line of
         `routes` is free, or denied under one of the `protected` prefixes; there a line
-        with the price None says what is free.
+        with the price None says what is free. An `attestor` signs offers and receipts.
 
         Raises:
             ConfigurationError: A route's key or price, the origin or a prefix cannot be
@@ -110,6 +112,9 @@ class Paywall:
         self._payee = payee
         self._routes = RouteTable(routes, protected)
         self._origin = None if origin is None else check_origin(origin)
+        self._attestor = attestor
+        if attestor is not None and origin is None:
+            raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
@@ -195,7 +200,10 @@ class Paywall:
             await self._payee.start()
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
-        return await self._payee.answer(header, terms)
+        outcome = await self._payee.answer(header, terms)
+        if self._attestor is None or not isinstance(outcome, Refusal):
+            return outcome
+        return await self._attestor.sign_offers(outcome, terms, chain=chain)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
@@ -203,7 +211,7 @@ class Paywall:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
         hearing = Hearing(receive)
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid),
+            Purchase(sale=sale, terms=terms, charge=paid, attestor=self._attestor),
             answers=self._payee.answers,
             hearing=hearing,
             send=send,
