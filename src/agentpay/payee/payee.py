@@ -249,6 +249,8 @@ class Payee:
             payment = parse_payment(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
+        except (ChainError, StoreError) as error:
+            return unavailable(error, self.asset.chain)
         try:
             name = payment_identifier.read_name(payment.extensions)
             if name is None or not self.settings.names:
