@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
+    from agentpay.payee.mpp_offers import MppTerms
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -47,6 +48,7 @@ _HOMES = {
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidRequest": "agentpay.http.paywall",
@@ -76,6 +78,7 @@ __all__ = [
     "BudgetExceeded",
     "ChainError",
     "ConfigurationError",
+    "MppTerms",
     "Network",
     "Order",
     "PaidRequest",

@@ -25,13 +25,12 @@ from agentpay.payee.attestor import Attestor
 from agentpay.payee.offers import unavailable
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.wire.x402 import PAYMENT_RESPONSE
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
+from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_AGAIN_SECONDS = 1.0
-
-_RECEIPT = PAYMENT_RESPONSE.lower().encode()
 
 
 class Charge(Protocol):
@@ -139,6 +138,10 @@ class _Copy:
             self._parts.clear()
 
 
+def _as_it_is(refusal: Refusal) -> Refusal:
+    return refusal
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
     """What one request bought, and on which terms."""
@@ -148,6 +151,12 @@ class Purchase:
     charge: Charge
     attestor: Attestor | None = None
     """Who signs its receipt, if anybody does."""
+    receipt_in: str = PAYMENT_RESPONSE
+    """The field of its receipt. MPP's stands on answers of 2xx only."""
+    paid_in: str = PAYMENT_SIGNATURE
+    """The request's fields that may carry a payment."""
+    refuse: Callable[[Refusal], Refusal] = _as_it_is
+    """What is added to a refusal in the place of the answer."""
 
 
 class Delivery:
@@ -216,10 +225,10 @@ class Delivery:
             self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
-            await send_refusal(self._send, receipt)
+            await send_refusal(self._send, self._purchase.refuse(receipt))
             return
         self._started = True
-        paid = {**message, "headers": _paid_headers(message, receipt)}
+        paid = {**message, "headers": _paid_headers(message, receipt, self._purchase)}
         self._copy.start(paid)
         await self._send(paid)
 
@@ -257,9 +266,10 @@ class Delivery:
             await self.abandon(failed=False)
 
 
-def _paid_headers(message: Message, receipt: str) -> Headers:
+def _paid_headers(message: Message, receipt: str, purchase: Purchase) -> Headers:
     headers = headers_of(message)
-    if receipt:
-        headers.append((_RECEIPT, receipt.encode("ascii")))
-    keep_private(headers)
+    field = purchase.receipt_in
+    if receipt and (field != PAYMENT_RECEIPT or 200 <= message["status"] < 300):
+        headers.append((field.lower().encode(), receipt.encode("ascii")))
+    keep_private(headers, paid_in=purchase.paid_in)
     return headers

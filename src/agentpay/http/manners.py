@@ -63,7 +63,7 @@ def url_of(scope: Scope, origin: str | None) -> str:
     return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')}{suffix}"
 
 
-def keep_private(headers: Headers) -> None:
+def keep_private(headers: Headers, *, paid_in: str = PAYMENT_SIGNATURE) -> None:
     """A paid answer is for who paid, whatever its application allowed caches to do."""
     said = [v.decode("latin-1") for n, v in headers if n.lower() == b"cache-control"]
     words = [word.strip() for line in said for word in line.split(",") if word.strip()]
@@ -72,12 +72,18 @@ def keep_private(headers: Headers) -> None:
         headers[:] = [h for h in headers if h[0].lower() != b"cache-control"]
         value = ", ".join(["private", *ours])
         headers.append((b"cache-control", value.encode("latin-1")))
-    headers.append((b"vary", PAYMENT_SIGNATURE.encode()))
+    headers.append((b"vary", paid_in.encode()))
 
 
-def for_reader(refusal: Refusal, scope: Scope, asset: Asset) -> Refusal:
-    """A refusal as who asked can read it: a 402 for a browser is a page."""
-    headers = {**refusal.headers, "vary": f"{PAYMENT_SIGNATURE}, Accept, User-Agent"}
+def for_reader(
+    refusal: Refusal, scope: Scope, asset: Asset, *, paid_in: str = PAYMENT_SIGNATURE
+) -> Refusal:
+    """
+    A refusal as who asked can read it: a 402 for a browser is a page.
+
+    `paid_in` names the request's fields on which an answer depends.
+    """
+    headers = {**refusal.headers, "vary": f"{paid_in}, Accept, User-Agent"}
     if refusal.required is None or not _is_browser(scope):
         return replace(refusal, headers=headers)
     headers["content-type"] = "text/html; charset=utf-8"

@@ -8,28 +8,44 @@ of 400 or more is not charged.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
+from agentpay.errors import (
+    AgentPayError,
+    ChainError,
+    ConfigurationError,
+    MalformedMessage,
+    StoreError,
+)
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.credentials import (
+    RequestBody,
+    SeveralPayments,
+    header_lines,
+    read_payment,
+)
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
+from agentpay.payee.mpp_offers import Asked, problem
+from agentpay.payee.mpp_sales import ChargeSale
 from agentpay.payee.offers import malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Money, to_base_units
-from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.mpp.credential import SeveralCredentials
+from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
+from agentpay.wire.mpp.problem import ProblemKind
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
+from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
 
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
-
-_CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
 
 class PaidRequest:
@@ -116,6 +132,11 @@ class Paywall:
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
+        fields = [
+            PAYMENT_SIGNATURE,
+            *([payee.mpp.credential_field] if payee.mpp else []),
+        ]
+        self._paid_in = ", ".join(fields)
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
 
@@ -163,17 +184,40 @@ class Paywall:
         method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
         found = self._routes.find(method, path, root=root)
         if found is not None:
-            terms = self._terms(scope, found)
-            outcome = await self._decide(scope, terms)
+            asking = _Asking(
+                scope=scope,
+                body=RequestBody(receive),
+                send=send,
+                terms=self._terms(scope, found),
+            )
+            outcome = await self._decide(asking)
             if isinstance(outcome, Refusal):
-                readable = for_reader(outcome, scope, self._payee.asset)
-                await tell_again(receive, send, readable)
+                await self._refuse(asking, outcome)
             else:
-                await self._serve(scope, receive, send, outcome, terms)
+                await self._serve(asking, outcome)
         elif self._routes.denies(method, path, root=root):
             await send_refusal(send, Refusal(status=403, headers=_NO_STORE))
         else:
             await self._app(scope, receive, send)
+
+    async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
+        dressed = refusal
+        if refusal.status == 402 and self._payee.mpp is not None:
+            dressed = self._payee.refuse(
+                refusal, asking.terms, await self._asked(asking)
+            )
+        readable = for_reader(
+            dressed, asking.scope, self._payee.asset, paid_in=self._paid_in
+        )
+        await tell_again(asking.body.receive, asking.send, readable)
+
+    async def _asked(self, asking: "_Asking") -> Asked:
+        """What a challenge for a request is bound to, beside its route."""
+        mpp = self._payee.mpp
+        return Asked(
+            body=await asking.body.read(mpp.body_bytes_max) if mpp else None,
+            preference=header_lines(asking.scope, ACCEPT_PAYMENT),
+        )
 
     def _terms(self, scope: Scope, found: Found) -> Terms:
         method: str = scope["method"]
@@ -189,38 +233,66 @@ class Paywall:
         listing = terms.about.listing(method, path=found.path, template=found.template)
         return replace(terms, listing=listing)
 
-    async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
-        chain = self._payee.asset.chain
-        credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
-        if len(credentials) > 1:
-            twice = f"more than one {PAYMENT_SIGNATURE} header"
-            return malformed(twice, chain)
-        header = credentials[0].decode("latin-1") if credentials else None
+    async def _decide(self, asking: "_Asking") -> Sale | Refusal:
+        chain, terms, mpp = self._payee.asset.chain, asking.terms, self._payee.mpp
+        field = mpp.credential_field if mpp else None
+        try:
+            carried = read_payment(asking.scope, mpp_field=field)
+        except (SeveralPayments, SeveralCredentials) as error:
+            return malformed(str(error), chain)
+        except MalformedMessage as error:
+            kind = ProblemKind.MALFORMED_CREDENTIAL
+            return problem(self._payee.settings, terms, kind, str(error))
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
-        outcome = await self._payee.answer(header, terms)
+        if carried.mpp is not None:
+            asked = await self._asked(asking)
+            return await self._payee.answer_credential(carried.mpp, terms, asked)
+        outcome = await self._payee.answer(carried.x402, terms)
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
-    ) -> None:
+    async def _serve(self, asking: "_Asking", sale: Sale) -> None:
+        terms, asked = asking.terms, Asked(body=None)
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
-        hearing = Hearing(receive)
+        hearing = Hearing(asking.body.receive)
+        by_mpp = isinstance(sale, ChargeSale)
+        if by_mpp:
+            asked = await self._asked(asking)
+        purchase = Purchase(
+            sale=sale,
+            terms=terms,
+            charge=paid,
+            attestor=None if by_mpp else self._attestor,
+            receipt_in=PAYMENT_RECEIPT if by_mpp else PAYMENT_RESPONSE,
+            paid_in=self._paid_in,
+            refuse=lambda refusal: self._payee.refuse(refusal, terms, asked),
+        )
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid, attestor=self._attestor),
+            purchase,
             answers=self._payee.answers,
             hearing=hearing,
-            send=send,
+            send=asking.send,
             closings=self._closings,
         )
+        scope = {**asking.scope, SCOPE_KEY: paid}
         try:
-            await self._app({**scope, SCOPE_KEY: paid}, hearing.receive, delivery.send)
+            await self._app(scope, hearing.receive, delivery.send)
         except Exception:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
             await asyncio.shield(delivery.finish())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """One request for something that costs money, and where its answer goes."""
+
+    scope: Scope
+    body: RequestBody
+    send: Send
+    terms: Terms

@@ -30,6 +30,8 @@ from agentpay.wire.x402 import (
 from agentpay.wire.x402_terms import UPFRONT
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
+NO_PAYMENT = "Payment required"
+"""What a 402 says where nothing was paid with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

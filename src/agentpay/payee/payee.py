@@ -24,7 +24,9 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
+from agentpay.payee.mpp_offers import Asked, MppTerms, with_challenges
 from agentpay.payee.offers import (
+    NO_PAYMENT,
     PayeeSettings,
     make_offers,
     malformed,
@@ -84,6 +86,7 @@ class Payee:
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
         answers: AnswerPolicy = KEEP_ANSWERS,
+        mpp: MppTerms | None = None,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -94,7 +97,8 @@ class Payee:
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
         given, they do so where it has no EIP-3009. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
-        much of what was sold is kept to be told again to who paid for it.
+        much of what was sold is kept to be told again to who paid for it. With `mpp`,
+        whatever takes one transfer takes it by MPP too, and every 402 says so.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -137,6 +141,7 @@ class Payee:
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
+            mpp=mpp,
         )
         self._works: Works | None = None
         self._starting = asyncio.Lock()
@@ -145,6 +150,11 @@ class Payee:
     def asset(self) -> Asset:
         """The token it is paid in."""
         return self.settings.asset
+
+    @property
+    def mpp(self) -> MppTerms | None:
+        """How it takes payments by MPP, if it does."""
+        return self._plan.mpp
 
     @property
     def settlement(self) -> Settlement:
@@ -245,7 +255,7 @@ class Payee:
             # While a facilitator is not up, nobody is asked to pay: a 503 says why.
             await self._ready()
             if header is None:
-                return payment_required(self.settings, terms, error="Payment required")
+                return payment_required(self.settings, terms, error=NO_PAYMENT)
             payment = parse_payment(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
@@ -265,6 +275,26 @@ class Payee:
         except (ChainError, StoreError) as error:
             paid_with = payment_id(payment, self.asset)
             return unavailable(error, self.asset.chain, payment=paid_with)
+
+    async def answer_credential(
+        self, credential: str, terms: Terms, asked: Asked
+    ) -> Sale | Refusal:
+        """Decide what a `Payment` credential buys, as `answer` does."""
+        charges = self._running.charges
+        if charges is None:
+            raise ConfigurationError("the payee takes no payments by MPP: pass mpp=")
+        try:
+            await self._ready()
+            return await charges.answer(credential, terms, asked)
+        except (ChainError, StoreError) as error:
+            return unavailable(error, self.asset.chain)
+
+    def refuse(self, refusal: Refusal, terms: Terms, asked: Asked) -> Refusal:
+        """A refusal as it leaves: a 402 has what MPP offers too, if that is spoken."""
+        if self.mpp is None:
+            return refusal
+        now = int(self._clock())
+        return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
     async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""

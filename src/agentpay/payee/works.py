@@ -16,6 +16,8 @@ from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
+from agentpay.payee.mpp_offers import MppTerms
+from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.transfer_sales import TransferSales
@@ -35,6 +37,7 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    mpp: MppTerms | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +52,10 @@ class Works:
     settlement: Settlement
     channels: ChannelSales
     transfers: TransferSales
+    charges: ChargeSales | None
+    """None where MPP is not spoken."""
     answers: Answers
+    mpp: MppTerms | None
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
@@ -61,7 +67,15 @@ class Works:
             store=self.store,
             clock=clock,
         )
-        return replace(self, channels=channels, transfers=transfers)
+        charges = _charges(
+            self.mpp,
+            settings,
+            transfers=transfers,
+            answers=self.answers,
+            store=self.store,
+            clock=clock,
+        )
+        return replace(self, channels=channels, transfers=transfers, charges=charges)
 
     async def close(self) -> None:
         """Stop following the chain, and close everything."""
@@ -156,6 +170,14 @@ def _wire(
         store=store,
         clock=clock,
     )
+    charges = _charges(
+        plan.mpp,
+        settings,
+        transfers=transfers,
+        answers=answers,
+        store=store,
+        clock=clock,
+    )
     return Works(
         chain=chain,
         sender=sender,
@@ -165,7 +187,30 @@ def _wire(
         settlement=settlement,
         channels=channels,
         transfers=transfers,
+        charges=charges,
         answers=answers,
+        mpp=plan.mpp,
+    )
+
+
+def _charges(
+    mpp: MppTerms | None,
+    settings: PayeeSettings,
+    *,
+    transfers: TransferSales,
+    answers: Answers,
+    store: Store,
+    clock: Callable[[], float],
+) -> ChargeSales | None:
+    if mpp is None:
+        return None
+    return ChargeSales(
+        settings=settings,
+        mpp=mpp,
+        transfers=transfers,
+        answers=answers,
+        store=store.payee,
+        clock=clock,
     )
 
 
