@@ -30,6 +30,7 @@ from agentpay.core.budget import (
     Undelivered,
     apply,
     check_request,
+    left_for,
 )
 from agentpay.errors import BudgetExceeded, InvariantViolated
 
@@ -70,6 +71,8 @@ class BudgetMachine(RuleBasedStateMachine):
         wanted = hold(amount, key=str(self.names), host=host)
         fits = self._exposure() + amount <= self.limits.total
         fits = fits and self._exposure(host) + amount <= self.limits.per_host
+        assert fits or amount > left_for(self.budget, host, self.limits)
+        assert not fits or amount <= left_for(self.budget, host, self.limits)
         if fits:
             self._apply(Reserved(hold=wanted))
             self.held[wanted.id] = wanted

@@ -150,6 +150,12 @@ def check_request(limits: Limits, amount: int) -> None:
         )
 
 
+def left_for(budget: Budget, host: str, limits: Limits) -> int:
+    """The most that may be reserved for a host now."""
+    total = limits.total - budget.exposure
+    return max(0, min(total, limits.per_host - budget.exposure_to(host)))
+
+
 def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
     """
     Move a budget by one event. Only a reservation can be refused.

@@ -20,7 +20,7 @@ from agentpay.core.payer_channel import (
     PayerStatus,
     Unusable,
 )
-from agentpay.errors import ChannelUnusable, KeyElsewhere
+from agentpay.errors import BudgetExceeded, ChannelUnusable, KeyElsewhere
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
@@ -115,14 +115,22 @@ class Channels:
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
             change = self._ledger.change(key.origin)
-            payment = await self._pay_on_any(key, offer, target)
+            payment, refused = await self._pay_on_any(key, offer, target)
             if payment is not None:
                 return payment
-            single = key.tagged or not self._keys.may_deposit
-            lanes_max = 1 if single else self._policy.lanes_max
-            if len(await self._lanes(key)) < lanes_max:
-                await self._open(key, offer, target, len(await self._lanes(key)))
-            elif not await change.wait(deadline - loop.time()):
+            lanes = list(await self._lanes(key))
+            waiting = change.came or await self.inquiry.any_at_work(lanes)
+            if not waiting and await self.inquiry.any_deposit_came(lanes):
+                continue
+            if refused is None and await self._may_open(key, offer, target):
+                await self._open(key, offer, target, len(lanes))
+                continue
+            if not waiting:
+                if refused is not None:
+                    raise refused
+                for channel in lanes:
+                    await self.inquiry.look_for_deposit(channel)
+            if not await change.wait(deadline - loop.time()):
                 raise ChannelUnusable(
                     f"no channel to {target.origin} had room for a request within"
                     f" {self._policy.give_up_seconds} s"
@@ -130,20 +138,31 @@ class Channels:
 
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
-    ) -> ChannelPayment | None:
-        """A voucher on the first lane that has room; None if none has room now."""
-        empty: KeyElsewhere | None = None
+    ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
+        """A voucher on the first lane that has room, or why an empty one stays so."""
+        refused: BudgetExceeded | KeyElsewhere | None = None
         for channel in list(await self._lanes(key)):
             try:
                 payment = await self._pay_on(channel, offer, target)
-            except KeyElsewhere as error:  # it needs a deposit; another may not
-                empty = error
+            except (BudgetExceeded, KeyElsewhere) as error:  # another may have room
+                refused = error
                 continue
             if payment is not None:
-                return payment
-        if empty is not None:
-            raise empty
-        return None
+                return payment, None
+        if isinstance(refused, KeyElsewhere):
+            raise refused
+        return None, refused
+
+    async def _may_open(self, key: ChannelKey, offer: Offer, target: Target) -> bool:
+        """Whether there may be one more lane, and the budget has a deposit for it."""
+        lanes = len(await self._lanes(key))
+        if not lanes:
+            return True  # and the budget says no in its own words
+        single = key.tagged or not self._keys.may_deposit
+        if single or lanes >= self._policy.lanes_max:
+            return False
+        least, decimals = self._wish(offer).amounts[-1], offer.asset.decimals
+        return await self._ledger.affords(least, host=target.host, decimals=decimals)
 
     async def _pay_on(
         self, channel: Hash32, offer: Offer, target: Target
@@ -165,7 +184,6 @@ class Channels:
             self._forget(channel)
             return None
         if not isinstance(answer, Issued):
-            await self.inquiry.look_for_deposit(channel)
             return None
         try:
             return await self._sign(channel, answer, offer, target)

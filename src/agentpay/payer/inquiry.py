@@ -4,7 +4,7 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agentpay.core.budget import Released, Spent
@@ -187,6 +187,33 @@ class Inquiry:
             deposit=None,
             leave=_nothing,
         )
+
+    async def any_at_work(self, channels: Sequence[Hash32]) -> bool:
+        """Whether a request is under way that will be answered, or given up."""
+        for channel in channels:
+            record = await self._ledger.read(channel)
+            if record is None or not record.ledger.open:
+                continue
+            deposit = record.ledger.deposit
+            if deposit is None or self._clock() <= deposit.valid_before:
+                return True
+        return False
+
+    async def any_deposit_came(self, channels: Sequence[Hash32]) -> bool:
+        """
+        Whether the chain tells of a deposit that was open.
+
+        Raises:
+            ChainError: The chain could not be asked.
+        """
+        for channel in channels:
+            record = await self._ledger.read(channel)
+            deposit = record.ledger.deposit if record is not None else None
+            if record is None or deposit is None:
+                continue
+            if await self.resolve_deposit(record, deposit):
+                return True
+        return False
 
     async def look_for_deposit(self, channel: Hash32) -> None:
         """A deposit nobody is carrying any more: did it reach the chain?"""

@@ -272,6 +272,12 @@ class PayerLedger:
         budgets.check_request(self._limits(decimals), hold.amount)
         await self.move(decimals, budgets.Reserved(hold=hold))
 
+    async def affords(self, amount: int, *, host: str, decimals: int) -> bool:
+        """Whether the budget has so much left now; another may take it next."""
+        budget = await self.store.budget(self.account)
+        left = budgets.left_for(budget, host, self._limits(decimals))
+        return scale(amount, decimals) <= left
+
     def _tell(self, origin: str) -> None:
         """Wake whoever waits; harmless if the step is decided twice."""
         change = self._changes.pop(origin, None)
@@ -284,6 +290,11 @@ class Change:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+
+    @property
+    def came(self) -> bool:
+        """Whether it was already."""
+        return self.event.is_set()
 
     async def wait(self, seconds: float) -> bool:
         """Whether it came in time."""

@@ -82,7 +82,8 @@ def choose(
     order = {scheme: place for place, scheme in enumerate(policy.prefer)}
     return min(
         candidates,
-        key=lambda offer: (order[offer.scheme], offer.method != EIP3009, offer.amount),
+        # What the token itself moves needs no approval, so it comes first.
+        key=lambda offer: (offer.method != EIP3009, order[offer.scheme], offer.amount),
     )
 
 
