@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -28,34 +28,21 @@ from agentpay.evm.batch_settlement import (
 )
 from agentpay.onchain import read_channel
 from agentpay.payer.approvals import Approval, Approvals
+from agentpay.payer.channel_key import ChannelKey, key_in, key_of
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import DepositWish, PayerLedger, Place
-from agentpay.payer.offer import ChannelTerms, Offer
+from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
 from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
-from agentpay.types import Address, Asset, ChainId, Hash32, to_base_units
+from agentpay.types import Asset, ChainId, Hash32, to_base_units
 from agentpay.wire.x402 import PERMIT2
 
 _STRICT_WINDOW = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelKey:
-    """What a channel belongs to (rule 11); another origin or key never shares it."""
-
-    origin: str
-    chain: ChainId
-    payer_authorizer: Address
-    pay_to: Address
-    authorizer: Address
-    token: Address
-    withdraw_delay: int
-    tagged: bool
 
 
 class Channels:
@@ -110,7 +97,7 @@ class Channels:
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
-        key = _key_of(offer, offer.channel, target, self._keys.authorizer)
+        key = key_of(offer, offer.channel, target, self._keys.authorizer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
@@ -257,7 +244,7 @@ class Channels:
             known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
             for record in await self._ledger.store.channels(self._ledger.account):
                 if record.ledger.status is PayerStatus.OPEN:
-                    known[_key_in(record)].append(record.channel)
+                    known[key_in(record)].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
         return self._known.setdefault(key, [])
@@ -276,7 +263,7 @@ class Channels:
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
             records = await self._ledger.store.channels(self._ledger.account)
-            index = sum(1 for record in records if _key_in(record) == key)
+            index = sum(1 for record in records if key_in(record) == key)
             while True:
                 config = await self._config(key, index)
                 channel = channel_id(config, key.chain)
@@ -333,7 +320,7 @@ class Channels:
         ours = {record.channel for record in known}
         found: list[Hash32] = []
         for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):
-            key = _key_of(offer, offer.channel, target, authorizer)
+            key = key_of(offer, offer.channel, target, authorizer)
             found += await self._find_lost(key, offer, target, ours)
         return found
 
@@ -385,32 +372,4 @@ def _place_of(offer: Offer, target: Target) -> Place:
     path = urlsplit(target.url).path
     return Place(
         url=f"{target.method} {target.origin}{path}", offer=json.dumps(offer.words)
-    )
-
-
-def _key_of(
-    offer: Offer, terms: ChannelTerms, target: Target, payer_authorizer: Address
-) -> ChannelKey:
-    return ChannelKey(
-        origin=target.origin,
-        chain=offer.asset.chain,
-        payer_authorizer=payer_authorizer,
-        pay_to=offer.pay_to,
-        authorizer=terms.authorizer,
-        token=offer.asset.address,
-        withdraw_delay=terms.withdraw_delay,
-        tagged=terms.parallel is not None,
-    )
-
-
-def _key_in(record: PayerRecord) -> ChannelKey:
-    return ChannelKey(
-        origin=record.origin,
-        chain=record.chain,
-        payer_authorizer=record.config.payer_authorizer,
-        pay_to=record.config.receiver,
-        authorizer=record.config.receiver_authorizer,
-        token=record.config.token,
-        withdraw_delay=record.config.withdraw_delay,
-        tagged=record.ledger.tagged,
     )
