@@ -264,6 +264,24 @@ class GasMissing(ChainError):
     code = "gas_missing"
 
 
+class GasLimitReached(ChainError):
+    """No more gas is spent on this in this hour; nothing was sent."""
+
+    code = "gas_limit_reached"
+
+    def __init__(self, *, who: str, limit: int) -> None:
+        super().__init__(
+            f"the gas of {who} for this hour is used up ({limit}); try again later"
+        )
+        self.limit = limit
+
+
+class FacilitatorUnavailable(ChainError):
+    """No facilitator can be reached, or none does what is needed; nothing was sent."""
+
+    code = "facilitator_unavailable"
+
+
 class TransactionOutcomeUnknown(ChainError):
     """A transaction was sent and may yet be mined."""
 

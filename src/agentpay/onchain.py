@@ -13,6 +13,8 @@ from eth_abi.exceptions import DecodingError
 from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
@@ -20,7 +22,7 @@ from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.signature import is_signed_by_key
 from agentpay.evm.transfer import Transfer
 from agentpay.ports import Chain
-from agentpay.types import Address, Asset, Hash32
+from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 
 
 async def check_asset(chain: Chain, asset: Asset) -> None:
@@ -85,6 +87,31 @@ async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
         return channels.decode_channel_state(answers)
 
 
+async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
+    """What was claimed of each of several channels."""
+    calls = [channels.channel_state_calls(channel)[0] for channel in ids]
+    with _sense():
+        return [channels.decode_claimed(answer) for answer in await chain.read(calls)]
+
+
+async def find_deposit(
+    chain: Chain, deposit: Deposit, *, blocks: int = 1000
+) -> Hash32 | None:
+    """The last transaction that put so much into a deposit's channel."""
+    head = await chain.head()
+    channel = channel_id(deposit.config, chain.chain_id)
+    logs = await chain.logs(
+        address=BATCH_SETTLEMENT,
+        topics=[channels.DEPOSITED, channel],
+        first_block=max(0, head.number - blocks),
+        last_block=head.number,
+    )
+    for log in reversed(logs):
+        if channels.amount_in([log], channels.DEPOSITED, channel) == deposit.amount:
+            return log.transaction
+    return None
+
+
 async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int:
     """What was claimed for a receiver and not sent to it yet."""
     (answer,) = await chain.read([channels.receiver_state_call(receiver, token)])
@@ -121,6 +148,20 @@ async def is_signed(
     if is_signed_by_key(account, digest, signature):
         return True
     return await is_signature_of(chain, account, digest, signature)
+
+
+async def is_voucher_signed(
+    chain: Chain, config: ChannelConfig, amount: int, signature: bytes
+) -> bool:
+    """Whether the contract would take a voucher of a channel as its payer's."""
+    channel = channel_id(config, chain.chain_id)
+    digest = voucher_digest(channel, amount, chain.chain_id)
+    if config.payer_authorizer != ZERO_ADDRESS:
+        return is_signed_by_key(config.payer_authorizer, digest, signature)
+    # Where the payer has code, the contract asks that and not the key (EIP-7702).
+    if await chain.code(config.payer):
+        return await is_signature_of(chain, config.payer, digest, signature)
+    return is_signed_by_key(config.payer, digest, signature)
 
 
 async def is_signature_of(

@@ -168,6 +168,30 @@ def refund_call(
     return Call(to=BATCH_SETTLEMENT, data=_REFUND_SIGNED + data, what=what)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRefund:
+    """A refund that a receiver authorizer signed, and the claims to make before it."""
+
+    config: ChannelConfig
+    amount: int
+    nonce: int
+    signature: bytes
+    claims: tuple[VoucherClaim, ...] = ()
+    claims_signature: bytes = b""
+
+    def call(self) -> Call:
+        """Claim what is due, if anything, and refund: all or nothing."""
+        refund = refund_call(
+            self.config,
+            amount=self.amount,
+            nonce=self.nonce,
+            authorizer_signature=self.signature,
+        )
+        if not self.claims:
+            return refund
+        return multicall([claim_call(self.claims, self.claims_signature), refund])
+
+
 def initiate_withdraw_call(config: ChannelConfig, amount: int) -> Call:
     """Start the payer's own exit, which needs nobody's consent but a delay."""
     data = encode([_CONFIG, "uint128"], [_words(config), amount])
@@ -219,6 +243,18 @@ def decode_channel_state(answers: Sequence[bytes]) -> ChannelOnChain:
         withdrawal_started=started,
         refund_nonce=int.from_bytes(nonce, "big"),
     )
+
+
+def decode_claimed(answer: bytes) -> int:
+    """
+    Read what was claimed of a channel from the first of its `channel_state_calls`.
+
+    Raises:
+        ValueError: It is not what the contract answers.
+    """
+    if len(answer) != 64:
+        raise ValueError("the channel contract is not at its address on this chain")
+    return int.from_bytes(answer[32:], "big")
 
 
 def receiver_state_call(receiver: Address, token: Address) -> Call:

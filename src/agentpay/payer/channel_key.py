@@ -1,5 +1,5 @@
 """
-What a channel belongs to, from an offer or from a record (rule 11).
+What a payer's channel belongs to, so that no other origin, payee or key shares it.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ChannelKey:
 def key_of(
     offer: Offer, terms: ChannelTerms, target: Target, payer_authorizer: Address
 ) -> ChannelKey:
-    """The key of the channels that an offer may be paid on."""
+    """What a channel for an offer belongs to."""
     return ChannelKey(
         origin=target.origin,
         chain=offer.asset.chain,
@@ -41,7 +41,7 @@ def key_of(
 
 
 def key_in(record: PayerRecord) -> ChannelKey:
-    """The key of a stored channel."""
+    """What a channel that we have belongs to."""
     return ChannelKey(
         origin=record.origin,
         chain=record.chain,

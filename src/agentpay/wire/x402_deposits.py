@@ -14,7 +14,20 @@ from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.types import Asset, Hash32
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import DepositPayload
+from agentpay.wire.x402 import ConfigFields, DepositPayload
+
+
+def read_config(fields: ConfigFields) -> ChannelConfig:
+    """The terms of a channel, from a message."""
+    return ChannelConfig(
+        payer=fields.payer,
+        payer_authorizer=fields.payer_authorizer,
+        receiver=fields.receiver,
+        receiver_authorizer=fields.receiver_authorizer,
+        token=fields.token,
+        withdraw_delay=fields.withdraw_delay,
+        salt=fields.salt,
+    )
 
 
 def wrong_deposit(

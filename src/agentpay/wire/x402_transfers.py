@@ -15,7 +15,14 @@ from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import EXACT, UPTO, ExactPayload, Permit2Fields, Permit2Payload
+from agentpay.wire.x402 import (
+    EXACT,
+    UPTO,
+    ExactPayload,
+    PaymentPayload,
+    Permit2Fields,
+    Permit2Payload,
+)
 
 TransferPayload = ExactPayload | Permit2Payload
 
@@ -125,6 +132,15 @@ def read_unsigned(payload: JsonObject, asset: Asset) -> Transfer:
     by_permit = "permit2Authorization" in payload
     model = Permit2Payload if by_permit else ExactPayload
     return read_transfer(model.model_validate(payload), asset)
+
+
+def payment_id(payment: PaymentPayload, asset: Asset) -> str:
+    """What a payment is called in what is said of it: its transfer or its voucher."""
+    payload = payment.payload
+    if isinstance(payload, ExactPayload | Permit2Payload):
+        return read_transfer(payload, asset).id
+    voucher = payload.voucher
+    return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
 
 
 def _transfer_of(fields: Permit2Fields) -> PermitTransfer:
