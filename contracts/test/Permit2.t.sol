@@ -68,6 +68,9 @@ contract Permit2Test is Permit2Fixture {
         emit ISignatureTransfer.UnorderedNonceInvalidation(payer, nonce >> 8, 1 << (nonce & 255));
         vm.prank(payer);
         permit2.invalidateUnorderedNonces(nonce >> 8, 1 << (nonce & 255));
+        // Once more changes nothing.
+        vm.prank(payer);
+        permit2.invalidateUnorderedNonces(nonce >> 8, type(uint256).max);
         vm.expectRevert(ISignatureTransfer.InvalidNonce.selector);
         permit2.permitTransferFrom(permit, detailsOf(receiver, 10), payer, signed);
     }

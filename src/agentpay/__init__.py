@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paywall import PaidRequest, Paywall
     from agentpay.http.transport import PaymentTransport
+    from agentpay.payee.about import About
+    from agentpay.payee.answers import AnswerPolicy
+    from agentpay.payee.attestor import Attestor
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -35,9 +38,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "About": "agentpay.payee.about",
     "Agent": "agentpay.agent",
     "AgentPayError": "agentpay.errors",
     "AnswerLost": "agentpay.errors",
+    "AnswerPolicy": "agentpay.payee.answers",
+    "Attestor": "agentpay.payee.attestor",
     "Budget": "agentpay.payer.policy",
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
@@ -62,9 +68,12 @@ _HOMES = {
 }
 
 __all__ = [
+    "About",
     "Agent",
     "AgentPayError",
     "AnswerLost",
+    "AnswerPolicy",
+    "Attestor",
     "Budget",
     "BudgetExceeded",
     "ChainError",

@@ -16,7 +16,7 @@ from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.evm.calls import Receipt
+from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.signature import is_signed_by_key
@@ -25,12 +25,12 @@ from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 
 
-async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> None:
+async def check_asset(chain: Chain, asset: Asset) -> None:
     """
     Compare what is declared of a token with what its contract says.
 
-    Without `eip3009` it may be any ERC-20, moved by Permit2; its domain is compared if
-    one is declared.
+    One without EIP-3009 may be any ERC-20, moved by Permit2; its domain is compared if
+    it declares one.
 
     Raises:
         UnsuitableToken: No code, no EIP-3009, other decimals or another EIP-712 domain.
@@ -40,9 +40,9 @@ async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> No
     if not await chain.code(asset.address):
         raise UnsuitableToken(f"{name}: there is no contract at this address")
     try:
-        decimals, separator = await _read_facts(chain, asset, eip3009=eip3009)
+        decimals, separator = await _read_facts(chain, asset)
     except (ValueError, TransactionFailed) as error:
-        lacks = "EIP-3009 transfers" if eip3009 else "what was declared of it"
+        lacks = "EIP-3009 transfers" if asset.eip3009 else "what was declared of it"
         raise UnsuitableToken(f"{name}: it does not have {lacks}") from error
     if decimals != asset.decimals:
         raise UnsuitableToken(
@@ -55,10 +55,8 @@ async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> No
         )
 
 
-async def _read_facts(
-    chain: Chain, asset: Asset, *, eip3009: bool
-) -> tuple[int, Hash32 | None]:
-    if eip3009:
+async def _read_facts(chain: Chain, asset: Asset) -> tuple[int, Hash32 | None]:
+    if asset.eip3009:
         answers = await chain.read(tokens.token_fact_calls(asset.address))
         facts = tokens.decode_token_facts(answers)
         return facts.decimals, facts.domain_separator
@@ -122,9 +120,18 @@ async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int
     return claimed - settled
 
 
-async def is_used(chain: Chain, signed: Transfer | Deposit) -> bool:
+async def read_words(chain: Chain, calls: Sequence[Call]) -> list[int]:
+    """Numbers, each the whole answer to a call, all at one block."""
+    answers = await chain.read(calls)
+    with _sense():
+        return [tokens.decode_uint(answer) for answer in answers]
+
+
+async def is_used(
+    chain: Chain, signed: Transfer | Deposit, *, block: int | None = None
+) -> bool:
     """Whether a signed transfer or deposit was used (or cancelled)."""
-    (answer,) = await chain.read([signed.used_call()])
+    (answer,) = await chain.read([signed.used_call()], block=block)
     with _sense():
         return signed.is_used(answer)
 
@@ -173,9 +180,7 @@ async def is_signature_of(
 
 async def read_funds(chain: Chain, transfer: Transfer) -> int:
     """The most that a transfer's payer could pay now."""
-    answers = await chain.read(transfer.funds_calls())
-    with _sense():
-        return min(tokens.decode_uint(answer) for answer in answers)
+    return min(await read_words(chain, transfer.funds_calls()))
 
 
 async def find_transfer(

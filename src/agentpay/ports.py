@@ -14,6 +14,7 @@ from agentpay.evm.calls import Block, Call, Log, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
+    AnswerRecord,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -291,6 +292,27 @@ class PayeeStore(Protocol):
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """Make a dead owner's payment ours; False if somebody else did first."""
+        ...
+
+    async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
+        """
+        Remember an answer, or a name, in place of what its key had.
+
+        The next reader sees it. Without `durable`, it is saved no later than anything
+        that is saved after it.
+        """
+        ...
+
+    async def find_answer(self, key: str) -> AnswerRecord | None:
+        """What is kept under a key."""
+        ...
+
+    async def drop_answer(self, key: str) -> None:
+        """Forget what a key has, if anything."""
+        ...
+
+    async def sweep_answers(self, *, now: int, bytes_total: int) -> None:
+        """Forget what need not be kept any more, and the oldest above `bytes_total`."""
         ...
 
     async def read_cursor(self, name: str) -> int:

@@ -15,6 +15,8 @@ from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
+_ROW_BYTES = 128
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayeeRecord:
@@ -73,6 +75,29 @@ class Settled:
 
     transaction: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerRecord:
+    """What a paid request was answered, to be told again to who paid for it."""
+
+    key: str
+    """What was signed for it, or how its payer named the payment."""
+    request: bytes
+    """A hash of what was asked, and of the whole payment where it was named."""
+    kept_until: int
+    content: bytes = b""
+    """A hash of the body that was read to answer it; empty if none was."""
+    status: int = 0
+    """0 where only the name is kept: there is no answer yet, or it was too large."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+    @property
+    def size(self) -> int:
+        """What it takes to keep it, in bytes."""
+        names = sum(len(name) + len(value) for name, value in self.headers)
+        return _ROW_BYTES + len(self.key) + names + len(self.body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import quote, unquote
 
 import httpx
@@ -134,6 +135,121 @@ def _with_root(app: App, root: str) -> App:
     return rooted
 
 
+# What is in no line of the table, under a prefix that is protected.
+
+PROTECTED = ("/api", "/v2/admin")
+UNPRICED = {"GET /api/data": 1000, "GET /api/health": None, "/api/items/{name}": 1000}
+
+
+def unpriced_spellings() -> Iterator[str]:
+    """Two hundred ways to write paths under the prefixes that have no price."""
+    for path in ("/api/secret", "/api", "/v2/admin/keys", "/api/data/more"):
+        first, _, rest = path[1:].partition("/")
+        yield from (path, path + "/", "/" + path, "//" + path, "/." + path)
+        yield from (path.upper(), path.title(), path.replace("/", "//"))
+        yield from (path.replace("/", "%2f"), path.replace("/", "%252F"))
+        yield from (path.replace("a", "%61"), path.replace("a", "%2561"))
+        yield from (path.replace("/", "\\"), path.replace("/", "%5c"))
+        yield from (f"/x/..{path}", f"/x/%2e%2e{path}", f"/%2e%2e{path}", f"/.{path}")
+        yield from (f"/x/%252e%252e{path}", f"/free/..;{path}", f"/x/../y/..{path}")
+        yield from (f"/{first};v=1/{rest}", f"/{first}%20/{rest}", f"/{first}./{rest}")
+        for end in ("%00", "%0a", "%3fx", "\u200b", "%23"):
+            yield f"/{first}{end}/{rest}"
+            yield f"/ {first}{end}{end}/{rest}"
+        yield from (path + end for end in ("%0a", "%00", ";", ".", "%20", "/.."))
+        yield from (path + end for end in ("%2f..", "/%2e%2e", "/%2e", "%c2%a0"))
+        full = "".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in first)
+        yield f"/{full}/{rest}"
+        yield path.replace("i", "\u0131") if "i" not in first else path + "?x=1"
+
+
+HIDDEN = tuple(dict.fromkeys("/" * (p[0] != "/") + p for p in unpriced_spellings()))
+
+
+async def everything(scope: Scope, receive: object, send: Any) -> None:
+    """An application that answers whatever it is asked."""
+    del receive
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": SECRET.encode()})
+
+
+async def status_of(app: App, method: str, path: str) -> int:
+    """What is answered to a path as it came over the wire: clients tidy paths up."""
+    statuses: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    scope = {"type": "http", "method": method, "headers": [], "query_string": b""}
+    await app({**scope, "path": unquote(path), "raw_path": b"/"}, receive, send)
+    return statuses[0]
+
+
+async def test_p5_what_has_no_price_under_a_protected_prefix_is_denied(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        wall = Paywall(everything, payee=payee, routes=UNPRICED, protected=PROTECTED)
+        for path, method in itertools.product(HIDDEN, METHODS):
+            assert await status_of(wall, method, path) in (402, 403), (method, path)
+        asked = [
+            ("GET", "/api/health"),
+            ("HEAD", "/api/health"),
+            ("OPTIONS", "/api/data"),
+            ("GET", "/apis"),
+            ("GET", "/free/api"),
+            ("GET", "/v2"),
+            ("POST", "/api/health"),
+            ("GET", "/api/data"),
+            ("POST", "/api/data"),
+            ("OPTIONS", "/api/secret"),
+        ]
+        statuses = [await status_of(wall, method, path) for method, path in asked]
+
+    assert len(HIDDEN) >= 160
+    assert statuses == [200, 200, 200, 200, 200, 200, 403, 402, 403, 403]
+
+
+async def test_p5_a_websocket_under_a_protected_prefix_is_closed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    sent: list[str] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async with a_payee(agentpay_shared_chain) as payee:
+        wall = Paywall(everything, payee=payee, routes=UNPRICED, protected=PROTECTED)
+        for path in ("/api/secret", "/API/secret", "/api/data"):
+            scope: Scope = {"type": "websocket", "path": path, "headers": []}
+            await wall(scope, receive, send)
+
+    assert sent == ["websocket.close"] * 3
+
+
+@given(st.text())
+def test_p5_nothing_under_a_protected_root_is_free(text: str) -> None:
+    table = RouteTable({"/data": 1}, protected=("/",))
+    path = unquote("/" + text)
+
+    priced = path.removesuffix("\n") == "/data"
+    assert table.denies("GET", path) != priced
+
+
+@pytest.mark.parametrize("prefix", ["api", "", "/api/{x}", "/api?x", "/a%20b"])
+def test_p5_a_prefix_that_would_protect_nothing_is_refused(prefix: str) -> None:
+    with pytest.raises(ConfigurationError):
+        RouteTable({}, protected=(prefix,))
+
+
 def test_p8_head_costs_what_get_does_and_options_nothing() -> None:
     table = RouteTable({"GET /data": 1})
 
@@ -159,6 +275,7 @@ def test_p8_head_costs_what_get_does_and_options_nothing() -> None:
         "GET /caf%C3%A9",
         "GET /data/*",
         "GET /{}",
+        "GET /{a}/{a}",
         "GET /data\n",
     ],
 )

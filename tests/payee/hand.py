@@ -100,8 +100,9 @@ class HandPayer:
         accepted: JsonObject | None = None,
         deposit: JsonObject | None = None,
         query: bool = False,
+        url: str = "",
     ) -> str:
-        """The header of a channel payment."""
+        """The header of a channel payment, which does not say for what unless told."""
         chain = self.asset.chain
         named = channel or channel_id(config, chain)
         if signature is None:
@@ -114,7 +115,7 @@ class HandPayer:
         message = write.payment(
             accepted=accepted if accepted is not None else self.offer(terms),
             payload=payload,
-            url=terms.url,
+            url=url,
             extensions=extensions if config.tagged else {},
         )
         return encode_json(message)
@@ -187,7 +188,7 @@ class HandPayer:
         message = write.payment(
             accepted=accepted or self.offer(terms, scheme, method="permit2"),
             payload=write.permit2_payload(transfer, signature),
-            url=terms.url,
+            url="",
             extensions=extensions or {},
         )
         return encode_json(message)
@@ -226,9 +227,10 @@ class HandPayer:
         *,
         accepted: JsonObject | None = None,
         signer: Wallet | None = None,
+        url: str = "",
         **changes: Any,
     ) -> str:
-        """The header of an `exact` payment."""
+        """The header of an `exact` payment, which does not say for what unless told."""
         authorization = Authorization(
             payer=self.wallet.address,
             to=self.settings.pay_to,
@@ -244,7 +246,7 @@ class HandPayer:
         message = write.payment(
             accepted=accepted or self.offer(terms, "exact"),
             payload=write.exact_payload(authorization, signature),
-            url=terms.url,
+            url=url,
             extensions={},
         )
         return encode_json(message)

@@ -16,6 +16,7 @@ from agentpay.errors import (
     StoreInUse,
 )
 from agentpay.http.paywall import App, Receive, Scope, Send
+from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import ChainId
@@ -56,17 +57,21 @@ async def charged(payee: Any, agent: Agent) -> int:
     return sum(record.ledger.charged for record in records if record is not None)
 
 
-@pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
+@pytest.mark.parametrize(
+    ("lost", "kept"),
+    [("lose_requests", 0), ("lose_answers", 0), ("lose_answers", 65_536)],
+)
 async def test_c8_what_is_lost_is_sent_again_with_the_same_voucher(
-    agentpay_shared_chain: LocalChain, lost: str
+    agentpay_shared_chain: LocalChain, lost: str, kept: int
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+    answers = AnswerPolicy(bytes_each=kept)
+    async with a_shop(agentpay_shared_chain, answers=answers) as (shop, payee, wall):
         wire = Wire(through(wall))
         async with await an_agent(agentpay_shared_chain, wire) as agent:
             await agent.get(BASE + "/ok")
             setattr(wire, lost, 2)
             before = len(wire.credentials)
-            if lost == "lose_answers":  # answered and gone: nobody can have it again
+            if lost == "lose_answers" and not kept:  # answered, and gone for good
                 with pytest.raises(AnswerLost) as gone:
                     await agent.get(BASE + "/ok")
                 assert gone.value.charged == PRICE

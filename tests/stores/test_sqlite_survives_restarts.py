@@ -15,6 +15,7 @@ from agentpay.errors import (
     InvariantViolated,
 )
 from agentpay.records import (
+    AnswerRecord,
     PayeeRecord,
     PayeeStep,
     PayerDecide,
@@ -215,3 +216,18 @@ async def test_what_cannot_be_stored_fails_alone(path: Path, owner: str) -> None
         )
 
     assert [type(o) for o in outcomes] == [Admitted, InvariantViolated, Admitted]
+
+
+async def test_an_answer_is_saved_no_later_than_what_uses_its_payment_up(
+    path: Path,
+) -> None:
+    answer = AnswerRecord(key="a", request=b"r", kept_until=1, status=200, body=b"b")
+    async with await SqliteStore.open(path) as store:
+        await store.payee.keep_answer(answer, durable=False)
+        await store.payee.begin_payment(payment("p"))
+        with closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute("SELECT key FROM answers").fetchall()
+
+    assert rows == [("a",)]
+    async with await SqliteStore.open(path) as store:
+        assert await store.payee.find_answer("a") == answer

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from agentpay.stores.sqlite import payee_rows, payer_rows
+from agentpay.stores.sqlite import answer_rows, payee_rows, payer_rows
 from agentpay.stores.sqlite.schema import MIGRATIONS, migrate
 from agentpay.stores.sqlite.tables import Batch
 from tests.stores.store_cases import ACCOUNT, channel, payee_record, payer_record
@@ -62,9 +62,18 @@ def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:
         payee_rows.load_channel(database, channel())
         payee_rows.load_payment(database, "id")
         payee_rows.load_cursor(database, "name")
+        answer_rows.load_answer(database, "key")
         payer_rows.load_channel(database, (ACCOUNT, channel()))
         payer_rows.load_budget(database, ACCOUNT)
         payer_rows.list_channels(database, ACCOUNT)
 
     steps = plans(connection, load_all)
     assert not [step for step in steps if step.startswith("SCAN")]
+
+
+def test_sweeping_reads_no_bodies(connection: sqlite3.Connection) -> None:
+    steps = plans(connection, partial(answer_rows.sweep, now=1, bytes_total=1))
+
+    scans = [step for step in steps if "answers" in step and step.startswith("SCAN")]
+    assert scans
+    assert all("COVERING INDEX answers_by_age" in step for step in scans)

@@ -18,6 +18,7 @@ from agentpay.core.payee_events import (
 )
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
+    AnswerRecord,
     PayeeRecord,
     PayeeStep,
     PaymentStatus,
@@ -301,3 +302,59 @@ async def test_the_fate_of_a_voucher_is_what_it_bought(store: Store) -> None:
     answer = await store.payee.update(channel(1), happens(voucher(5)))
 
     assert answer == Spent(fate=Fate.CHARGED, charged=5)
+
+
+# Answers that were paid for
+
+
+def an_answer(key: str = "a", *, until: int = 100, size: int = 0) -> AnswerRecord:
+    return AnswerRecord(
+        key=key,
+        request=b"r" * 32,
+        kept_until=until,
+        content=b"c" * 32,
+        status=200,
+        headers=((b"x", b""), (b"x", b"\xff\x00"), (b"", b"y")),
+        body=bytes(size),
+    )
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_an_answer_is_found_as_it_was_kept(store: Store, durable: bool) -> None:
+    await store.payee.keep_answer(an_answer(size=100_000), durable=durable)
+
+    assert await store.payee.find_answer("a") == an_answer(size=100_000)
+    assert await store.payee.find_answer("b") is None
+
+
+async def test_an_answer_takes_the_place_of_its_name_and_may_be_dropped(
+    store: Store,
+) -> None:
+    name = AnswerRecord(key="a", request=b"r" * 32, kept_until=100)
+    await store.payee.keep_answer(name, durable=True)
+    before = await store.payee.find_answer("a")
+    await store.payee.keep_answer(an_answer(), durable=False)
+    after = await store.payee.find_answer("a")
+    await store.payee.drop_answer("a")
+    await store.payee.drop_answer("never kept")
+
+    assert (before, after) == (name, an_answer())
+    assert await store.payee.find_answer("a") is None
+
+
+async def test_sweeping_forgets_the_expired_and_then_the_oldest(store: Store) -> None:
+    for key, until in (("gone", 10), ("old", 20), ("middle", 30), ("new", 30)):
+        await store.payee.keep_answer(an_answer(key, until=until), durable=False)
+    each = an_answer("middle").size
+
+    await store.payee.sweep_answers(now=10, bytes_total=2 * each)
+
+    found = [k for k in ("gone", "old", "middle", "new") if await is_kept(store, k)]
+    assert found == ["middle", "new"]
+    await store.payee.sweep_answers(now=10, bytes_total=each)
+    assert not await is_kept(store, "middle")
+    assert await is_kept(store, "new")
+
+
+async def is_kept(store: Store, key: str) -> bool:
+    return await store.payee.find_answer(key) is not None

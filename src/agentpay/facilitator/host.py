@@ -141,7 +141,7 @@ class FacilitatorHost:
         await opened.enter_async_context(chain)
         await chain.check()
         for asset in self.terms.assets:
-            await check_asset(chain, asset, eip3009=bool(asset.name))
+            await check_asset(chain, asset)
         for scheme in self.terms.schemes:
             for contract in _CONTRACTS.get(scheme, ()):
                 if not await chain.code(contract):

@@ -7,32 +7,29 @@ of 400 or more is not charged.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
-from agentpay.http.routes import RouteTable
-from agentpay.payee.payee import Payee, unavailable
+from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
+from agentpay.http.manners import check_origin, for_reader, url_of
+from agentpay.http.routes import Found, RouteTable
+from agentpay.payee.attestor import Attestor
+from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.types import Address, Money, to_base_units
-from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_log = logging.getLogger(__name__)
+__all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
 
-_CLOSE_AGAIN_SECONDS = 1.0
+_NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
-_RECEIPT = PAYMENT_RESPONSE.lower().encode()
 
 
 class PaidRequest:
@@ -92,16 +89,33 @@ class Paywall:
     """ASGI middleware that sells the routes in `routes` on behalf of a payee."""
 
     def __init__(
-        self, app: App, *, payee: Payee, routes: Mapping[str, Money | Route]
+        self,
+        app: App,
+        *,
+        payee: Payee,
+        routes: Mapping[str, Money | Route | None],
+        origin: str | None = None,
+        protected: Sequence[str] = (),
+        attestor: Attestor | None = None,
     ) -> None:
         """
+        `origin` is where clients reach the application (`"https://api.example.com"`);
+        without it, offers name the `Host` that a request names. What is in no line of
+        `routes` is free, or denied under one of the `protected` prefixes; there a line
+        with the price None says what is free. An `attestor` signs offers and receipts.
+
         Raises:
-            ConfigurationError: A route's key or price cannot be used.
+            ConfigurationError: A route's key or price, the origin or a prefix cannot be
+                used.
         """
         self._app = app
         self._payee = payee
-        self._routes = RouteTable(routes)
-        self._closings = _Closings()
+        self._routes = RouteTable(routes, protected)
+        self._origin = None if origin is None else check_origin(origin)
+        self._attestor = attestor
+        if attestor is not None and origin is None:
+            raise ConfigurationError("offers are signed for an origin: pass origin=")
+        self._closings = Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
 
@@ -111,12 +125,17 @@ class Paywall:
             await self._app(scope, self._starting(receive, send), self._stopping(send))
         elif kind == "http":
             await self._answer(scope, receive, send)
-        elif kind == "websocket" and self._routes.costs(
-            scope["path"], root=scope.get("root_path", "")
-        ):
+        elif kind == "websocket" and self._keeps_out(scope):
             await send({"type": "websocket.close", "code": 1008})
         else:
             await self._app(scope, receive, send)
+
+    def _keeps_out(self, scope: Scope) -> bool:
+        """A websocket pays for nothing, so it gets nothing that costs."""
+        path, root = scope["path"], scope.get("root_path", "")
+        return self._routes.costs(path, root=root) or self._routes.denies(
+            "GET", path, root=root
+        )
 
     def _starting(self, receive: Receive, send: Send) -> Receive:
         async def receive_started() -> Message:
@@ -141,164 +160,67 @@ class Paywall:
         return send_stopped
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        route = self._routes.find(
-            scope["method"], scope["path"], root=scope.get("root_path", "")
-        )
-        if route is None:
+        method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
+        found = self._routes.find(method, path, root=root)
+        if found is not None:
+            terms = self._terms(scope, found)
+            outcome = await self._decide(scope, terms)
+            if isinstance(outcome, Refusal):
+                readable = for_reader(outcome, scope, self._payee.asset)
+                await tell_again(receive, send, readable)
+            else:
+                await self._serve(scope, receive, send, outcome, terms)
+        elif self._routes.denies(method, path, root=root):
+            await send_refusal(send, Refusal(status=403, headers=_NO_STORE))
+        else:
             await self._app(scope, receive, send)
-            return
+
+    def _terms(self, scope: Scope, found: Found) -> Terms:
+        method: str = scope["method"]
         terms = self._payee.terms(
-            route,
-            resource=f"{scope['method']} {scope['path']}",
-            url=_url_of(scope),
+            found.route,
+            resource=f"{method} {scope['path']}",
+            url=url_of(scope, self._origin),
+            query=scope.get("query_string", b"").decode("latin-1"),
+            bound=self._origin is not None,
         )
+        if terms.about is None:
+            return terms
+        listing = terms.about.listing(method, path=found.path, template=found.template)
+        return replace(terms, listing=listing)
+
+    async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
+        chain = self._payee.asset.chain
         credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
         if len(credentials) > 1:
-            await _send_refusal(send, Refusal(status=400))
-            return
+            twice = f"more than one {PAYMENT_SIGNATURE} header"
+            return malformed(twice, chain)
         header = credentials[0].decode("latin-1") if credentials else None
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
-            await _send_refusal(send, unavailable(error))
-            return
+            return unavailable(error, chain)
         outcome = await self._payee.answer(header, terms)
-        if isinstance(outcome, Refusal):
-            await _send_refusal(send, outcome)
-            return
-        await self._serve(scope, receive, send, outcome, terms)
+        if self._attestor is None or not isinstance(outcome, Refusal):
+            return outcome
+        return await self._attestor.sign_offers(outcome, terms, chain=chain)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
     ) -> None:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
-        delivery = _Delivery(sale, paid, send, self._closings)
+        hearing = Hearing(receive)
+        delivery = Delivery(
+            Purchase(sale=sale, terms=terms, charge=paid, attestor=self._attestor),
+            answers=self._payee.answers,
+            hearing=hearing,
+            send=send,
+            closings=self._closings,
+        )
         try:
-            await self._app({**scope, SCOPE_KEY: paid}, receive, delivery.send)
+            await self._app({**scope, SCOPE_KEY: paid}, hearing.receive, delivery.send)
         except Exception:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
             await asyncio.shield(delivery.finish())
-
-
-class _Closings:
-    """Closes sales once their store can be written again: each holds a slot."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def add(self, close: Callable[[], Awaitable[object]]) -> None:
-        task = asyncio.create_task(_close(close), name="close a sale")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _close(close: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(_CLOSE_AGAIN_SECONDS)
-        try:
-            await close()
-        except (ChainError, StoreError) as error:
-            _log.warning("a sale cannot be closed yet: %s", error)
-        else:
-            return
-
-
-class _Delivery:
-    """Carries one answer: charges before its first byte, closes after its last."""
-
-    def __init__(
-        self, sale: Sale, paid: PaidRequest, send: Send, closings: _Closings
-    ) -> None:
-        self._sale = sale
-        self._paid = paid
-        self._send = send
-        self._closings = closings
-        self._started = False
-        self._closed = False
-        self._replaced = False
-
-    async def send(self, message: Message) -> None:
-        if self._replaced:
-            return
-        if message["type"] == "http.response.start":
-            await self._start(message)
-            return
-        await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
-            await self._deliver()
-
-    async def _start(self, message: Message) -> None:
-        charged = self._paid.close()
-        receipt: str | Refusal
-        try:
-            if message["status"] >= 400:
-                self._closed = True
-                receipt = await self._sale.abandon(charged=0, failed=True)
-            else:
-                receipt = await self._sale.commit(charged)
-        except (ChainError, StoreError) as error:
-            receipt = unavailable(error)
-            self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
-        if isinstance(receipt, Refusal):
-            self._closed = self._replaced = True
-            await _send_refusal(self._send, receipt)
-            return
-        self._started = True
-        await self._send({**message, "headers": _paid_headers(message, receipt)})
-
-    async def _deliver(self) -> None:
-        if not self._closed:
-            self._closed = True
-            try:
-                await self._sale.delivered()
-            except StoreError:
-                self._closings.add(self._sale.delivered)
-
-    async def abandon(self, *, failed: bool) -> None:
-        """The application raised: nothing is charged unless the answer had started."""
-        if not self._closed and not self._started:
-            self._closed = True
-            try:
-                await self._sale.abandon(charged=0, failed=failed)
-            except StoreError:
-                self._closings.add(lambda: self._sale.abandon(charged=0, failed=failed))
-
-    async def finish(self) -> None:
-        """The application returned, or was cancelled."""
-        if self._started:
-            await self._deliver()
-        else:
-            await self.abandon(failed=False)
-
-
-def _paid_headers(message: Message, receipt: str) -> list[tuple[bytes, bytes]]:
-    headers = [(bytes(n), bytes(v)) for n, v in message.get("headers", ())]
-    if receipt:
-        headers.append((_RECEIPT, receipt.encode("ascii")))
-    if not any(name.lower() == b"cache-control" for name, _ in headers):
-        headers.append((b"cache-control", b"private"))
-    return headers
-
-
-async def _send_refusal(send: Send, refusal: Refusal) -> None:
-    headers = [(n.encode(), v.encode("latin-1")) for n, v in refusal.headers.items()]
-    headers.append((b"content-length", str(len(refusal.body)).encode()))
-    start = {
-        "type": "http.response.start",
-        "status": refusal.status,
-        "headers": headers,
-    }
-    await send(start)
-    await send({"type": "http.response.body", "body": refusal.body})
-
-
-def _url_of(scope: Scope) -> str:
-    """The requested resource. From `Host`, so a label for people, never a check."""
-    host = next((v for n, v in scope["headers"] if n == b"host"), b"localhost")
-    query = scope.get("query_string", b"")
-    path = scope.get("raw_path") or scope["path"].encode()
-    suffix = b"?" + query if query else b""
-    scheme = scope.get("scheme", "http")
-    return f"{scheme}://{(host + path + suffix).decode('latin-1')}"

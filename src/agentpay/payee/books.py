@@ -58,6 +58,11 @@ class ChannelRequest:
     def cumulative(self) -> int:
         return self.payment.payload.voucher.max_claimable_amount
 
+    @property
+    def key(self) -> str:
+        """What its payer signed: it buys one answer."""
+        return f"voucher {self.channel} {self.cumulative}"
+
 
 class ChannelBooks:
     """Moves ledgers by events, and says in receipts what became of them."""

@@ -35,6 +35,10 @@ class ChannelSale:
         return self._call.config.payer
 
     @property
+    def key(self) -> str:
+        return self._call.key
+
+    @property
     def maximum(self) -> int:
         return self._reservation.maximum
 

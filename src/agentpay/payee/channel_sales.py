@@ -6,6 +6,7 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 """
 
 import asyncio
+from dataclasses import replace
 
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import (
@@ -152,7 +153,9 @@ class ChannelSales:
             case Admitted():
                 return ChannelSale(self._books, call, result.reservation)
             case Spent():
-                return self._spent(record, call, result)
+                spent = self._spent(record, call, result)
+                answered = result.fate is Fate.CHARGED
+                return replace(spent, presented=call.key) if answered else spent
             case Refused():
                 return self._refused(record, call, result)
             case _:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from agentpay.core.payee_channel import PayeeChannel
+from agentpay.errors import ChainError, StoreError
 from agentpay.evm.hashing import checksummed
-from agentpay.payee.pricing import Terms
+from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
-from agentpay.types import Address, Asset
-from agentpay.wire import parallel
+from agentpay.types import Address, Asset, ChainId
+from agentpay.wire import bazaar, parallel, payment_identifier
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -20,11 +21,13 @@ from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     EIP3009,
+    EXACT,
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     PERMIT2,
     UPTO,
 )
+from agentpay.wire.x402_terms import UPFRONT
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
 
@@ -41,6 +44,8 @@ class PayeeSettings:
     """Seconds between a payer's unilateral exit and the money leaving."""
     parallel: ParallelTerms
     min_deposit: int
+    names: bool = False
+    """Whether payers may name their payments (`payment-identifier`)."""
     transfer_methods: tuple[str, ...] = (EIP3009,)
     """How payers may sign transfers and deposits, the preferred way first."""
     facilitator: Address | None = None
@@ -48,14 +53,18 @@ class PayeeSettings:
     max_timeout_seconds: int = 300
 
 
+_UPFRONT: JsonObject = {"paymentFlow": UPFRONT}
+
+
 def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]:
     """The offers for a route, the ones its provider prefers first."""
-    return _offers_at(settings, terms.maximum, terms.schemes)
+    upfront = terms.order is Order.SETTLE_FIRST
+    return _offers_at(settings, terms.maximum, terms.schemes, upfront)
 
 
 @lru_cache(maxsize=4096)
 def _offers_at(
-    settings: PayeeSettings, maximum: int, schemes: tuple[str, ...]
+    settings: PayeeSettings, maximum: int, schemes: tuple[str, ...], upfront: bool
 ) -> tuple[JsonObject, ...]:
     return tuple(
         write.requirements(
@@ -65,7 +74,11 @@ def _offers_at(
             amount=maximum,
             pay_to=settings.pay_to,
             max_timeout_seconds=settings.max_timeout_seconds,
-            extra=_extra(settings, maximum, scheme, method),
+            extra={
+                **_extra(settings, maximum, scheme, method),
+                # Said only where it is not "authorization", as the official SDKs do.
+                **(_UPFRONT if upfront and scheme == EXACT else {}),
+            },
         )
         for scheme in schemes
         for method in _methods(settings, scheme)
@@ -111,11 +124,19 @@ def payment_required(
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    if terms.listing is not None:
+        extensions[bazaar.KEY] = terms.listing
+    if settings.names:
+        extensions[payment_identifier.KEY] = payment_identifier.offer()
     by_permit = PERMIT2 in settings.transfer_methods or UPTO in terms.schemes
     if by_permit and settings.asset.name:
         extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
     message = write.payment_required(
-        url=terms.url, accepts=accepts, error=error, extensions=extensions
+        url=terms.url,
+        about=terms.about.resource() if terms.about else None,
+        accepts=accepts,
+        error=error,
+        extensions=extensions,
     )
     headers = {
         "content-type": "application/json",
@@ -124,7 +145,7 @@ def payment_required(
     }
     if receipt is not None:
         headers[PAYMENT_RESPONSE.lower()] = encode_json(receipt)
-    return Refusal(status=402, headers=headers)
+    return Refusal(status=402, headers=headers, required=message)
 
 
 def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:
@@ -134,9 +155,16 @@ def _with_extra(offer: JsonObject, more: JsonObject) -> JsonObject:
     return {**offer, "extra": {**extra, **more}}
 
 
-def answer(status: int, *, title: str, detail: str, receipt: JsonObject) -> Refusal:
-    """A refusal that is not a 402, with a receipt and a reason (RFC 9457)."""
-    problem = {"type": "about:blank", "title": title, "detail": detail}
+def answer(
+    status: int, *, title: str, detail: str, receipt: JsonObject, payment: str = ""
+) -> Refusal:
+    """
+    A refusal that is not a 402: its reason and whose payment it is about (RFC 9457),
+    and a receipt, by which a payer tells it from an application's own answer.
+    """
+    words = {"type": "about:blank", "title": title, "detail": detail}
+    if payment:
+        words["payment"] = payment
     headers = {
         "content-type": "application/problem+json",
         "cache-control": "no-store",
@@ -144,7 +172,27 @@ def answer(status: int, *, title: str, detail: str, receipt: JsonObject) -> Refu
     }
     if status in (409, 503):
         headers["retry-after"] = "1"
-    return Refusal(status=status, headers=headers, body=to_json(problem))
+    return Refusal(status=status, headers=headers, body=to_json(words))
+
+
+def malformed(detail: str, chain: ChainId) -> Refusal:
+    """What cannot be read buys nothing, and says why."""
+    receipt = write.receipt(success=False, chain=chain, error="invalid_payload")
+    return answer(400, title="Malformed payment", detail=detail, receipt=receipt)
+
+
+def unavailable(
+    error: ChainError | StoreError, chain: ChainId, *, payment: str = ""
+) -> Refusal:
+    """What cannot be known now is a 503: a 402 would mean that nothing moved."""
+    receipt = write.receipt(success=False, chain=chain, error="payment_unavailable")
+    return answer(
+        503,
+        title="Payments cannot be checked now",
+        detail=f"{error.code}: send the same request again",
+        receipt=receipt,
+        payment=payment,
+    )
 
 
 def to_json(message: object) -> bytes:

@@ -6,10 +6,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
-from agentpay.chain.rpc import RpcChain
-from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
@@ -19,58 +18,46 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator.embedded import Facilitator
-from agentpay.onchain import check_asset
-from agentpay.payee.books import ChannelBooks, ChannelPayment
-from agentpay.payee.channel_sales import ChannelSales
-from agentpay.payee.funding import ChannelFunding
-from agentpay.payee.keeper import Keeper, KeeperPolicy
-from agentpay.payee.offers import PayeeSettings, make_offers, payment_required, to_json
+from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
+from agentpay.payee.books import ChannelPayment
+from agentpay.payee.keeper import KeeperPolicy
+from agentpay.payee.offers import (
+    PayeeSettings,
+    make_offers,
+    malformed,
+    payment_required,
+    unavailable,
+)
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
-from agentpay.payee.transfer_sales import TransferSales
+from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
-from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money, to_base_units
-from agentpay.wire import parallel
-from agentpay.wire.headers import encode_json
+from agentpay.wire import parallel, payment_identifier
+from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     EIP3009,
-    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
     PERMIT2,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
     parse_payment,
 )
-from agentpay.wire.x402_terms import accepted_offer
+from agentpay.wire.x402_terms import accepted_offer, is_for
+from agentpay.wire.x402_transfers import payment_id
 
 _log = logging.getLogger(__name__)
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
 _DAY = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Works:
-    """What a started payee runs on."""
-
-    chain: RpcChain
-    sender: TransactionSender
-    facilitator: Settler
-    store: Store
-    keeper: Keeper
-    settlement: Settlement
-    channels: ChannelSales
-    transfers: TransferSales
 
 
 class Payee:
@@ -92,10 +79,11 @@ class Payee:
         facilitator: Settler | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
-        transfer_methods: tuple[str, ...] = (EIP3009,),
+        transfer_methods: tuple[str, ...] | None = None,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
+        answers: AnswerPolicy = KEEP_ANSWERS,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -103,9 +91,10 @@ class Payee:
         `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
         wallet's own account, if not given). `store` is `"memory:"` or a file. With
-        `permit2` among `transfer_methods`, payers may move the token by Permit2, which
-        any ERC-20 allows; without `eip3009` only so. `claim_at` and
-        `claim_every_seconds` say when vouchers are turned into money.
+        `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
+        given, they do so where it has no EIP-3009. `claim_at` and
+        `claim_every_seconds` say when vouchers are turned into money, and `answers` how
+        much of what was sold is kept to be told again to who paid for it.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -119,35 +108,37 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
-        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
-        if unknown or not transfer_methods:
-            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
-        self._wallet = wallet
-        self._authorizer = authorizer or wallet
-        self._facilitator = facilitator
-        self._rpc_url = rpc_url or place.rpc_url
-        if not self._rpc_url:
+        endpoint = rpc_url or place.rpc_url
+        if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
-        self._store_url = store
+        self._facilitator = facilitator
         self._clock = clock
         decimals = place.usdc.decimals
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=_account(pay_to) if pay_to else wallet.address,
-            authorizer=self._authorizer.address,
+            authorizer=(authorizer or wallet).address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=_units(min_deposit, decimals, "min_deposit"),
-            transfer_methods=transfer_methods,
+            names=answers.bytes_each > 0,
+            transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
         )
-        self._policy = KeeperPolicy(
-            claim_at=_units(claim_at, decimals, "claim_at"),
-            claim_every_seconds=claim_every_seconds,
-            settle_at=_units(claim_at, decimals, "claim_at"),
-            poll_seconds=poll_seconds,
+        self._plan = Plan(
+            wallet=wallet,
+            authorizer=authorizer or wallet,
+            rpc_url=endpoint,
+            store_url=store,
+            keeping=KeeperPolicy(
+                claim_at=_units(claim_at, decimals, "claim_at"),
+                claim_every_seconds=claim_every_seconds,
+                settle_at=_units(claim_at, decimals, "claim_at"),
+                poll_seconds=poll_seconds,
+            ),
+            answers=answers,
         )
-        self._works: _Works | None = None
+        self._works: Works | None = None
         self._starting = asyncio.Lock()
 
     @property
@@ -161,7 +152,12 @@ class Payee:
         return self._running.settlement
 
     @property
-    def _running(self) -> _Works:
+    def answers(self) -> Answers:
+        """What it has answered of late, to tell it again."""
+        return self._running.answers
+
+    @property
+    def _running(self) -> Works:
         if self._works is None:
             raise ConfigurationError("the payee is not started: await payee.start()")
         return self._works
@@ -179,7 +175,12 @@ class Payee:
             return
         async with self._starting:
             if self._works is None:
-                self._works = works = await self._build()
+                self._works = works = await open_works(
+                    self._plan,
+                    settings=self.settings,
+                    facilitator=self._facilitator,
+                    clock=self._clock,
+                )
                 works.keeper.start()
                 try:
                     await self._ready()
@@ -195,101 +196,23 @@ class Payee:
         address = works.facilitator.address
         if address != self.settings.facilitator:
             self.settings = replace(self.settings, facilitator=address)
-            channels, transfers = self._sales(
-                works.chain, works.facilitator, works.settlement, works.store
-            )
-            self._works = replace(works, channels=channels, transfers=transfers)
+            self._works = works.on_terms(self.settings, clock=self._clock)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
         works, self._works = self._works, None
-        if works is None:
-            return
-        await works.keeper.stop()
-        await works.facilitator.stop()
-        await works.sender.aclose()
-        await works.chain.aclose()
-        await works.store.close()
+        if works is not None:
+            await works.close()
 
-    async def _build(self) -> _Works:
-        chain = RpcChain(
-            self._rpc_url or "", chain_id=self.asset.chain, error_names=ERROR_NAMES
-        )
-        sender = TransactionSender(chain, key=self._wallet.gas_key())
-        try:
-            await chain.check()
-            by_token = EIP3009 in self.settings.transfer_methods
-            await check_asset(chain, self.asset, eip3009=by_token)
-            store = await open_store(self._store_url)
-        except BaseException:
-            await sender.aclose()
-            await chain.aclose()
-            raise
-        works = self._wire(chain, sender, store)
-        try:
-            await works.keeper.sync()
-        except BaseException:
-            await store.close()
-            await sender.aclose()
-            await chain.aclose()
-            raise
-        return works
-
-    def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
-        settings, clock = self.settings, self._clock
-        facilitator = self._facilitator or Facilitator(chain=chain, senders=[sender])
-        settlement = Settlement(
-            settings=settings,
-            chain=chain,
-            facilitator=facilitator,
-            store=store.payee,
-            authorizer=self._authorizer,
-            clock=clock,
-        )
-        channels, transfers = self._sales(chain, facilitator, settlement, store)
-        return _Works(
-            chain=chain,
-            sender=sender,
-            facilitator=facilitator,
-            store=store,
-            settlement=settlement,
-            keeper=Keeper(
-                settings=settings,
-                policy=self._policy,
-                chain=chain,
-                store=store.payee,
-                settlement=settlement,
-                clock=clock,
-            ),
-            channels=channels,
-            transfers=transfers,
-        )
-
-    def _sales(
+    def terms(
         self,
-        chain: RpcChain,
-        facilitator: Settler,
-        settlement: Settlement,
-        store: Store,
-    ) -> tuple[ChannelSales, TransferSales]:
-        settings, clock = self.settings, self._clock
-        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
-        funding = ChannelFunding(
-            books=books, chain=chain, facilitator=facilitator, settlement=settlement
-        )
-        channels = ChannelSales(
-            books=books, funding=funding, chain=chain, settlement=settlement
-        )
-        transfers = TransferSales(
-            settings=settings,
-            chain=chain,
-            facilitator=facilitator,
-            store=store.payee,
-            clock=clock,
-        )
-        return channels, transfers
-
-    def terms(self, route: Route, *, resource: str, url: str) -> Terms:
+        route: Route,
+        *,
+        resource: str,
+        url: str,
+        query: str = "",
+        bound: bool = False,
+    ) -> Terms:
         """
         A route's terms in base units of our token.
 
@@ -307,6 +230,9 @@ class Payee:
             schemes=route.schemes,
             resource=resource,
             url=url,
+            query=query,
+            about=route.about,
+            bound=bound,
         )
 
     async def answer(self, header: str | None, terms: Terms) -> Sale | Refusal:
@@ -321,14 +247,37 @@ class Payee:
             if header is None:
                 return payment_required(self.settings, terms, error="Payment required")
             payment = parse_payment(header)
-            return await self._decide(payment, terms)
         except MalformedMessage as error:
-            return _malformed(str(error))
+            return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:
-            return unavailable(error)
+            return unavailable(error, self.asset.chain)
+        try:
+            name = payment_identifier.read_name(payment.extensions)
+            if name is None or not self.settings.names:
+                return await self._sell(payment, terms)
+            digest = payment_identifier.digest_of(
+                decode_json(header, name=PAYMENT_SIGNATURE)
+            )
+            sell = partial(self._sell, payment, terms)
+            return await self.answers.once(name, digest, terms, sell)
+        except MalformedMessage as error:
+            return malformed(str(error), self.asset.chain)
+        except (ChainError, StoreError) as error:
+            paid_with = payment_id(payment, self.asset)
+            return unavailable(error, self.asset.chain, payment=paid_with)
+
+    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+        """Sell, or find what this payment was answered when it came before."""
+        outcome = await self._decide(payment, terms)
+        if not isinstance(outcome, Refusal) or not outcome.presented:
+            return outcome
+        earlier = await self.answers.find(outcome.presented, request_of(terms))
+        return replace(outcome, earlier=earlier)
 
     async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
-        offer = accepted_offer(payment, make_offers(self.settings, terms))
+        offer = None
+        if is_for(payment.resource, terms.url, bound=terms.bound):
+            offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
             return await works.transfers.answer(
@@ -364,34 +313,20 @@ def _units(money: Money, decimals: int, name: str) -> int:
         raise ConfigurationError(f"{name}: {error}") from error
 
 
+def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
+    if wanted is None:
+        return (EIP3009,) if asset.eip3009 else (PERMIT2,)
+    possible = {EIP3009, PERMIT2} if asset.eip3009 else {PERMIT2}
+    if not wanted or not set(wanted) <= possible:
+        raise ConfigurationError(
+            f"transfer_methods are some of {sorted(possible)} for this token,"
+            f" not {list(wanted)}"
+        )
+    return wanted
+
+
 def _account(text: str) -> Address:
     try:
         return checked_address(text)
     except ValueError as error:
         raise ConfigurationError(f"pay_to: {error}") from error
-
-
-def _malformed(detail: str) -> Refusal:
-    problem = {"type": "about:blank", "title": "Malformed payment", "detail": detail}
-    headers = {"content-type": "application/problem+json", "cache-control": "no-store"}
-    return Refusal(status=400, headers=headers, body=to_json(problem))
-
-
-_UNAVAILABLE = {"success": False, "errorReason": "payment_unavailable"}
-"""By this receipt a payer tells it from an application's own 503."""
-
-
-def unavailable(error: ChainError | StoreError) -> Refusal:
-    """What cannot be known now is a 503: a 402 would mean that nothing moved."""
-    problem = {
-        "type": "about:blank",
-        "title": "Payments cannot be checked now",
-        "detail": f"{error.code}: send the same request again",
-    }
-    headers = {
-        "content-type": "application/problem+json",
-        "cache-control": "no-store",
-        "retry-after": "1",
-        PAYMENT_RESPONSE.lower(): encode_json(_UNAVAILABLE),
-    }
-    return Refusal(status=503, headers=headers, body=to_json(problem))

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agentpay.errors import ConfigurationError
+from agentpay.payee.about import About
 from agentpay.types import Money
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
@@ -29,6 +31,7 @@ class Route:
     metered: bool = False
     order: Order = Order.RESERVE
     schemes: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+    about: About | None = None
     """`upto` too, on metered routes: for payers that let Permit2 move their tokens."""
 
     def __post_init__(self) -> None:
@@ -53,3 +56,9 @@ class Terms:
     schemes: tuple[str, ...]
     resource: str
     url: str
+    query: str = ""
+    about: About | None = None
+    listing: JsonObject | None = None
+    """What catalogues are told."""
+    bound: bool = False
+    """Whether `url` is known, and not only what the request's `Host` says."""

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from agentpay.records import AnswerRecord
 from agentpay.types import Address
+from agentpay.wire.headers import JsonObject
 
 
 class Sale(Protocol):
@@ -18,6 +20,11 @@ class Sale(Protocol):
 
     @property
     def payer(self) -> Address: ...
+
+    @property
+    def key(self) -> str:
+        """What was paid with: it buys one answer, which is kept under this."""
+        ...
 
     @property
     def maximum(self) -> int:
@@ -48,3 +55,9 @@ class Refusal:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: bytes = b"{}"
+    required: JsonObject | None = None
+    """The 402 that the header says, where it is one: for showing, and adding to."""
+    presented: str = ""
+    """What its proven payer presented again, where that has been answered before."""
+    earlier: AnswerRecord | None = None
+    """That answer: told again, instead of this, to the same request."""

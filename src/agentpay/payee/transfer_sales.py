@@ -7,7 +7,7 @@ buys one answer however often, and wherever, it is presented.
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
@@ -173,6 +173,7 @@ class TransferSales:
 
     def _already(self, known: PaymentRecord) -> Refusal:
         paid = known.status is not PaymentStatus.STARTED
+        answered = known.status is PaymentStatus.DELIVERED
         receipt = write.receipt(
             success=paid,
             chain=self._settings.asset.chain,
@@ -181,12 +182,14 @@ class TransferSales:
             amount=str(known.charged) if paid else None,
             error=None if paid else "settlement_pending",
         )
-        return answer(
+        refusal = answer(
             409,
             title="This payment was presented before",
             detail=f"payment {known.id} is {known.status}; it buys one answer",
             receipt=receipt,
+            payment=known.id,
         )
+        return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
         sale = TransferSale(self, purchase)
@@ -294,6 +297,7 @@ class TransferSales:
             title="It is not known yet whether this payment was settled",
             detail=f"payment {purchase.record.id}: do not pay again, ask again",
             receipt=receipt,
+            payment=purchase.record.id,
         )
 
     def _refuse(self, terms: Terms, error: str) -> Refusal:
@@ -325,6 +329,10 @@ class TransferSale:
     @property
     def payer(self) -> Address:
         return self._purchase.transfer.payer
+
+    @property
+    def key(self) -> str:
+        return self._purchase.record.id
 
     @property
     def maximum(self) -> int:

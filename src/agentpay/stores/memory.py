@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget
 from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
+    AnswerRecord,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -39,6 +40,7 @@ class MemoryPayeeStore:
         self._owner = token_hex(16)
         self._records: dict[Hash32, PayeeRecord] = {}
         self._payments: dict[str, PaymentRecord] = {}
+        self._answers: dict[str, AnswerRecord] = {}
         self._cursors: dict[str, int] = {}
 
     @property
@@ -96,6 +98,27 @@ class MemoryPayeeStore:
             return False
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
+
+    async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
+        del durable
+        self._answers[answer.key] = answer
+
+    async def find_answer(self, key: str) -> AnswerRecord | None:
+        return self._answers.get(key)
+
+    async def drop_answer(self, key: str) -> None:
+        self._answers.pop(key, None)
+
+    async def sweep_answers(self, *, now: int, bytes_total: int) -> None:
+        """Those that would be kept the longest stay."""
+        oldest_first = sorted(self._answers.values(), key=lambda a: a.kept_until)
+        kept: list[AnswerRecord] = []
+        for answer in reversed(oldest_first):
+            bytes_total -= answer.size
+            if answer.kept_until <= now or bytes_total < 0:
+                break
+            kept.append(answer)
+        self._answers = {answer.key: answer for answer in reversed(kept)}
 
     async def read_cursor(self, name: str) -> int:
         return self._cursors.get(name, 0)

@@ -19,6 +19,7 @@ from agentpay.evm.addresses import (
     MULTICALL3,
     PERMIT2,
     PERMIT2_COLLECTOR,
+    SESSION_ESCROW,
     UPTO_PROXY,
 )
 from agentpay.evm.artifacts import load_artifact
@@ -43,6 +44,7 @@ _CONTRACTS: Final[dict[str, tuple[Address, ...]]] = {
     "x402UptoPermit2Proxy": (UPTO_PROXY, PERMIT2),
     "Permit2": (PERMIT2,),
     "Multicall3": (MULTICALL3,),
+    "EVMPaymentChannel": (SESSION_ESCROW,),
 }
 """What is placed, where, and the arguments of its constructor."""
 

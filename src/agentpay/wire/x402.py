@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -257,6 +258,10 @@ Payload = Annotated[
 ]
 
 
+def _is_extension(value: JsonValue) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("info", {}), dict)
+
+
 class PaymentPayload(WireMessage):
     """What a client pays with."""
 
@@ -265,6 +270,13 @@ class PaymentPayload(WireMessage):
     payload: Payload
     resource: Resource | None = None
     extensions: dict[str, Extension] = Field(default_factory=dict)
+
+    @field_validator("extensions", mode="before")
+    @classmethod
+    def _readable(cls, value: JsonValue) -> JsonObject:
+        """What we do not know is ignored, whatever it looks like."""
+        extensions = value if isinstance(value, dict) else {}
+        return {n: e for n, e in extensions.items() if _is_extension(e)}
 
 
 class ChannelStateFields(WireMessage):

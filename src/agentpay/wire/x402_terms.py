@@ -6,6 +6,8 @@ those of `specs/schemes/exact/scheme_exact_evm.md`.
 """
 
 from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.x402 import (
@@ -18,7 +20,13 @@ from agentpay.wire.x402 import (
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
+    Resource,
 )
+
+UPFRONT: Final = "upfront"
+"""Settled before it is served: `extra.paymentFlow`, "authorization" if not given."""
+
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 def accepted_offer(
@@ -29,6 +37,29 @@ def accepted_offer(
         if _pays(payment, offer) and same_terms(offer, payment.accepted):
             return offer
     return None
+
+
+def is_for(resource: Resource | None, url: str, *, bound: bool) -> bool:
+    """
+    Whether a payment, if it says what it is for, is for `url`.
+
+    Its signature binds no resource, so this stops mistakes and not forgeries. Queries
+    are not compared. Without `bound`, `url` is what this server saw: another host may
+    stand before it, and the path may have lost a prefix on the way.
+    """
+    if resource is None or not resource.url:
+        return True
+    try:
+        (theirs, path), (ours, wanted) = _place(resource.url), _place(url)
+    except ValueError:
+        return False
+    return (theirs, path) == (ours, wanted) if bound else path.endswith(wanted)
+
+
+def _place(url: str) -> tuple[tuple[str, str | None, int | None], str]:
+    parts = urlsplit(url)
+    port = parts.port or _PORTS.get(parts.scheme)
+    return (parts.scheme, parts.hostname, port), unquote(parts.path) or "/"
 
 
 def method_of(offer: JsonObject) -> str:

@@ -40,14 +40,19 @@ def requirements(
 
 
 def payment_required(
-    *, url: str, accepts: list[JsonObject], error: str, extensions: JsonObject
+    *,
+    url: str,
+    accepts: list[JsonObject],
+    error: str,
+    extensions: JsonObject,
+    about: JsonObject | None = None,
 ) -> JsonObject:
-    """A 402."""
+    """A 402; `about` is what it says of the resource beside its URL."""
     offers: list[JsonValue] = [*accepts]
     message: JsonObject = {
         "x402Version": VERSION,
         "error": error,
-        "resource": {"url": url, "description": "", "mimeType": ""},
+        "resource": {"url": url, "description": "", "mimeType": "", **(about or {})},
         "accepts": offers,
     }
     if extensions:

@@ -9,13 +9,14 @@ from typing import TypeVar
 from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
+    AnswerRecord,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
     PaymentRecord,
     PaymentStatus,
 )
-from agentpay.stores.sqlite import payee_rows
+from agentpay.stores.sqlite import answer_rows, payee_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
@@ -126,6 +127,25 @@ class SqlitePayeeStore:
             self._save_payment(entry, replace(payment, owner=owner))
         await self._writer.wait(entry.group)
         return taken
+
+    async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
+        group = self._writer.submit(answer_rows.save_answer(answer))
+        if durable:
+            await self._writer.wait(group)
+
+    async def find_answer(self, key: str) -> AnswerRecord | None:
+        await self._writer.drain()
+        return await self._writer.read(partial(answer_rows.load_answer, key=key))
+
+    async def drop_answer(self, key: str) -> None:
+        self._writer.submit(answer_rows.forget_answer(key))
+
+    async def sweep_answers(self, *, now: int, bytes_total: int) -> None:
+        """Those that would be kept the longest stay."""
+        await self._writer.drain()
+        await self._writer.read(
+            partial(answer_rows.sweep, now=now, bytes_total=bytes_total)
+        )
 
     async def read_cursor(self, name: str) -> int:
         entry = await self._cursors.entry(name)

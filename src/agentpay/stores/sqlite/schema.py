@@ -86,7 +86,26 @@ VERSION_2: Final = (
     "UPDATE payments SET charged = amount WHERE status IN ('settled', 'delivered')",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
+VERSION_3: Final = (
+    """CREATE TABLE budget_lapses (
+        position INTEGER PRIMARY KEY, account BLOB NOT NULL, host TEXT NOT NULL,
+        count INTEGER NOT NULL, last INTEGER NOT NULL, UNIQUE (account, host))""",
+)
+
+VERSION_4: Final = (
+    """CREATE TABLE answers (
+        key TEXT PRIMARY KEY, request BLOB NOT NULL, kept_until INTEGER NOT NULL,
+        content BLOB NOT NULL, status INTEGER NOT NULL, headers BLOB NOT NULL,
+        size INTEGER NOT NULL, body BLOB NOT NULL)""",
+    "CREATE INDEX answers_by_age ON answers (kept_until, size)",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+)
 """What leads from each version to the next. Only ever appended to."""
 
 

@@ -1,0 +1,265 @@
+"""
+One answer on its way: charged before its first byte, kept and closed after its last.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentpay.errors import ChainError, StoreError
+from agentpay.http.asgi import (
+    Headers,
+    Message,
+    Receive,
+    Send,
+    headers_of,
+    send_refusal,
+    send_whole,
+)
+from agentpay.http.manners import keep_private
+from agentpay.payee.answers import Answers
+from agentpay.payee.attestor import Attestor
+from agentpay.payee.offers import unavailable
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal, Sale
+from agentpay.wire.x402 import PAYMENT_RESPONSE
+
+_log = logging.getLogger(__name__)
+
+_CLOSE_AGAIN_SECONDS = 1.0
+
+_RECEIPT = PAYMENT_RESPONSE.lower().encode()
+
+
+class Charge(Protocol):
+    """How much an answer costs, once it starts."""
+
+    def close(self) -> int: ...
+
+
+class Closings:
+    """Closes sales once their store can be written again: each holds a slot."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, close: Callable[[], Awaitable[object]]) -> None:
+        task = asyncio.create_task(_close(close), name="close a sale")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _close(close: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        await asyncio.sleep(_CLOSE_AGAIN_SECONDS)
+        try:
+            await close()
+        except (ChainError, StoreError) as error:
+            _log.warning("a sale cannot be closed yet: %s", error)
+        else:
+            return
+
+
+class Hearing:
+    """Passes a request's body on, and remembers a hash of it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._hash = hashlib.sha256()
+        self._begun = False
+        self._ended = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._begun = True
+            self._hash.update(message.get("body", b""))
+            self._ended = not message.get("more_body")
+        return message
+
+    @property
+    def content(self) -> bytes | None:
+        """The hash of what was heard, empty if nothing was; None if only a part."""
+        if not self._begun:
+            return b""
+        return self._hash.digest() if self._ended else None
+
+    async def rest(self) -> None:
+        """Hear the body to its end, or until the client leaves."""
+        while not self._ended and (await self.receive())["type"] == "http.request":
+            continue
+
+
+async def tell_again(receive: Receive, send: Send, refusal: Refusal) -> None:
+    """Send a refusal; or what was answered earlier, if the same is asked once more."""
+    earlier = refusal.earlier
+    if earlier is None:
+        await send_refusal(send, refusal)
+        return
+    hearing = Hearing(receive)
+    if earlier.content:
+        await hearing.rest()
+    if hearing.content != earlier.content:
+        await send_refusal(send, refusal)
+        return
+    await send_whole(send, earlier.status, earlier.headers, earlier.body)
+
+
+class _Copy:
+    """A copy of an answer as it passes, until it is larger than what is kept."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._left = bytes_max
+        self._parts: list[bytes] = []
+        self.status = 0
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        return self._left >= 0
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._parts)
+
+    def start(self, message: Message) -> None:
+        self.status, self.headers = message["status"], tuple(headers_of(message))
+
+    def add(self, message: Message) -> None:
+        if message["type"] != "http.response.body":
+            self._left = -1  # a file or trailers, which we do not see
+        part = message.get("body", b"")
+        self._left -= len(part)
+        if self.whole:
+            self._parts.append(part)
+        else:
+            self._parts.clear()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """What one request bought, and on which terms."""
+
+    sale: Sale
+    terms: Terms
+    charge: Charge
+    attestor: Attestor | None = None
+    """Who signs its receipt, if anybody does."""
+
+
+class Delivery:
+    """Carries one answer: charges before its first byte, closes after its last."""
+
+    def __init__(
+        self,
+        purchase: Purchase,
+        *,
+        answers: Answers,
+        hearing: Hearing,
+        send: Send,
+        closings: Closings,
+    ) -> None:
+        self._purchase = purchase
+        self._sale = purchase.sale
+        self._answers = answers
+        self._hearing = hearing
+        self._send = send
+        self._closings = closings
+        self._copy = _Copy(answers.policy.bytes_each)
+        self._started = False
+        self._closed = False
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            await self._start(message)
+            return
+        last = message["type"] == "http.response.body" and not message.get("more_body")
+        if self._copy.whole and not self._closed:
+            self._copy.add(message)
+            if last:
+                await self._keep()
+        await self._send(message)
+        if last:
+            await self._deliver()
+
+    async def _keep(self) -> None:
+        """Before the last byte leaves, so that whoever misses it may ask again."""
+        content = self._hearing.content
+        if content is None or not self._copy.whole:
+            return
+        await self._answers.keep(
+            self._sale,
+            self._purchase.terms,
+            content=content,
+            status=self._copy.status,
+            headers=self._copy.headers,
+            body=self._copy.body,
+        )
+
+    async def _start(self, message: Message) -> None:
+        charged = self._purchase.charge.close()
+        receipt: str | Refusal
+        try:
+            if message["status"] >= 400:
+                self._closed = True
+                receipt = await self._sale.abandon(charged=0, failed=True)
+            else:
+                receipt = await self._commit(charged)
+        except (ChainError, StoreError) as error:
+            receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
+            self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
+        if isinstance(receipt, Refusal):
+            self._closed = self._replaced = True
+            await send_refusal(self._send, receipt)
+            return
+        self._started = True
+        paid = {**message, "headers": _paid_headers(message, receipt)}
+        self._copy.start(paid)
+        await self._send(paid)
+
+    async def _commit(self, charged: int) -> str | Refusal:
+        receipt = await self._sale.commit(charged)
+        attestor, terms = self._purchase.attestor, self._purchase.terms
+        if attestor is None or isinstance(receipt, Refusal):
+            return receipt
+        return await attestor.sign_receipt(
+            receipt, terms, payer=self._sale.payer, chain=self._answers.chain
+        )
+
+    async def _deliver(self) -> None:
+        if not self._closed:
+            self._closed = True
+            try:
+                await self._sale.delivered()
+            except StoreError:
+                self._closings.add(self._sale.delivered)
+
+    async def abandon(self, *, failed: bool) -> None:
+        """The application raised: nothing is charged unless the answer had started."""
+        if not self._closed and not self._started:
+            self._closed = True
+            try:
+                await self._sale.abandon(charged=0, failed=failed)
+            except StoreError:
+                self._closings.add(lambda: self._sale.abandon(charged=0, failed=failed))
+
+    async def finish(self) -> None:
+        """The application returned, or was cancelled."""
+        if self._started:
+            await self._deliver()
+        else:
+            await self.abandon(failed=False)
+
+
+def _paid_headers(message: Message, receipt: str) -> Headers:
+    headers = headers_of(message)
+    if receipt:
+        headers.append((_RECEIPT, receipt.encode("ascii")))
+    keep_private(headers)
+    return headers
