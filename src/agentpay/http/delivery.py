@@ -20,9 +20,9 @@ from agentpay.http.asgi import (
     send_whole,
 )
 from agentpay.http.manners import keep_private
-from agentpay.payee.answers import Answers
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.offers import unavailable
+from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.wire.x402 import PAYMENT_RESPONSE
@@ -146,8 +146,6 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
-    attestor: Attestor | None = None
-    """Who signs its receipt, if anybody does."""
 
 
 class Delivery:
@@ -157,18 +155,21 @@ class Delivery:
         self,
         purchase: Purchase,
         *,
-        answers: Answers,
+        payee: Payee,
+        attestor: Attestor | None,
         hearing: Hearing,
         send: Send,
         closings: Closings,
     ) -> None:
         self._purchase = purchase
         self._sale = purchase.sale
-        self._answers = answers
+        self._answers = payee.answers
+        self._sign_ins = payee.sign_ins
+        self._attestor = attestor
         self._hearing = hearing
         self._send = send
         self._closings = closings
-        self._copy = _Copy(answers.policy.bytes_each)
+        self._copy = _Copy(self._answers.policy.bytes_each)
         self._started = False
         self._closed = False
         self._replaced = False
@@ -225,11 +226,16 @@ class Delivery:
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
-        attestor, terms = self._purchase.attestor, self._purchase.terms
-        if attestor is None or isinstance(receipt, Refusal):
+        if isinstance(receipt, Refusal) or not receipt:
             return receipt
-        return await attestor.sign_receipt(
-            receipt, terms, payer=self._sale.payer, chain=self._answers.chain
+        terms, payer = self._purchase.terms, self._sale.payer
+        if terms.access_seconds:
+            await self._sign_ins.grant(payer, terms)
+        if self._attestor is None:
+            return receipt
+        chain = self._answers.chain
+        return await self._attestor.sign_receipt(
+            receipt, terms, payer=payer, chain=chain
         )
 
     async def _deliver(self) -> None:

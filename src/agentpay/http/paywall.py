@@ -16,11 +16,13 @@ from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_a
 from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.offers import malformed, payment_required, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money, to_base_units
+from agentpay.wire.sign_in import HEADER
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
@@ -29,6 +31,7 @@ SCOPE_KEY = "agentpay"
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
+_SIGN_IN = HEADER.lower().encode()
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
 
@@ -118,6 +121,8 @@ class Paywall:
         self._closings = Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
+            if route.access_seconds and origin is None:
+                raise ConfigurationError("payers sign in to an origin: pass origin=")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -200,10 +205,33 @@ class Paywall:
             await self._payee.start()
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
-        outcome = await self._payee.answer(header, terms)
+        if terms.access_seconds:
+            outcome = await self._let_in(scope, header, terms)
+        else:
+            outcome = await self._payee.answer(header, terms)
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
+
+    async def _let_in(
+        self, scope: Scope, header: str | None, terms: Terms
+    ) -> Sale | Refusal:
+        """Who pays, or who has paid and signs that it is them."""
+        sign_ins, chain = self._payee.sign_ins, self._payee.asset.chain
+        proofs = [v.decode("latin-1") for n, v in scope["headers"] if n == _SIGN_IN]
+        error = "Payment required"
+        if header is None and proofs:
+            try:
+                found = await sign_ins.admit(proofs[0], terms)
+            except (ChainError, StoreError) as why:
+                return unavailable(why, chain)
+            if isinstance(found, Address):
+                return FreeSale(found)
+            error = found
+        asking = replace(terms, challenge=sign_ins.challenge(terms))
+        if header is None:
+            return payment_required(self._payee.settings, asking, error=error)
+        return await self._payee.answer(header, asking)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
@@ -211,8 +239,9 @@ class Paywall:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
         hearing = Hearing(receive)
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid, attestor=self._attestor),
-            answers=self._payee.answers,
+            Purchase(sale=sale, terms=terms, charge=paid),
+            payee=self._payee,
+            attestor=self._attestor,
             hearing=hearing,
             send=send,
             closings=self._closings,

@@ -36,14 +36,15 @@ from agentpay.payee.offers import (
     payment_required,
     unavailable,
 )
-from agentpay.payee.pricing import Route, Terms
+from agentpay.payee.pricing import Route, Terms, base_units
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
-from agentpay.types import Address, Asset, Money, to_base_units
+from agentpay.types import Address, Asset, Money
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
@@ -76,6 +77,7 @@ class _Works:
     channels: ChannelSales
     transfers: TransferSales
     answers: Answers
+    sign_ins: SignIns
 
 
 class Payee:
@@ -142,16 +144,16 @@ class Payee:
             authorizer=self._authorizer.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=_units(min_deposit, decimals, "min_deposit"),
+            min_deposit=base_units(min_deposit, decimals, "min_deposit"),
             names=answers.bytes_each > 0,
             transfer_methods=transfer_methods,
             facilitator=wallet.address,
         )
         self._answers = answers
         self._policy = KeeperPolicy(
-            claim_at=_units(claim_at, decimals, "claim_at"),
+            claim_at=base_units(claim_at, decimals, "claim_at"),
             claim_every_seconds=claim_every_seconds,
-            settle_at=_units(claim_at, decimals, "claim_at"),
+            settle_at=base_units(claim_at, decimals, "claim_at"),
             poll_seconds=poll_seconds,
         )
         self._works: _Works | None = None
@@ -171,6 +173,11 @@ class Payee:
     def answers(self) -> Answers:
         """What it has answered of late, to tell it again."""
         return self._running.answers
+
+    @property
+    def sign_ins(self) -> SignIns:
+        """Who has paid for what, and may come back."""
+        return self._running.sign_ins
 
     @property
     def _running(self) -> _Works:
@@ -268,6 +275,7 @@ class Payee:
                 store=store.payee,
                 clock=clock,
             ),
+            sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
             transfers=TransferSales(
                 settings=settings,
                 chain=chain,
@@ -292,12 +300,10 @@ class Payee:
         Raises:
             ConfigurationError: The price cannot be expressed in it.
         """
-        try:
-            maximum = to_base_units(route.price, self.asset.decimals)
-        except ValueError as error:
-            raise ConfigurationError(f"the price of {resource}: {error}") from error
         return Terms(
-            maximum=maximum,
+            maximum=base_units(
+                route.price, self.asset.decimals, f"the price of {resource}"
+            ),
             metered=route.metered,
             order=route.order,
             schemes=route.schemes,
@@ -305,6 +311,7 @@ class Payee:
             url=url,
             query=query,
             about=route.about,
+            access_seconds=route.access_seconds,
             bound=bound,
         )
 
@@ -373,13 +380,6 @@ def check_network(network: Network, *, allow_mainnet: bool) -> None:
             f"{network.name} is real money and these contracts are not audited for it:"
             " pass allow_mainnet=True if you accept that (see SECURITY.md)"
         )
-
-
-def _units(money: Money, decimals: int, name: str) -> int:
-    try:
-        return to_base_units(money, decimals)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def _account(text: str) -> Address:
