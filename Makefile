@@ -6,9 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
+PEERS := .venv-peers
+PEERS_READY := $(PEERS)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts gas mutants threats threats-mutate examples clean
+.PHONY: help demo test check format contracts gas mutants threats threats-mutate peers \
+	examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -25,6 +28,13 @@ $(READY): requirements.lock pyproject.toml
 $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
 	$(BIN)/python tools/contracts.py install
 	@touch $(CONTRACTS)
+
+# The official SDK lives in an environment of its own, and never meets ours.
+$(PEERS_READY): tests/peers/requirements.lock
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/pip install --quiet --require-hashes \
+		--requirement tests/peers/requirements.lock
+	@touch $(PEERS_READY)
 
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
@@ -61,8 +71,11 @@ threats-mutate: $(READY) ## take each guard away; its tests must fail
 	$(BIN)/python tools/threats.py --mutants >/dev/null
 	$(BIN)/python tools/mutants.py --threats $(ARGS)
 
+peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
+	@$(BIN)/python tools/peers.py $(ARGS)
+
 examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) .cache contracts/node_modules contracts/out contracts/cache
+	rm -rf $(VENV) $(PEERS) .cache contracts/node_modules contracts/out contracts/cache

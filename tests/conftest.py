@@ -3,9 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import settings
 
 from agentpay.evm.networks import LOCAL, NETWORKS
 from agentpay.testing.local_chain import LocalChain
+
+# An example that is slow because the machine is busy has found nothing.
+settings.register_profile("agentpay", deadline=None)
+settings.load_profile("agentpay")
 
 
 @pytest.fixture

@@ -1,7 +1,11 @@
 #!/bin/sh
-# Renew requirements.lock: exact versions with hashes, and no addresses. Needs uv.
+# Renew requirements.lock and the peers': exact versions with hashes, and no addresses.
+# Needs uv.
 set -eu
 cd "$(dirname "$0")/.."
 uv pip compile pyproject.toml --extra server --extra cli --group dev --universal \
     --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
     --no-emit-package agentpay-sdk --output-file requirements.lock
+uv pip compile tests/peers/requirements.in --universal --python-version 3.11 \
+    --generate-hashes --no-annotate --no-header --upgrade \
+    --output-file tests/peers/requirements.lock

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
+import {DepositCollector} from "./DepositCollector.sol";
 import {IDepositCollector} from "./interfaces/IDepositCollector.sol";
 import {IERC3009} from "./interfaces/IERC3009.sol";
 
@@ -11,20 +12,10 @@ import {IERC3009} from "./interfaces/IERC3009.sol";
 /// `ReceiveWithAuthorization` to this contract.
 /// @dev The nonce is made of the channel's id, so that nobody can divert a payer's
 /// authorization to another channel. Holds tokens only within a call.
-contract ERC3009DepositCollector is IDepositCollector {
+contract ERC3009DepositCollector is DepositCollector {
     using SafeERC20 for IERC20;
 
-    /// @notice The only caller, and where all tokens go.
-    address public immutable settlement;
-
-    /// @notice The caller is not the settlement contract.
-    error OnlySettlement();
-
-    /// @param settlement_ The settlement contract.
-    constructor(address settlement_) {
-        // slither-disable-next-line missing-zero-check
-        settlement = settlement_;
-    }
+    constructor(address settlement) DepositCollector(settlement) {}
 
     /// @inheritdoc IDepositCollector
     function collect(
@@ -33,8 +24,7 @@ contract ERC3009DepositCollector is IDepositCollector {
         uint256 amount,
         bytes32 channelId,
         bytes calldata collectorData
-    ) external {
-        if (msg.sender != settlement) revert OnlySettlement();
+    ) external onlySettlement {
         (uint256 validAfter, uint256 validBefore, uint256 salt, bytes memory signature) =
             abi.decode(collectorData, (uint256, uint256, uint256, bytes));
         bytes32 nonce = keccak256(abi.encode(channelId, salt));
@@ -42,6 +32,6 @@ contract ERC3009DepositCollector is IDepositCollector {
             .receiveWithAuthorization(
                 payer, address(this), amount, validAfter, validBefore, nonce, signature
             );
-        IERC20(token).safeTransfer(settlement, amount);
+        IERC20(token).safeTransfer(x402BatchSettlement, amount);
     }
 }

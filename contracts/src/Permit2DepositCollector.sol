@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {DepositCollector} from "./DepositCollector.sol";
 import {IDepositCollector} from "./interfaces/IDepositCollector.sol";
 import {ISignatureTransfer} from "./interfaces/ISignatureTransfer.sol";
 import {PermitAttempt} from "./PermitAttempt.sol";
@@ -11,7 +12,7 @@ import {PermitAttempt} from "./PermitAttempt.sol";
 /// empty, or `abi.encode(value, deadline, v, r, s)` of an EIP-2612 permit for Permit2, which is
 /// tried first.
 /// @dev Tokens go from the payer to the settlement contract and never come here.
-contract Permit2DepositCollector is IDepositCollector, PermitAttempt {
+contract Permit2DepositCollector is DepositCollector, PermitAttempt {
     /// @notice The rest of the EIP-712 type, from the witness's field on.
     string public constant DEPOSIT_WITNESS_TYPE_STRING =
         "DepositWitness witness)DepositWitness(bytes32 channelId)TokenPermissions(address token,uint256 amount)";
@@ -19,24 +20,16 @@ contract Permit2DepositCollector is IDepositCollector, PermitAttempt {
     bytes32 public constant DEPOSIT_WITNESS_TYPEHASH =
         keccak256("DepositWitness(bytes32 channelId)");
 
-    /// @notice The only caller, and where all tokens go.
-    address public immutable x402BatchSettlement;
     /// @notice The Permit2 that payers approved.
     ISignatureTransfer public immutable PERMIT2;
 
-    /// @notice The caller is not the settlement contract.
-    error OnlyX402BatchSettlement();
-    /// @notice The constructor's first argument is zero.
-    error InvalidX402BatchSettlementAddress();
     /// @notice The constructor's second argument is zero.
     error InvalidPermit2Address();
 
     /// @param settlement The settlement contract.
     /// @param permit2 The Permit2 that payers approved.
-    constructor(address settlement, address permit2) {
-        if (settlement == address(0)) revert InvalidX402BatchSettlementAddress();
+    constructor(address settlement, address permit2) DepositCollector(settlement) {
         if (permit2 == address(0)) revert InvalidPermit2Address();
-        x402BatchSettlement = settlement;
         PERMIT2 = ISignatureTransfer(permit2);
     }
 
@@ -47,8 +40,7 @@ contract Permit2DepositCollector is IDepositCollector, PermitAttempt {
         uint256 amount,
         bytes32 channelId,
         bytes calldata collectorData
-    ) external {
-        if (msg.sender != x402BatchSettlement) revert OnlyX402BatchSettlement();
+    ) external onlySettlement {
         (uint256 nonce, uint256 deadline, bytes memory signature, bytes memory permit2612) =
             abi.decode(collectorData, (uint256, uint256, bytes, bytes));
         if (permit2612.length != 0) {

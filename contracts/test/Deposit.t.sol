@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {DepositCollector} from "../src/DepositCollector.sol";
 import {ERC3009DepositCollector} from "../src/ERC3009DepositCollector.sol";
 import {IDepositCollector} from "../src/interfaces/IDepositCollector.sol";
 import {IX402BatchSettlement} from "../src/interfaces/IX402BatchSettlement.sol";
@@ -151,9 +152,14 @@ contract DepositTest is Fixture {
         token.mint(payer, 10);
         bytes memory data = collectorData(channel, 10, 1, PAYER_KEY);
         bytes32 id = settlement.getChannelId(channel);
-        vm.expectRevert(ERC3009DepositCollector.OnlySettlement.selector);
+        vm.expectRevert(DepositCollector.OnlyX402BatchSettlement.selector);
         IDepositCollector(collector).collect(payer, address(token), 10, id, data);
-        equal(ERC3009DepositCollector(collector).settlement(), address(settlement), "settlement");
+        equal(DepositCollector(collector).x402BatchSettlement(), address(settlement), "settlement");
+    }
+
+    function test_without_a_settlement_contract_there_is_no_collector() external {
+        vm.expectRevert(DepositCollector.InvalidX402BatchSettlementAddress.selector);
+        new ERC3009DepositCollector(address(0));
     }
 
     function test_k9_authorization_is_bound_to_its_channel_and_amount() external {

@@ -68,6 +68,9 @@ contract Permit2Test is Permit2Fixture {
         emit ISignatureTransfer.UnorderedNonceInvalidation(payer, nonce >> 8, 1 << (nonce & 255));
         vm.prank(payer);
         permit2.invalidateUnorderedNonces(nonce >> 8, 1 << (nonce & 255));
+        // Once more changes nothing.
+        vm.prank(payer);
+        permit2.invalidateUnorderedNonces(nonce >> 8, type(uint256).max);
         vm.expectRevert(ISignatureTransfer.InvalidNonce.selector);
         permit2.permitTransferFrom(permit, detailsOf(receiver, 10), payer, signed);
     }
@@ -306,8 +309,9 @@ contract Permit2Test is Permit2Fixture {
         vm.expectRevert(abi.encodeWithSelector(ISignatureTransfer.InvalidAmount.selector, 20));
         permit2.permitTransferFrom(permit, details, payer, signed);
         details[1].requestedAmount = 0;
-        // A token of which nothing is asked for is not called, whatever it is.
+        vm.recordLogs();
         permit2.permitTransferFrom(permit, details, payer, signed);
+        equal(vm.getRecordedLogs().length, 1, "where nothing is asked for, nothing is called");
         equal(coin.balanceOf(receiver), 10, "received");
         vm.expectRevert(ISignatureTransfer.InvalidNonce.selector);
         permit2.permitTransferFrom(permit, details, payer, signed);

@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {ISignatureTransfer} from "../src/interfaces/ISignatureTransfer.sol";
 import {IX402BatchSettlement} from "../src/interfaces/IX402BatchSettlement.sol";
+import {DepositCollector} from "../src/DepositCollector.sol";
 import {Permit2DepositCollector} from "../src/Permit2DepositCollector.sol";
 import {PermitAttempt} from "../src/PermitAttempt.sol";
 import {Permit2Fixture} from "./Permit2Fixture.sol";
@@ -17,7 +18,7 @@ contract Permit2DepositTest is Permit2Fixture {
     }
 
     function test_without_its_contracts_there_is_no_collector() external {
-        vm.expectRevert(Permit2DepositCollector.InvalidX402BatchSettlementAddress.selector);
+        vm.expectRevert(DepositCollector.InvalidX402BatchSettlementAddress.selector);
         new Permit2DepositCollector(address(0), address(permit2));
         vm.expectRevert(Permit2DepositCollector.InvalidPermit2Address.selector);
         new Permit2DepositCollector(address(settlement), address(0));
@@ -38,7 +39,7 @@ contract Permit2DepositTest is Permit2Fixture {
         IX402BatchSettlement.ChannelConfig memory channel = configOf(address(coin), 1);
         bytes32 id = settlement.getChannelId(channel);
         bytes memory data = _data(channel, 10, 1, "");
-        vm.expectRevert(Permit2DepositCollector.OnlyX402BatchSettlement.selector);
+        vm.expectRevert(DepositCollector.OnlyX402BatchSettlement.selector);
         vm.prank(caller);
         Permit2DepositCollector(permit2Collector).collect(payer, address(coin), 10, id, data);
     }

@@ -2,6 +2,8 @@
 The front for people: an HTTP client that pays, within a budget.
 """
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +13,14 @@ from typing import Self
 import httpx
 
 from agentpay.chain.rpc import RpcChain
-from agentpay.errors import ConfigurationError
+from agentpay.errors import AgentPayError, ConfigurationError
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.pools import PooledTransport
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
+from agentpay.payer.allowance import approve_permit2
 from agentpay.payer.closing import Closed, close_channel
 from agentpay.payer.exit import Exit, Withdrawal
 from agentpay.payer.keys import PayerKeys
@@ -26,7 +29,18 @@ from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
-from agentpay.types import MONEY_DECIMALS, Hash32, format_money
+from agentpay.types import (
+    MONEY_DECIMALS,
+    Hash32,
+    Money,
+    format_money,
+    to_base_units,
+)
+
+_log = logging.getLogger(__name__)
+
+_DEPARTURE_SECONDS = 10.0
+"""How long an agent that ends waits for a withdrawal that it is sending."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +120,7 @@ class Agent(httpx.AsyncClient):
         self._store: Store | None = None
         self._payer: Payer | None = None
         self._exit: Exit | None = None
+        self._departures: dict[Hash32, asyncio.Task[None]] = {}
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -124,6 +139,7 @@ class Agent(httpx.AsyncClient):
             store=self._store.payer,
             ask=self._payments.ask,
             clock=self._clock,
+            cheated=self._leave_a_cheat,
         )
         self._payments.bind(self._payer)
         return self
@@ -134,6 +150,10 @@ class Agent(httpx.AsyncClient):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
+        if departures := list(self._departures.values()):
+            _, late = await asyncio.wait(departures, timeout=_DEPARTURE_SECONDS)
+            for departure in late:
+                departure.cancel()
         if self._payer is not None:
             await self._payer.aclose()
         if self._exit is not None:
@@ -175,6 +195,25 @@ class Agent(httpx.AsyncClient):
             held=sum(hold.amount for hold in budget.holds),
         )
 
+    async def approve_permit2(self, amount: Money) -> None:
+        """
+        Let Permit2 move `amount` of the agent's token, instead of what it may now.
+
+        The wallet pays gas. Each payment is still signed by itself, within the budget.
+
+        Raises:
+            ConfigurationError: The amount cannot be read.
+            KeyElsewhere: We do not hold the wallet's key.
+            ChainError: A transaction was not sent, or is not known to be mined.
+        """
+        try:
+            units = to_base_units(amount, self._asset.decimals)
+        except ValueError as error:
+            raise ConfigurationError(f"approve_permit2: {error}") from error
+        await approve_permit2(
+            units, asset=self._asset, keys=self._keys, chain=self._chain
+        )
+
     async def start_withdrawal(self, channel: Hash32) -> Withdrawal:
         """
         Leave a channel without its payee; `finish_withdrawal` after the delay.
@@ -209,6 +248,39 @@ class Agent(httpx.AsyncClient):
         """
         offer, target = await self._payments.look_up(url)
         return await self.payer.channels.find_lost(offer, target)
+
+    def _leave_a_cheat(self, channel: Hash32) -> None:
+        """Rule 16: stop and withdraw. In the background: the request has its error."""
+        if not self._policy.withdraw_when_cheated:
+            _log.warning(
+                "the payee of channel %s contradicted our signatures: to get the rest"
+                " back, call start_withdrawal",
+                channel,
+            )
+            return
+        if channel not in self._departures:
+            departure = asyncio.create_task(self._depart(channel))
+            self._departures[channel] = departure
+
+    async def _depart(self, channel: Hash32) -> None:
+        try:
+            leaving = await self._leaving().start(channel)
+        except AgentPayError as error:
+            _log.warning(
+                "the payee of channel %s contradicted our signatures, and leaving it"
+                " failed (%s): give a key of ours gas and call start_withdrawal",
+                channel,
+                error,
+            )
+        else:
+            _log.info(
+                "leaving channel %s, whose payee contradicted our signatures: %d comes"
+                " back by finish_withdrawal after %d (Unix time), transaction %s",
+                channel,
+                leaving.amount,
+                leaving.ready_at,
+                leaving.transaction,
+            )
 
     def _leaving(self) -> Exit:
         if self._exit is None:

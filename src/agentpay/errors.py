@@ -57,10 +57,57 @@ class OfferUntrusted(PaymentRefused):
     code = "offer_untrusted"
 
 
+class BodyTooLarge(PaymentRefused):
+    """A request's body is larger than what is kept of it to send it again."""
+
+    code = "body_too_large"
+
+
+class PriceRose(PaymentRefused):
+    """A route costs many times what it cost when we first agreed to its price."""
+
+    code = "price_rose"
+
+
+class HostQuarantined(PaymentRefused):
+    """A host took payments and delivered nothing: it is not paid for a while."""
+
+    code = "host_quarantined"
+
+    def __init__(self, *, host: str, lapses: int, until: int, seconds: int) -> None:
+        super().__init__(
+            f"{host} took {lapses} payments in a row and delivered nothing: nothing new"
+            f" is paid to it for another {seconds} s (until {until}, Unix time)"
+        )
+        self.host = host
+        self.until = until
+
+
 class NoAcceptableOffer(PaymentRefused):
     """None of the offers of a 402 can be paid under the policy."""
 
     code = "no_acceptable_offer"
+
+
+class ApprovalNeeded(PaymentRefused):
+    """Permit2 may not move enough of a token, and the payee sends no approval along."""
+
+    code = "approval_needed"
+
+    def __init__(self, token: str, *, allowance: int, amount: int) -> None:
+        super().__init__(
+            f"Permit2 may move {allowance} of token {token}, and {amount} are needed"
+            " with what is under way: call agent.approve_permit2(amount)"
+        )
+        self.token = token
+        self.allowance = allowance
+        self.amount = amount
+
+
+class ApprovalBusy(PaymentRefused):
+    """Another payment's approval of Permit2 is under way, and takes too long."""
+
+    code = "approval_busy"
 
 
 class UnsafeKey(PaymentRefused):
@@ -215,6 +262,24 @@ class GasMissing(ChainError):
     """The key that pays gas cannot pay for a transaction; nothing was sent."""
 
     code = "gas_missing"
+
+
+class GasLimitReached(ChainError):
+    """No more gas is spent on this in this hour; nothing was sent."""
+
+    code = "gas_limit_reached"
+
+    def __init__(self, *, who: str, limit: int) -> None:
+        super().__init__(
+            f"the gas of {who} for this hour is used up ({limit}); try again later"
+        )
+        self.limit = limit
+
+
+class FacilitatorUnavailable(ChainError):
+    """No facilitator can be reached, or none does what is needed; nothing was sent."""
+
+    code = "facilitator_unavailable"
 
 
 class TransactionOutcomeUnknown(ChainError):

@@ -5,7 +5,7 @@ Answers come from an endpoint that may be wrong or hostile: what makes no sense 
 `ChainUnreachable`, never a fact.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from eth_abi.exceptions import DecodingError
@@ -13,22 +13,24 @@ from eth_abi.exceptions import DecodingError
 from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.evm.calls import Receipt
+from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.signature import is_signed_by_key
 from agentpay.evm.transfer import Transfer
 from agentpay.ports import Chain
-from agentpay.types import Address, Asset, Hash32
+from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 
 
-async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> None:
+async def check_asset(chain: Chain, asset: Asset) -> None:
     """
     Compare what is declared of a token with what its contract says.
 
-    Without `eip3009` it may be any ERC-20, moved by Permit2; its domain is compared if
-    one is declared.
+    One without EIP-3009 may be any ERC-20, moved by Permit2; its domain is compared if
+    it declares one.
 
     Raises:
         UnsuitableToken: No code, no EIP-3009, other decimals or another EIP-712 domain.
@@ -38,9 +40,9 @@ async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> No
     if not await chain.code(asset.address):
         raise UnsuitableToken(f"{name}: there is no contract at this address")
     try:
-        decimals, separator = await _read_facts(chain, asset, eip3009=eip3009)
+        decimals, separator = await _read_facts(chain, asset)
     except (ValueError, TransactionFailed) as error:
-        lacks = "EIP-3009 transfers" if eip3009 else "what was declared of it"
+        lacks = "EIP-3009 transfers" if asset.eip3009 else "what was declared of it"
         raise UnsuitableToken(f"{name}: it does not have {lacks}") from error
     if decimals != asset.decimals:
         raise UnsuitableToken(
@@ -53,10 +55,8 @@ async def check_asset(chain: Chain, asset: Asset, *, eip3009: bool = True) -> No
         )
 
 
-async def _read_facts(
-    chain: Chain, asset: Asset, *, eip3009: bool
-) -> tuple[int, Hash32 | None]:
-    if eip3009:
+async def _read_facts(chain: Chain, asset: Asset) -> tuple[int, Hash32 | None]:
+    if asset.eip3009:
         answers = await chain.read(tokens.token_fact_calls(asset.address))
         facts = tokens.decode_token_facts(answers)
         return facts.decimals, facts.domain_separator
@@ -87,6 +87,31 @@ async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
         return channels.decode_channel_state(answers)
 
 
+async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
+    """What was claimed of each of several channels."""
+    calls = [channels.channel_state_calls(channel)[0] for channel in ids]
+    with _sense():
+        return [channels.decode_claimed(answer) for answer in await chain.read(calls)]
+
+
+async def find_deposit(
+    chain: Chain, deposit: Deposit, *, blocks: int = 1000
+) -> Hash32 | None:
+    """The last transaction that put so much into a deposit's channel."""
+    head = await chain.head()
+    channel = channel_id(deposit.config, chain.chain_id)
+    logs = await chain.logs(
+        address=BATCH_SETTLEMENT,
+        topics=[channels.DEPOSITED, channel],
+        first_block=max(0, head.number - blocks),
+        last_block=head.number,
+    )
+    for log in reversed(logs):
+        if channels.amount_in([log], channels.DEPOSITED, channel) == deposit.amount:
+            return log.transaction
+    return None
+
+
 async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int:
     """What was claimed for a receiver and not sent to it yet."""
     (answer,) = await chain.read([channels.receiver_state_call(receiver, token)])
@@ -95,9 +120,18 @@ async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int
     return claimed - settled
 
 
-async def is_used(chain: Chain, signed: Transfer | Deposit) -> bool:
+async def read_words(chain: Chain, calls: Sequence[Call]) -> list[int]:
+    """Numbers, each the whole answer to a call, all at one block."""
+    answers = await chain.read(calls)
+    with _sense():
+        return [tokens.decode_uint(answer) for answer in answers]
+
+
+async def is_used(
+    chain: Chain, signed: Transfer | Deposit, *, block: int | None = None
+) -> bool:
     """Whether a signed transfer or deposit was used (or cancelled)."""
-    (answer,) = await chain.read([signed.used_call()])
+    (answer,) = await chain.read([signed.used_call()], block=block)
     with _sense():
         return signed.is_used(answer)
 
@@ -116,6 +150,20 @@ async def is_signed(
     return await is_signature_of(chain, account, digest, signature)
 
 
+async def is_voucher_signed(
+    chain: Chain, config: ChannelConfig, amount: int, signature: bytes
+) -> bool:
+    """Whether the contract would take a voucher of a channel as its payer's."""
+    channel = channel_id(config, chain.chain_id)
+    digest = voucher_digest(channel, amount, chain.chain_id)
+    if config.payer_authorizer != ZERO_ADDRESS:
+        return is_signed_by_key(config.payer_authorizer, digest, signature)
+    # Where the payer has code, the contract asks that and not the key (EIP-7702).
+    if await chain.code(config.payer):
+        return await is_signature_of(chain, config.payer, digest, signature)
+    return is_signed_by_key(config.payer, digest, signature)
+
+
 async def is_signature_of(
     chain: Chain, wallet: Address, digest: bytes, signature: bytes
 ) -> bool:
@@ -132,9 +180,7 @@ async def is_signature_of(
 
 async def read_funds(chain: Chain, transfer: Transfer) -> int:
     """The most that a transfer's payer could pay now."""
-    answers = await chain.read(transfer.funds_calls())
-    with _sense():
-        return min(tokens.decode_uint(answer) for answer in answers)
+    return min(await read_words(chain, transfer.funds_calls()))
 
 
 async def find_transfer(

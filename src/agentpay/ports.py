@@ -1,5 +1,5 @@
 """
-The promises that adapters keep: signers, chains and stores.
+The promises that adapters keep: signers, chains, facilitators and stores.
 
 Orchestration is written against these, and every adapter passes the same tests.
 """
@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from agentpay.core.budget import Budget
+from agentpay.core.payee_channel import HeldVoucher
+from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Block, Call, Log, Receipt
+from agentpay.evm.deposit import Deposit
+from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
     PayeeDecide,
@@ -17,8 +21,9 @@ from agentpay.records import (
     PayerRecord,
     PaymentRecord,
     PaymentStatus,
+    Settled,
 )
-from agentpay.types import Address, ChainId, Hash32
+from agentpay.types import Address, Asset, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -110,16 +115,20 @@ class Sender(Protocol):
     @property
     def address(self) -> Address: ...
 
-    async def simulate(self, call: Call) -> None:
+    async def simulate(self, call: Call, *, gas_max: int | None = None) -> None:
         """
         Raises:
-            TransactionFailed: The call would revert; `reason` names the error.
+            TransactionFailed: The call would revert, or use more than `gas_max`;
+                `reason` names the error.
         """
         ...
 
-    async def send(self, call: Call) -> Receipt:
+    async def send(self, call: Call, *, gas_max: int | None = None) -> Receipt:
         """
         Simulate, send, and wait until mined. Many calls may be in flight at once.
+
+        With `gas_max`, neither the estimate nor the transaction has more gas than that,
+        whatever the contract asks for.
 
         Raises:
             TransactionFailed: Refused in simulation, or mined and reverted.
@@ -127,6 +136,106 @@ class Sender(Protocol):
             TransactionOutcomeUnknown: Sent, and not mined in time.
             ChainUnreachable: It was not sent.
         """
+        ...
+
+
+class Settler(Protocol):
+    """
+    What a payee asks of a facilitator: its own, or one behind HTTP.
+
+    What it says of money is read from the chain's events. Unless said otherwise, a
+    method may raise `TransactionFailed` (it did not happen and will not),
+    `TransactionOutcomeUnknown` (it may yet), or another `ChainError` (nothing was
+    sent).
+    """
+
+    @property
+    def address(self) -> Address | None:
+        """The account to bind transfers to that one facilitator alone may send."""
+        ...
+
+    @property
+    def claims_max(self) -> int:
+        """The most channels to claim at once."""
+        ...
+
+    async def start(self, chain: Chain, asset: Asset) -> None:
+        """
+        Find out whether it does what is needed here. Cheap once it has succeeded.
+
+        `chain` is the payee's own view, to check by what it is told.
+
+        Raises:
+            FacilitatorUnavailable: Not now; try again.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Let go of connections."""
+        ...
+
+    async def verify(self, transfer: Transfer) -> None:
+        """Whether a transfer of all that it may move would go through now."""
+        ...
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        """
+        Send a transfer once, however often it is asked for; somebody else's sending it
+        counts too, so read the amount.
+        """
+        ...
+
+    async def verify_deposit(self, deposit: Deposit, voucher: HeldVoucher) -> None:
+        """Whether a deposit, which comes with a voucher, would go through now."""
+        ...
+
+    async def deposit(self, deposit: Deposit, voucher: HeldVoucher) -> Settled:
+        """Fund a channel with money that its payer signed for it alone."""
+        ...
+
+    async def claim(
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+    ) -> Settled:
+        """Record on chain what vouchers allow, 0 if all of it was; moves no tokens."""
+        ...
+
+    async def settle(self, receiver: Address, asset: Asset) -> Settled:
+        """Send a receiver all that was claimed for it."""
+        ...
+
+    async def refund(
+        self,
+        config: ChannelConfig,
+        *,
+        amount: int,
+        nonce: int,
+        claims: Sequence[VoucherClaim],
+        authorizer: Signer,
+    ) -> Settled:
+        """Claim what is due and give the rest, at most `amount`, back in one go."""
+        ...
+
+
+class PaymentBook(Protocol):
+    """What was asked to be settled: the part of a `PayeeStore` a facilitator needs."""
+
+    @property
+    def owner(self) -> str:
+        """See `PayeeStore.owner`."""
+        ...
+
+    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+        """See `PayeeStore.begin_payment`."""
+        ...
+
+    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
+        """See `PayeeStore.find_payment`."""
+        ...
+
+    async def finish_payment(
+        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
+    ) -> None:
+        """See `PayeeStore.finish_payment`."""
         ...
 
 

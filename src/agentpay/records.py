@@ -93,6 +93,14 @@ class AnswerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a transaction moved; "" and 0 where there was nothing to move."""
+
+    transaction: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayerRecord:
     """A channel, as the payer keeps it."""
 

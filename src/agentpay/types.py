@@ -96,9 +96,11 @@ class Asset:
     address: Address
     decimals: int
     name: str
-    """The EIP-712 domain name of the token contract."""
+    """The EIP-712 domain name of the token contract; empty if it has none."""
     version: str
     """The EIP-712 domain version of the token contract."""
+    eip3009: bool = True
+    """Whether it has EIP-3009 transfers; without them only Permit2 moves it."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.decimals <= MONEY_DECIMALS:

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,14 +19,18 @@ from hypothesis.stateful import (
 from agentpay.core.budget import (
     Budget,
     BudgetEvent,
+    Delivered,
     Hold,
+    Lapse,
     Limits,
     Released,
     Reserved,
     Returned,
     Spent,
+    Undelivered,
     apply,
     check_request,
+    left_for,
 )
 from agentpay.errors import BudgetExceeded, InvariantViolated
 
@@ -67,6 +71,8 @@ class BudgetMachine(RuleBasedStateMachine):
         wanted = hold(amount, key=str(self.names), host=host)
         fits = self._exposure() + amount <= self.limits.total
         fits = fits and self._exposure(host) + amount <= self.limits.per_host
+        assert fits or amount > left_for(self.budget, host, self.limits)
+        assert not fits or amount <= left_for(self.budget, host, self.limits)
         if fits:
             self._apply(Reserved(hold=wanted))
             self.held[wanted.id] = wanted
@@ -235,3 +241,53 @@ def test_a_negative_cost_is_our_bug() -> None:
 
     with pytest.raises(InvariantViolated):
         apply(again, Spent(id="2", amount=-5), LIMITS)
+
+
+# Hosts that take payments and deliver nothing (C15).
+
+
+def lapsed(budget: Budget, *, sent: int, noticed: int, host: str = "a") -> Budget:
+    event = Undelivered(host=host, sent_at=sent, noticed_at=noticed, within=100)
+    return apply(budget, event, LIMITS)
+
+
+def test_c15_lapses_in_a_row_are_counted_per_host() -> None:
+    budget = lapsed(Budget(), sent=0, noticed=10)
+    budget = lapsed(budget, sent=10, noticed=20)
+    budget = lapsed(budget, sent=15, noticed=30, host="b")
+
+    assert budget.lapse("a") == Lapse(host="a", count=2, last=20)
+    assert budget.lapse("b") == Lapse(host="b", count=1, last=30)
+    assert budget.lapse("c") is None
+
+
+def test_c15_what_one_broken_connection_takes_along_is_one_lapse() -> None:
+    budget = Budget()
+    for noticed in (50, 51, 52):
+        budget = lapsed(budget, sent=40, noticed=noticed)
+
+    assert budget.lapse("a") == Lapse(host="a", count=1, last=50)
+
+
+def test_c15_lapses_long_apart_are_not_in_a_row() -> None:
+    budget = lapsed(lapsed(Budget(), sent=0, noticed=10), sent=105, noticed=111)
+
+    assert budget.lapse("a") == Lapse(host="a", count=1, last=111)
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500), st.booleans())))
+def test_c15_a_delivery_forgets_every_lapse_and_no_lapse_moves_money(
+    story: list[tuple[int, int, bool]],
+) -> None:
+    budget, count = Budget(), 0
+    for sent, took, delivered in story:
+        before = budget
+        if delivered:
+            budget, count = apply(budget, Delivered(host="a"), LIMITS), 0
+            assert budget.lapse("a") is None
+        else:
+            budget, count = lapsed(budget, sent=sent, noticed=sent + took), count + 1
+            lapse = budget.lapse("a")
+            assert lapse is not None
+            assert 1 <= lapse.count <= count
+        assert (budget.spent, budget.holds) == (before.spent, before.holds)

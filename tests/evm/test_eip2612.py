@@ -1,18 +1,25 @@
-"""Allowances that are signed: as eth-account signs them, as tokens understand them."""
+"""
+Allowances that are signed: as the official SDK and eth-account sign them, and as tokens
+understand them.
+"""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.evm import allowance_abi
+from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.evm.networks import LOCAL
-from agentpay.evm.signature import BadSignature
+from agentpay.evm.signature import BadSignature, recover
 from agentpay.types import UINT256_MAX, Address, Asset
 from tests.evm.signed import ADDRESSES, WORDS, Json, sign, their_digest, understood
 
+SAMPLES = Path(__file__).parents[2] / "vectors" / "x402_permit2_samples.json"
 PERMITS = st.builds(
     Permit, owner=ADDRESSES, spender=ADDRESSES, value=WORDS, nonce=WORDS, deadline=WORDS
 )
@@ -29,6 +36,21 @@ FIELDS = [
     *({"name": n, "type": "uint256"} for n in ("value", "nonce", "deadline")),
 ]
 TOKEN = LOCAL.usdc.address
+
+
+def test_a_captured_permit_was_signed_by_its_owner() -> None:
+    fields: Json = json.loads(SAMPLES.read_text())["eip2612"]
+    permit = Permit(
+        owner=Address(fields["from"]),
+        spender=Address(fields["spender"]),
+        value=int(fields["amount"]),
+        nonce=int(fields["nonce"]),
+        deadline=int(fields["deadline"]),
+    )
+    signature = bytes.fromhex(fields["signature"][2:])
+
+    assert permit.spender == PERMIT2
+    assert recover(permit_digest(permit, LOCAL.usdc), signature) == permit.owner
 
 
 @given(PERMITS, ASSETS)

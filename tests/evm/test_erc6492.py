@@ -13,6 +13,7 @@ from agentpay.evm.erc6492 import (
     unwrap,
     wrap,
 )
+from agentpay.evm.hashing import address_word, uint_word
 from agentpay.evm.signature import BadSignature
 from agentpay.types import Address
 from tests.evm.signed import ADDRESSES
@@ -66,6 +67,23 @@ def test_a_changed_byte_never_unwraps_to_the_same(
         return
 
     assert other != wrapped
+
+
+@given(WRAPPED)
+def test_another_encoding_of_the_same_is_refused(wrapped: WrappedSignature) -> None:
+    """K3."""
+    body = wrap(wrapped)[: -len(MAGIC)]
+    head = [address_word(wrapped.factory), uint_word(0x60), uint_word(0x60)]
+    first, second = body[0x60:], encode(["bytes"], [wrapped.signature])[0x20:]
+    data = encode(["bytes"], [wrapped.factory_data])[0x20:]
+    swapped = [head[0], uint_word(0x60 + len(second)), head[2], second, data]
+    gap = [head[0], uint_word(0x80), uint_word(0x80 + len(data)), bytes(32), first]
+
+    for other in (body + bytes(32), b"".join(swapped), b"".join(gap)):
+        if other == body:
+            continue
+        with pytest.raises(BadSignature, match="one encoding"):
+            unwrap(other + MAGIC)
 
 
 @given(WRAPPED)

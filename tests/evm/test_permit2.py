@@ -1,6 +1,13 @@
-"""What is signed for Permit2 is what the official SDKs sign, by eth-account's hand."""
+"""
+What is signed for Permit2 is what the official SDK signs.
 
+The samples name their source; what is random here is compared with eth-account.
+"""
+
+import json
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,12 +27,66 @@ from agentpay.evm.permit2 import (
     deposit_digest,
     transfer_digest,
 )
+from agentpay.evm.signature import recover
 from agentpay.types import UINT256_MAX, Address, ChainId, Hash32
 from tests.evm.signed import DEPOSITS, EXACT, HASHES, UPTO, Json, their_digest
 
+SAMPLES = Path(__file__).parents[2] / "vectors" / "x402_permit2_samples.json"
 LOCAL = ChainId(31337)
 CHAINS = st.integers(1, 2**53).map(ChainId)
 SOMEBODY = Address("0x" + "11" * 20)
+
+
+@lru_cache
+def captured() -> Json:
+    """What the official SDK signed."""
+    return json.loads(SAMPLES.read_text())
+
+
+def permitted(fields: Json) -> Json:
+    """The fields that payments and deposits share."""
+    return {
+        "payer": Address(fields["from"]),
+        "token": Address(fields["permitted"]["token"]),
+        "amount": int(fields["permitted"]["amount"]),
+        "nonce": int(fields["nonce"]),
+        "deadline": int(fields["deadline"]),
+    }
+
+
+@pytest.mark.parametrize("chain", [1, 8453])
+def test_domains_are_those_of_the_deployed_permit2(chain: int) -> None:
+    expected = captured()["permit2_domain_separators"][str(chain)]
+
+    assert Hash32.of(permit2.separator(ChainId(chain))) == expected
+
+
+@pytest.mark.parametrize("scheme", ["exact", "upto"])
+def test_a_captured_payment_was_signed_by_its_payer(scheme: str) -> None:
+    sent = captured()[scheme]
+    fields = sent["permit2Authorization"]
+    witness = fields["witness"]
+    facilitator = witness.get("facilitator")
+    transfer = PermitTransfer(
+        **permitted(fields),
+        to=Address(witness["to"]),
+        valid_after=int(witness["validAfter"]),
+        facilitator=None if facilitator is None else Address(facilitator),
+    )
+    signature = bytes.fromhex(sent["signature"][2:])
+
+    assert Address(fields["spender"]) == transfer.spender
+    assert recover(transfer_digest(transfer, LOCAL), signature) == transfer.payer
+
+
+def test_a_captured_deposit_was_signed_by_its_payer() -> None:
+    sent = captured()["deposit"]["deposit"]["authorization"]["permit2Authorization"]
+    channel = Hash32(sent["witness"]["channelId"])
+    deposit = PermitDeposit(**permitted(sent), channel=channel)
+    signature = bytes.fromhex(sent["signature"][2:])
+
+    assert Address(sent["spender"]) == deposit.spender
+    assert recover(deposit_digest(deposit, LOCAL), signature) == deposit.payer
 
 
 def types(name: str, *fields: tuple[str, str]) -> Json:

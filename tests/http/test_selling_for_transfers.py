@@ -114,7 +114,7 @@ async def test_a_transfer_that_was_taken_is_not_refused_for_its_age(
         async with client_of(wall) as client:
             path = path_of(Order.SETTLE_FIRST)
             assert (await client.get(path, headers=headers)).status_code == 200
-            payee._running.transfers._clock = lambda: time.time() + 10_000
+            payee._selling.transfers._clock = lambda: time.time() + 10_000
             payee.answers._clock = lambda: time.time() + 10_000
             again = await client.get(path, headers=headers)
             late = await client.get(path, headers=fresh)

@@ -1,13 +1,20 @@
 """Towards a payee that follows the specification alone: lanes, and their recovery."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentpay import Agent, Policy
-from agentpay.errors import AgentPayError, AnswerLost, PaymentOutcomeUnknown
+from agentpay import Agent, Budget, Policy
+from agentpay.errors import (
+    AgentPayError,
+    AnswerLost,
+    BudgetExceeded,
+    PaymentOutcomeUnknown,
+    PaymentRejected,
+)
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import decode_json, encode_json
@@ -72,6 +79,100 @@ async def test_thirty_two_at_once_are_paid_on_four_lanes(
             assert not any(record.ledger.tagged for record in records)
             assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
             assert shop.begun["/ok"] == 32
+
+
+async def test_c9_requests_at_once_share_the_one_lane_that_the_budget_has_a_deposit_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=20)
+    budget = Budget(total="$0.1", per_request="$0.01")
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=policy, budget=budget
+        ) as agent,
+    ):
+        asked = [agent.get(BASE + "/ok") for _ in range(32)]
+        answers = await asyncio.gather(*asked)
+
+        assert {a.status_code for a in answers} == {200}
+        assert len(await agent.channels()) == 1
+        assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
+
+
+async def test_c9_lanes_spend_the_budget_to_its_end_and_no_further(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.01", low_water=0, give_up_seconds=20)
+    budget = Budget(total="$0.02", per_request="$0.01")
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=policy, budget=budget
+        ) as agent,
+    ):
+
+        async def get() -> int:
+            return (await agent.get(BASE + "/ok")).status_code
+
+        both_lanes = await asyncio.gather(get(), get())
+        first_lane_to_its_end = [await get() for _ in range(9)]
+        rest = await asyncio.gather(*(get() for _ in range(9)))
+
+        assert {*both_lanes, *first_lane_to_its_end, *rest} == {200}
+        with pytest.raises(BudgetExceeded):
+            await get()
+        assert len(await agent.channels()) == 2
+        assert await spent(agent) == await charged(payee, agent) == 20 * PRICE
+
+
+def rejecting_the_first_deposit(app: App) -> App:
+    """The same application, which never makes the first deposit it is sent."""
+    rejected: list[str] = []
+
+    async def rejecting(scope: Scope, receive: Receive, send: Send) -> None:
+        sent = dict(scope["headers"]).get(b"payment-signature", b"").decode()
+        payload = decode_json(sent, name="payment")["payload"] if sent else {}
+        assert isinstance(payload, dict)
+        deposit = str(payload.get("deposit", ""))
+        if not deposit or rejected not in ([], [deposit]):
+            await app(scope, receive, send)
+            return
+        rejected[:] = [deposit]
+        asks = '"maxClaimableAmount": "0"' in json.dumps(payload)
+
+        async def send_corrective(message: Message) -> None:
+            if asks and message["type"] == "http.response.start":
+                header = dict(message["headers"])[NAME].decode()
+                offered = decode_json(header, name="PAYMENT-REQUIRED")
+                none = {"channelState": {"chargedCumulativeAmount": "0"}}
+                corrective = encode_json(_corrective(offered, none)).encode()
+                message = {**message, "headers": [(NAME, corrective)]}
+            await send(message)
+
+        await app({**scope, "headers": []}, receive, send_corrective)
+
+    return rejecting
+
+
+async def test_c8_a_lane_whose_deposit_was_rejected_does_not_hold_up_the_others(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=20)
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        app = rejecting_the_first_deposit(official(wall))
+        wire = through(app)
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            asked = [agent.get(EXACTLESS) for _ in range(16)]
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            await eventually(lambda: all_at_rest(agent))
+            again = [agent.get(EXACTLESS) for _ in range(16)]
+            after = await asyncio.gather(*again)
+
+            failed = [a for a in answers if isinstance(a, BaseException)]
+            assert [type(error) for error in failed] == [PaymentRejected]
+            assert {a.status_code for a in after} == {200}
+            assert await spent(agent) == await charged(payee, agent) == 31 * PRICE
 
 
 async def test_metered_requests_on_a_lane_sign_what_was_charged_plus_the_price(

@@ -275,6 +275,14 @@ def budget_events() -> st.SearchStrategy[BudgetEvent]:
         st.builds(budget_rules.Spent, id=ids, amount=amounts),
         st.builds(budget_rules.Released, id=ids),
         st.builds(budget_rules.Returned, host=hosts, amount=amounts),
+        st.builds(
+            budget_rules.Undelivered,
+            host=hosts,
+            sent_at=_small,
+            noticed_at=_small,
+            within=_small,
+        ),
+        st.builds(budget_rules.Delivered, host=hosts),
     )
 
 

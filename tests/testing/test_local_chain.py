@@ -50,7 +50,7 @@ async def test_the_channel_contract_signs_for_its_canonical_address(
 @pytest.mark.parametrize(
     ("where", "signature", "expected"),
     [
-        (ERC3009_COLLECTOR, "settlement()", BATCH_SETTLEMENT),
+        (ERC3009_COLLECTOR, "x402BatchSettlement()", BATCH_SETTLEMENT),
         (PERMIT2_COLLECTOR, "x402BatchSettlement()", BATCH_SETTLEMENT),
         (PERMIT2_COLLECTOR, "PERMIT2()", PERMIT2),
         (EXACT_PROXY, "PERMIT2()", PERMIT2),

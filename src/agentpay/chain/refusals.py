@@ -49,3 +49,14 @@ def refusal_of(answer: NodeRefused) -> Refusal:
         if words in said:
             return meaning
     return Refusal.BUSY if answer.number in _BUSY_NUMBERS else Refusal.FINAL
+
+
+def wants_more_gas(answer: NodeRefused, allowed: int) -> bool:
+    """Whether a call was refused because it needs more gas than it was allowed."""
+    said = answer.message.lower()
+    # Of an account that is poor, geth says the same with what it could pay for.
+    return (
+        "out of gas" in said
+        or "outofgas" in said.replace(" ", "")
+        or f"exceeds allowance ({allowed})" in said
+    )

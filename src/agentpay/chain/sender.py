@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from agentpay.chain.decoding import quantity, receipt_of
 from agentpay.chain.in_flight import Flight, InFlight, SignedTransaction
 from agentpay.chain.json_rpc import NodeRefused, RequestNotSent
-from agentpay.chain.refusals import Refusal, refusal_of
+from agentpay.chain.refusals import Refusal, refusal_of, wants_more_gas
 from agentpay.chain.rpc import RpcChain, quantity_or_unreachable
 from agentpay.errors import (
     ChainError,
@@ -98,19 +98,22 @@ class TransactionSender:
         """Stop following what is in flight; the chain stays open."""
         await self._in_flight.aclose()
 
-    async def simulate(self, call: Call) -> None:
+    async def simulate(self, call: Call, *, gas_max: int | None = None) -> None:
         """See `ports.Sender.simulate`."""
         try:
-            await self._rpc.call("eth_call", self._fields(call), "latest")
+            await self._rpc.call("eth_call", self._fields(call, gas_max), "latest")
         except NodeRefused as refusal:
+            if gas_max is not None and wants_more_gas(refusal, gas_max):
+                raise _too_much_gas(call, gas_max) from refusal
             raise self._chain.failure(refusal, call.what) from refusal
 
-    async def send(self, call: Call) -> Receipt:
+    async def send(self, call: Call, *, gas_max: int | None = None) -> Receipt:
         """See `ports.Sender.send`."""
+        cap = GAS_MAX if gas_max is None else min(gas_max, GAS_MAX)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._mined_within_seconds
         while True:
-            terms = await self._terms(call)
+            terms = await self._terms(call, cap, capped=gas_max is not None)
             flight = await self._launch(call, terms, deadline)
             receipt = await self._wait(flight, call, deadline)
             if receipt is not None:
@@ -119,34 +122,34 @@ class TransactionSender:
             # The new simulation says whether the call still makes sense.
             log.debug("%s: transaction %s was replaced", call.what, flight.signed.hash)
 
-    async def _terms(self, call: Call) -> _Terms:
+    async def _terms(self, call: Call, cap: int, *, capped: bool) -> _Terms:
         # On "pending", the default of some nodes, a call fails because it is under way:
         # sent by a process that died, or for a caller that did not wait.
         answers: list[Any] = []
+        fields = self._fields(call, cap if capped else None)
         for answer in await self._rpc.batch(
             [
-                ("eth_estimateGas", (self._fields(call), "latest")),
+                ("eth_estimateGas", (fields, "latest")),
                 ("eth_getBlockByNumber", ("latest", False)),
                 ("eth_maxPriorityFeePerGas", ()),
             ]
         ):
             if isinstance(answer, NodeRefused):
+                if capped and wants_more_gas(answer, cap):
+                    raise _too_much_gas(call, cap) from answer
                 raise self._refused(answer, call) from answer
             answers.append(answer)
         with self._rpc.reading("gas and fees"):
             gas = quantity(answers[0])
             base_fee = quantity(answers[1]["baseFeePerGas"])
             priority = quantity(answers[2])
-        if gas > GAS_MAX:
-            reason = f"it needs {gas} gas, and a transaction may use {GAS_MAX}"
-            raise TransactionFailed(call.what, reason=reason)
+        if gas > cap:
+            raise _too_much_gas(call, cap)
         # Two senders of one key must not make the same bytes of two calls: "already
         # known" has to mean our own transaction. Gas that is not used costs nothing,
         # whereas a difference in fees would let one replace the other.
         gas = gas + gas // 4 + secrets.randbelow(_GAS_SALT)
-        return _Terms(
-            gas=min(gas, GAS_MAX), tip=priority, fee_max=2 * base_fee + priority
-        )
+        return _Terms(gas=min(gas, cap), tip=priority, fee_max=2 * base_fee + priority)
 
     async def _launch(self, call: Call, terms: _Terms, deadline: float) -> Flight:
         loop = asyncio.get_running_loop()
@@ -292,9 +295,12 @@ class TransactionSender:
             f" {self._chain.chain_id}'s coin to pay for gas; send it some"
         )
 
-    def _fields(self, call: Call) -> dict[str, str]:
+    def _fields(self, call: Call, gas: int | None = None) -> dict[str, str]:
         data = "0x" + call.data.hex()
-        return {"from": self._address, "to": call.to, "data": data}
+        fields = {"from": self._address, "to": call.to, "data": data}
+        if gas is not None:
+            fields["gas"] = hex(gas)
+        return fields
 
     def _sign(self, call: Call, terms: _Terms, nonce: int) -> SignedTransaction:
         signed = self._account.sign_transaction(
@@ -315,6 +321,11 @@ class TransactionSender:
             hash=Hash32.of(bytes(signed.hash)),
             raw="0x" + bytes(signed.raw_transaction).hex(),
         )
+
+
+def _too_much_gas(call: Call, cap: int) -> TransactionFailed:
+    reason = f"it needs more than the {cap} gas that it may use"
+    return TransactionFailed(call.what, reason=reason)
 
 
 def _is_poor(refusal: NodeRefused) -> bool:

@@ -5,10 +5,9 @@ The commands. Only here, and in `testing`, are files and the environment read.
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,7 +17,8 @@ from rich.table import Table
 from agentpay.agent import Agent
 from agentpay.chain.rpc import RpcChain
 from agentpay.cli.demo import DemoReport, run_demo
-from agentpay.errors import AgentPayError
+from agentpay.cli.facilitator import facilitator
+from agentpay.cli.running import err, run
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.hashing import checksummed
 from agentpay.evm.networks import NETWORKS, find_network
@@ -40,7 +40,6 @@ wallet_app = typer.Typer(help="Keys in encrypted files.", no_args_is_help=True)
 app.add_typer(wallet_app, name="wallet")
 
 _out = Console()
-_err = Console(stderr=True)
 
 NetworkName = Annotated[str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")]
 RpcUrl = Annotated[str | None, typer.Option(help="The chain's JSON-RPC endpoint.")]
@@ -56,15 +55,7 @@ Password = Annotated[
 ]
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Run a command; what we raise on purpose is a message and a status of 1."""
-    try:
-        return asyncio.run(work)
-    except AgentPayError as error:
-        _err.print(f"{error.code}: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+app.command()(facilitator)
 
 
 @app.command()
@@ -80,14 +71,14 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """An agent pays a provider on a local chain: see that it works, and how fast."""
-    with Progress(console=_err, transient=True) as bar:
+    with Progress(console=err, transient=True) as bar:
         task = bar.add_task("starting a chain and a provider", total=requests)
 
         def progress(done: int, total: int) -> None:
             if done % 10 == 0 or done == total:
                 bar.update(task, completed=done, description="paid requests")
 
-        report = _run(
+        report = run(
             run_demo(
                 requests=requests,
                 concurrency=concurrency,
@@ -127,7 +118,7 @@ def _show(report: DemoReport) -> None:
         table.add_row(name, value)
     _out.print(table)
     for failure in report.failures:
-        _err.print(failure, style="red", markup=False)
+        err.print(failure, style="red", markup=False)
 
 
 @app.command()
@@ -137,7 +128,7 @@ def chain(
     accounts: Annotated[int, typer.Option(min=1, help="Funded keys to make.")] = 3,
 ) -> None:
     """A funded local chain with all contracts, until Ctrl-C."""
-    _run(_chain(port, accounts))
+    run(_chain(port, accounts))
 
 
 async def _chain(port: int, accounts: int) -> None:
@@ -191,7 +182,7 @@ def wallet_new(
         wallet.save_keystore(path, password=password)
         return wallet.address
 
-    _out.print(checksummed(_run(make())))
+    _out.print(checksummed(run(make())))
 
 
 @wallet_app.command("show")
@@ -201,7 +192,7 @@ def wallet_show(path: Keystore, password: Password) -> None:
     async def read() -> Address:
         return Wallet.from_keystore(path, password=password).address
 
-    _out.print(checksummed(_run(read())))
+    _out.print(checksummed(run(read())))
 
 
 @wallet_app.command("balance")
@@ -224,7 +215,7 @@ def wallet_balance(
             (answer,) = await reader.read([call])
         return format_money(tokens.decode_uint(answer), place.usdc.decimals)
 
-    _out.print(_run(read()))
+    _out.print(run(read()))
 
 
 @app.command()
@@ -274,10 +265,10 @@ def pay(
             allow_private_networks=private,
         ) as agent:
             response = await agent.get(url)
-            _err.print(f"status {response.status_code}; {await agent.spending()}")
+            err.print(f"status {response.status_code}; {await agent.spending()}")
             return response.content
 
-    sys.stdout.buffer.write(_run(get()))
+    sys.stdout.buffer.write(run(get()))
 
 
 def _signer(wallet: str, password: str) -> Wallet | WatchedWallet:
@@ -312,4 +303,4 @@ def channels(
                 )
             _out.print(table)
 
-    _run(show())
+    run(show())

@@ -1,5 +1,5 @@
 """
-What an agent may spend: limits that are reserved before anything is signed.
+What an agent may spend, and on whom: limits, reserved before anything is signed.
 
 Amounts are in 10^-18 of the budget's currency, so that tokens of different decimals
 share one budget exactly. Exposure counts money that has left (spent, or deposited in a
@@ -43,11 +43,22 @@ class HostSpending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lapse:
+    """A host took payments and delivered nothing, so often in a row (C15)."""
+
+    host: str
+    count: int
+    last: int
+    """When that was last noticed. Milliseconds, as all times of lapses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """All of an agent's exposure."""
+    """All of an agent's exposure, and the hosts that lately gave nothing for it."""
 
     spent: tuple[HostSpending, ...] = ()
     holds: tuple[Hold, ...] = ()
+    lapses: tuple[Lapse, ...] = ()
 
     @property
     def exposure(self) -> int:
@@ -59,6 +70,9 @@ class Budget:
 
     def hold(self, hold_id: str) -> Hold | None:
         return next((hold for hold in self.holds if hold.id == hold_id), None)
+
+    def lapse(self, host: str) -> Lapse | None:
+        return next((lapse for lapse in self.lapses if lapse.host == host), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +113,30 @@ class Found:
     amount: int
 
 
-BudgetEvent = Reserved | Spent | Released | Returned | Found
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """
+    A host had a payment and gave no answer for it, or an error.
+
+    What was sent before the last lapse was noticed is part of that one: many requests
+    that one broken connection takes along are one lapse. After `within` milliseconds
+    counting begins anew.
+    """
+
+    host: str
+    sent_at: int
+    noticed_at: int
+    within: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A host gave an answer for a payment: whatever it lapsed before is forgotten."""
+
+    host: str
+
+
+BudgetEvent = Reserved | Spent | Released | Returned | Found | Undelivered | Delivered
 
 
 def check_request(limits: Limits, amount: int) -> None:
@@ -111,6 +148,12 @@ def check_request(limits: Limits, amount: int) -> None:
         raise BudgetExceeded(
             limit="per-request", wanted=amount, left=limits.per_request
         )
+
+
+def left_for(budget: Budget, host: str, limits: Limits) -> int:
+    """The most that may be reserved for a host now."""
+    total = limits.total - budget.exposure
+    return max(0, min(total, limits.per_host - budget.exposure_to(host)))
 
 
 def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
@@ -140,6 +183,10 @@ def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
             return _without(budget, event.id)
         case Found():
             return _move(budget, event.host, event.amount)
+        case Undelivered():
+            return _lapse(budget, event)
+        case Delivered():
+            return _without_lapse(budget, event.host)
         case Returned():
             gone = budget.exposure_to(event.host) - sum(
                 h.amount for h in budget.holds if h.host == event.host
@@ -160,6 +207,24 @@ def _reserve(budget: Budget, hold: Hold, limits: Limits) -> Budget:
         limit = f"per-host ({hold.host})"
         raise BudgetExceeded(limit=limit, wanted=hold.amount, left=max(0, left))
     return replace(budget, holds=(*budget.holds, hold))
+
+
+def _lapse(budget: Budget, event: Undelivered) -> Budget:
+    before = budget.lapse(event.host)
+    count = 1
+    if before is not None:
+        if event.sent_at < before.last:
+            return budget
+        if event.noticed_at <= before.last + event.within:
+            count = before.count + 1
+    lapse = Lapse(host=event.host, count=count, last=event.noticed_at)
+    others = _without_lapse(budget, event.host).lapses
+    return replace(budget, lapses=(*others, lapse))
+
+
+def _without_lapse(budget: Budget, host: str) -> Budget:
+    kept = tuple(lapse for lapse in budget.lapses if lapse.host != host)
+    return replace(budget, lapses=kept) if len(kept) < len(budget.lapses) else budget
 
 
 def _without(budget: Budget, hold_id: str) -> Budget:

@@ -19,10 +19,12 @@ from agentpay.evm.hashing import (
     typed_digest,
     uint_word,
 )
-from agentpay.types import UINT40_MAX, Address, ChainId, Hash32
+from agentpay.types import UINT40_MAX, UINT128_MAX, Address, ChainId, Hash32
 
 MIN_WITHDRAW_DELAY: Final = 900
 MAX_WITHDRAW_DELAY: Final = 30 * 24 * 3600
+REFUND_ALL: Final = UINT128_MAX
+"""An amount to refund that the contract cuts to what is there."""
 
 CHANNEL_CONFIG_TYPEHASH: Final = type_hash(
     "ChannelConfig(address payer,address payerAuthorizer,address receiver,"

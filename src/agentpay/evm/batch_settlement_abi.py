@@ -14,32 +14,28 @@ from eth_abi.abi import decode, encode
 from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Call, Log
-from agentpay.evm.hashing import keccak
+from agentpay.evm.hashing import keccak, selector
 from agentpay.types import Address, Hash32
 
 _CONFIG = "(address,address,address,address,address,uint40,bytes32)"
 _CLAIM = f"(({_CONFIG},uint128),bytes,uint128)"
 
 
-def _selector(signature: str) -> bytes:
-    return keccak(signature.encode("ascii"))[:4]
-
-
 def _topic(signature: str) -> Hash32:
     return Hash32.of(keccak(signature.encode("ascii")))
 
 
-_DEPOSIT = _selector(f"deposit({_CONFIG},uint128,address,bytes)")
-_CLAIM_SIGNED = _selector(f"claimWithSignature({_CLAIM}[],bytes)")
-_SETTLE = _selector("settle(address,address)")
-_REFUND_SIGNED = _selector(f"refundWithSignature({_CONFIG},uint128,uint256,bytes)")
-_INITIATE = _selector(f"initiateWithdraw({_CONFIG},uint128)")
-_FINALIZE = _selector(f"finalizeWithdraw({_CONFIG})")
-_MULTICALL = _selector("multicall(bytes[])")
-_CHANNELS = _selector("channels(bytes32)")
-_PENDING = _selector("pendingWithdrawals(bytes32)")
-_REFUND_NONCE = _selector("refundNonce(bytes32)")
-_RECEIVERS = _selector("receivers(address,address)")
+_DEPOSIT = selector(f"deposit({_CONFIG},uint128,address,bytes)")
+_CLAIM_SIGNED = selector(f"claimWithSignature({_CLAIM}[],bytes)")
+_SETTLE = selector("settle(address,address)")
+_REFUND_SIGNED = selector(f"refundWithSignature({_CONFIG},uint128,uint256,bytes)")
+_INITIATE = selector(f"initiateWithdraw({_CONFIG},uint128)")
+_FINALIZE = selector(f"finalizeWithdraw({_CONFIG})")
+_MULTICALL = selector("multicall(bytes[])")
+_CHANNELS = selector("channels(bytes32)")
+_PENDING = selector("pendingWithdrawals(bytes32)")
+_REFUND_NONCE = selector("refundNonce(bytes32)")
+_RECEIVERS = selector("receivers(address,address)")
 
 DEPOSITED: Final = _topic("Deposited(bytes32,address,uint128,uint128)")
 CLAIMED: Final = _topic("Claimed(bytes32,address,uint128,uint128)")
@@ -49,7 +45,7 @@ WITHDRAW_INITIATED: Final = _topic("WithdrawInitiated(bytes32,uint128,uint40)")
 WITHDRAW_FINALIZED: Final = _topic("WithdrawFinalized(bytes32,address,uint128)")
 
 ERROR_NAMES: Final = {
-    _selector(f"{name}()"): name
+    selector(f"{name}()"): name
     for name in (
         "InvalidChannel",
         "ZeroDeposit",
@@ -172,6 +168,30 @@ def refund_call(
     return Call(to=BATCH_SETTLEMENT, data=_REFUND_SIGNED + data, what=what)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedRefund:
+    """A refund that a receiver authorizer signed, and the claims to make before it."""
+
+    config: ChannelConfig
+    amount: int
+    nonce: int
+    signature: bytes
+    claims: tuple[VoucherClaim, ...] = ()
+    claims_signature: bytes = b""
+
+    def call(self) -> Call:
+        """Claim what is due, if anything, and refund: all or nothing."""
+        refund = refund_call(
+            self.config,
+            amount=self.amount,
+            nonce=self.nonce,
+            authorizer_signature=self.signature,
+        )
+        if not self.claims:
+            return refund
+        return multicall([claim_call(self.claims, self.claims_signature), refund])
+
+
 def initiate_withdraw_call(config: ChannelConfig, amount: int) -> Call:
     """Start the payer's own exit, which needs nobody's consent but a delay."""
     data = encode([_CONFIG, "uint128"], [_words(config), amount])
@@ -223,6 +243,18 @@ def decode_channel_state(answers: Sequence[bytes]) -> ChannelOnChain:
         withdrawal_started=started,
         refund_nonce=int.from_bytes(nonce, "big"),
     )
+
+
+def decode_claimed(answer: bytes) -> int:
+    """
+    Read what was claimed of a channel from the first of its `channel_state_calls`.
+
+    Raises:
+        ValueError: It is not what the contract answers.
+    """
+    if len(answer) != 64:
+        raise ValueError("the channel contract is not at its address on this chain")
+    return int.from_bytes(answer[32:], "big")
 
 
 def receiver_state_call(receiver: Address, token: Address) -> Call:

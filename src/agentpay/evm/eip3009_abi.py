@@ -13,26 +13,21 @@ from eth_abi.exceptions import DecodingError
 
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip3009 import Authorization
-from agentpay.evm.hashing import address_word, keccak
+from agentpay.evm.hashing import address_word, keccak, selector
 from agentpay.types import Address, Hash32
 
-
-def _selector(signature: str) -> bytes:
-    return keccak(signature.encode("ascii"))[:4]
-
-
-_TRANSFER_AUTHORIZED = _selector(
+_TRANSFER_AUTHORIZED = selector(
     "transferWithAuthorization"
     "(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)"
 )
-_TRANSFER_AUTHORIZED_BYTES = _selector(
+_TRANSFER_AUTHORIZED_BYTES = selector(
     "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,bytes)"
 )
-_AUTHORIZATION_STATE = _selector("authorizationState(address,bytes32)")
-_BALANCE_OF = _selector("balanceOf(address)")
-_DECIMALS = _selector("decimals()")
-_DOMAIN_SEPARATOR = _selector("DOMAIN_SEPARATOR()")
-_IS_VALID_SIGNATURE = _selector("isValidSignature(bytes32,bytes)")
+_AUTHORIZATION_STATE = selector("authorizationState(address,bytes32)")
+_BALANCE_OF = selector("balanceOf(address)")
+_DECIMALS = selector("decimals()")
+_DOMAIN_SEPARATOR = selector("DOMAIN_SEPARATOR()")
+_IS_VALID_SIGNATURE = selector("isValidSignature(bytes32,bytes)")
 _MAGIC_VALUE = _IS_VALID_SIGNATURE.ljust(32, b"\0")
 
 TRANSFER: Final = Hash32.of(keccak(b"Transfer(address,address,uint256)"))

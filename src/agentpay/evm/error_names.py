@@ -7,7 +7,7 @@ OpenZeppelin's names for a permit that is refused.
 
 from typing import Final
 
-from agentpay.evm import batch_settlement_abi, permit2_abi
+from agentpay.evm import batch_settlement_abi, permit2_abi, session_escrow_abi
 from agentpay.evm.hashing import selector
 
 _TOKEN_ERRORS = {
@@ -26,5 +26,8 @@ _TOKEN_ERRORS = {
 }
 
 ERROR_NAMES: Final = (
-    batch_settlement_abi.ERROR_NAMES | permit2_abi.ERROR_NAMES | _TOKEN_ERRORS
+    batch_settlement_abi.ERROR_NAMES
+    | session_escrow_abi.ERROR_NAMES
+    | permit2_abi.ERROR_NAMES
+    | _TOKEN_ERRORS
 )

@@ -29,8 +29,8 @@ from agentpay.evm.hashing import (
 )
 from agentpay.types import UINT256_MAX, Address, ChainId, Hash32
 
-_PERMITTED = "TokenPermissions(address token,uint256 amount)"
-_TRANSFER = (
+PERMITTED_TYPE: Final = "TokenPermissions(address token,uint256 amount)"
+TRANSFER_TYPE: Final = (
     "PermitWitnessTransferFrom(TokenPermissions permitted,address spender,"
     "uint256 nonce,uint256 deadline,"
 )
@@ -38,16 +38,20 @@ _EXACT = "Witness(address to,uint256 validAfter)"
 _UPTO = "Witness(address to,address facilitator,uint256 validAfter)"
 _DEPOSIT = "DepositWitness(bytes32 channelId)"
 
-TOKEN_PERMISSIONS_TYPEHASH: Final = type_hash(_PERMITTED)
+TOKEN_PERMISSIONS_TYPEHASH: Final = type_hash(PERMITTED_TYPE)
 EXACT_WITNESS_TYPEHASH: Final = type_hash(_EXACT)
 UPTO_WITNESS_TYPEHASH: Final = type_hash(_UPTO)
 DEPOSIT_WITNESS_TYPEHASH: Final = type_hash(_DEPOSIT)
 
 # The types that a type refers to follow it in alphabetical order.
-EXACT_TYPEHASH: Final = type_hash(_TRANSFER + "Witness witness)" + _PERMITTED + _EXACT)
-UPTO_TYPEHASH: Final = type_hash(_TRANSFER + "Witness witness)" + _PERMITTED + _UPTO)
+EXACT_TYPEHASH: Final = type_hash(
+    TRANSFER_TYPE + "Witness witness)" + PERMITTED_TYPE + _EXACT
+)
+UPTO_TYPEHASH: Final = type_hash(
+    TRANSFER_TYPE + "Witness witness)" + PERMITTED_TYPE + _UPTO
+)
 DEPOSIT_TYPEHASH: Final = type_hash(
-    _TRANSFER + "DepositWitness witness)" + _DEPOSIT + _PERMITTED
+    TRANSFER_TYPE + "DepositWitness witness)" + _DEPOSIT + PERMITTED_TYPE
 )
 
 
@@ -105,9 +109,11 @@ class PermitDeposit(Permitted):
 
 
 @lru_cache(maxsize=64)
-def separator(chain: ChainId) -> bytes:
+def separator(chain: ChainId, contract: Address = PERMIT2) -> bytes:
     """The EIP-712 domain separator of Permit2 on a chain; it has no version."""
-    return domain_separator(name="Permit2", version=None, chain=chain, contract=PERMIT2)
+    return domain_separator(
+        name="Permit2", version=None, chain=chain, contract=contract
+    )
 
 
 def transfer_digest(transfer: PermitTransfer, chain: ChainId) -> bytes:
@@ -115,21 +121,28 @@ def transfer_digest(transfer: PermitTransfer, chain: ChainId) -> bytes:
     to, valid_after = address_word(transfer.to), uint_word(transfer.valid_after)
     if transfer.facilitator is None:
         witness = keccak(EXACT_WITNESS_TYPEHASH + to + valid_after)
-        return _digest(EXACT_TYPEHASH, transfer, transfer.spender, witness, chain)
+        return witnessed_digest(
+            EXACT_TYPEHASH, transfer, transfer.spender, witness, separator(chain)
+        )
     facilitator = address_word(transfer.facilitator)
     witness = keccak(UPTO_WITNESS_TYPEHASH + to + facilitator + valid_after)
-    return _digest(UPTO_TYPEHASH, transfer, transfer.spender, witness, chain)
+    return witnessed_digest(
+        UPTO_TYPEHASH, transfer, transfer.spender, witness, separator(chain)
+    )
 
 
 def deposit_digest(deposit: PermitDeposit, chain: ChainId) -> bytes:
     """What a payer signs so that a channel may be funded."""
     witness = keccak(DEPOSIT_WITNESS_TYPEHASH + deposit.channel.to_bytes())
-    return _digest(DEPOSIT_TYPEHASH, deposit, deposit.spender, witness, chain)
+    return witnessed_digest(
+        DEPOSIT_TYPEHASH, deposit, deposit.spender, witness, separator(chain)
+    )
 
 
-def _digest(
-    kind: bytes, signed: Permitted, spender: Address, witness: bytes, chain: ChainId
+def witnessed_digest(
+    kind: bytes, signed: Permitted, spender: Address, witness: bytes, domain: bytes
 ) -> bytes:
+    """What a payer signs so that a spender may use a transfer with this witness."""
     permitted = keccak(
         TOKEN_PERMISSIONS_TYPEHASH
         + address_word(signed.token)
@@ -143,7 +156,7 @@ def _digest(
         + uint_word(signed.deadline)
         + witness
     )
-    return typed_digest(separator(chain), struct)
+    return typed_digest(domain, struct)
 
 
 def _require_uint256(number: int) -> None:

@@ -66,6 +66,11 @@ class Permit2Transfer:
         nonce = Hash32.of(uint_word(self.transfer.nonce))
         return f"{self.asset.chain}:{PERMIT2}:{self.payer}:{nonce}"
 
+    @property
+    def facilitator(self) -> Address | None:
+        """See `Transfer.facilitator`; of an upto one always somebody."""
+        return self.transfer.facilitator
+
     def digest(self) -> bytes:
         """See `Transfer.digest`."""
         return transfer_digest(self.transfer, self.asset.chain)

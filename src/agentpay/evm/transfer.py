@@ -54,6 +54,11 @@ class Transfer(Protocol):
         """What a chain lets happen once: chain, contract, payer and nonce."""
         ...
 
+    @property
+    def facilitator(self) -> Address | None:
+        """Who alone may send it; None is anyone."""
+        ...
+
     def digest(self) -> bytes:
         """What the payer signed."""
         ...
@@ -84,6 +89,30 @@ class Transfer(Protocol):
     def moved(self, logs: Sequence[Log]) -> int:
         """What a transaction that used it really moved; 0 if nothing."""
         ...
+
+
+def own_logs(transfer: Transfer, logs: Sequence[Log]) -> Sequence[Log]:
+    """
+    The logs of one transfer, in a transaction that may have many of its token.
+
+    Two of one payer to one payee may be equal but for their nonces. Each leaves one
+    event with its nonce, right before or right after the others that it leaves.
+    """
+    trace = transfer.trace()
+    if trace.mark:
+        return logs  # it leaves none, and is never sent with others
+    ours = [log for log in logs if log.address == trace.address]
+    marks = [n for n, log in enumerate(ours) if log.topics[:1] == trace.topics[:1]]
+    if len(marks) < 2:
+        return logs
+    own = [n for n, mark in enumerate(marks) if ours[mark].topics == trace.topics]
+    if not own:
+        return ()
+    (at, *_) = own
+    if marks[0] == 0:  # the nonce comes first
+        last = marks[at + 1] if at + 1 < len(marks) else len(ours)
+        return ours[marks[at] : last]
+    return ours[marks[at - 1] + 1 if at else 0 : marks[at] + 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +147,10 @@ class TokenTransfer:
     def id(self) -> str:
         place = f"{self.asset.chain}:{self.asset.address}"
         return f"{place}:{self.payer}:{self.authorization.nonce}"
+
+    @property
+    def facilitator(self) -> Address | None:
+        return None
 
     def digest(self) -> bytes:
         """See `Transfer.digest`."""

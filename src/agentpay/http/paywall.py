@@ -16,7 +16,7 @@ from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_a
 from agentpay.http.manners import check_origin, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.offers import malformed, payment_required, unavailable
+from agentpay.payee.offers import malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -229,9 +229,7 @@ class Paywall:
                 return FreeSale(found)
             error = found
         asking = replace(terms, challenge=sign_ins.challenge(terms))
-        if header is None:
-            return payment_required(self._payee.settings, asking, error=error)
-        return await self._payee.answer(header, asking)
+        return await self._payee.answer(header, asking, error=error)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms

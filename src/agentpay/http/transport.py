@@ -21,10 +21,11 @@ from agentpay.errors import (
     PaymentOutcomeUnknown,
     PaymentRejected,
 )
+from agentpay.http.bodies import read_body
 from agentpay.http.places import check_network, check_resource
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
-from agentpay.payer.payment import Answer, Payment, Target
+from agentpay.payer.payment import Answer, Judgement, Payment, Target
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_SIGNATURE,
@@ -35,6 +36,13 @@ _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _ASK_TIMEOUT_SECONDS = 10.0
+_NEVER_SENT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +82,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             AnswerLost: It was paid once and its answer cannot be had.
             PayeeMisbehaved: The payee contradicted itself or our signatures.
         """
-        await request.aread()
+        await read_body(request, bytes_max=self._bound().policy.body_bytes_max)
         target = _target_of(request)
         known = await self._known(target)
         offer = known.offer if known is not None else None
@@ -91,7 +99,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         payer = self._bound()
         for _ in range(payer.policy.pay_again_max + 1):
             payment = await payer.pay(offer, target)
-            answered = await self._until_final(request, payment)
+            answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
                 return answered
             reason, fresh = answered
@@ -104,50 +112,64 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         raise PaymentRejected("it kept refusing payments that it offered", status=402)
 
     async def _until_final(
-        self, request: httpx.Request, payment: Payment
+        self, request: httpx.Request, target: Target, payment: Payment
     ) -> "httpx.Response | tuple[str, Offer | None]":
         """
         Send one payment until its answer is final: the answer to deliver, or why it
         bought nothing with the offer to pay instead.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._bound().policy.give_up_seconds
+        books, policy = self._bound().ledger, self._bound().policy
+        deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
+        sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
         settled = False
         try:
-            while loop.time() < deadline:
-                if attempt:
-                    pauses = min(attempt, len(_RESEND_SECONDS)) - 1
-                    await asyncio.sleep(_RESEND_SECONDS[pauses])
+            while await _have_time(attempt, deadline):
                 attempt += 1
                 try:
                     response = await self._send(request, payment.credential)
                 except httpx.TransportError as error:
                     why = f"{type(error).__name__}: {error}"
+                    arrived = arrived or not isinstance(error, _NEVER_SENT)
                     continue
+                arrived = True
                 answer = _answer_of(response)
                 judged = await payment.book(answer, resent=attempt > 1)
                 why = judged.reason or f"status {response.status_code}"
                 if judged.next is Next.DELIVER:
                     settled = True
+                    await self._note(target, judged, answer, sent_at)
                     return response
                 fresh = await self._read_again(response, judged.next)
                 if judged.next is Next.RESEND:
                     continue
                 settled = True
                 if judged.next is Next.LOST:
+                    await books.undelivered(target.host, sent_at=sent_at)
                     raise AnswerLost(payment.id, charged=judged.charged)
                 if judged.next is Next.REJECTED:
                     # Its terms may have changed: the next request learns them anew.
-                    self._offers.pop(_target_of(request).route, None)
+                    self._offers.pop(target.route, None)
                     raise PaymentRejected(judged.reason, status=answer.status)
                 return judged.reason, fresh
+            if arrived:  # for all we know
+                await books.undelivered(target.host, sent_at=sent_at)
             raise PaymentOutcomeUnknown(payment.id, why)
         finally:
             if not settled:
                 if response is not None:
                     await response.aclose()
                 await payment.leave_open()
+
+    async def _note(
+        self, target: Target, judged: Judgement, answer: Answer, sent_at: float
+    ) -> None:
+        """An error that cost money, or perhaps did, is no delivery (C15)."""
+        books = self._bound().ledger
+        if answer.status < 500:
+            await books.delivered(target.host)
+        elif judged.charged or not judged.final:
+            await books.undelivered(target.host, sent_at=sent_at)
 
     async def _read_again(
         self, response: httpx.Response, following: Next
@@ -285,6 +307,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+async def _have_time(attempts: int, deadline: float) -> bool:
+    """Whether to send a payment once more, after a pause if it was sent before."""
+    if attempts:
+        await asyncio.sleep(_RESEND_SECONDS[min(attempts, len(_RESEND_SECONDS)) - 1])
+    return asyncio.get_running_loop().time() < deadline
 
 
 def _target_of(request: httpx.Request) -> Target:

@@ -24,7 +24,6 @@ from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
-    ConfigFields,
     DepositPayload,
     Extension,
     RefundPayload,
@@ -155,16 +154,3 @@ class ChannelBooks:
             )
 
         return await self.store.update(call.channel, decide, durable=durable)
-
-
-def read_config(fields: ConfigFields) -> ChannelConfig:
-    """The terms of a channel, from a message."""
-    return ChannelConfig(
-        payer=fields.payer,
-        payer_authorizer=fields.payer_authorizer,
-        receiver=fields.receiver,
-        receiver_authorizer=fields.receiver_authorizer,
-        token=fields.token,
-        withdraw_delay=fields.withdraw_delay,
-        salt=fields.salt,
-    )

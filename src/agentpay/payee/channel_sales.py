@@ -23,14 +23,12 @@ from agentpay.core.payee_events import (
     VoucherVerified,
 )
 from agentpay.errors import ChainError, InvariantViolated
-from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
-from agentpay.evm.signature import is_signed_by_key
-from agentpay.onchain import is_signature_of, read_channel
+from agentpay.evm.batch_settlement import ChannelConfig, channel_id
+from agentpay.onchain import is_voucher_signed, read_channel
 from agentpay.payee.books import (
     ChannelBooks,
     ChannelPayment,
     ChannelRequest,
-    read_config,
 )
 from agentpay.payee.channel_sale import ChannelSale
 from agentpay.payee.funding import ChannelFunding
@@ -47,7 +45,7 @@ from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain
 from agentpay.records import PayeeRecord
-from agentpay.types import ZERO_ADDRESS, Hash32
+from agentpay.types import Hash32
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import (
@@ -56,6 +54,7 @@ from agentpay.wire.x402 import (
     RefundPayload,
     VoucherPayload,
 )
+from agentpay.wire.x402_deposits import read_config
 
 _STRICT_WAIT_SECONDS = 1.0
 _REFUND_WAIT_SECONDS = 20.0
@@ -95,8 +94,8 @@ class ChannelSales:
         if wrong is not None:
             return self._books.refuse(terms, wrong)
         voucher = payload.voucher
-        signed = await self._is_signed(
-            config, channel, voucher.max_claimable_amount, voucher.signature
+        signed = await is_voucher_signed(
+            self._reads, config, voucher.max_claimable_amount, voucher.signature
         )
         if not signed:
             return self._books.refuse(terms, "voucher_signature")
@@ -132,17 +131,6 @@ class ChannelSales:
         if config.withdraw_delay != ours.withdraw_delay:
             return "withdraw_delay_mismatch"
         return None
-
-    async def _is_signed(
-        self, config: ChannelConfig, channel: Hash32, amount: int, signature: bytes
-    ) -> bool:
-        digest = voucher_digest(channel, amount, self._chain)
-        if config.payer_authorizer != ZERO_ADDRESS:
-            return is_signed_by_key(config.payer_authorizer, digest, signature)
-        # Where the payer has code, the contract asks that and not the key (EIP-7702).
-        if await self._reads.code(config.payer):
-            return await is_signature_of(self._reads, config.payer, digest, signature)
-        return is_signed_by_key(config.payer, digest, signature)
 
     # Admitting.
 

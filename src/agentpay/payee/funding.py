@@ -5,17 +5,16 @@ Puts deposits on the chain: once each, recorded first, however often they are se
 import asyncio
 from weakref import WeakValueDictionary
 
-from agentpay.core.payee_channel import Fate, PayeeChannel
+from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.facilitator import Facilitator
 from agentpay.onchain import is_signed, is_used, read_channel
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
 from agentpay.payee.settlement import Settlement
-from agentpay.ports import Chain
+from agentpay.ports import Chain, Settler
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 from agentpay.wire import x402_sponsoring as sponsoring
@@ -37,7 +36,7 @@ class ChannelFunding:
         *,
         books: ChannelBooks,
         chain: Chain,
-        facilitator: Facilitator,
+        facilitator: Settler,
         settlement: Settlement,
     ) -> None:
         self._books = books
@@ -87,14 +86,18 @@ class ChannelFunding:
         late = wrong_time(deposit, self._books.now())
         if late is not None:
             return self._books.refuse(call.terms, late)
+        signed = call.payment.payload.voucher
+        voucher = HeldVoucher(
+            amount=signed.max_claimable_amount, signature=signed.signature
+        )
         try:
-            await self._facilitator.verify_deposit(deposit)
+            await self._facilitator.verify_deposit(deposit, voucher)
         except TransactionFailed as error:
             return await self._failed(call, error, "deposit_simulation_failed")
         if not await self.open_record(call):
             return self._books.refuse(call.terms, "channel_not_found")
         try:
-            receipt = await self._facilitator.deposit(deposit)
+            settled = await self._facilitator.deposit(deposit, voucher)
         except TransactionFailed as error:
             # Perhaps it was sent before, for a caller that did not wait.
             if not await is_used(self._chain, deposit):
@@ -102,7 +105,7 @@ class ChannelFunding:
         except TransactionOutcomeUnknown as error:
             return self._unknown(call, error)
         else:
-            call.transaction = receipt.transaction
+            call.transaction = settled.transaction
         return None
 
     async def _wrong_deposit(

@@ -81,8 +81,14 @@ def _offers_at(
             },
         )
         for scheme in schemes
-        for method in (settings.transfer_methods if scheme != UPTO else (PERMIT2,))
+        for method in _methods(settings, scheme)
     )
+
+
+def _methods(settings: PayeeSettings, scheme: str) -> tuple[str, ...]:
+    if scheme != UPTO:
+        return settings.transfer_methods
+    return (PERMIT2,) if settings.facilitator is not None else ()
 
 
 def _extra(

@@ -3,18 +3,18 @@ A payee: takes payments for routes, on one chain, in one token, to one account.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
+    FacilitatorUnavailable,
     MainnetNotEnabled,
-    MalformedMessage,
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
@@ -22,17 +22,16 @@ from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator import Facilitator
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.onchain import check_asset
-from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
-from agentpay.payee.books import ChannelBooks, ChannelPayment
+from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers
+from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
+from agentpay.payee.counter import Counter
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import (
     PayeeSettings,
-    make_offers,
-    malformed,
     payment_required,
     unavailable,
 )
@@ -41,24 +40,17 @@ from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
-from agentpay.ports import Signer
+from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address, Asset, Money
-from agentpay.wire import parallel, payment_identifier
-from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     EIP3009,
-    PAYMENT_SIGNATURE,
     PERMIT2,
-    ExactPayload,
-    PaymentPayload,
-    Permit2Payload,
-    parse_payment,
 )
-from agentpay.wire.x402_terms import accepted_offer, is_for
-from agentpay.wire.x402_transfers import payment_id
+
+_log = logging.getLogger(__name__)
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
@@ -71,11 +63,10 @@ class _Works:
 
     chain: RpcChain
     sender: TransactionSender
+    facilitator: Settler
     store: Store
     keeper: Keeper
     settlement: Settlement
-    channels: ChannelSales
-    transfers: TransferSales
     answers: Answers
     sign_ins: SignIns
 
@@ -96,9 +87,10 @@ class Payee:
         rpc_url: str | None = None,
         store: str = "memory:",
         authorizer: Signer | None = None,
+        facilitator: Settler | None = None,
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
-        transfer_methods: tuple[str, ...] = (EIP3009,),
+        transfer_methods: tuple[str, ...] | None = None,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -110,7 +102,8 @@ class Payee:
         `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
         money goes to `pay_to` (to the wallet's own account, if not given). `store` is
         `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
-        the token by Permit2, which any ERC-20 allows; without `eip3009` only so.
+        the token by Permit2; if not given, they do so where it has no EIP-3009.
+        `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`).
         `claim_at` and `claim_every_seconds` say when vouchers are turned into money,
         and `answers` how much of what was sold is kept to be told again to who paid
         for it.
@@ -127,11 +120,9 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
-        unknown = set(transfer_methods) - {EIP3009, PERMIT2}
-        if unknown or not transfer_methods:
-            raise ConfigurationError(f"no transfer method is called {sorted(unknown)}")
         self._wallet = wallet
         self._authorizer = authorizer or wallet
+        self._facilitator = facilitator
         self._rpc_url = rpc_url or place.rpc_url
         if not self._rpc_url:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
@@ -146,8 +137,8 @@ class Payee:
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=base_units(min_deposit, decimals, "min_deposit"),
             names=answers.bytes_each > 0,
-            transfer_methods=transfer_methods,
-            facilitator=wallet.address,
+            transfer_methods=_methods(transfer_methods, place.usdc),
+            facilitator=facilitator.address if facilitator else wallet.address,
         )
         self._answers = answers
         self._policy = KeeperPolicy(
@@ -157,6 +148,7 @@ class Payee:
             poll_seconds=poll_seconds,
         )
         self._works: _Works | None = None
+        self._counter: Counter | None = None
         self._starting = asyncio.Lock()
 
     @property
@@ -180,6 +172,12 @@ class Payee:
         return self._running.sign_ins
 
     @property
+    def _selling(self) -> Counter:
+        if self._counter is None:
+            raise ConfigurationError("the payee is not started: await payee.start()")
+        return self._counter
+
+    @property
     def _running(self) -> _Works:
         if self._works is None:
             raise ConfigurationError("the payee is not started: await payee.start()")
@@ -198,15 +196,32 @@ class Payee:
             return
         async with self._starting:
             if self._works is None:
-                self._works = await self._build()
-                self._works.keeper.start()
+                self._works = works = await self._build()
+                self._counter = self._counter_of(works)
+                works.keeper.start()
+                try:
+                    await self._ready()
+                except FacilitatorUnavailable as error:
+                    _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def _ready(self) -> None:
+        """Have the facilitator up, and offer `upto` in its name."""
+        works = self._works
+        if works is None:
+            return
+        await works.facilitator.start(works.chain, self.asset)
+        address = works.facilitator.address
+        if address != self.settings.facilitator:
+            self.settings = replace(self.settings, facilitator=address)
+            self._counter = self._counter_of(works)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
-        works, self._works = self._works, None
+        works, self._works, self._counter = self._works, None, None
         if works is None:
             return
         await works.keeper.stop()
+        await works.facilitator.stop()
         await works.sender.aclose()
         await works.chain.aclose()
         await works.store.close()
@@ -218,8 +233,7 @@ class Payee:
         sender = TransactionSender(chain, key=self._wallet.gas_key())
         try:
             await chain.check()
-            by_token = EIP3009 in self.settings.transfer_methods
-            await check_asset(chain, self.asset, eip3009=by_token)
+            await check_asset(chain, self.asset)
             store = await open_store(self._store_url)
         except BaseException:
             await sender.aclose()
@@ -237,7 +251,7 @@ class Payee:
 
     def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
         settings, clock = self.settings, self._clock
-        facilitator = Facilitator(chain=chain, sender=sender)
+        facilitator = self._facilitator or Facilitator(chain=chain, senders=[sender])
         settlement = Settlement(
             settings=settings,
             chain=chain,
@@ -246,13 +260,10 @@ class Payee:
             authorizer=self._authorizer,
             clock=clock,
         )
-        books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
-        funding = ChannelFunding(
-            books=books, chain=chain, facilitator=facilitator, settlement=settlement
-        )
         return _Works(
             chain=chain,
             sender=sender,
+            facilitator=facilitator,
             store=store,
             settlement=settlement,
             keeper=Keeper(
@@ -263,12 +274,6 @@ class Payee:
                 settlement=settlement,
                 clock=clock,
             ),
-            channels=ChannelSales(
-                books=books,
-                funding=funding,
-                chain=chain,
-                settlement=settlement,
-            ),
             answers=Answers(
                 policy=self._answers,
                 chain=self.asset.chain,
@@ -276,11 +281,33 @@ class Payee:
                 clock=clock,
             ),
             sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
+        )
+
+    def _counter_of(self, works: _Works) -> Counter:
+        settings, clock, store = self.settings, self._clock, works.store.payee
+        chain, facilitator = works.chain, works.facilitator
+        books = ChannelBooks(settings=settings, store=store, clock=clock)
+        funding = ChannelFunding(
+            books=books,
+            chain=chain,
+            facilitator=facilitator,
+            settlement=works.settlement,
+        )
+        return Counter(
+            settings=settings,
+            keeper=works.keeper,
+            answers=works.answers,
+            channels=ChannelSales(
+                books=books,
+                funding=funding,
+                chain=chain,
+                settlement=works.settlement,
+            ),
             transfers=TransferSales(
                 settings=settings,
                 chain=chain,
                 facilitator=facilitator,
-                store=store.payee,
+                store=store,
                 clock=clock,
             ),
         )
@@ -315,59 +342,22 @@ class Payee:
             bound=bound,
         )
 
-    async def answer(self, header: str | None, terms: Terms) -> Sale | Refusal:
+    async def answer(
+        self, header: str | None, terms: Terms, *, error: str = "Payment required"
+    ) -> Sale | Refusal:
         """
         Decide what a request's payment header buys; None is no payment.
 
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
+        try:
+            # While a facilitator is not up, nobody is asked to pay: a 503 says why.
+            await self._ready()
+        except (ChainError, StoreError) as why:
+            return unavailable(why, self.asset.chain)
         if header is None:
-            return payment_required(self.settings, terms, error="Payment required")
-        try:
-            payment = parse_payment(header)
-        except MalformedMessage as error:
-            return malformed(str(error), self.asset.chain)
-        try:
-            name = payment_identifier.read_name(payment.extensions)
-            if name is None or not self.settings.names:
-                return await self._sell(payment, terms)
-            digest = payment_identifier.digest_of(
-                decode_json(header, name=PAYMENT_SIGNATURE)
-            )
-            sell = partial(self._sell, payment, terms)
-            return await self.answers.once(name, digest, terms, sell)
-        except MalformedMessage as error:
-            return malformed(str(error), self.asset.chain)
-        except (ChainError, StoreError) as error:
-            paid_with = payment_id(payment, self.asset)
-            return unavailable(error, self.asset.chain, payment=paid_with)
-
-    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
-        """Sell, or find what this payment was answered when it came before."""
-        outcome = await self._decide(payment, terms)
-        if not isinstance(outcome, Refusal) or not outcome.presented:
-            return outcome
-        earlier = await self.answers.find(outcome.presented, request_of(terms))
-        return replace(outcome, earlier=earlier)
-
-    async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
-        offer = None
-        if is_for(payment.resource, terms.url, bound=terms.bound):
-            offer = accepted_offer(payment, make_offers(self.settings, terms))
-        works, payload = self._running, payment.payload
-        if isinstance(payload, ExactPayload | Permit2Payload):
-            return await works.transfers.answer(
-                payload, terms, offer, payment.extensions
-            )
-        if not works.keeper.fresh():
-            await works.keeper.sync()
-        channel_payment = ChannelPayment(
-            payload=payload,
-            agreed=offer is not None,
-            query=parallel.is_query(payment.extensions),
-            extensions=payment.extensions,
-        )
-        return await works.channels.answer(channel_payment, terms)
+            return payment_required(self.settings, terms, error=error)
+        return await self._selling.answer(header, terms)
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:
@@ -380,6 +370,18 @@ def check_network(network: Network, *, allow_mainnet: bool) -> None:
             f"{network.name} is real money and these contracts are not audited for it:"
             " pass allow_mainnet=True if you accept that (see SECURITY.md)"
         )
+
+
+def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
+    if wanted is None:
+        return (EIP3009,) if asset.eip3009 else (PERMIT2,)
+    possible = {EIP3009, PERMIT2} if asset.eip3009 else {PERMIT2}
+    if not wanted or not set(wanted) <= possible:
+        raise ConfigurationError(
+            f"transfer_methods are some of {sorted(possible)} for this token,"
+            f" not {list(wanted)}"
+        )
+    return wanted
 
 
 def _account(text: str) -> Address:

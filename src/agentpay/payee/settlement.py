@@ -20,18 +20,14 @@ from agentpay.core.payee_events import (
 )
 from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
-from agentpay.evm.batch_settlement import VoucherClaim
-from agentpay.facilitator import REFUND_ALL, Facilitator
+from agentpay.evm.batch_settlement import REFUND_ALL, VoucherClaim
 from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.offers import PayeeSettings
-from agentpay.ports import Chain, PayeeStore, Signer
+from agentpay.ports import Chain, PayeeStore, Settler, Signer
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 
 _log = logging.getLogger(__name__)
-
-CLAIMS_PER_TRANSACTION = 600
-"""Fits the 16,777,216 gas of one transaction (EIP-7825); what does not is halved."""
 
 
 class Settlement:
@@ -42,7 +38,7 @@ class Settlement:
         *,
         settings: PayeeSettings,
         chain: Chain,
-        facilitator: Facilitator,
+        facilitator: Settler,
         store: PayeeStore,
         authorizer: Signer,
         clock: Callable[[], float],
@@ -105,9 +101,10 @@ class Settlement:
                 await self._claim_batch([record], set())
 
     async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
-        limit = CLAIMS_PER_TRANSACTION + len(skip)
+        most = self._facilitator.claims_max
+        limit = most + len(skip)
         records = await self._store.claimable(at_least=max(1, at_least), limit=limit)
-        return [r for r in records if r.channel not in skip][:CLAIMS_PER_TRANSACTION]
+        return [r for r in records if r.channel not in skip][:most]
 
     async def _claim_batch(
         self, records: Sequence[PayeeRecord], skip: set[Hash32]
@@ -152,8 +149,8 @@ class Settlement:
             waiting = await read_unsettled(self._chain, receiver, token)
             if waiting < max(1, at_least):
                 return 0
-            _, amount = await self._facilitator.settle(receiver, token)
-            return amount
+            settled = await self._facilitator.settle(receiver, self._settings.asset)
+            return settled.amount
 
     async def refund(self, channel: Hash32) -> tuple[PayeeRecord, str, int] | None:
         """
@@ -183,14 +180,14 @@ class Settlement:
         if claim is not None:
             published = VoucherPublished(amount=claim.max_claimable)
             await self._note(record.channel, published)
-        receipt, amount = await self._facilitator.refund(
+        settled = await self._facilitator.refund(
             record.config,
             amount=REFUND_ALL,
             nonce=record.refund_nonce,
             claims=[claim] if claim else [],
             authorizer=self._authorizer,
         )
-        return receipt.transaction, amount
+        return settled.transaction, settled.amount
 
     async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

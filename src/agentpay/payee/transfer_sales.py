@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.facilitator import Facilitator
 from agentpay.onchain import find_transfer, is_signed, read_funds
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.ports import Chain, PayeeStore
-from agentpay.records import PaymentRecord, PaymentStatus
+from agentpay.ports import Chain, PayeeStore, Settler
+from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.types import Address
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
@@ -52,7 +51,7 @@ class TransferSales:
         *,
         settings: PayeeSettings,
         chain: Chain,
-        facilitator: Facilitator,
+        facilitator: Settler,
         store: PayeeStore,
         clock: Callable[[], float],
     ) -> None:
@@ -229,27 +228,21 @@ class TransferSales:
         funds = await read_funds(self._chain, transfer)
         return sum(t.maximum for t in open_) <= funds
 
-    async def settle(self, purchase: Purchase, amount: int) -> "Settled | Refusal":
+    async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""
         if amount == 0:
             return await self._settled(purchase, Settled(transaction="", amount=0))
         try:
-            receipt = await self._facilitator.settle_transfer(purchase.transfer, amount)
+            settled = await self._facilitator.settle_transfer(purchase.transfer, amount)
         except TransactionFailed as error:
             return await self._failed(purchase, error)
         except TransactionOutcomeUnknown as error:
             return self._unknown(purchase, error.transaction)
         except ChainError:
             return self._unknown(purchase, "")
-        return await self._settled(
-            purchase,
-            Settled(
-                transaction=receipt.transaction,
-                amount=purchase.transfer.moved(receipt.logs),
-            ),
-        )
+        return await self._settled(purchase, settled)
 
-    async def _settled(self, purchase: Purchase, settled: "Settled") -> "Settled":
+    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
         self._reserved.pop(purchase.record.id, None)
         await self._store.finish_payment(
             purchase.record.id,
@@ -259,7 +252,7 @@ class TransferSales:
         )
         return settled
 
-    async def delivered(self, purchase: Purchase, settled: "Settled") -> None:
+    async def delivered(self, purchase: Purchase, settled: Settled) -> None:
         """The answer has left: this payment buys nothing more."""
         await self._store.finish_payment(
             purchase.record.id,
@@ -310,7 +303,7 @@ class TransferSales:
     def _refuse(self, terms: Terms, error: str) -> Refusal:
         return payment_required(self._settings, terms, error=error)
 
-    def receipt(self, purchase: Purchase, settled: "Settled") -> str:
+    def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
         message = write.receipt(
             success=True,
@@ -320,14 +313,6 @@ class TransferSales:
             amount=str(settled.amount),
         )
         return encode_json(message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What a payment moved; "" and 0 if it was free in the end."""
-
-    transaction: str
-    amount: int
 
 
 class TransferSale:

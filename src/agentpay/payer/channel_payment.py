@@ -3,7 +3,7 @@ One voucher for one request: what it says, and how its answers are booked.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentpay.core.budget import BudgetEvent, Spent
 from agentpay.core.exchange import Booking, ChannelAnswer, Next, Verdict, judge
@@ -21,6 +21,7 @@ from agentpay.core.payer_channel import (
 from agentpay.errors import MalformedMessage, PayeeMisbehaved
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.signature import BadSignature, recover
+from agentpay.payer.approvals import Approval
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
@@ -47,6 +48,8 @@ class ChannelPayment:
     credential: str
     deposit: PendingDeposit | None
     leave: Callable[["ChannelPayment"], Awaitable[None]]
+    approval: Approval = field(default_factory=Approval)
+    """Of Permit2, for a deposit that goes along."""
 
     @property
     def id(self) -> str:
@@ -54,6 +57,7 @@ class ChannelPayment:
 
     async def leave_open(self) -> None:
         """See `Payment.leave_open`."""
+        self.approval.end()
         await self.leave(self)
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
@@ -71,12 +75,19 @@ class ChannelPayment:
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
+        if following is not Next.RESEND:
+            self.approval.end()
         if verdict.booking is Booking.OPEN and following in (
             Next.DELIVER,
             Next.REJECTED,
         ):
             await self.leave(self)
-        return Judgement(next=following, charged=verdict.charged, reason=reason)
+        return Judgement(
+            next=following,
+            charged=verdict.charged,
+            reason=reason,
+            final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
+        )
 
     def _read(
         self, answer: Answer, receipt: PaymentResponse | None, spent: int
@@ -160,7 +171,7 @@ class ChannelPayment:
             return
         for said in await self.ledger.book(self.record.channel, *events, money=money):
             if isinstance(said, Misbehaved):
-                self.ledger.distrusted.add(self.record.origin)
+                self.ledger.distrust(self.record)
                 raise PayeeMisbehaved(
                     f"{self.record.origin}, channel {self.record.channel}:"
                     f" {said.reason}; the channel is stopped: withdraw from it"

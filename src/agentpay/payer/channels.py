@@ -11,7 +11,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -20,40 +20,29 @@ from agentpay.core.payer_channel import (
     PayerStatus,
     Unusable,
 )
-from agentpay.errors import ChannelUnusable, KeyElsewhere
+from agentpay.errors import BudgetExceeded, ChannelUnusable, KeyElsewhere
 from agentpay.evm.batch_settlement import (
     PARALLEL_TAG,
     ChannelConfig,
     channel_id,
 )
 from agentpay.onchain import read_channel
+from agentpay.payer.approvals import Approval, Approvals
+from agentpay.payer.channel_key import ChannelKey, key_in, key_of
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import DepositWish, PayerLedger, Place
-from agentpay.payer.offer import ChannelTerms, Offer
+from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
-from agentpay.payer.signing import sign_voucher
+from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
-from agentpay.types import Address, Asset, ChainId, Hash32, to_base_units
+from agentpay.types import Asset, ChainId, Hash32, to_base_units
+from agentpay.wire.x402 import PERMIT2
 
 _STRICT_WINDOW = 64
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChannelKey:
-    """What a channel belongs to (rule 11); another origin or key never shares it."""
-
-    origin: str
-    chain: ChainId
-    payer_authorizer: Address
-    pay_to: Address
-    authorizer: Address
-    token: Address
-    withdraw_delay: int
-    tagged: bool
 
 
 class Channels:
@@ -67,6 +56,7 @@ class Channels:
         policy: Policy,
         assets: tuple[Asset, ...],
         chains: Mapping[ChainId, Chain],
+        approvals: Approvals,
         ask: Asker,
         clock: Callable[[], float],
     ) -> None:
@@ -74,6 +64,7 @@ class Channels:
         self._ledger = ledger
         self._policy = policy
         self._chains = chains
+        self._approvals = approvals
         self.inquiry = Inquiry(
             keys=keys,
             ledger=ledger,
@@ -106,19 +97,27 @@ class Channels:
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
-        key = _key_of(offer, offer.channel, target, self._keys.authorizer)
+        key = key_of(offer, offer.channel, target, self._keys.authorizer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
             change = self._ledger.change(key.origin)
-            payment = await self._pay_on_any(key, offer, target)
+            payment, refused = await self._pay_on_any(key, offer, target)
             if payment is not None:
                 return payment
-            single = key.tagged or not self._keys.may_deposit
-            lanes_max = 1 if single else self._policy.lanes_max
-            if len(await self._lanes(key)) < lanes_max:
-                await self._open(key, offer, target, len(await self._lanes(key)))
-            elif not await change.wait(deadline - loop.time()):
+            lanes = list(await self._lanes(key))
+            waiting = change.came or await self.inquiry.any_at_work(lanes)
+            if not waiting and await self.inquiry.any_deposit_came(lanes):
+                continue
+            if refused is None and await self._may_open(key, offer, target):
+                await self._open(key, offer, target, len(lanes))
+                continue
+            if not waiting:
+                if refused is not None:
+                    raise refused
+                for channel in lanes:
+                    await self.inquiry.look_for_deposit(channel)
+            if not await change.wait(deadline - loop.time()):
                 raise ChannelUnusable(
                     f"no channel to {target.origin} had room for a request within"
                     f" {self._policy.give_up_seconds} s"
@@ -126,20 +125,31 @@ class Channels:
 
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
-    ) -> ChannelPayment | None:
-        """A voucher on the first lane that has room; None if none has room now."""
-        empty: KeyElsewhere | None = None
+    ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
+        """A voucher on the first lane that has room, or why an empty one stays so."""
+        refused: BudgetExceeded | KeyElsewhere | None = None
         for channel in list(await self._lanes(key)):
             try:
                 payment = await self._pay_on(channel, offer, target)
-            except KeyElsewhere as error:  # it needs a deposit; another may not
-                empty = error
+            except (BudgetExceeded, KeyElsewhere) as error:  # another may have room
+                refused = error
                 continue
             if payment is not None:
-                return payment
-        if empty is not None:
-            raise empty
-        return None
+                return payment, None
+        if isinstance(refused, KeyElsewhere):
+            raise refused
+        return None, refused
+
+    async def _may_open(self, key: ChannelKey, offer: Offer, target: Target) -> bool:
+        """Whether there may be one more lane, and the budget has a deposit for it."""
+        lanes = len(await self._lanes(key))
+        if not lanes:
+            return True  # and the budget says no in its own words
+        single = key.tagged or not self._keys.may_deposit
+        if single or lanes >= self._policy.lanes_max:
+            return False
+        least, decimals = self._wish(offer).amounts[-1], offer.asset.decimals
+        return await self._ledger.affords(least, host=target.host, decimals=decimals)
 
     async def _pay_on(
         self, channel: Hash32, offer: Offer, target: Target
@@ -161,7 +171,6 @@ class Channels:
             self._forget(channel)
             return None
         if not isinstance(answer, Issued):
-            await self.inquiry.look_for_deposit(channel)
             return None
         try:
             return await self._sign(channel, answer, offer, target)
@@ -176,15 +185,28 @@ class Channels:
         record = await self._ledger.read(channel)
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
-        credential = await sign_voucher(
-            self._keys,
-            record,
-            issued.cumulative,
-            kind="deposit" if issued.deposit else "voucher",
-            url=target.url,
-            words=offer.words,
-            deposit=(offer.asset, issued.deposit) if issued.deposit else None,
-        )
+        deposit, approval = None, Approval()
+        if issued.deposit is not None:
+            ways = unsigned_deposits(record, offer.asset, issued.deposit)
+            deposit = ways[offer.method]
+        try:
+            if deposit is not None and offer.method == PERMIT2:
+                approval = await self._approvals.get(
+                    offer, deposit.amount, valid_before=deposit.valid_before
+                )
+            credential = await sign_voucher(
+                self._keys,
+                record,
+                issued.cumulative,
+                kind="deposit" if deposit else "voucher",
+                url=target.url,
+                words=offer.words,
+                deposit=deposit,
+                permit=(approval.permit, offer.asset) if approval.permit else None,
+            )
+        except BaseException:
+            approval.end()
+            raise
         return ChannelPayment(
             ledger=self._ledger,
             record=record,
@@ -193,6 +215,7 @@ class Channels:
             credential=credential,
             deposit=issued.deposit,
             leave=self.inquiry.ask_later,
+            approval=approval,
         )
 
     def _wish(self, offer: Offer) -> DepositWish:
@@ -221,7 +244,7 @@ class Channels:
             known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
             for record in await self._ledger.store.channels(self._ledger.account):
                 if record.ledger.status is PayerStatus.OPEN:
-                    known[_key_in(record)].append(record.channel)
+                    known[key_in(record)].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
         return self._known.setdefault(key, [])
@@ -240,7 +263,7 @@ class Channels:
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
             records = await self._ledger.store.channels(self._ledger.account)
-            index = sum(1 for record in records if _key_in(record) == key)
+            index = sum(1 for record in records if key_in(record) == key)
             while True:
                 config = await self._config(key, index)
                 channel = channel_id(config, key.chain)
@@ -297,7 +320,7 @@ class Channels:
         ours = {record.channel for record in known}
         found: list[Hash32] = []
         for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):
-            key = _key_of(offer, offer.channel, target, authorizer)
+            key = key_of(offer, offer.channel, target, authorizer)
             found += await self._find_lost(key, offer, target, ours)
         return found
 
@@ -349,32 +372,4 @@ def _place_of(offer: Offer, target: Target) -> Place:
     path = urlsplit(target.url).path
     return Place(
         url=f"{target.method} {target.origin}{path}", offer=json.dumps(offer.words)
-    )
-
-
-def _key_of(
-    offer: Offer, terms: ChannelTerms, target: Target, payer_authorizer: Address
-) -> ChannelKey:
-    return ChannelKey(
-        origin=target.origin,
-        chain=offer.asset.chain,
-        payer_authorizer=payer_authorizer,
-        pay_to=offer.pay_to,
-        authorizer=terms.authorizer,
-        token=offer.asset.address,
-        withdraw_delay=terms.withdraw_delay,
-        tagged=terms.parallel is not None,
-    )
-
-
-def _key_in(record: PayerRecord) -> ChannelKey:
-    return ChannelKey(
-        origin=record.origin,
-        chain=record.chain,
-        payer_authorizer=record.config.payer_authorizer,
-        pay_to=record.config.receiver,
-        authorizer=record.config.receiver_authorizer,
-        token=record.config.token,
-        withdraw_delay=record.config.withdraw_delay,
-        tagged=record.ledger.tagged,
     )

@@ -4,7 +4,7 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from agentpay.core.budget import Released, Spent
@@ -16,18 +16,18 @@ from agentpay.core.payer_channel import (
     TicketVoid,
 )
 from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
-from agentpay.evm import eip3009_abi as tokens
-from agentpay.evm.batch_settlement import deposit_nonce
+from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger, Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
-from agentpay.payer.signing import sign_voucher
+from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
+from agentpay.wire.x402_terms import method_of
 
 _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
@@ -161,16 +161,20 @@ class Inquiry:
         """
         ledger = record.ledger
         carried = not ledger.balance and self._keys.may_deposit
-        first = ledger.deposit if carried else None
+        words = json.loads(record.offer or "{}")
+        first = None
+        if ledger.deposit is not None and carried:
+            ways = unsigned_deposits(record, self._asset_of(record), ledger.deposit)
+            first = ways.get(method_of(words))
         credential = await sign_voucher(
             self._keys,
             record,
             cumulative if ledger.tagged else ledger.spent,
             kind="deposit" if first else "voucher",
             url=url,
-            words=json.loads(record.offer or "{}"),
+            words=words,
             query=True,
-            deposit=(self._asset_of(record), first) if first else None,
+            deposit=first,
         )
         ticket = ledger.ticket(cumulative)
         return ChannelPayment(
@@ -182,6 +186,33 @@ class Inquiry:
             deposit=None,
             leave=_nothing,
         )
+
+    async def any_at_work(self, channels: Sequence[Hash32]) -> bool:
+        """Whether a request is under way that will be answered, or given up."""
+        for channel in channels:
+            record = await self._ledger.read(channel)
+            if record is None or not record.ledger.open:
+                continue
+            deposit = record.ledger.deposit
+            if deposit is None or self._clock() <= deposit.valid_before:
+                return True
+        return False
+
+    async def any_deposit_came(self, channels: Sequence[Hash32]) -> bool:
+        """
+        Whether the chain tells of a deposit that was open.
+
+        Raises:
+            ChainError: The chain could not be asked.
+        """
+        for channel in channels:
+            record = await self._ledger.read(channel)
+            deposit = record.ledger.deposit if record is not None else None
+            if record is None or deposit is None:
+                continue
+            if await self.resolve_deposit(record, deposit):
+                return True
+        return False
 
     async def look_for_deposit(self, channel: Hash32) -> None:
         """A deposit nobody is carrying any more: did it reach the chain?"""
@@ -211,16 +242,12 @@ class Inquiry:
         Raises:
             ChainError: The chain could not be asked.
         """
-        channel = record.channel
-        nonce = deposit_nonce(channel, deposit.salt)
-        chain = self._chains[record.chain]
-        call = tokens.authorization_used_call(
-            record.config.token, record.config.payer, nonce
-        )
+        channel, chain = record.channel, self._chains[record.chain]
+        ways = unsigned_deposits(record, self._asset_of(record), deposit)
         head = await chain.head()
-        (used,) = await chain.read([call], block=head.number)
+        used = [await is_used(chain, w, block=head.number) for w in ways.values()]
         hold = f"deposit {deposit.salt}"
-        if tokens.decode_uint(used):
+        if any(used):
             amount = scale(deposit.amount, record.decimals)
             await self._ledger.book(
                 channel,

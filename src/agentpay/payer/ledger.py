@@ -3,6 +3,7 @@ A payer's books: budget and channels, moved together in one durable step.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
@@ -21,11 +22,13 @@ from agentpay.core.payer_channel import (
     TicketWanted,
     Wait,
 )
-from agentpay.errors import BudgetExceeded
-from agentpay.payer.policy import scale
+from agentpay.errors import BudgetExceeded, HostQuarantined, StoreError
+from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
-from agentpay.types import Address, Hash32
+from agentpay.types import MONEY_DECIMALS, Address, Hash32
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +61,21 @@ class PayerLedger:
         account: Address,
         store: PayerStore,
         limits: Callable[[int], Limits],
+        policy: Policy,
+        clock: Callable[[], float],
+        cheated: Callable[[Hash32], None],
     ) -> None:
-        """`limits` gives the budget's limits for a token with so many decimals."""
+        """
+        `limits` gives the budget's limits for a token with so many decimals; `cheated`
+        is told of channels whose payee contradicted our signatures.
+        """
         self.account = account
         self.store = store
         self._limits = limits
+        self._policy = policy
+        self._clock = clock
+        self._cheated = cheated
+        self._lapsed: frozenset[str] = frozenset()
         self.distrusted: set[str] = set()
         """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
@@ -70,6 +83,53 @@ class PayerLedger:
     def change(self, origin: str) -> "Change":
         """Something to wait on for the next change to a channel with an origin."""
         return self._changes.setdefault(origin, Change())
+
+    def now(self) -> float:
+        """The time by our clock."""
+        return self._clock()
+
+    def distrust(self, record: PayerRecord) -> None:
+        """A payee contradicted our signatures: it is paid no more."""
+        self.distrusted.add(record.origin)
+        self._cheated(record.channel)
+
+    async def undelivered(self, host: str, *, sent_at: float) -> None:
+        """A host had a payment, sent then, and gave nothing for it."""
+        lapse = budgets.Undelivered(
+            host=host,
+            sent_at=int(sent_at * 1000),
+            noticed_at=int(self._clock() * 1000),
+            within=self._policy.quarantine_seconds * 1000,
+        )
+        await self._note(lapse)
+
+    async def delivered(self, host: str) -> None:
+        """A host gave an answer for a payment."""
+        if host in self._lapsed:
+            await self._note(budgets.Delivered(host=host))
+
+    async def _note(self, event: BudgetEvent) -> None:
+        """Never in the way of an answer: what cannot be noted is logged."""
+        try:
+            await self.move(MONEY_DECIMALS, event)
+        except StoreError as error:
+            _log.warning("a lapse could not be recorded: %s", error)
+
+    def _check_host(self, budget: Budget, host: str) -> None:
+        """
+        Raises:
+            HostQuarantined: It took several payments in a row and delivered nothing.
+        """
+        self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
+        lapse, most = budget.lapse(host), self._policy.quarantine_after
+        if lapse is None or most is None or lapse.count < most:
+            return
+        until = lapse.last // 1000 + self._policy.quarantine_seconds
+        left = until - int(self._clock())
+        if left > 0:
+            raise HostQuarantined(
+                host=host, lapses=lapse.count, until=until, seconds=left
+            )
 
     async def read(self, channel: Hash32) -> PayerRecord | None:
         """A channel as it is now."""
@@ -108,6 +168,7 @@ class PayerLedger:
 
         Raises:
             BudgetExceeded: The request, or the deposit it needs, is above the budget.
+            HostQuarantined: The host took several payments and delivered nothing.
         """
 
         taken: list[PayerAnswer] = []
@@ -118,6 +179,7 @@ class PayerLedger:
             if record is None:
                 raise KeyError(channel)
             limits = self._limits(record.decimals)
+            self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
             step = _take(
                 budget, record, maximum=maximum, host=host, wish=wish, limits=limits
@@ -184,7 +246,10 @@ class PayerLedger:
 
         def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
             for event in events:
+                if isinstance(event, budgets.Reserved):
+                    self._check_host(budget, event.hold.host)
                 budget = budgets.apply(budget, event, limits)
+            self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
             return PayerStep(budget=budget, record=record, answer=None)
 
         await self.store.update(self.account, None, decide)
@@ -195,9 +260,16 @@ class PayerLedger:
 
         Raises:
             BudgetExceeded: It is above the budget.
+            HostQuarantined: The host took several payments and delivered nothing.
         """
         budgets.check_request(self._limits(decimals), hold.amount)
         await self.move(decimals, budgets.Reserved(hold=hold))
+
+    async def affords(self, amount: int, *, host: str, decimals: int) -> bool:
+        """Whether the budget has so much left now; another may take it next."""
+        budget = await self.store.budget(self.account)
+        left = budgets.left_for(budget, host, self._limits(decimals))
+        return scale(amount, decimals) <= left
 
     def _tell(self, origin: str) -> None:
         """Wake whoever waits; harmless if the step is decided twice."""
@@ -211,6 +283,11 @@ class Change:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+
+    @property
+    def came(self) -> bool:
+        """Whether it was already."""
+        return self.event.is_set()
 
     async def wait(self, seconds: float) -> bool:
         """Whether it came in time."""

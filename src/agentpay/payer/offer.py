@@ -23,7 +23,10 @@ from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
+    EIP3009,
     EXACT,
+    PERMIT2,
+    UPTO,
     PaymentRequired,
     Requirements,
 )
@@ -44,6 +47,8 @@ class Offer:
     """An offer we are willing to pay, with its own words for the echo."""
 
     scheme: str
+    method: str
+    """How it wants its asset moved."""
     asset: Asset
     amount: int
     pay_to: Address
@@ -51,6 +56,8 @@ class Offer:
     words: JsonObject
     extensions: JsonObject
     channel: ChannelTerms | None = None
+    facilitator: Address | None = None
+    """Who settles it, of `upto` offers."""
 
 
 def choose(
@@ -73,7 +80,11 @@ def choose(
         why = "; ".join(reasons) or "it has no offers for an EVM chain"
         raise NoAcceptableOffer(f"no offer can be paid: {why[:1000]}")
     order = {scheme: place for place, scheme in enumerate(policy.prefer)}
-    return min(candidates, key=lambda offer: (order[offer.scheme], offer.amount))
+    return min(
+        candidates,
+        # What the token itself moves needs no approval, so it comes first.
+        key=lambda offer: (offer.method != EIP3009, order[offer.scheme], offer.amount),
+    )
 
 
 def _read(
@@ -90,13 +101,11 @@ def _read(
         raise MalformedMessage("the amount is absurd")
     if requirements.pay_to == ZERO_ADDRESS:
         raise MalformedMessage("it would be paid to nobody")
-    method = requirements.extra.get("assetTransferMethod", "eip3009")
-    if method != "eip3009":
-        raise MalformedMessage(f"it wants to be paid by {str(method)[:40]}")
+    method = _method(requirements, asset)
     flow = requirements.extra.get("paymentFlow", "authorization")
     if flow not in ("authorization", "upfront"):
         raise MalformedMessage(f"its payment flow is {str(flow)[:40]}")
-    channel = None
+    channel = facilitator = None
     if requirements.scheme == BATCH_SETTLEMENT:
         headroom = to_base_units(policy.headroom, asset.decimals)
         if requirements.amount > headroom:
@@ -105,10 +114,13 @@ def _read(
                 " policy signs ahead in a channel"
             )
         channel = _channel_terms(requirements, required, policy)
+    elif requirements.scheme == UPTO:
+        facilitator = _facilitator(requirements)
     elif requirements.scheme != EXACT:
         raise MalformedMessage("not a scheme we know")
     return Offer(
         scheme=requirements.scheme,
+        method=method,
         asset=asset,
         amount=requirements.amount,
         pay_to=requirements.pay_to,
@@ -116,7 +128,29 @@ def _read(
         words=_without_state(words),
         extensions=required.extensions,
         channel=channel,
+        facilitator=facilitator,
     )
+
+
+def _method(requirements: Requirements, asset: Asset) -> str:
+    """
+    How an offer is paid. One that does not say leaves it to us, except where its scheme
+    knows one way only.
+
+    Source: x402 `specs/schemes/exact/scheme_exact_evm.md`, "assetTransferMethod".
+    """
+    default = EIP3009 if asset.eip3009 and requirements.scheme != UPTO else PERMIT2
+    method = requirements.extra.get("assetTransferMethod", default)
+    if method == PERMIT2 or (method == EIP3009 and default == EIP3009):
+        return str(method)
+    raise MalformedMessage(f"it wants to be paid by {str(method)[:40]}")
+
+
+def _facilitator(requirements: Requirements) -> Address:
+    try:
+        return Address(_text(requirements.extra.get("facilitatorAddress")))
+    except ValueError as error:
+        raise MalformedMessage(f"who settles it? {error}") from error
 
 
 def _trusted(requirements: Requirements, assets: tuple[Asset, ...]) -> Asset:
@@ -124,6 +158,9 @@ def _trusted(requirements: Requirements, assets: tuple[Asset, ...]) -> Asset:
         if (asset.chain, asset.address) != (requirements.network, requirements.asset):
             continue
         declared = requirements.extra.get("name"), requirements.extra.get("version")
+        by_permit = requirements.extra.get("assetTransferMethod") == PERMIT2
+        if by_permit and declared == (None, None):
+            return asset  # Permit2 has a domain of its own
         if declared != (asset.name, asset.version):
             raise MalformedMessage(
                 f"it declares the token's domain as {declared}, the contract says"

@@ -10,17 +10,27 @@ from collections.abc import Callable, Mapping
 from agentpay.core.budget import Hold
 from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.onchain import check_asset
+from agentpay.payer.approvals import Approvals
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channels import Channels
-from agentpay.payer.exact_payment import chain_of, pay_exact, resolve_hold
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
-from agentpay.payer.policy import Budget, Policy
+from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.payer.prices import Prices
+from agentpay.payer.transfer_payment import (
+    TransferPayments,
+    resolve_hold,
+    transfer_of,
+)
 from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
+
+
+def _do_nothing(channel: Hash32) -> None:
+    del channel
 
 
 class Payer:
@@ -37,18 +47,34 @@ class Payer:
         store: PayerStore,
         ask: Asker,
         clock: Callable[[], float] = time.time,
+        cheated: Callable[[Hash32], None] = _do_nothing,
     ) -> None:
+        """`cheated` is told of channels whose payee contradicted our signatures."""
         self.policy = policy
         self.keys = keys
         self._assets = assets
         self._chains = chains
         self._clock = clock
+        self._prices = Prices(policy.price_rise_max)
         self._verified: set[Asset] = set()
         self._verifying: Attempts[Asset, None] = Attempts()
         for asset in assets:
             budget.limits(asset.decimals)
         self.ledger = PayerLedger(
-            account=keys.account, store=store, limits=budget.limits
+            account=keys.account,
+            store=store,
+            limits=budget.limits,
+            policy=policy,
+            clock=clock,
+            cheated=cheated,
+        )
+        self.approvals = Approvals(signer=keys.wallet, chains=chains, policy=policy)
+        self.transfers = TransferPayments(
+            signer=keys.wallet,
+            ledger=self.ledger,
+            approvals=self.approvals,
+            policy=policy,
+            clock=clock,
         )
         self.channels = Channels(
             keys=keys,
@@ -56,6 +82,7 @@ class Payer:
             policy=policy,
             assets=assets,
             chains=chains,
+            approvals=self.approvals,
             ask=ask,
             clock=clock,
         )
@@ -78,28 +105,26 @@ class Payer:
             ChannelUnusable: No channel can be used for it; nothing was signed.
             KeyElsewhere: It needs the wallet's signature, which is only watched.
             UnsuitableToken: The token is not what was declared; nothing was signed.
+            PriceRose: It costs many times what it first did; nothing was signed.
+            HostQuarantined: Its host took payments for nothing; nothing was signed.
             ChainError: The chain is needed first, and cannot be read.
         """
+        price = scale(offer.amount, offer.asset.decimals)
+        self._prices.check(target, price)
         await self._verify(offer.asset)
         try:
-            return await self._pay(offer, target)
+            payment = await self._pay(offer, target)
         except BudgetExceeded:
             if not await self._free_what_expired():
                 raise
-            return await self._pay(offer, target)
+            payment = await self._pay(offer, target)
+        self._prices.agree(target, price)
+        return payment
 
     async def _pay(self, offer: Offer, target: Target) -> Payment:
         if offer.scheme == BATCH_SETTLEMENT:
             return await self.channels.pay(offer, target)
-        return await pay_exact(
-            offer,
-            target,
-            signer=self.keys.wallet,
-            chain=self._chains[offer.asset.chain],
-            ledger=self.ledger,
-            policy=self.policy,
-            clock=self._clock,
-        )
+        return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""
@@ -131,23 +156,18 @@ class Payer:
         budget = await self.ledger.store.budget(self.ledger.account)
         left = 0
         for hold in budget.holds:
-            if hold.id.startswith("exact "):
+            if hold.id.startswith("transfer "):
                 left += not await self._resolve_transfer(hold)
             else:
                 left += not await self._resolve_deposit(hold)
         return left
 
     async def _resolve_transfer(self, hold: Hold) -> bool:
-        chain = self._chains.get(chain_of(hold))
-        if chain is None:
+        transfer = transfer_of(hold, self._assets)
+        if transfer is None or transfer.asset.chain not in self._chains:
             return False  # of another network, kept in the same store
-        return await resolve_hold(
-            hold,
-            account=self.ledger.account,
-            chain=chain,
-            ledger=self.ledger,
-            decimals=self._decimals(chain.chain_id),
-        )
+        chain = self._chains[transfer.asset.chain]
+        return await resolve_hold(hold, transfer, chain=chain, ledger=self.ledger)
 
     async def _resolve_deposit(self, hold: Hold) -> bool:
         record = await self.ledger.read(Hash32(hold.detail))
@@ -165,6 +185,3 @@ class Payer:
         if all(hold.valid_before >= now for hold in budget.holds):
             return False
         return await self.resolve() < len(budget.holds)
-
-    def _decimals(self, chain: ChainId) -> int:
-        return next(a.decimals for a in self._assets if a.chain == chain)

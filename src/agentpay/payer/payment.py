@@ -51,6 +51,8 @@ class Judgement:
     next: Next
     charged: int = 0
     reason: str = ""
+    final: bool = True
+    """Whether it is known what the request cost."""
 
 
 class Payment(Protocol):

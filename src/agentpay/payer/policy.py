@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from agentpay.core.budget import Limits
 from agentpay.errors import ConfigurationError
 from agentpay.types import MONEY_DECIMALS, Money, to_base_units
-from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT
+from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ def scale(amount: int, decimals: int) -> int:
 class Policy:
     """How an agent pays, within its budget."""
 
-    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
+    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, UPTO)
     """Schemes we pay by, the best first."""
     deposit: Money = "$1"
     """What a channel is opened with, and topped up by; less if the budget has less."""
@@ -72,8 +72,23 @@ class Policy:
     """How long our own exit from a channel may take."""
     give_up_seconds: float = 60.0
     """How long to resend a request whose outcome is unknown before saying so."""
+    price_rise_max: int | None = 10
+    """
+    A route may come to cost so many times what it first cost this agent; None is any.
+
+    Prices that follow the size of a request vary; a price that creeps up is stopped an
+    order of magnitude above what was agreed, also where the budget has room.
+    """
+    quarantine_after: int | None = 3
+    """A host is not paid after so many payments in a row for nothing; None: always."""
+    quarantine_seconds: int = 600
+    """For how long, after the last of them. Lapses further apart are not in a row."""
+    withdraw_when_cheated: bool = True
+    """Leave a channel whose payee contradicted our signatures, if a key has gas."""
     same_resource: bool = True
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
+    body_bytes_max: int = 32 * 2**20
+    """The largest body of a request: it is kept, to be sent with a payment or again."""
     pay_again_max: int = 2
     """How often a request is paid anew after its payment finally bought nothing."""
 
@@ -87,3 +102,7 @@ class Policy:
                 to_base_units(getattr(self, name), decimals)
             except ValueError as error:
                 raise ConfigurationError(f"policy, {name}: {error}") from error
+        for name in ("price_rise_max", "quarantine_after"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigurationError(f"policy, {name}: at least 1, not {value}")

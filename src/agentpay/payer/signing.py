@@ -4,18 +4,23 @@ Credentials of a payer: what is signed, and the header that carries it.
 
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ConfigurationError
-from agentpay.evm.addresses import ERC3009_COLLECTOR
-from agentpay.evm.batch_settlement import deposit_nonce, voucher_digest
-from agentpay.evm.eip3009 import Authorization, receive_digest, transfer_digest
+from agentpay.evm.batch_settlement import voucher_digest
+from agentpay.evm.deposit import Deposit, TokenDeposit
+from agentpay.evm.eip2612 import SignedPermit
+from agentpay.evm.permit2_signed import Permit2Deposit
+from agentpay.evm.transfer import Transfer
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.offer import Offer
-from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel
+from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
+from agentpay.wire.x402 import EIP3009, PERMIT2
+from agentpay.wire.x402_deposits import deposit_part
+from agentpay.wire.x402_transfers import transfer_payload
 
 
 async def sign_voucher(
@@ -27,7 +32,8 @@ async def sign_voucher(
     url: str,
     words: JsonObject,
     query: bool = False,
-    deposit: tuple[Asset, PendingDeposit] | None = None,
+    permit: tuple[SignedPermit, Asset] | None = None,
+    deposit: Deposit | None = None,
 ) -> str:
     """
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
@@ -43,13 +49,16 @@ async def sign_voucher(
     payload = write.voucher_payload(
         kind, record.config, record.channel, cumulative, signature
     )
-    if deposit is not None:
-        payload["deposit"] = await _sign_deposit(keys.wallet, record, *deposit)
     extensions: JsonObject = {}
+    if deposit is not None:
+        signature = await keys.wallet.sign_digest(deposit.digest(), chain=record.chain)
+        payload["deposit"] = deposit_part(deposit, signature)
     ledger = record.ledger
     if ledger.tagged:
         terms = ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
         extensions = parallel.echo(terms, query=query)
+    if permit is not None:
+        extensions |= sponsoring.permit_info(*permit)
     message = write.payment(
         accepted=words, payload=payload, url=url, extensions=extensions
     )
@@ -67,35 +76,47 @@ async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
     return signature
 
 
-async def _sign_deposit(
-    signer: Signer, record: PayerRecord, asset: Asset, deposit: PendingDeposit
-) -> JsonObject:
-    authorization = Authorization(
-        payer=record.config.payer,
-        to=ERC3009_COLLECTOR,
-        value=deposit.amount,
-        valid_after=0,
-        valid_before=deposit.valid_before,
-        nonce=deposit_nonce(record.channel, deposit.salt),
-    )
-    digest = receive_digest(authorization, asset)
-    signature = await signer.sign_digest(digest, chain=record.chain)
-    return write.deposit_part(
-        amount=deposit.amount,
-        valid_before=deposit.valid_before,
-        salt=deposit.salt,
-        signature=signature,
-    )
+def unsigned_deposits(
+    record: PayerRecord, asset: Asset, pending: PendingDeposit
+) -> dict[str, Deposit]:
+    """
+    A deposit, by each way to sign it: its number is the same in all of them, so that a
+    chain can be asked whichever was signed.
+    """
+    deposits: dict[str, Deposit] = {
+        PERMIT2: Permit2Deposit(
+            config=record.config,
+            asset=asset,
+            amount=pending.amount,
+            nonce=int(pending.salt, 16),
+            deadline=pending.valid_before,
+            signature=b"",
+        )
+    }
+    if asset.eip3009:
+        deposits[EIP3009] = TokenDeposit(
+            config=record.config,
+            asset=asset,
+            amount=pending.amount,
+            valid_after=0,
+            valid_before=pending.valid_before,
+            salt=pending.salt,
+            signature=b"",
+        )
+    return deposits
 
 
-async def sign_transfer(
-    signer: Signer, authorization: Authorization, offer: Offer, *, url: str
+def transfer_credential(
+    transfer: Transfer, offer: Offer, *, url: str, permit: SignedPermit | None
 ) -> str:
-    """The credential of one `exact` payment."""
-    digest = transfer_digest(authorization, offer.asset)
-    signature = await signer.sign_digest(digest, chain=offer.asset.chain)
-    payload = write.exact_payload(authorization, signature)
+    """The credential of one `exact` or `upto` payment."""
+    extensions: JsonObject = {}
+    if permit is not None:
+        extensions = sponsoring.permit_info(permit, offer.asset)
     message = write.payment(
-        accepted=offer.words, payload=payload, url=url, extensions={}
+        accepted=offer.words,
+        payload=transfer_payload(transfer),
+        url=url,
+        extensions=extensions,
     )
     return encode_json(message)

@@ -19,10 +19,11 @@ from agentpay.evm.addresses import (
     MULTICALL3,
     PERMIT2,
     PERMIT2_COLLECTOR,
+    SESSION_ESCROW,
     UPTO_PROXY,
 )
 from agentpay.evm.artifacts import load_artifact
-from agentpay.evm.hashing import address_word, keccak, uint_word
+from agentpay.evm.hashing import address_word, keccak, selector, uint_word
 from agentpay.evm.networks import LOCAL, Network
 from agentpay.evm.signature import ORDER
 from agentpay.signers.wallet import Wallet
@@ -43,6 +44,7 @@ _CONTRACTS: Final[dict[str, tuple[Address, ...]]] = {
     "x402UptoPermit2Proxy": (UPTO_PROXY, PERMIT2),
     "Permit2": (PERMIT2,),
     "Multicall3": (MULTICALL3,),
+    "EVMPaymentChannel": (SESSION_ESCROW,),
 }
 """What is placed, where, and the arguments of its constructor."""
 
@@ -144,7 +146,7 @@ class LocalChain:
         """
         amount = to_base_units(dollars, self.usdc.decimals)
         if amount:
-            data = _selector("mint(address,uint256)") + address_word(address)
+            data = selector("mint(address,uint256)") + address_word(address)
             await self._as_admin(data + uint_word(amount))
         if ether:
             held = int(await self.node.rpc("eth_getBalance", address, "latest"), 16)
@@ -152,7 +154,7 @@ class LocalChain:
 
     async def balance(self, address: Address) -> int:
         """What an account holds of the test dollar, in base units."""
-        data = _selector("balanceOf(address)") + address_word(address)
+        data = selector("balanceOf(address)") + address_word(address)
         return int(await self._view(data), 16)
 
     def new_key(self) -> str:
@@ -195,9 +197,9 @@ class LocalChain:
             )
         await self.node.set_code(self.usdc.address, code)
         await self.node.set_code(_ADMIN, _forwarder(self.usdc.address))
-        admin = bytes.fromhex((await self._view(_selector("admin()")))[2:])
+        admin = bytes.fromhex((await self._view(selector("admin()")))[2:])
         if admin == _NO_ADMIN:
-            await self._as_admin(_selector("takeAdmin()"))
+            await self._as_admin(selector("takeAdmin()"))
         elif admin != address_word(_ADMIN):
             raise UnsuitableNode("the test dollar has another admin: start a new Anvil")
 
@@ -217,7 +219,3 @@ def _forwarder(to: Address) -> bytes:
     """Code that calls `to` with what it is called with, and reverts if that does."""
     copy_data, call = "365f5f37", f"5f5f365f5f73{to[2:]}5af1"
     return bytes.fromhex(copy_data + call + "6026575f5ffd5b00")
-
-
-def _selector(signature: str) -> bytes:
-    return keccak(signature.encode("ascii"))[:4]

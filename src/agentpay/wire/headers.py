@@ -16,10 +16,11 @@ from agentpay.errors import MalformedMessage, MessageTooLarge
 
 JsonObject = dict[str, JsonValue]
 
-__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json"]
+__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json", "read_object"]
 
 HEADER_BYTES_MAX = 16 * 1024
-_DEPTH_MAX = 32
+HEADER_VALUES_MAX = 256
+"""Objects and lists, so that none can be nested deeper either."""
 
 
 def encode_json(message: Mapping[str, object]) -> str:
@@ -44,7 +45,19 @@ def decode_json(header: str, *, name: str) -> JsonObject:
         raw = base64.b64decode(header, validate=True)
     except (binascii.Error, ValueError) as error:
         raise MalformedMessage(f"{name} is not base64") from error
-    if raw.count(b"{") + raw.count(b"[") > _DEPTH_MAX * 8:
+    return read_object(raw, name=name)
+
+
+def read_object(
+    raw: bytes, *, name: str, values_max: int = HEADER_VALUES_MAX
+) -> JsonObject:
+    """
+    Read an object from a header's or a body's JSON.
+
+    Raises:
+        MalformedMessage: Not a JSON object, or one of too many values.
+    """
+    if raw.count(b"{") + raw.count(b"[") > values_max:
         raise MalformedMessage(f"{name} has too many values")
     try:
         message: JsonValue = json.loads(

@@ -12,7 +12,22 @@ from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.types import Asset, Hash32
-from agentpay.wire.x402 import DepositPayload
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import JsonObject
+from agentpay.wire.x402 import ConfigFields, DepositPayload
+
+
+def read_config(fields: ConfigFields) -> ChannelConfig:
+    """The terms of a channel, from a message."""
+    return ChannelConfig(
+        payer=fields.payer,
+        payer_authorizer=fields.payer_authorizer,
+        receiver=fields.receiver,
+        receiver_authorizer=fields.receiver_authorizer,
+        token=fields.token,
+        withdraw_delay=fields.withdraw_delay,
+        salt=fields.salt,
+    )
 
 
 def wrong_deposit(
@@ -64,6 +79,27 @@ def read_deposit(
         salt=fields.salt,
         signature=fields.signature,
     )
+
+
+def deposit_part(deposit: Deposit, signature: bytes) -> JsonObject:
+    """
+    A deposit as a message carries it, under this signature.
+
+    Raises:
+        TypeError: It is of no kind that x402 has.
+    """
+    match deposit:
+        case TokenDeposit():
+            return write.deposit_part(
+                amount=deposit.amount,
+                valid_before=deposit.valid_before,
+                salt=deposit.salt,
+                signature=signature,
+            )
+        case Permit2Deposit():
+            return write.permit2_deposit_part(deposit.permitted, signature)
+        case _:
+            raise TypeError(f"x402 has no payload for a {type(deposit).__name__}")
 
 
 def deposit_signature_code(deposit: Deposit) -> str:

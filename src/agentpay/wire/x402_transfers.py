@@ -13,6 +13,8 @@ from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
+from agentpay.wire import x402_write as write
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
     EXACT,
     UPTO,
@@ -116,6 +118,29 @@ def payment_id(payment: PaymentPayload, asset: Asset) -> str:
         return read_transfer(payload, asset).id
     voucher = payload.voucher
     return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
+
+
+def transfer_payload(transfer: Transfer) -> JsonObject:
+    """
+    A transfer as a message carries it.
+
+    Raises:
+        TypeError: It is of no kind that x402 has.
+    """
+    match transfer:
+        case TokenTransfer():
+            return write.exact_payload(transfer.authorization, transfer.signature)
+        case Permit2Transfer():
+            return write.permit2_payload(transfer.transfer, transfer.signature)
+        case _:
+            raise TypeError(f"x402 has no payload for a {type(transfer).__name__}")
+
+
+def read_unsigned(payload: JsonObject, asset: Asset) -> Transfer:
+    """The transfer of a payload that we wrote ourselves, before it was signed."""
+    by_permit = "permit2Authorization" in payload
+    model = Permit2Payload if by_permit else ExactPayload
+    return read_transfer(model.model_validate(payload), asset)
 
 
 def _transfer_of(fields: Permit2Fields) -> PermitTransfer:

@@ -140,11 +140,16 @@ def voucher_payload(
 
 
 def deposit_part(
-    *, amount: int, valid_before: int, salt: Hash32, signature: bytes
+    *,
+    amount: int,
+    valid_before: int,
+    salt: Hash32,
+    signature: bytes,
+    valid_after: int = 0,
 ) -> JsonObject:
     """The `deposit` member of a deposit payload, by EIP-3009."""
     authorization: JsonObject = {
-        "validAfter": "0",
+        "validAfter": str(valid_after),
         "validBefore": str(valid_before),
         "salt": str(salt),
         "signature": "0x" + signature.hex(),
@@ -194,21 +199,24 @@ def receipt(
     transaction: str = "",
     amount: str | None = None,
     error: str | None = None,
+    message: str = "",
     extra: JsonObject | None = None,
     extensions: JsonObject | None = None,
 ) -> JsonObject:
     """A receipt, or with `error` the reason why there is none."""
-    message: JsonObject = {"success": success}
+    words: JsonObject = {"success": success}
     if error is not None:
-        message["errorReason"] = error
+        words["errorReason"] = error
+    if message:
+        words["errorMessage"] = message
     if payer:
-        message["payer"] = payer
-    message["transaction"] = transaction
-    message["network"] = network_of(chain)
+        words["payer"] = payer
+    words["transaction"] = transaction
+    words["network"] = network_of(chain)
     if amount is not None:
-        message["amount"] = amount
+        words["amount"] = amount
     if extra:
-        message["extra"] = extra
+        words["extra"] = extra
     if extensions:
-        message["extensions"] = extensions
-    return message
+        words["extensions"] = extensions
+    return words

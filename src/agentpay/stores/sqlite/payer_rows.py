@@ -7,7 +7,7 @@ Tickets, holds and signed amounts are written where they differ from what was sa
 import sqlite3
 from typing import Final
 
-from agentpay.core.budget import Budget, Hold, HostSpending
+from agentpay.core.budget import Budget, Hold, HostSpending, Lapse
 from agentpay.core.payer_channel import (
     PayerChannel,
     PayerStatus,
@@ -49,6 +49,8 @@ _HOLDS: Final = Table(
     "budget_holds", "account, id, host, amount, valid_before, detail", keys=2
 )
 
+_LAPSES: Final = Table("budget_lapses", "account, host, count, last", keys=2)
+
 _GET_CHANNEL: Final = select(
     f"chain, origin, number, decimals, url, offer, {CONFIG_COLUMNS}", _CHANNELS, by=2
 )
@@ -61,6 +63,7 @@ _GET_SPENT: Final = select("host, amount", _SPENT, by=1, order="position")
 _GET_HOLDS: Final = select(
     "id, host, amount, valid_before, detail", _HOLDS, by=1, order="position"
 )
+_GET_LAPSES: Final = select("host, count, last", _LAPSES, by=1, order="position")
 _GET_CHANNELS: Final = select("channel", _CHANNELS, by=1)
 
 _NOTHING: Final = PayerChannel(tagged=True, window=0, in_flight_max=0, headroom=0)
@@ -143,6 +146,20 @@ def save_budget(account: Address, before: Budget, after: Budget) -> list[Change]
         *(Put(_SPENT, (key, text(s.host), amount(s.amount))) for s in more),
         *(Cut(_HOLDS, (key, text(h.id))) for h in done),
         *(Put(_HOLDS, (key, *_hold(h))) for h in held),
+        *_save_lapses(key, before.lapses, after.lapses),
+    ]
+
+
+def _save_lapses(
+    key: bytes, before: tuple[Lapse, ...], after: tuple[Lapse, ...]
+) -> list[Change]:
+    over, noted = changes(before, after, lambda lapse: lapse.host)
+    return [
+        *(Cut(_LAPSES, (key, text(lapse.host))) for lapse in over),
+        *(
+            Put(_LAPSES, (key, text(p.host), integer(p.count), integer(p.last)))
+            for p in noted
+        ),
     ]
 
 
@@ -240,7 +257,9 @@ def load_budget(connection: sqlite3.Connection, account: Address) -> Budget:
     key = (account.to_bytes(),)
     spent = connection.execute(_GET_SPENT, key)
     holds = connection.execute(_GET_HOLDS, key)
+    lapses = connection.execute(_GET_LAPSES, key)
     return Budget(
+        lapses=tuple(Lapse(host=h, count=count, last=at) for h, count, at in lapses),
         spent=tuple(HostSpending(host=h, amount=to_int(paid)) for h, paid in spent),
         holds=tuple(
             Hold(

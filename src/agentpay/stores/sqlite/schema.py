@@ -87,14 +87,17 @@ VERSION_2: Final = (
 )
 
 VERSION_3: Final = (
+    """CREATE TABLE budget_lapses (
+        position INTEGER PRIMARY KEY, account BLOB NOT NULL, host TEXT NOT NULL,
+        count INTEGER NOT NULL, last INTEGER NOT NULL, UNIQUE (account, host))""",
+)
+
+VERSION_4: Final = (
     """CREATE TABLE answers (
         key TEXT PRIMARY KEY, request BLOB NOT NULL, kept_until INTEGER NOT NULL,
         content BLOB NOT NULL, status INTEGER NOT NULL, headers BLOB NOT NULL,
         size INTEGER NOT NULL, body BLOB NOT NULL)""",
     "CREATE INDEX answers_by_age ON answers (kept_until, size)",
-)
-
-VERSION_4: Final = (
     "CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX marks_by_age ON marks (until)",
 )

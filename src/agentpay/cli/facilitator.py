@@ -1,0 +1,142 @@
+"""
+`agentpay facilitator`: verifies and settles for other people's payees, over HTTP.
+
+Keys and tokens come from files and the environment, by name, so that none is in the
+list of processes.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from agentpay.cli.running import err, run
+from agentpay.errors import ChainUnreachable, ConfigurationError, ToolMissing
+from agentpay.evm.networks import NETWORKS, find_network
+from agentpay.facilitator.batches import BatchPolicy
+from agentpay.facilitator.host import FacilitatorHost, FacilitatorLimits
+from agentpay.facilitator.service import FacilitatorTerms
+from agentpay.http.facilitator_app import FacilitatorApp
+from agentpay.signers.wallet import Wallet
+from agentpay.types import Address
+
+_LIMITS = FacilitatorLimits()
+
+
+def facilitator(
+    *,
+    key_env: Annotated[
+        list[str] | None,
+        typer.Option(help="A variable that holds a key which pays gas; repeatable."),
+    ] = None,
+    keystore: Annotated[
+        list[Path] | None, typer.Option(help="The same, as a key file; repeatable.")
+    ] = None,
+    password: Annotated[
+        str, typer.Option(envvar="AGENTPAY_PASSWORD", help="Of the key files.")
+    ] = "",
+    network: Annotated[
+        str, typer.Option(help=f"One of {', '.join(NETWORKS)}.")
+    ] = "local",
+    rpc_url: Annotated[
+        str | None, typer.Option(help="The chain's JSON-RPC endpoint.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 is a free one.")] = 8403,
+    token_env: Annotated[
+        list[str] | None,
+        typer.Option(help="A variable that holds a bearer token; repeatable."),
+    ] = None,
+    payee: Annotated[
+        list[str] | None,
+        typer.Option(help="Whom to pay gas for, anybody if not given; repeatable."),
+    ] = None,
+    store: Annotated[str, typer.Option(help="Its book.")] = "facilitator.db",
+    gas_per_hour: Annotated[int, typer.Option(min=1)] = _LIMITS.gas_per_hour,
+    gas_per_payee_hour: Annotated[int, typer.Option(min=1)] = (
+        _LIMITS.gas_per_payee_hour
+    ),
+    batch_seconds: Annotated[
+        float, typer.Option(min=0, help="Wait to share a transaction; 0 is never.")
+    ] = 0,
+    allow_mainnet: Annotated[bool, typer.Option(help="Move real money.")] = False,
+) -> None:
+    """Verify and settle payments for others, and pay their gas, until Ctrl-C."""
+
+    async def serve() -> None:
+        wallets = [Wallet.from_key(_variable(name)) for name in key_env or ()]
+        wallets += [Wallet.from_keystore(p, password=password) for p in keystore or ()]
+        tokens = [_variable(name) for name in token_env or ()]
+        if not tokens and not _is_loopback(host):
+            raise ConfigurationError(
+                f"on {host} anybody could make it pay gas: give a --token-env"
+            )
+        terms = FacilitatorTerms(
+            assets=(find_network(network).usdc,),
+            payees=frozenset(map(_account, payee)) if payee else None,
+        )
+        limits = FacilitatorLimits(
+            gas_per_hour=gas_per_hour, gas_per_payee_hour=gas_per_payee_hour
+        )
+        service = FacilitatorHost(
+            wallets,
+            network=network,
+            rpc_url=rpc_url,
+            terms=terms,
+            store=store,
+            limits=limits,
+            batch=BatchPolicy(seconds=batch_seconds) if batch_seconds else None,
+            allow_mainnet=allow_mainnet,
+        )
+        await _serve(service, FacilitatorApp(service, tokens=tokens), host, port)
+
+    run(serve())
+
+
+async def _serve(
+    service: FacilitatorHost, app: FacilitatorApp, host: str, port: int
+) -> None:
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise ToolMissing("this needs: pip install 'agentpay-sdk[server]'") from error
+    try:
+        await service.start()
+    except ChainUnreachable as error:
+        err.print(f"not up yet: {error}", style="yellow", markup=False)
+    listener = socket.create_server((host, port))
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    bound = listener.getsockname()[1]
+    sys.stdout.write(f"facilitator at http://{host}:{bound}\n")
+    for address in service.addresses:
+        sys.stdout.write(f"gas is paid by {address}\n")
+    sys.stdout.flush()
+    await serving
+
+
+def _variable(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        raise ConfigurationError(f"the environment has no {name}")
+    return value
+
+
+def _account(text: str) -> Address:
+    try:
+        return Address(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--payee: {error}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,25 @@
+"""How every command runs, and how it says what went wrong."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console
+
+from agentpay.errors import AgentPayError
+
+T = TypeVar("T")
+
+err = Console(stderr=True)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command; what we raise on purpose is a message and a status of 1."""
+    try:
+        return asyncio.run(work)
+    except AgentPayError as error:
+        err.print(f"{error.code}: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None

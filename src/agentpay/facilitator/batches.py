@@ -1,0 +1,185 @@
+"""
+Many `exact` transfers in one transaction, by Multicall3, each for itself.
+
+Those that would fail are left out before it is sent, those that fail all the same do
+not stop the rest, and what each did is read from its own events. Only transfers by
+EIP-3009 of plain keys: they leave an event that names their nonce, their signature
+costs the same gas always, and anybody may send them.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from agentpay.errors import ChainError, TransactionFailed
+from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.multicall3_abi import aggregate_call, decode_results
+from agentpay.evm.transfer import Transfer
+from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.gas import Spent
+from agentpay.ports import Chain
+from agentpay.records import Settled
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPolicy:
+    """How long payments wait for others, and how many share a transaction."""
+
+    seconds: float = 1.0
+    gas_each: int = 75_000
+    """What one may use; a batch has as many as fit `GasLimits.batch`."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Waiting:
+    """One payment in the queue, and whoever waits for it."""
+
+    transfer: Transfer
+    call: Call
+    spent: Spent | None
+    done: asyncio.Future[Settled]
+
+
+class TransferBatches:
+    """Gathers transfers and sends them together. Belongs to one event loop."""
+
+    def __init__(
+        self, *, chain: Chain, facilitator: Facilitator, policy: BatchPolicy
+    ) -> None:
+        self._chain = chain
+        self._facilitator = facilitator
+        self._policy = policy
+        self._most = max(1, facilitator.gas.batch // policy.gas_each)
+        self._queue: list[_Waiting] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        """See `Settler.settle_transfer`; waits for others up to the policy's time."""
+        if not await self._fits(transfer):
+            return await self._facilitator.settle_transfer(transfer, amount)
+        waiting = _Waiting(
+            transfer=transfer,
+            call=transfer.call(amount),
+            spent=self._facilitator.reserve(transfer.to, self._policy.gas_each),
+            done=asyncio.get_running_loop().create_future(),
+        )
+        self._queue.append(waiting)
+        if len(self._queue) >= self._most:
+            self._flush()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._policy.seconds, self._flush)
+        return await waiting.done
+
+    async def _fits(self, transfer: Transfer) -> bool:
+        """Whether anybody may send it, and it cannot use up the gas of the others."""
+        if transfer.facilitator is not None or transfer.trace().mark:
+            return False
+        return not await self._chain.code(transfer.payer)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        batch, self._queue = self._queue, []
+        if batch:
+            task = asyncio.create_task(self._settle(batch), name="settle a batch")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _settle(self, batch: list[_Waiting]) -> None:
+        try:
+            good = await self._good(batch)
+            alone = [waiting for waiting in batch if waiting not in good]
+            if len(good) == 1:
+                alone, good = batch, []
+            # One that fails is asked for alone, which says why, and costs nothing.
+            await asyncio.gather(
+                self._together(good), *(self._alone(waiting) for waiting in alone)
+            )
+        except Exception as error:
+            # Whoever waits has to hear of it, whatever it is.
+            for waiting in batch:
+                self._end(waiting, error=error)
+            if not isinstance(error, ChainError):
+                raise
+
+    async def _good(self, batch: list[_Waiting]) -> list[_Waiting]:
+        """Those that would go through, one after another."""
+        call = aggregate_call([waiting.call for waiting in batch])
+        (answer,) = await self._chain.read([call])
+        try:
+            results = decode_results(answer, len(batch))
+        except ValueError as error:
+            raise TransactionFailed(call.what, reason=str(error)) from error
+        pairs = zip(batch, results, strict=True)
+        return [waiting for waiting, result in pairs if result.succeeded]
+
+    async def _together(self, batch: list[_Waiting]) -> None:
+        if not batch:
+            return
+        call = aggregate_call([waiting.call for waiting in batch])
+        try:
+            receipt = await self._facilitator.send_reserved(call)
+        except TransactionFailed as error:
+            # Too much gas for one transaction, or a node that will not have it.
+            if len(batch) == 1 or error.transaction:
+                await asyncio.gather(*(self._alone(waiting) for waiting in batch))
+                return
+            half = len(batch) // 2
+            await self._together(batch[:half])
+            await self._together(batch[half:])
+            return
+        except ChainError as error:
+            for waiting in batch:
+                self._end(waiting, error=error)
+            return
+        _log.info(
+            "settled %d transfers with %d gas in %s",
+            len(batch),
+            receipt.gas_used,
+            receipt.transaction,
+        )
+        await asyncio.gather(
+            *(self._read(waiting, receipt, len(batch)) for waiting in batch)
+        )
+
+    async def _read(self, waiting: _Waiting, receipt: Receipt, count: int) -> None:
+        try:
+            settled = transfer_result(waiting.transfer, receipt)
+        except TransactionFailed:
+            await self._alone(waiting)
+        else:
+            self._end(waiting, settled=settled, gas=receipt.gas_used // count)
+
+    async def _alone(self, waiting: _Waiting) -> None:
+        transfer = waiting.transfer
+        try:
+            settled = await self._facilitator.settle_transfer(
+                transfer, transfer.maximum
+            )
+        except ChainError as error:
+            self._end(waiting, error=error, gas=0)
+        else:
+            self._end(waiting, settled=settled, gas=0)
+
+    def _end(
+        self,
+        waiting: _Waiting,
+        *,
+        settled: Settled | None = None,
+        error: Exception | None = None,
+        gas: int | None = None,
+    ) -> None:
+        """Tell it; `gas` is what it used of what was reserved for it here."""
+        if gas is not None:
+            self._facilitator.correct(waiting.spent, gas)
+        if waiting.done.done():
+            return
+        if settled is not None:
+            waiting.done.set_result(settled)
+        elif error is not None:
+            waiting.done.set_exception(error)

@@ -1,0 +1,307 @@
+"""
+Moves money on chain: simulates, sends with a cap on gas, and reads the result.
+
+A payee's own, in its process and with its own gas-paying keys, and the inside of the
+facilitator service. What a transaction did is read from its events, never from its
+status alone (a token may return false and still succeed).
+"""
+
+import logging
+from collections.abc import Sequence
+
+from agentpay.core.payee_channel import HeldVoucher
+from agentpay.errors import ChainUnreachable, GasMissing, TransactionFailed
+from agentpay.evm import batch_settlement_abi as channels
+from agentpay.evm.batch_settlement import (
+    ChannelConfig,
+    VoucherClaim,
+    channel_id,
+    claim_batch_digest,
+    refund_digest,
+)
+from agentpay.evm.batch_settlement_abi import SignedRefund
+from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.deposit import Deposit
+from agentpay.evm.hashing import address_word
+from agentpay.evm.transfer import Transfer, own_logs
+from agentpay.facilitator.gas import GasLimits, GasSpending, Spent
+from agentpay.facilitator.senders import SenderPool
+from agentpay.onchain import find_transfer
+from agentpay.ports import Chain, Sender, Signer
+from agentpay.records import Settled
+from agentpay.types import Address, Asset, Hash32
+
+_log = logging.getLogger(__name__)
+
+CLAIMS_MAX = 600
+"""Fits the 16,777,216 gas of one transaction (EIP-7825); what does not is halved."""
+
+
+class Facilitator:
+    """Sends what others signed. Its keys pay the gas of all of it: see `Settler`."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        senders: Sequence[Sender],
+        gas: GasLimits | None = None,
+        spending: GasSpending | None = None,
+    ) -> None:
+        """
+        Raises:
+            ConfigurationError: There are no senders, or one twice.
+        """
+        self._chain = chain
+        self._senders = SenderPool(senders)
+        self._gas = gas or GasLimits()
+        self._spending = spending
+
+    @property
+    def address(self) -> Address:
+        """The first of its keys."""
+        return self._senders.addresses[0]
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """All accounts that pay gas."""
+        return self._senders.addresses
+
+    @property
+    def claims_max(self) -> int:
+        return CLAIMS_MAX
+
+    @property
+    def gas(self) -> GasLimits:
+        """What each call may use."""
+        return self._gas
+
+    async def start(self, chain: Chain, asset: Asset) -> None:
+        """Nothing to find out: it is here."""
+
+    async def stop(self) -> None:
+        """Nothing to let go of: chain and senders are whose made them."""
+
+    async def verify(self, transfer: Transfer) -> None:
+        """See `Settler.verify`."""
+        await self._senders.simulate(
+            transfer.call(transfer.maximum),
+            gas_max=self._gas.transfer,
+            by=transfer.facilitator,
+        )
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        """See `Settler.settle_transfer`."""
+        call = transfer.call(amount)
+        try:
+            receipt = await self.send(
+                call,
+                gas_max=self._gas.transfer,
+                payee=transfer.to,
+                by=transfer.facilitator,
+            )
+        except TransactionFailed:
+            earlier = await find_transfer(self._chain, transfer)
+            if earlier is None:
+                raise
+            receipt = earlier
+        return transfer_result(transfer, receipt)
+
+    async def verify_deposit(
+        self, deposit: Deposit, voucher: HeldVoucher | None = None
+    ) -> None:
+        """See `Settler.verify_deposit`; its voucher is whose it is to check."""
+        del voucher
+        await self._senders.simulate(deposit.call(), gas_max=self._gas.deposit)
+
+    async def deposit(
+        self, deposit: Deposit, voucher: HeldVoucher | None = None
+    ) -> Settled:
+        """See `Settler.deposit`."""
+        del voucher
+        receipt = await self.send(
+            deposit.call(), gas_max=self._gas.deposit, payee=deposit.config.receiver
+        )
+        return deposit_result(deposit, receipt)
+
+    async def claim(
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+    ) -> Settled:
+        """See `Settler.claim`."""
+        return await self.send_claims(claims, await self._sign(claims, authorizer))
+
+    async def simulate_claims(
+        self, claims: Sequence[VoucherClaim], signature: bytes
+    ) -> None:
+        """Whether a claim would go through now."""
+        call = channels.claim_call(claims, signature)
+        await self._senders.simulate(call, gas_max=self._gas.claims(len(claims)))
+
+    async def send_claims(
+        self, claims: Sequence[VoucherClaim], signature: bytes
+    ) -> Settled:
+        """See `Settler.claim`, with the authorizer's signature made before."""
+        receipt = await self.send(
+            channels.claim_call(claims, signature),
+            gas_max=self._gas.claims(len(claims)),
+            payee=claims[0].config.receiver,
+        )
+        amount = claimed_in(claims, receipt, self._chain)
+        _log.info("claimed %d of %d channel(s)", amount, len(claims))
+        return Settled(transaction=receipt.transaction, amount=amount)
+
+    async def settle(self, receiver: Address, asset: Asset) -> Settled:
+        """See `Settler.settle`."""
+        token = asset.address
+        receipt = await self.send(
+            channels.settle_call(receiver, token),
+            gas_max=self._gas.settle,
+            payee=receiver,
+        )
+        to = Hash32.of(address_word(receiver))
+        amount = channels.amount_in(receipt.logs, channels.SETTLED, to) or 0
+        _log.info("settled %d of %s to %s", amount, token, receiver)
+        return Settled(transaction=receipt.transaction, amount=amount)
+
+    async def refund(
+        self,
+        config: ChannelConfig,
+        *,
+        amount: int,
+        nonce: int,
+        claims: Sequence[VoucherClaim],
+        authorizer: Signer,
+    ) -> Settled:
+        """See `Settler.refund`."""
+        chain = self._chain.chain_id
+        signature = await self._sign(claims, authorizer) if claims else b""
+        digest = refund_digest(
+            channel_id(config, chain), nonce=nonce, amount=amount, chain=chain
+        )
+        return await self.send_refund(
+            SignedRefund(
+                config=config,
+                amount=amount,
+                nonce=nonce,
+                signature=await authorizer.sign_digest(digest, chain=chain),
+                claims=tuple(claims),
+                claims_signature=signature,
+            )
+        )
+
+    async def simulate_refund(self, refund: SignedRefund) -> None:
+        """Whether a refund would go through now."""
+        await self._senders.simulate(refund.call(), gas_max=self._refund_gas(refund))
+
+    async def send_refund(self, refund: SignedRefund) -> Settled:
+        """See `Settler.refund`, with the authorizer's signatures made before."""
+        config = refund.config
+        receipt = await self.send(
+            refund.call(), gas_max=self._refund_gas(refund), payee=config.receiver
+        )
+        channel = channel_id(config, self._chain.chain_id)
+        refunded = channels.amount_in(receipt.logs, channels.REFUNDED, channel) or 0
+        _log.info("refunded %d of channel %s to %s", refunded, channel, config.payer)
+        return Settled(transaction=receipt.transaction, amount=refunded)
+
+    def _refund_gas(self, refund: SignedRefund) -> int:
+        return self._gas.refund + self._gas.claims(len(refund.claims))
+
+    async def send(
+        self, call: Call, *, gas_max: int, payee: Address, by: Address | None = None
+    ) -> Receipt:
+        """
+        Send a call on a payee's account, within the gas of the hour.
+
+        Raises:
+            GasLimitReached: The hour's gas is used up; nothing was sent.
+            ChainError: See `ports.Sender.send`.
+        """
+        spent = self.reserve(payee, gas_max)
+        try:
+            receipt = await self._senders.send(call, gas_max=gas_max, by=by)
+        except TransactionFailed as error:
+            if not error.transaction:
+                self.correct(spent, 0)
+            raise
+        except (ChainUnreachable, GasMissing):
+            self.correct(spent, 0)
+            raise
+        self.correct(spent, receipt.gas_used)
+        return receipt
+
+    async def send_reserved(self, call: Call) -> Receipt:
+        """Send a batch, for whose parts gas is reserved already."""
+        return await self._senders.send(call, gas_max=self._gas.batch)
+
+    def reserve(self, payee: Address, gas: int) -> Spent | None:
+        """
+        Count gas on a payee's account; None where none is counted.
+
+        Raises:
+            GasLimitReached: The hour's gas is used up.
+        """
+        return self._spending.reserve(payee, gas) if self._spending else None
+
+    def correct(self, spent: Spent | None, gas: int) -> None:
+        """It used so much of what was reserved."""
+        if self._spending is not None and spent is not None:
+            self._spending.correct(spent, gas)
+
+    async def _sign(self, claims: Sequence[VoucherClaim], authorizer: Signer) -> bytes:
+        chain = self._chain.chain_id
+        return await authorizer.sign_digest(
+            claim_batch_digest(claims, chain), chain=chain
+        )
+
+
+def transfer_result(transfer: Transfer, receipt: Receipt) -> Settled:
+    """
+    What a transaction that should have used a transfer really moved.
+
+    Raises:
+        TransactionFailed: Nothing that its payer signed for.
+    """
+    if not (moved := transfer.moved(own_logs(transfer, receipt.logs))):
+        raise TransactionFailed(
+            f"transfer from {transfer.payer}",
+            reason="it left no matching Transfer event",
+            transaction=receipt.transaction,
+        )
+    _log.info(
+        "settled %d of %s from %s to %s in %s",
+        moved,
+        transfer.asset.address,
+        transfer.payer,
+        transfer.to,
+        receipt.transaction,
+    )
+    return Settled(transaction=receipt.transaction, amount=moved)
+
+
+def deposit_result(deposit: Deposit, receipt: Receipt) -> Settled:
+    """
+    What a transaction that should have made a deposit really put into its channel.
+
+    Raises:
+        TransactionFailed: Not what its payer signed for.
+    """
+    channel = channel_id(deposit.config, deposit.asset.chain)
+    arrived = channels.amount_in(receipt.logs, channels.DEPOSITED, channel)
+    if arrived is None or arrived != deposit.amount:
+        raise TransactionFailed(
+            f"deposit by {deposit.config.payer}",
+            reason="it left no matching Deposited event",
+            transaction=receipt.transaction,
+        )
+    _log.info("deposited %d in channel %s", arrived, channel)
+    return Settled(transaction=receipt.transaction, amount=arrived)
+
+
+def claimed_in(claims: Sequence[VoucherClaim], receipt: Receipt, chain: Chain) -> int:
+    """What a claim added to what was claimed before, by its events."""
+    ids = {channel_id(claim.config, chain.chain_id) for claim in claims}
+    amounts = (
+        channels.amount_in(receipt.logs, channels.CLAIMED, channel) for channel in ids
+    )
+    return sum(amount or 0 for amount in amounts)

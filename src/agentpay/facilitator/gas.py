@@ -1,0 +1,94 @@
+"""
+What gas may cost whoever pays it: a cap for each call, and a limit for each hour.
+
+An estimate is what a contract makes of it, so a hostile token or wallet may ask for
+anything. These are absolute, and an estimate above them is refused.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agentpay.errors import GasLimitReached
+from agentpay.types import Address
+
+_HOUR = 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GasLimits:
+    """The most gas a call of each kind may use, at the estimate and when sent."""
+
+    transfer: int = 250_000
+    deposit: int = 400_000
+    claim: int = 150_000
+    claim_row: int = 60_000
+    """For each channel of a claim, beside `claim`."""
+    settle: int = 150_000
+    refund: int = 300_000
+    batch: int = 15_000_000
+    """For many transfers in one transaction."""
+
+    def claims(self, rows: int) -> int:
+        """For a claim of so many channels; none is no claim."""
+        return self.claim + rows * self.claim_row if rows else 0
+
+
+class Spent:
+    """Gas of one transaction: what it may use until it is known what it did."""
+
+    __slots__ = ("at", "gas", "payee")
+
+    def __init__(self, *, at: float, payee: Address, gas: int) -> None:
+        self.at = at
+        self.payee = payee
+        self.gas = gas
+
+
+class GasSpending:
+    """What was spent in the last hour. Forgets at a restart; belongs to one loop."""
+
+    def __init__(
+        self, *, per_hour: int, per_payee_hour: int, clock: Callable[[], float]
+    ) -> None:
+        self._per_hour = per_hour
+        self._per_payee_hour = per_payee_hour
+        self._clock = clock
+        self._spent: deque[Spent] = deque()
+        self._total = 0
+        self._by_payee: Counter[Address] = Counter()
+
+    def reserve(self, payee: Address, gas: int) -> Spent:
+        """
+        Count what a transaction may use at most, before it is sent.
+
+        Raises:
+            GasLimitReached: The hour's gas, or this payee's of it, is used up.
+        """
+        self._forget_old()
+        if self._total + gas > self._per_hour:
+            raise GasLimitReached(who="all payees", limit=self._per_hour)
+        if self._by_payee[payee] + gas > self._per_payee_hour:
+            raise GasLimitReached(who=payee, limit=self._per_payee_hour)
+        spent = Spent(at=self._clock(), payee=payee, gas=gas)
+        self._spent.append(spent)
+        self._add(payee, gas)
+        return spent
+
+    def correct(self, spent: Spent, gas: int) -> None:
+        """It used so much really; 0 if it was not sent."""
+        if spent.gas:  # else an hour has passed, and it counts no more
+            self._add(spent.payee, gas - spent.gas)
+            spent.gas = gas
+
+    def _forget_old(self) -> None:
+        while self._spent and self._spent[0].at <= self._clock() - _HOUR:
+            old = self._spent.popleft()
+            self._add(old.payee, -old.gas)
+            old.gas = 0
+
+    def _add(self, payee: Address, gas: int) -> None:
+        self._total += gas
+        self._by_payee[payee] += gas
+        if not self._by_payee[payee]:
+            del self._by_payee[payee]

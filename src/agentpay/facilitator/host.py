@@ -1,0 +1,203 @@
+"""
+A facilitator and what it runs on: its chain, its keys, its book, its limits.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
+from agentpay.errors import ConfigurationError, UnsuitableToken
+from agentpay.evm.addresses import (
+    BATCH_SETTLEMENT,
+    ERC3009_COLLECTOR,
+    MULTICALL3,
+    PERMIT2,
+    UPTO_PROXY,
+)
+from agentpay.evm.error_names import ERROR_NAMES
+from agentpay.evm.networks import Network, find_network
+from agentpay.evm.test_keys import refuse_test_key
+from agentpay.facilitator.batches import BatchPolicy, TransferBatches
+from agentpay.facilitator.channel_desk import ChannelDesk
+from agentpay.facilitator.channel_orders import ChannelOrders
+from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.gas import GasLimits, GasSpending
+from agentpay.facilitator.once import SettledOnce
+from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
+from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
+from agentpay.onchain import check_asset
+from agentpay.payee.payee import check_network
+from agentpay.ports import Chain, PayeeStore, Signer
+from agentpay.signers.wallet import Wallet
+from agentpay.stores import open_store
+from agentpay.types import Address
+from agentpay.wire.x402 import BATCH_SETTLEMENT as CHANNELS
+from agentpay.wire.x402 import UPTO
+
+_CONTRACTS: Final = {
+    UPTO: (PERMIT2, UPTO_PROXY),
+    CHANNELS: (BATCH_SETTLEMENT, ERC3009_COLLECTOR),
+}
+"""What must be on a chain for a scheme."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FacilitatorLimits:
+    """What strangers can make a facilitator spend."""
+
+    gas: GasLimits = field(default_factory=GasLimits)
+    gas_per_hour: int = 100_000_000
+    gas_per_payee_hour: int = 20_000_000
+    mined_within_seconds: float = 30
+
+
+class FacilitatorHost:
+    """Starts a `FacilitatorService`, and stops it. One process owns its store."""
+
+    def __init__(
+        self,
+        wallets: Sequence[Wallet],
+        *,
+        network: str | Network,
+        rpc_url: str | None = None,
+        terms: FacilitatorTerms | None = None,
+        store: str = "memory:",
+        authorizer: Signer | None = None,
+        limits: FacilitatorLimits | None = None,
+        batch: BatchPolicy | None = None,
+        allow_mainnet: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """
+        `wallets` pay gas. `terms` say for whom, by default for the network's dollar.
+        With `authorizer`, payees may leave it to sign their claims and refunds. With
+        `batch`, transfers wait for others to share a transaction.
+
+        Raises:
+            ConfigurationError: An argument cannot be used.
+            MainnetNotEnabled: Real money, and `allow_mainnet` is not set.
+            UnsafeKey: A publicly known test key, and the chain is not local.
+        """
+        place = find_network(network)
+        check_network(place, allow_mainnet=allow_mainnet)
+        for wallet in wallets:
+            refuse_test_key(wallet.address, place.chain)
+        self.terms = terms or FacilitatorTerms(assets=(place.usdc,))
+        if self.terms.chain != place.chain:
+            raise ConfigurationError(
+                f"the assets are of chain {self.terms.chain}, the network is"
+                f" {place.chain}"
+            )
+        self._rpc_url = rpc_url or place.rpc_url
+        if not self._rpc_url:
+            raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        self._wallets = tuple(wallets)
+        self._store_url = store
+        self.authorizer = authorizer
+        self._limits = limits or FacilitatorLimits()
+        self._batch = batch
+        self._clock = clock
+        self._service: FacilitatorService | None = None
+        self._open = AsyncExitStack()
+        self._starting = asyncio.Lock()
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The accounts that pay gas."""
+        return tuple(wallet.address for wallet in self._wallets)
+
+    async def start(self) -> FacilitatorService:
+        """
+        Check the chain, the assets and the contracts, once; returns what answers.
+
+        Raises:
+            ChainError: The endpoint is out of reach or serves another chain, or an
+                asset or contract is not what it should be.
+            StoreError: The store cannot be opened.
+        """
+        if self._service is not None:
+            return self._service
+        async with self._starting:
+            if self._service is None:
+                async with AsyncExitStack() as opened:
+                    self._service = await self._build(opened)
+                    self._open = opened.pop_all()
+        return self._service
+
+    async def stop(self) -> None:
+        """Close what was opened."""
+        self._service = None
+        await self._open.aclose()
+
+    async def _build(self, opened: AsyncExitStack) -> FacilitatorService:
+        chain = RpcChain(
+            self._rpc_url or "", chain_id=self.terms.chain, error_names=ERROR_NAMES
+        )
+        await opened.enter_async_context(chain)
+        await chain.check()
+        for asset in self.terms.assets:
+            await check_asset(chain, asset)
+        for scheme in self.terms.schemes:
+            for contract in _CONTRACTS.get(scheme, ()):
+                if not await chain.code(contract):
+                    raise UnsuitableToken(
+                        f"there is no contract at {contract} on chain"
+                        f" {chain.chain_id}, where {scheme} needs it: leave that out"
+                    )
+        if self._batch is not None and not await chain.code(MULTICALL3):
+            raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
+        senders: list[TransactionSender] = []
+        for wallet in self._wallets:
+            sender = TransactionSender(
+                chain,
+                key=wallet.gas_key(),
+                mined_within_seconds=self._limits.mined_within_seconds,
+            )
+            senders.append(await opened.enter_async_context(sender))
+        store = await opened.enter_async_context(await open_store(self._store_url))
+        return self._wire(chain, senders, store.payee)
+
+    def _wire(
+        self, chain: Chain, senders: Sequence[TransactionSender], store: PayeeStore
+    ) -> FacilitatorService:
+        limits, clock = self._limits, self._clock
+        facilitator = Facilitator(
+            chain=chain,
+            senders=senders,
+            gas=limits.gas,
+            spending=GasSpending(
+                per_hour=limits.gas_per_hour,
+                per_payee_hour=limits.gas_per_payee_hour,
+                clock=clock,
+            ),
+        )
+        sends: SettlesTransfers = facilitator
+        if self._batch is not None:
+            sends = TransferBatches(
+                chain=chain, facilitator=facilitator, policy=self._batch
+            )
+        once = SettledOnce(chain=chain, book=store, clock=clock)
+        return FacilitatorService(
+            terms=self.terms,
+            chain=chain,
+            signers=facilitator.addresses,
+            authorizer=self.authorizer.address if self.authorizer else None,
+            transfers=TransferDesk(
+                chain=chain,
+                facilitator=facilitator,
+                sends=sends,
+                once=once,
+                clock=clock,
+            ),
+            channels=ChannelDesk(
+                chain=chain, facilitator=facilitator, once=once, clock=clock
+            ),
+            orders=ChannelOrders(
+                chain=chain, facilitator=facilitator, authorizer=self.authorizer
+            ),
+        )

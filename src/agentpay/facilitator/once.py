@@ -1,0 +1,224 @@
+"""
+Settles what was signed once, whoever asks how often, also after a crash.
+
+A movement is recorded before it is sent. Who asks while it is under way, or after its
+result was told, is refused: a facilitator that said yes twice would let one payment buy
+two answers of a payee that keeps no books. A result that nobody was told is told.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentpay.errors import (
+    InvariantViolated,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
+from agentpay.evm.calls import Receipt
+from agentpay.ports import Chain, PaymentBook
+from agentpay.records import PaymentRecord, PaymentStatus, Settled
+from agentpay.types import Address, Hash32
+from agentpay.wire.x402_facilitator import PENDING
+
+_log = logging.getLogger(__name__)
+
+DUPLICATE = "duplicate_settlement"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """Why something was not settled; `settlement_pending` if it may yet be."""
+
+    code: str
+    message: str = ""
+    transaction: str = ""
+
+
+class Movement(Protocol):
+    """Money that its payer signed for, and that the chain moves once."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def payer(self) -> Address: ...
+
+    @property
+    def maximum(self) -> int: ...
+
+    @property
+    def failed_code(self) -> str:
+        """The code for a transaction that failed."""
+        ...
+
+    async def check(self) -> Refused | None:
+        """Whether it would go through now."""
+        ...
+
+    async def found(self) -> Settled | Refused | None:
+        """What it moved, if the chain says that it was used; None if it was not."""
+        ...
+
+    async def send(self) -> Settled:
+        """See `Settler.settle_transfer`."""
+        ...
+
+    def result(self, receipt: Receipt) -> Settled:
+        """
+        Raises:
+            TransactionFailed: The transaction did not move what was signed for.
+        """
+        ...
+
+
+class SettledOnce:
+    """All movements of one facilitator, and its book of them."""
+
+    def __init__(
+        self, *, chain: Chain, book: PaymentBook, clock: Callable[[], float]
+    ) -> None:
+        self._chain = chain
+        self._book = book
+        self._clock = clock
+        self._running: dict[str, asyncio.Task[Settled | Refused]] = {}
+
+    async def settle(self, movement: Movement) -> Settled | Refused:
+        """
+        Move the money, or say why not. A caller that leaves does not stop it.
+
+        Raises:
+            ChainError: Nothing was sent; ask again.
+            StoreUnavailable: Nothing was sent, or its result could not be kept; ask
+                again.
+        """
+        if movement.id in self._running:
+            return Refused(code=DUPLICATE, message="it is being settled now")
+        task = asyncio.create_task(self._settle(movement), name="settle a payment")
+        self._running[movement.id] = task
+        try:
+            outcome = await asyncio.shield(task)
+            if isinstance(outcome, Settled):
+                await self._save(movement, PaymentStatus.DELIVERED, outcome)
+            return outcome
+        finally:
+            if task.done():
+                self._running.pop(movement.id, None)
+            else:  # the caller left
+                task.add_done_callback(lambda done: self._forget(movement.id, done))
+
+    def _forget(self, key: str, done: asyncio.Task[Settled | Refused]) -> None:
+        self._running.pop(key, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            _log.warning("%s is not settled, and nobody waits for it: %s", key, error)
+
+    async def _settle(self, movement: Movement) -> Settled | Refused:
+        known = await self._book.find_payment(movement.id)
+        if known is not None:
+            told = await self._recall(movement, known)
+            if told is not None:
+                return told
+        refused = await movement.check()
+        if refused is not None:
+            # Somebody else may have sent it, to the right account (F3).
+            found = None if known is not None else await movement.found()
+            if not isinstance(found, Settled):
+                return refused
+            await self._begin(movement)
+            return await self._finish(movement, found)
+        if known is None:
+            await self._begin(movement)
+        return await self._send(movement)
+
+    async def _recall(
+        self, movement: Movement, known: PaymentRecord
+    ) -> Settled | Refused | None:
+        """What is known of a movement that was asked for before; None is nothing."""
+        match known.status:
+            case PaymentStatus.DELIVERED:
+                return Refused(
+                    code=DUPLICATE,
+                    message="it was settled, and its payee was told",
+                    transaction=known.transaction,
+                )
+            case PaymentStatus.FAILED:
+                return Refused(
+                    code=movement.failed_code,
+                    message="it was sent before, and failed",
+                    transaction=known.transaction,
+                )
+            case PaymentStatus.SETTLED:
+                return Settled(transaction=known.transaction, amount=known.charged)
+            case PaymentStatus.STARTED:
+                return await self._resume(movement, known)
+        raise InvariantViolated(f"no such status: {known.status}")
+
+    async def _resume(
+        self, movement: Movement, known: PaymentRecord
+    ) -> Settled | Refused | None:
+        """It may have been sent: the chain says, and a new transaction only if not."""
+        if known.transaction:
+            transaction = Hash32(known.transaction)
+            try:
+                receipt = await self._chain.receipt(transaction)
+                if receipt is not None:
+                    return await self._finish(movement, movement.result(receipt))
+            except TransactionFailed as error:
+                return await self._failed(movement, error)
+            if await self._chain.input(transaction):
+                return Refused(code=PENDING, transaction=transaction)
+        found = await movement.found()
+        if isinstance(found, Settled):
+            return await self._finish(movement, found)
+        return found
+
+    async def _send(self, movement: Movement) -> Settled | Refused:
+        try:
+            settled = await movement.send()
+        except TransactionFailed as error:
+            return await self._failed(movement, error)
+        except TransactionOutcomeUnknown as error:
+            sent = Settled(transaction=error.transaction, amount=0)
+            await self._save(movement, PaymentStatus.STARTED, sent)
+            return Refused(
+                code=PENDING, message=str(error), transaction=error.transaction
+            )
+        return await self._finish(movement, settled)
+
+    async def _begin(self, movement: Movement) -> None:
+        record = PaymentRecord(
+            id=movement.id,
+            payer=movement.payer,
+            amount=movement.maximum,
+            resource="/settle",
+            owner=self._book.owner,
+            started_at=int(self._clock()),
+        )
+        await self._book.begin_payment(record)
+
+    async def _finish(self, movement: Movement, settled: Settled) -> Settled:
+        await self._save(movement, PaymentStatus.SETTLED, settled)
+        return settled
+
+    async def _save(
+        self, movement: Movement, status: PaymentStatus, settled: Settled
+    ) -> None:
+        await self._book.finish_payment(
+            movement.id,
+            status=status,
+            transaction=settled.transaction,
+            charged=settled.amount,
+        )
+
+    async def _failed(self, movement: Movement, error: TransactionFailed) -> Refused:
+        # What was refused before it was sent may go through another time.
+        if error.transaction:
+            sent = Settled(transaction=error.transaction, amount=0)
+            await self._save(movement, PaymentStatus.FAILED, sent)
+        return Refused(
+            code=movement.failed_code,
+            message=error.reason,
+            transaction=error.transaction,
+        )

@@ -1,0 +1,219 @@
+"""
+Verifies and settles single transfers, `exact` and `upto`, for payees that ask.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentpay.errors import MalformedMessage, TransactionFailed
+from agentpay.evm.calls import Receipt
+from agentpay.evm.eip2612 import SignedPermit
+from agentpay.evm.transfer import Transfer
+from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.once import Refused, SettledOnce
+from agentpay.onchain import find_transfer, is_signed, is_used, read_funds
+from agentpay.ports import Chain
+from agentpay.records import Settled
+from agentpay.types import Address, Asset
+from agentpay.wire import x402_sponsoring as sponsoring
+from agentpay.wire.x402 import UPTO, Extension, Permit2Payload, Requirements
+from agentpay.wire.x402_facilitator import INVALID_PAYLOAD
+from agentpay.wire.x402_transfers import (
+    TransferPayload,
+    read_transfer,
+    signature_code,
+    wrong_terms,
+    wrong_time,
+)
+
+_FAILED = "invalid_transaction_state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferAsked:
+    """One transfer that a payee asks about, as the message has it."""
+
+    payload: TransferPayload
+    wanted: Requirements
+    asset: Asset
+    extensions: Mapping[str, Extension]
+
+    @property
+    def payer(self) -> Address:
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.payer
+        return self.payload.authorization.payer
+
+    @property
+    def maximum(self) -> int:
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.permitted.amount
+        return self.payload.authorization.value
+
+    @property
+    def bound(self) -> Address | None:
+        """Who alone may send it."""
+        if isinstance(self.payload, Permit2Payload):
+            return self.payload.permit2_authorization.witness.facilitator
+        return None
+
+    def read_permit(self) -> SignedPermit | None:
+        """
+        The approval that goes along.
+
+        Raises:
+            MalformedMessage: It is not one, or not of this payment.
+        """
+        if not isinstance(self.payload, Permit2Payload):
+            return None
+        return sponsoring.read_permit(
+            self.extensions, self.asset, payer=self.payer, amount=self.maximum
+        )
+
+
+class SettlesTransfers(Protocol):
+    """Whoever sends transfers: one by one, or many at once."""
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        """See `Settler.settle_transfer`."""
+        ...
+
+
+class TransferDesk:
+    """Takes single transfers for one facilitator."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        facilitator: Facilitator,
+        sends: SettlesTransfers,
+        once: SettledOnce,
+        clock: Callable[[], float],
+    ) -> None:
+        self._chain = chain
+        self._facilitator = facilitator
+        self._sends = sends
+        self._once = once
+        self._clock = clock
+
+    async def verify(self, asked: TransferAsked) -> Refused | None:
+        """Why a transfer would not go through."""
+        transfer = await self._read(asked, amount=asked.wanted.amount)
+        if isinstance(transfer, Refused):
+            return transfer
+        return await self._movement(transfer, transfer.maximum).check()
+
+    async def settle(self, asked: TransferAsked) -> Settled | Refused:
+        """What was moved, or why nothing was."""
+        wanted = asked.wanted
+        signed = asked.maximum if wanted.scheme == UPTO else wanted.amount
+        transfer = await self._read(asked, amount=signed)
+        if isinstance(transfer, Refused):
+            return transfer
+        if wanted.amount > transfer.maximum:
+            return Refused(code="invalid_upto_evm_payload_settlement_exceeds_amount")
+        if wanted.amount == 0:  # `upto` that was free in the end
+            return Settled(transaction="", amount=0)
+        return await self._once.settle(self._movement(transfer, wanted.amount))
+
+    async def _read(self, asked: TransferAsked, *, amount: int) -> Transfer | Refused:
+        """The transfer, if nothing is wrong with it whatever the chain's state is."""
+        ours = self._facilitator.addresses
+        code = wrong_terms(
+            asked.payload,
+            asked.wanted.scheme,
+            asset=asked.asset,
+            pay_to=asked.wanted.pay_to,
+            amount=amount,
+            facilitator=asked.bound if asked.bound in ours else ours[0],
+        )
+        if code is not None:
+            return Refused(code=code)
+        try:
+            permit = asked.read_permit()
+        except MalformedMessage as error:
+            return Refused(code=INVALID_PAYLOAD, message=str(error))
+        transfer = read_transfer(asked.payload, asked.asset, permit=permit)
+        signed = await is_signed(
+            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        )
+        return transfer if signed else Refused(code=signature_code(transfer))
+
+    def _movement(self, transfer: Transfer, amount: int) -> "TransferMovement":
+        return TransferMovement(
+            chain=self._chain,
+            facilitator=self._facilitator,
+            sends=self._sends,
+            clock=self._clock,
+            transfer=transfer,
+            amount=amount,
+        )
+
+
+class TransferMovement:
+    """One transfer, of `amount` of what was signed for; see `Movement`."""
+
+    failed_code = _FAILED
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        facilitator: Facilitator,
+        sends: SettlesTransfers,
+        clock: Callable[[], float],
+        transfer: Transfer,
+        amount: int,
+    ) -> None:
+        self._chain = chain
+        self._facilitator = facilitator
+        self._sends = sends
+        self._clock = clock
+        self._transfer = transfer
+        self._amount = amount
+
+    @property
+    def id(self) -> str:
+        return self._transfer.id
+
+    @property
+    def payer(self) -> Address:
+        return self._transfer.payer
+
+    @property
+    def maximum(self) -> int:
+        return self._transfer.maximum
+
+    async def check(self) -> Refused | None:
+        """See `Movement.check`; simulated first, and asked why only if it fails."""
+        late = wrong_time(self._transfer, int(self._clock()))
+        if late is not None:
+            return Refused(code=late)
+        try:
+            await self._facilitator.verify(self._transfer)
+        except TransactionFailed as error:
+            if await is_used(self._chain, self._transfer):
+                return Refused(code=_FAILED, message="it was used or cancelled")
+            if await read_funds(self._chain, self._transfer) < self._amount:
+                return Refused(code="insufficient_funds")
+            return Refused(code=_FAILED, message=error.reason)
+        return None
+
+    async def found(self) -> Settled | Refused | None:
+        """See `Movement.found`."""
+        if not await is_used(self._chain, self._transfer):
+            return None
+        receipt = await find_transfer(self._chain, self._transfer)
+        if receipt is None:
+            return Refused(code=_FAILED, message="it was used or cancelled")
+        return self.result(receipt)
+
+    async def send(self) -> Settled:
+        """See `Movement.send`."""
+        return await self._sends.settle_transfer(self._transfer, self._amount)
+
+    def result(self, receipt: Receipt) -> Settled:
+        """See `Movement.result`."""
+        return transfer_result(self._transfer, receipt)

@@ -1,0 +1,55 @@
+"""
+Bodies of requests, kept in memory so that a request can be sent again.
+
+A 402 comes after the body was sent, and a payment whose answer was lost is sent again
+with the same request. A stream can be read once, so it is read first, up to a bound.
+"""
+
+from collections.abc import AsyncIterator
+
+import httpx
+
+from agentpay.errors import BodyTooLarge
+
+
+async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
+    """
+    Have a request's whole body, whatever it was given as.
+
+    Raises:
+        BodyTooLarge: It is larger than that; nothing was sent.
+    """
+    said = request.headers.get("Content-Length", "")
+    if said.isascii() and said.isdecimal() and int(said) > bytes_max:
+        raise _too_large(request, bytes_max)
+    if not isinstance(request.stream, httpx.ByteStream):
+        request.stream = _Bounded(request, bytes_max)
+    await request.aread()
+
+
+class _Bounded(httpx.AsyncByteStream):
+    """A request's stream, up to a bound."""
+
+    def __init__(self, request: httpx.Request, bytes_max: int) -> None:
+        self._request = request
+        self._stream = request.stream
+        self._bytes_max = bytes_max
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if not isinstance(self._stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous client sends asynchronous streams")
+        size = 0
+        async for part in self._stream:
+            size += len(part)
+            if size > self._bytes_max:
+                raise _too_large(self._request, self._bytes_max)
+            yield part
+
+
+def _too_large(request: httpx.Request, bytes_max: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body of {request.method} {request.url.host}{request.url.path} is larger"
+        f" than the {bytes_max} bytes that are kept to send it again: send less at"
+        " once, raise body_bytes_max in the policy, or pay first with a small request"
+        " and send the rest where it costs nothing"
+    )

@@ -1,0 +1,225 @@
+"""
+Several facilitators' endpoints: which is asked, and what an answer that fails means.
+
+Questions go to the next endpoint when one does not answer. An order goes to the next
+only if it surely was not sent; after that its outcome is unknown, and whoever gave it
+looks at the chain and gives it again to the same endpoint, never to another.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from agentpay.errors import (
+    ConfigurationError,
+    FacilitatorUnavailable,
+    MalformedMessage,
+    TransactionOutcomeUnknown,
+)
+from agentpay.types import Address
+from agentpay.wire import x402_asks as asks
+from agentpay.wire.headers import JsonObject
+from agentpay.wire.x402 import UPTO
+from agentpay.wire.x402_asks import SettleAnswer, SupportedAnswer, VerifyAnswer
+
+_log = logging.getLogger(__name__)
+
+_REMEMBERED_MAX: Final = 10_000
+_NOT_SENT: Final = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+)
+
+
+class Endpoints:
+    """Facilitators in order of preference, over one HTTP client."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        tokens: Mapping[str, str],
+        timeout_seconds: float,
+        transport: httpx.AsyncBaseTransport | None,
+    ) -> None:
+        """
+        Raises:
+            ConfigurationError: A URL cannot be used, or a token is for none of them.
+        """
+        self._urls = [_checked(url) for url in urls]
+        self._tokens = {_checked(url): token for url, token in tokens.items()}
+        if not self._urls or not set(self._tokens) <= set(self._urls):
+            raise ConfigurationError("name the facilitators' URLs, and tokens of these")
+        self._timeout_seconds = timeout_seconds
+        self._transport = transport
+        self._client: httpx.AsyncClient | None = None
+        self._supported: dict[str, SupportedAnswer] = {}
+        self._asked: dict[str, str] = {}
+        """Who was given an order whose outcome is not known."""
+
+    async def aclose(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    def _connected(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                timeout=httpx.Timeout(self._timeout_seconds, connect=5),
+                follow_redirects=False,
+                trust_env=False,
+                transport=self._transport,
+            )
+        return self._client
+
+    async def look(self, network: str, schemes: Sequence[str]) -> None:
+        """
+        Ask all what they do.
+
+        Raises:
+            FacilitatorUnavailable: None answers, or none does any of this.
+        """
+        for url in self._urls:
+            try:
+                body = await self._exchange("GET", url, "/supported", None)
+                self._supported[url] = asks.parse_answer(SupportedAnswer, body)
+            except (_NotSent, _NoAnswer, MalformedMessage) as error:
+                _log.warning("facilitator %s: %s", url, error)
+        if not self._supported:
+            raise FacilitatorUnavailable(
+                f"no facilitator answers ({', '.join(self._urls)}): try again"
+            )
+        for url, answer in self._supported.items():
+            if any(answer.find(scheme, network) for scheme in schemes):
+                return
+            _log.warning("facilitator %s does nothing on %s", url, network)
+        raise FacilitatorUnavailable(f"no facilitator does {schemes} on {network}")
+
+    def bound(self, network: str) -> Address | None:
+        """Whom to bind `upto` to: the first that says so."""
+        addresses = (self._address(url, network) for url in self._urls)
+        return next((a for a in addresses if a is not None), None)
+
+    def _address(self, url: str, network: str) -> Address | None:
+        answer = self._supported.get(url)
+        kind = answer.find(UPTO, network) if answer else None
+        try:
+            return (
+                Address(str((kind.extra or {})["facilitatorAddress"])) if kind else None
+            )
+        except (KeyError, ValueError):
+            return None
+
+    async def question(
+        self, request: JsonObject, *, by: tuple[Address, str] | None
+    ) -> VerifyAnswer:
+        """
+        Verify something: with the first that gives an answer.
+
+        Raises:
+            FacilitatorUnavailable: Nobody does.
+        """
+        for url in self._candidates(by):
+            try:
+                body = await self._exchange("POST", url, "/verify", request)
+                return asks.parse_answer(VerifyAnswer, body)
+            except (_NotSent, _NoAnswer, MalformedMessage) as error:
+                _log.warning("facilitator %s: %s", url, error)
+        raise FacilitatorUnavailable("no facilitator verifies this now: try again")
+
+    async def order(
+        self,
+        key: str,
+        request: JsonObject,
+        *,
+        what: str,
+        by: tuple[Address, str] | None = None,
+    ) -> SettleAnswer:
+        """
+        Settle something, with one of them; `key` says what is the same order again.
+
+        Raises:
+            FacilitatorUnavailable: It was sent to nobody now.
+            TransactionOutcomeUnknown: It was sent, and there is no answer to it.
+        """
+        before = self._asked.get(key)
+        for url in [before] if before else self._candidates(by):
+            self._remember(key, url)
+            try:
+                body = await self._exchange("POST", url, "/settle", request)
+                answer = asks.parse_answer(SettleAnswer, body)
+            except _NotSent as error:
+                _log.warning("facilitator %s: %s", url, error)
+                if before is None:
+                    self.forget(key)
+            except (_NoAnswer, MalformedMessage) as error:
+                _log.warning("facilitator %s: %s: %s", url, what, error)
+                raise TransactionOutcomeUnknown(what, transaction="") from error
+            else:
+                return answer
+        raise FacilitatorUnavailable(f"{what}: no facilitator can be reached")
+
+    def was_given(self, key: str) -> bool:
+        """Whether somebody has an order, and may still carry it out."""
+        return key in self._asked
+
+    def forget(self, key: str) -> None:
+        """An order is over."""
+        self._asked.pop(key, None)
+
+    def _remember(self, key: str, url: str) -> None:
+        self._asked[key] = url
+        if len(self._asked) > _REMEMBERED_MAX:
+            del self._asked[next(iter(self._asked))]
+
+    def _candidates(self, by: tuple[Address, str] | None) -> Iterator[str]:
+        for url in self._urls:
+            if by is None or self._address(url, by[1]) == by[0]:
+                yield url
+
+    async def _exchange(
+        self, method: str, url: str, path: str, request: JsonObject | None
+    ) -> bytes:
+        headers = {"content-type": "application/json", "accept": "application/json"}
+        if url in self._tokens:
+            headers["authorization"] = f"Bearer {self._tokens[url]}"
+        content = None if request is None else asks.to_body(request)
+        body = bytearray()
+        try:
+            async with self._connected().stream(
+                method, url + path, headers=headers, content=content
+            ) as response:
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > asks.ANSWER_BYTES_MAX:
+                        raise _NoAnswer("its answer is too large")
+        except _NOT_SENT as error:
+            raise _NotSent(f"not reached ({type(error).__name__})") from error
+        except httpx.HTTPError as error:
+            raise _NoAnswer(f"no answer ({type(error).__name__})") from error
+        if response.status_code != 200:
+            raise _NoAnswer(f"status {response.status_code}")
+        return bytes(body)
+
+
+class _NotSent(Exception):
+    """No connection was made: it surely did not arrive."""
+
+
+class _NoAnswer(Exception):
+    """It may have arrived, and there is no answer that can be used."""
+
+
+def _checked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query:
+        raise ConfigurationError("a facilitator's URL is http(s)://host[:port][/path]")
+    if parts.username or parts.password:
+        raise ConfigurationError("a facilitator's URL names no user: use `tokens`")
+    return url.rstrip("/")

@@ -1,0 +1,135 @@
+"""
+A payer's approvals of Permit2: for exactly what is paid, signed along with the payment.
+
+An allowance that is there is used; where it does not reach, a payee that sends
+approvals along (`eip2612GasSponsoring`) is given one for this payment's amount. Such a
+permit sets the allowance, and permits are numbered: one goes at a time per token, while
+nothing else that Permit2 moves is under way.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from agentpay.errors import ApprovalBusy, ApprovalNeeded
+from agentpay.evm.addresses import PERMIT2
+from agentpay.evm.allowance_abi import allowance_call, permit_nonce_call
+from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
+from agentpay.onchain import read_words
+from agentpay.payer.offer import Offer
+from agentpay.payer.policy import Policy
+from agentpay.ports import Chain, Signer
+from agentpay.types import Asset, ChainId
+from agentpay.wire.x402_sponsoring import EIP2612_KEY
+
+
+@dataclass(slots=True, kw_only=True)
+class Approval:
+    """The right to have one payment moved by Permit2; ended once that is over."""
+
+    permit: SignedPermit | None = None
+    """Goes along with the payment; None if the allowance is there."""
+    _endings: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        self._endings.append(ending)
+
+    def end(self) -> None:
+        """The payment's outcome is known, or nobody waits for it; safe to repeat."""
+        endings, self._endings = self._endings, []
+        for ending in endings:
+            ending()
+
+
+class _Moves:
+    """What Permit2 may move of one token for payments that are under way."""
+
+    def __init__(self) -> None:
+        self.amount = 0
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self.permitting = asyncio.Lock()
+
+    def begin(self, amount: int) -> None:
+        self.amount += amount
+        self.idle.clear()
+
+    def end(self, amount: int) -> None:
+        self.amount -= amount
+        if not self.amount:
+            self.idle.set()
+
+
+class Approvals:
+    """Approves Permit2 for one payer's payments."""
+
+    def __init__(
+        self, *, signer: Signer, chains: Mapping[ChainId, Chain], policy: Policy
+    ) -> None:
+        self._signer = signer
+        self._chains = chains
+        self._policy = policy
+        self._moves: defaultdict[Asset, _Moves] = defaultdict(_Moves)
+
+    async def get(self, offer: Offer, amount: int, *, valid_before: int) -> Approval:
+        """
+        The right to have `amount` moved.
+
+        Raises:
+            ApprovalNeeded: There is no allowance for it, and nobody sends one along.
+            ApprovalBusy: Another payment's permit is under way for too long.
+            ChainError: The allowance could not be read.
+        """
+        moves = self._moves[offer.asset]
+        approval = Approval()
+        try:
+            async with asyncio.timeout(self._policy.give_up_seconds):
+                await moves.permitting.acquire()
+                approval.at_end(moves.permitting.release)
+                if not await self._is_allowed(offer, amount + moves.amount):
+                    await moves.idle.wait()
+                    approval.permit = await self._permit(offer, amount, valid_before)
+        except TimeoutError as error:
+            approval.end()
+            raise ApprovalBusy(
+                f"a permit for token {offer.asset.address} was under way for more than"
+                f" {self._policy.give_up_seconds} s"
+            ) from error
+        except BaseException:
+            approval.end()
+            raise
+        if approval.permit is None:
+            approval.end()
+        moves.begin(amount)
+        approval.at_end(lambda: moves.end(amount))
+        return approval
+
+    async def _is_allowed(self, offer: Offer, amount: int) -> bool:
+        asset = offer.asset
+        call = allowance_call(
+            asset.address, owner=self._signer.address, spender=PERMIT2
+        )
+        (allowance,) = await read_words(self._chains[asset.chain], [call])
+        if allowance >= amount:
+            return True
+        if EIP2612_KEY not in offer.extensions or not asset.name:
+            raise ApprovalNeeded(asset.address, allowance=allowance, amount=amount)
+        return False
+
+    async def _permit(
+        self, offer: Offer, amount: int, valid_before: int
+    ) -> SignedPermit:
+        asset, owner = offer.asset, self._signer.address
+        call = permit_nonce_call(asset.address, owner)
+        (nonce,) = await read_words(self._chains[asset.chain], [call])
+        permit = Permit(
+            owner=owner,
+            spender=PERMIT2,
+            value=amount,
+            nonce=nonce,
+            deadline=valid_before,
+        )
+        digest = permit_digest(permit, asset)
+        signature = await self._signer.sign_digest(digest, chain=asset.chain)
+        return SignedPermit(permit=permit, signature=signature)

@@ -1,0 +1,97 @@
+"""`agentpay facilitator`: a process of its own, asked over HTTP."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from agentpay import Wallet
+from agentpay.testing.local_chain import LocalChain
+from agentpay.wire import x402_asks as asks
+from tests.facilitator.world import AMOUNT, a_transfer
+
+COMMAND = "from agentpay.cli.main import main; main()"
+
+
+async def start(
+    *arguments: str, cwd: Path, **environment: str
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        COMMAND,
+        "facilitator",
+        *arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), **environment},
+    )
+
+
+async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    keys = [await chain.funded_wallet(0) for _ in range(2)]
+    stored = tmp_path / "key.json"
+    keys[1].save_keystore(stored, password="hunter2")
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    request = asks.transfer_request(transfer, AMOUNT)
+    answers: list[httpx.Response] = []
+    for _ in range(2):
+        process = await start(
+            *("--rpc-url", chain.rpc_url, "--port", "0"),
+            *("--key-env", "GAS_KEY", "--keystore", str(stored)),
+            *("--token-env", "DESK_TOKEN", "--payee", payee),
+            cwd=tmp_path,
+            GAS_KEY=keys[0].gas_key().hex(),
+            DESK_TOKEN="secret",
+            AGENTPAY_PASSWORD="hunter2",
+        )
+        assert process.stdout is not None
+        url = (await process.stdout.readline()).decode().split()[-1]
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            supported = (await client.get("/supported")).json()
+            answers.append(await client.post("/settle", json=request))
+            headers = {"authorization": "Bearer secret"}
+            answers.append(await client.post("/settle", json=request, headers=headers))
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+        assert b"Traceback" not in err, err.decode()
+
+    signers = [s.lower() for s in supported["signers"]["eip155:*"]]
+    assert signers == [key.address for key in keys]
+    assert [a.status_code for a in answers] == [401, 200, 401, 200]
+    assert answers[1].json()["success"]
+    assert answers[3].json()["errorReason"] == "duplicate_settlement"
+    assert await chain.balance(payee) == AMOUNT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "needs different keys"),
+        (["--key-env", "NOTHING"], "has no NOTHING"),
+        (["--key-env", "GAS_KEY", "--host", "0.0.0.0"], "give a --token-env"),  # noqa: S104
+        (["--key-env", "GAS_KEY", "--network", "base"], "mainnet_not_enabled"),
+        (["--key-env", "GAS_KEY", "--payee", "0x12"], "not an address"),
+    ],
+)
+async def test_what_it_cannot_do_is_one_sentence_and_a_status_of_1(
+    arguments: list[str], says: str, agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    url = ["--rpc-url", agentpay_shared_chain.rpc_url]
+    key = Wallet.create().gas_key().hex()
+    process = await start(*arguments, *url, cwd=tmp_path, GAS_KEY=key)
+    _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert says in err.decode()
+    assert "Traceback" not in err.decode()
+    assert key not in err.decode()

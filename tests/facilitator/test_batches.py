@@ -1,0 +1,252 @@
+"""Many `exact` payments in one transaction: each is paid, or is told why not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpay import Wallet
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
+from agentpay.errors import TransactionFailed
+from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm.artifacts import load_artifact
+from agentpay.evm.calls import Log
+from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.error_names import ERROR_NAMES
+from agentpay.evm.hashing import address_word, uint_word
+from agentpay.evm.transfer import TokenTransfer, own_logs
+from agentpay.facilitator.batches import BatchPolicy, TransferBatches
+from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.gas import GasLimits
+from agentpay.records import Settled
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, Asset, ChainId, Hash32
+from agentpay.wire import x402_asks as asks
+from tests.facilitator.world import AMOUNT, a_desk, a_transfer
+
+PAYMENTS = 200
+POISONED = 3
+GAS_ALONE = 68_456
+"""What one transfer costs in a transaction of its own, to an account that has some."""
+
+
+@dataclass
+class Scene:
+    local: LocalChain
+    batches: TransferBatches
+    key: Address
+
+    async def transactions(self) -> int:
+        found = await self.local.node.rpc("eth_getTransactionCount", self.key, "latest")
+        return int(found, 16)
+
+    async def settle(
+        self, transfers: list[TokenTransfer]
+    ) -> list[Settled | BaseException]:
+        return await asyncio.gather(
+            *(self.batches.settle_transfer(t, t.maximum) for t in transfers),
+            return_exceptions=True,
+        )
+
+
+@asynccontextmanager
+async def a_scene(
+    local: LocalChain, *, seconds: float = 0.5, gas: GasLimits | None = None
+) -> AsyncIterator[Scene]:
+    key = await local.funded_wallet(0)
+    async with (
+        RpcChain(
+            local.rpc_url, chain_id=local.chain_id, error_names=ERROR_NAMES
+        ) as chain,
+        TransactionSender(chain, key=key.gas_key()) as sender,
+    ):
+        facilitator = Facilitator(chain=chain, senders=[sender], gas=gas)
+        batches = TransferBatches(
+            chain=chain,
+            facilitator=facilitator,
+            policy=BatchPolicy(seconds=seconds),
+        )
+        yield Scene(local, batches, key.address)
+
+
+async def test_k7_of_200_payments_3_are_poisoned_and_the_other_197_are_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Prints the gas of each payment (`pytest -s`)."""
+    local = agentpay_shared_chain
+    payers = [await local.funded_wallet("$1", ether=0) for _ in range(20)]
+    payee = (await local.funded_wallet("$1", ether=0)).address
+    transfers = [
+        await a_transfer(local.usdc, payers[n % len(payers)], payee)
+        for n in range(PAYMENTS)
+    ]
+    transfers[7] = await a_transfer(local.usdc, Wallet.create(), payee)
+    transfers[100] = replace(transfers[100], signature=transfers[101].signature)
+    transfers[199] = await a_transfer(local.usdc, payers[0], payee, valid_before=1)
+    before = await local.balance(payee)
+    async with a_scene(local, seconds=5) as scene:
+        outcomes = await scene.settle(transfers)
+        sent = await scene.transactions()
+    paid = [o for o in outcomes if isinstance(o, Settled)]
+    failed = [n for n, o in enumerate(outcomes) if isinstance(o, TransactionFailed)]
+    (transaction,) = {settled.transaction for settled in paid}
+    receipt = await local.node.rpc("eth_getTransactionReceipt", transaction)
+    each = int(receipt["gasUsed"], 16) / len(paid)
+    print(f"{len(paid)} payments in one transaction: {each:,.0f} gas each")
+
+    assert failed == [7, 100, 199]
+    assert len(paid) == PAYMENTS - POISONED
+    assert sent == 1
+    assert await local.balance(payee) - before == AMOUNT * (PAYMENTS - POISONED)
+    assert each < 0.75 * GAS_ALONE
+
+
+async def test_two_equal_payments_of_which_one_is_used_up_are_told_apart(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """One payer, one payee, one amount, and money for two of the three."""
+    local = agentpay_shared_chain
+    payer = await local.funded_wallet(2 * AMOUNT, ether=0)
+    payee = Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
+    async with a_scene(local) as scene:
+        outcomes = await scene.settle(transfers)
+
+    assert [isinstance(o, Settled) for o in outcomes] == [True, True, False]
+    assert await local.balance(payee) == 2 * AMOUNT
+
+
+async def test_what_does_not_fit_one_transaction_goes_into_two(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(9)]
+    async with a_scene(local, gas=GasLimits(batch=300_000)) as scene:
+        outcomes = await scene.settle(transfers)
+        sent = await scene.transactions()
+
+    assert all(isinstance(outcome, Settled) for outcome in outcomes)
+    assert sent == 3  # four, four, and one alone
+    assert await local.balance(payee) == 9 * AMOUNT
+
+
+async def test_f6_a_payer_with_code_is_settled_alone_so_that_it_cannot_use_up_the_gas(
+    agentpay_chain: LocalChain,
+) -> None:
+    local = agentpay_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    wallet = await local.funded_wallet(ether=0)
+    await local.node.set_code(wallet.address, load_artifact("Wallet1271").runtime)
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(2)]
+    transfers.append(await a_transfer(local.usdc, wallet, payee))
+    async with a_scene(local) as scene:
+        outcomes = await scene.settle(transfers)
+
+    together = [o.transaction for o in outcomes[:2] if isinstance(o, Settled)]
+    assert len(set(together)) == 1
+    assert isinstance(outcomes[2], TransactionFailed)  # it says no to the signature
+
+
+async def test_over_http_many_payments_share_one_transaction(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(20)]
+    async with a_desk(local, batch=BatchPolicy(seconds=1.5)) as desk:
+        answers = await asyncio.gather(
+            *(desk.settle(asks.transfer_request(t, AMOUNT)) for t in transfers)
+        )
+
+    assert all(answer["success"] for answer in answers)
+    assert len({answer["transaction"] for answer in answers}) == 1
+    assert await local.balance(payee) == 20 * AMOUNT
+
+
+# Logs.
+
+ASSET = Asset(
+    chain=ChainId(1),
+    address=Address("0x" + "aa" * 20),
+    decimals=6,
+    name="X",
+    version="1",
+)
+PAYER, PAYEE = Address("0x" + "01" * 20), Address("0x" + "02" * 20)
+
+
+def transfer_with(nonce: int) -> TokenTransfer:
+    authorization = Authorization(
+        payer=PAYER,
+        to=PAYEE,
+        value=5,
+        valid_after=0,
+        valid_before=9,
+        nonce=Hash32.of(uint_word(nonce)),
+    )
+    return TokenTransfer(asset=ASSET, authorization=authorization, signature=b"")
+
+
+def _log(*topics: bytes | Hash32, data: bytes = b"") -> Log:
+    words = [t if isinstance(t, Hash32) else Hash32.of(t) for t in topics]
+    return Log(
+        address=ASSET.address,
+        topics=tuple(words),
+        data=data,
+        block=1,
+        transaction=Hash32("0x" + "00" * 32),
+        index=0,
+    )
+
+
+def used(nonce: int) -> Log:
+    return _log(tokens.AUTHORIZATION_USED, address_word(PAYER), uint_word(nonce))
+
+
+def moved(amount: int) -> Log:
+    words = address_word(PAYER), address_word(PAYEE)
+    return _log(tokens.TRANSFER, *words, data=uint_word(amount))
+
+
+@given(st.lists(st.booleans(), min_size=2, max_size=6), st.booleans())
+def test_t_each_transfer_of_a_batch_has_its_own_logs(
+    pays: list[bool], nonce_first: bool
+) -> None:
+    """Also of a token that says a nonce is used and moves nothing."""
+    logs: list[Log] = []
+    for nonce, pay in enumerate(pays):
+        effects = [moved(5)] if pay else [moved(1)]
+        own = [used(nonce), *effects] if nonce_first else [*effects, used(nonce)]
+        logs += own
+    for nonce, pay in enumerate(pays):
+        transfer = transfer_with(nonce)
+
+        assert transfer.moved(own_logs(transfer, logs)) == (5 if pay else 0)
+    absent = transfer_with(99)
+    assert absent.moved(own_logs(absent, logs)) == 0
+
+
+def test_a_transfer_that_is_alone_has_all_logs_in_whatever_order() -> None:
+    transfer = transfer_with(1)
+    for logs in permutations([used(1), moved(5), moved(1)]):
+        assert transfer.moved(own_logs(transfer, logs)) == 5
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+async def test_a_payment_that_nobody_joins_is_settled_alone(
+    agentpay_shared_chain: LocalChain, seconds: float
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    async with a_scene(local, seconds=seconds) as scene:
+        (outcome,) = await scene.settle([await a_transfer(local.usdc, payer, payee)])
+
+    assert isinstance(outcome, Settled)
+    assert await local.balance(payee) == AMOUNT

@@ -1,0 +1,221 @@
+"""`exact`, `upto` and deposits by Permit2, asked for over HTTP."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from agentpay import Wallet
+from agentpay.errors import FacilitatorUnavailable
+from agentpay.evm import allowance_abi
+from agentpay.evm.addresses import PERMIT2
+from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
+from agentpay.evm.permit2 import PermitTransfer
+from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address
+from agentpay.wire import x402_asks as asks
+from tests.facilitator.test_remote_facilitators import a_client, a_front
+from tests.facilitator.world import AMOUNT, Channel, Desk, a_desk
+
+
+@pytest.fixture
+async def payer(agentpay_shared_chain: LocalChain) -> Wallet:
+    """Has approved Permit2 for what these tests pay."""
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet()
+    call = allowance_abi.approve_call(
+        chain.usdc.address, spender=PERMIT2, amount=10 * AMOUNT
+    )
+    await chain.node.set_balance(wallet.address, 10**18)
+    await chain.node.transact(wallet.address, call.data, to=call.to)
+    return wallet
+
+
+@pytest.fixture
+async def desk(agentpay_shared_chain: LocalChain) -> AsyncIterator[Desk]:
+    async with a_desk(agentpay_shared_chain, keys=3) as desk:
+        yield desk
+
+
+async def a_permit2_transfer(
+    chain: LocalChain,
+    signer: Wallet,
+    to: Address,
+    *,
+    facilitator: Address | None = None,
+    permit: SignedPermit | None = None,
+) -> Permit2Transfer:
+    """`upto` if it is bound to a facilitator, `exact` if not."""
+    unsigned = Permit2Transfer(
+        asset=chain.usdc,
+        transfer=PermitTransfer(
+            payer=signer.address,
+            token=chain.usdc.address,
+            amount=AMOUNT,
+            nonce=secrets.randbits(256),
+            deadline=int(time.time()) + 300,
+            to=to,
+            valid_after=0,
+            facilitator=facilitator,
+        ),
+        signature=b"",
+        permit=permit,
+    )
+    signature = await signer.sign_digest(unsigned.digest(), chain=chain.chain_id)
+    return replace(unsigned, signature=signature)
+
+
+async def test_exact_by_permit2_is_settled_by_whichever_key_is_free(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    transfer = await a_permit2_transfer(chain, payer, payee)
+    request = asks.transfer_request(transfer, AMOUNT)
+    verified, settled = await desk.verify(request), await desk.settle(request)
+    again = await desk.settle(request)
+
+    assert verified["isValid"], verified
+    assert (settled["success"], settled["amount"]) == (True, str(AMOUNT))
+    assert again["errorReason"] == "duplicate_settlement"
+    assert await chain.balance(payee) == AMOUNT
+
+
+async def test_upto_moves_what_is_due_and_its_own_key_sends_it(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    keys = [wallet.address for wallet in desk.host._wallets]
+    for key in keys:
+        transfer = await a_permit2_transfer(chain, payer, payee, facilitator=key)
+        verified = await desk.verify(asks.transfer_request(transfer, AMOUNT))
+        settled = await desk.settle(asks.transfer_request(transfer, 300))
+        sent = await chain.node.rpc("eth_getTransactionByHash", settled["transaction"])
+
+        assert verified["isValid"], verified
+        assert (settled["success"], settled["amount"]) == (True, "300")
+        assert sent["from"] == key
+    assert await chain.balance(payee) == 900
+
+
+async def test_upto_of_nothing_needs_no_transaction(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    key = desk.host._wallets[0].address
+    transfer = await a_permit2_transfer(chain, payer, payee, facilitator=key)
+    settled = await desk.settle(asks.transfer_request(transfer, 0))
+
+    assert settled["success"]
+    assert (settled["transaction"], settled["amount"]) == ("", "0")
+
+
+async def test_upto_is_refused_above_its_maximum_and_for_other_facilitators(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    key = desk.host._wallets[0].address
+    bound = await a_permit2_transfer(chain, payer, payee, facilitator=key)
+    other = await a_permit2_transfer(chain, payer, payee, facilitator=payee)
+    above = await desk.settle(asks.transfer_request(bound, AMOUNT + 1))
+    less = await desk.verify(asks.transfer_request(bound, AMOUNT - 1))
+    elsewhere = await desk.settle(asks.transfer_request(other, 1))
+
+    assert above["errorReason"] == "invalid_upto_evm_payload_settlement_exceeds_amount"
+    assert less["invalidReason"] == "permit2_amount_mismatch"
+    assert elsewhere["errorReason"] == "upto_facilitator_mismatch"
+    assert await chain.balance(payee) == 0
+
+
+async def test_an_approval_that_comes_along_is_sent_first(
+    agentpay_shared_chain: LocalChain, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    wallet = await chain.funded_wallet(ether=0)
+    permit = Permit(
+        owner=wallet.address,
+        spender=PERMIT2,
+        value=AMOUNT,
+        nonce=0,
+        deadline=int(time.time()) + 300,
+    )
+    signature = await wallet.sign_digest(
+        permit_digest(permit, chain.usdc), chain=chain.chain_id
+    )
+    signed = SignedPermit(permit=permit, signature=signature)
+    transfer = await a_permit2_transfer(chain, wallet, payee, permit=signed)
+    settled = await desk.settle(asks.transfer_request(transfer, AMOUNT))
+
+    assert settled["success"], settled
+    assert await chain.balance(payee) == AMOUNT
+
+
+async def test_a_payer_that_approved_nothing_is_refused(
+    agentpay_shared_chain: LocalChain, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    wallet = await chain.funded_wallet(ether=0)
+    transfer = await a_permit2_transfer(chain, wallet, payee)
+    request = asks.transfer_request(transfer, AMOUNT)
+    verified, settled = await desk.verify(request), await desk.settle(request)
+
+    assert not verified["isValid"]
+    assert not settled["success"]
+    assert settled["transaction"] == ""
+
+
+async def test_a_deposit_by_permit2_funds_a_channel(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain = agentpay_shared_chain
+    channel = Channel(chain.usdc, payer, Wallet.create())
+    request = asks.deposit_request(
+        await a_permit2_deposit(channel, 5 * AMOUNT), await channel.voucher(1)
+    )
+    verified, settled = await desk.verify(request), await desk.settle(request)
+
+    assert verified["isValid"], verified
+    assert settled["success"], settled
+    assert settled["extra"]["channelState"]["balance"] == str(5 * AMOUNT)
+
+
+async def a_permit2_deposit(channel: Channel, amount: int) -> Permit2Deposit:
+    unsigned = Permit2Deposit(
+        config=channel.config,
+        asset=channel.asset,
+        amount=amount,
+        nonce=secrets.randbits(256),
+        deadline=int(time.time()) + 300,
+        signature=b"",
+    )
+    signature = await channel.payer.sign_digest(
+        unsigned.digest(), chain=channel.asset.chain
+    )
+    return replace(unsigned, signature=signature)
+
+
+async def test_a_remote_facilitator_settles_by_permit_what_is_bound_to_it(
+    agentpay_shared_chain: LocalChain, payer: Wallet
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    async with (
+        a_front(chain) as (one, first),
+        a_front(chain) as (two, second),
+        a_client(chain, one, two) as client,
+        a_client(chain, two, one) as other,
+    ):
+        mine = await a_permit2_transfer(chain, payer, payee, facilitator=other.address)
+        await client.verify(mine)
+        settled = await client.settle_transfer(mine, 400)
+        channel = Channel(chain.usdc, payer, Wallet.create())
+        deposit = await a_permit2_deposit(channel, AMOUNT)
+        held = await client.deposit(deposit, await channel.voucher(1))
+        nobody = await a_permit2_transfer(chain, payer, payee, facilitator=payee)
+        with pytest.raises(FacilitatorUnavailable):
+            await client.settle_transfer(nobody, 1)
+
+    assert (settled.amount, held.amount) == (400, AMOUNT)
+    assert second.asked["/settle"] == 1
+    assert first.asked["/settle"] == 1  # the deposit, which anybody may send

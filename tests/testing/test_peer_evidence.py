@@ -1,0 +1,105 @@
+"""A cell of the peer matrix passes on evidence only, and on evidence of its own."""
+
+from dataclasses import replace
+
+import pytest
+from peer_evidence import CHANNEL, Evidence, Variant, doubt
+
+from agentpay import Wallet
+from agentpay.evm.batch_settlement import voucher_digest
+from agentpay.evm.hashing import address_word, keccak, uint_word
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
+
+PRICE = 1000
+EXACT = ("exact", "eip3009")
+VOUCHER = (CHANNEL, "voucher")
+CHANNEL_ID = Hash32("0x" + "11" * 32)
+
+
+async def a_transfer(chain: LocalChain, payer: Wallet, amount: int = PRICE) -> str:
+    to = address_word(Wallet.create().address)
+    data = keccak(b"transfer(address,uint256)")[:4] + to + uint_word(amount)
+    return await chain.node.transact(payer.address, data, to=chain.usdc.address)
+
+
+async def a_voucher(chain: LocalChain, signer: Wallet) -> dict[str, str]:
+    digest = voucher_digest(CHANNEL_ID, PRICE, chain.chain_id)
+    signature = await signer.sign_digest(digest, chain=chain.chain_id)
+    return {
+        "channelId": CHANNEL_ID,
+        "maxClaimableAmount": str(PRICE),
+        "signature": "0x" + signature.hex(),
+    }
+
+
+async def test_the_payers_transfer_of_the_price_convinces(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer))
+
+    assert not await doubt(chain, seen, EXACT, payer=payer.address, price=PRICE)
+
+
+async def test_the_payers_voucher_convinces(agentpay_shared_chain: LocalChain) -> None:
+    chain, payer = agentpay_shared_chain, Wallet.create()
+    seen = Evidence(status=200, voucher=await a_voucher(chain, payer))
+
+    assert not await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)
+
+
+@pytest.mark.parametrize("transaction", ["", "0x" + "22" * 32])
+async def test_no_transaction_and_one_that_nobody_mined_are_doubted(
+    agentpay_shared_chain: LocalChain, transaction: str
+) -> None:
+    seen = Evidence(status=200, transaction=transaction)
+    payer = Wallet.create().address
+
+    assert await doubt(agentpay_shared_chain, seen, EXACT, payer=payer, price=PRICE)
+
+
+@pytest.mark.parametrize("variant", [EXACT, (CHANNEL, "deposit"), (CHANNEL, "settle")])
+async def test_a_transaction_of_something_else_is_doubted(
+    agentpay_shared_chain: LocalChain, variant: Variant
+) -> None:
+    chain = agentpay_shared_chain
+    payer, another = await chain.funded_wallet(), await chain.funded_wallet()
+    seen = Evidence(
+        status=200,
+        transaction=await a_transfer(chain, another),
+        voucher=await a_voucher(chain, payer),
+    )
+
+    assert await doubt(chain, seen, variant, payer=payer.address, price=PRICE)
+
+
+async def test_a_transfer_of_another_amount_is_doubted(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer, PRICE - 1))
+
+    assert await doubt(chain, seen, EXACT, payer=payer.address, price=PRICE)
+
+
+async def test_a_voucher_of_another_or_of_nobody_is_doubted(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payer = agentpay_shared_chain, Wallet.create()
+    forged = await a_voucher(chain, Wallet.create())
+    for voucher in (forged, {}, {**forged, "signature": "0x"}):
+        seen = Evidence(status=200, voucher=voucher)
+        assert await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)
+
+
+async def test_a_status_that_is_not_200_is_doubted(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payer = agentpay_shared_chain, Wallet.create()
+    good = Evidence(status=200, voucher=await a_voucher(chain, payer))
+    for status in (0, 402, 500):
+        seen = replace(good, status=status)
+        assert await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)

@@ -1,0 +1,139 @@
+"""Events: whatever pieces a stream comes in, they are the same events."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpay.errors import MalformedMessage, MessageTooLarge
+from agentpay.types import ChainId, Hash32
+from agentpay.wire.mpp.evm_write import need_voucher
+from agentpay.wire.mpp.receipt import session_receipt
+from agentpay.wire.mpp.sse import (
+    EVENT_BYTES_MAX,
+    NEED_VOUCHER,
+    RECEIPT,
+    EventReader,
+    ServerEvent,
+    format_event,
+    payment_event,
+    read_need_voucher,
+    read_receipt,
+)
+
+CHANNEL = Hash32("0x" + "6d" * 32)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=9)
+events = st.builds(
+    ServerEvent,
+    event=names.map(lambda name: name or "message"),
+    data=st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=30),
+)
+
+
+def read_all(stream: bytes, cuts: list[int] | None = None) -> list[ServerEvent]:
+    reader = EventReader()
+    places = sorted({cut % (len(stream) + 1) for cut in cuts or []})
+    begins, ends = [0, *places], [*places, len(stream)]
+    pieces = [stream[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return [event for piece in pieces for event in reader.feed(piece)]
+
+
+@given(st.lists(events, max_size=4), st.lists(st.integers(0, 500), max_size=12))
+def test_events_come_back_in_any_pieces(
+    sent: list[ServerEvent], cuts: list[int]
+) -> None:
+    stream = b"".join(format_event(event) for event in sent)
+
+    assert read_all(stream, cuts) == sent
+
+
+@given(
+    st.binary(max_size=60)
+    | st.text("\r\n:daten vx\ufeff", max_size=60).map(str.encode),
+    st.lists(st.integers(0, 60), max_size=8),
+)
+def test_pieces_make_no_difference(stream: bytes, cuts: list[int]) -> None:
+    def outcome(cuts: list[int]) -> object:
+        try:
+            return read_all(stream, cuts)
+        except MalformedMessage as error:
+            return str(error)
+
+    assert outcome(cuts) == outcome([])
+
+
+def test_every_line_break_of_the_standard_is_one() -> None:
+    for ending in (b"\n", b"\r\n", b"\r"):
+        stream = ending.join(
+            [b"event: a", b"data:1", b"data: 2", b"", b"data: 3", b"", b""]
+        )
+
+        for cut in range(len(stream)):
+            assert read_all(stream, [cut]) == [
+                ServerEvent(event="a", data="1\n2"),
+                ServerEvent(data="3"),
+            ]
+
+
+def test_what_is_no_event_is_passed_over() -> None:
+    stream = (
+        b"\xef\xbb\xbf: hello\n\nid: 7\nretry: 1\nevent: x\n\ndata\n\ndata: cut off\n"
+    )
+
+    assert read_all(stream) == [ServerEvent(data="")]
+
+
+def test_a_stream_asks_for_a_voucher() -> None:
+    data = need_voucher(CHANNEL, required=250_025, accepted=250_000, deposit=500_000)
+    (event,) = read_all(payment_event(NEED_VOUCHER, data))
+    need = read_need_voucher(event)
+
+    assert event.event == "payment-need-voucher"
+    assert (need.channel_id, need.required_cumulative) == (CHANNEL, 250_025)
+    assert (need.accepted_cumulative, need.deposit) == (250_000, 500_000)
+
+
+def test_a_stream_ends_with_its_receipt() -> None:
+    data = session_receipt(
+        challenge_id="ch_1",
+        chain=ChainId(196),
+        channel=CHANNEL,
+        accepted=250_000,
+        spent=237_500,
+        at=1_775_045_310,
+        units=500,
+    )
+    (event,) = read_all(payment_event(RECEIPT, data))
+    receipt = read_receipt(event)
+
+    assert event.event == "payment-receipt"
+    assert (receipt.accepted_cumulative, receipt.spent) == (250_000, 237_500)
+    assert receipt.timestamp == "2026-04-01T12:08:30Z"
+
+
+@pytest.mark.parametrize("data", ["", "[]", "{}", '{"channelId":"0x6d"}', "x" * 70_000])
+def test_data_that_is_something_else_is_refused(data: str) -> None:
+    for name, reads in ((NEED_VOUCHER, read_need_voucher), (RECEIPT, read_receipt)):
+        with pytest.raises(MalformedMessage, match=name):
+            reads(ServerEvent(event=name, data=data))
+
+
+def test_the_name_of_an_event_is_one_line() -> None:
+    with pytest.raises(ValueError, match="line break"):
+        format_event(ServerEvent(event="a\nb", data=""))
+
+
+@pytest.mark.parametrize("piece", [b"x" * 9_999, b"data: " + b"x" * 9_993 + b"\n"])
+def test_an_endless_event_is_refused(piece: bytes) -> None:
+    reader = EventReader()
+    for _ in range(EVENT_BYTES_MAX // 10_000):
+        reader.feed(piece)
+
+    with pytest.raises(MessageTooLarge):
+        reader.feed(piece * 2)
+
+
+def test_comments_may_go_on_for_ever() -> None:
+    reader = EventReader()
+
+    for _ in range(300):
+        assert reader.feed(b": " + b"x" * 9_997 + b"\n") == []

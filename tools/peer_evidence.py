@@ -1,0 +1,99 @@
+"""
+What shows that a cell of the peer matrix works, and what is to be doubted about it.
+
+The peer's process says what it saw; whether that moved money is asked of the chain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.batch_settlement import voucher_digest
+from agentpay.evm.batch_settlement_abi import CLAIMED, DEPOSITED, REFUNDED, SETTLED
+from agentpay.evm.eip3009_abi import TRANSFER
+from agentpay.evm.hashing import address_word
+from agentpay.evm.signature import BadSignature, recover
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, Hash32
+
+Json = dict[str, Any]
+CHANNEL = "batch-settlement"
+Variant = tuple[str, str]
+"""A scheme, and what of it: a method of transfer, or a step in a channel's life."""
+EVENTS = {
+    "deposit": DEPOSITED,
+    "top-up": DEPOSITED,
+    "permit2": DEPOSITED,
+    "claim": CLAIMED,
+    "settle": SETTLED,
+    "refund": REFUNDED,
+}
+"""What the channel contract says of each step."""
+VOUCHERS = frozenset({(CHANNEL, "voucher"), (CHANNEL, "recovery")})
+"""What sends no transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A payment as the peer's process saw it."""
+
+    status: int
+    transaction: str = ""
+    voucher: Json = field(default_factory=dict[str, Any])
+    kind: str = ""
+    """Of a channel's payment: deposit, voucher, refund, claim or settle."""
+
+
+def read_note(note: Json) -> Evidence:
+    """What one of the peer's programs wrote down (`tests/peers/lines.py`)."""
+    payload = note["payload"]
+    return Evidence(
+        status=note["status"],
+        transaction=note["receipt"].get("transaction", ""),
+        voucher=payload.get("voucher", {}),
+        kind=payload.get("type", ""),
+    )
+
+
+async def doubt(
+    chain: LocalChain, seen: Evidence, variant: Variant, *, payer: Address, price: int
+) -> str:
+    """Why it does not convince; "" if it does."""
+    if seen.status != 200:
+        return f"the peer saw status {seen.status}"
+    if variant in VOUCHERS:
+        return _doubt_voucher(chain, payer, seen.voucher)
+    if not seen.transaction:
+        return "there is no transaction"
+    receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
+    if receipt is None or receipt["status"] != "0x1":
+        return "the transaction is not on the chain, or failed"
+    scheme, name = variant
+    if scheme == CHANNEL:
+        topics: list[str] = [EVENTS[name]]
+        topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
+        logs = _logs(receipt, BATCH_SETTLEMENT, topics)
+        return "" if logs else "the transaction has no such event of the channel"
+    sent = [TRANSFER, Hash32.of(address_word(payer))]
+    paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]
+    return "" if paid == [price] else f"the payer sent {paid}, not {price}"
+
+
+def _logs(receipt: Json, contract: Address, topics: Sequence[str]) -> list[Json]:
+    wanted = [topic.lower() for topic in topics]
+    return [
+        log
+        for log in receipt["logs"]
+        if log["address"].lower() == contract and log["topics"][: len(wanted)] == wanted
+    ]
+
+
+def _doubt_voucher(chain: LocalChain, payer: Address, voucher: Json) -> str:
+    try:
+        amount = int(voucher["maxClaimableAmount"])
+        digest = voucher_digest(Hash32(voucher["channelId"]), amount, chain.chain_id)
+        signer = recover(digest, bytes.fromhex(voucher["signature"][2:]))
+    except (KeyError, ValueError, BadSignature) as error:
+        return f"the voucher cannot be read: {error!r}"
+    return "" if signer == payer else f"the voucher is signed by {signer}"

@@ -1,0 +1,328 @@
+"""
+Who takes part in the peer matrix: buyers and shops, ours and the official SDK's.
+
+Theirs are processes in an environment of their own (`tests/peers`). Ours run here. All
+meet over real HTTP and on a real chain.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+import uvicorn
+from peer_evidence import Json
+from peer_process import Peer
+
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay.errors import AnswerLost
+from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
+from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
+from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
+from agentpay.http.paywall import App, Receive, Scope, Send
+from agentpay.http.pools import PooledTransport
+from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import UINT128_MAX, Address, Hash32, Money
+from agentpay.wire.x402 import PAYMENT_SIGNATURE
+
+PRICE = 1000
+USED = 700
+"""What an `upto` request costs in the end."""
+WITHDRAW_DELAY = 3600
+
+
+class Buyer(Protocol):
+    """Pays for requests."""
+
+    @property
+    def address(self) -> Address:
+        """Whose money it spends."""
+        ...
+
+    async def lose_answer(self, url: str) -> None:
+        """Pay for one request whose answer never arrives."""
+        ...
+
+    async def rpc_calls(self) -> int:
+        """How often it asked a chain; 0 if it does not say."""
+        ...
+
+    async def get(self, url: str) -> None:
+        """Pay for one request."""
+        ...
+
+    async def refund(self, url: str) -> None:
+        """Get back what is left in the channel behind a URL."""
+        ...
+
+
+class Shop(Protocol):
+    """Sells requests, and turns vouchers into money."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+    async def claim(self) -> str:
+        """Claim its vouchers; gives the transaction."""
+        ...
+
+    async def settle(self) -> str:
+        """Send what was claimed to the account; gives the transaction."""
+        ...
+
+
+# Ours.
+
+
+class LossyTransport(PooledTransport):
+    """Loses the next answer to a payment, when told so."""
+
+    lose = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        if self.lose and PAYMENT_SIGNATURE in request.headers:
+            self.lose = False
+            await response.aclose()
+            raise httpx.ReadError("the answer was lost", request=request)
+        return response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurBuyer:
+    """An `Agent`. Implements `Buyer`."""
+
+    address: Address
+    agent: Agent
+    wire: LossyTransport
+    rpc: FaultyRpc
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
+    ) -> AsyncIterator["OurBuyer"]:
+        wallet = await _rich_wallet(chain)
+        wire = LossyTransport()
+        async with (
+            FaultyRpc(chain.rpc_url) as rpc,
+            Agent(
+                wallet,
+                budget=Budget(total=budget, per_request="$0.01"),
+                network=chain.network,
+                rpc_url=rpc.url,
+                policy=Policy(deposit=deposit, low_water=0, give_up_seconds=30),
+                allow_private_networks=True,
+                transport=wire,
+            ) as agent,
+        ):
+            yield cls(address=wallet.address, agent=agent, wire=wire, rpc=rpc)
+
+    async def lose_answer(self, url: str) -> None:
+        """See `Buyer.lose_answer`."""
+        self.wire.lose = True
+        with contextlib.suppress(AnswerLost):
+            await self.agent.get(url)
+
+    async def rpc_calls(self) -> int:
+        """See `Buyer.rpc_calls`."""
+        return len(self.rpc.requests)
+
+    async def get(self, url: str) -> None:
+        """See `Buyer.get`."""
+        await self.agent.get(url)
+
+    async def refund(self, url: str) -> None:
+        """See `Buyer.refund`."""
+        del url
+        (record,) = await self.agent.channels()
+        await self.agent.close_channel(record.channel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurShop:
+    """A `Paywall` over a `Payee` for each method of transfer. Implements `Shop`."""
+
+    url: str
+    chain: LocalChain
+    payee: Payee
+    """Of channels whose deposits are by EIP-3009."""
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, routes: list[list[str]]
+    ) -> AsyncIterator["OurShop"]:
+        payees: dict[str, Payee] = {}
+        paywalls: dict[str, Paywall] = {}
+        for method in {method for _, method in routes}:
+            payees[method] = Payee(
+                await chain.funded_wallet(0),
+                network=chain.network,
+                withdraw_delay=WITHDRAW_DELAY,
+                min_deposit=10 * PRICE,
+                claim_at="$1000",
+                transfer_methods=(method,),
+            )
+            prices: dict[str, Money | Route] = {
+                f"/{scheme}/{method}": Route(
+                    price=PRICE, schemes=(scheme,), metered=scheme == "upto"
+                )
+                for scheme, sold_by in routes
+                if sold_by == method
+            }
+            paywalls[method] = Paywall(_sold, payee=payees[method], routes=prices)
+
+        async def shop(scope: Scope, receive: Receive, send: Send) -> None:
+            method = str(scope["path"]).rpartition("/")[2]
+            await paywalls[method](scope, receive, send)
+
+        async with contextlib.AsyncExitStack() as stack:
+            for payee in payees.values():
+                await payee.start()
+                stack.push_async_callback(payee.stop)
+            url = await stack.enter_async_context(_serving(shop))
+            yield cls(url=url, chain=chain, payee=payees["eip3009"])
+
+    async def claim(self) -> str:
+        """See `Shop.claim`."""
+        await self.payee.settlement.claim()
+        return await self._last_transaction(CLAIMED)
+
+    async def settle(self) -> str:
+        """See `Shop.settle`."""
+        await self.payee.settlement.settle()
+        return await self._last_transaction(SETTLED)
+
+    async def _last_transaction(self, event: Hash32) -> str:
+        where = {"address": BATCH_SETTLEMENT, "topics": [event], "fromBlock": "0x0"}
+        logs = await self.chain.node.rpc("eth_getLogs", where)
+        return str(logs[-1]["transactionHash"]) if logs else ""
+
+
+async def _sold(scope: Scope, receive: Receive, send: Send) -> None:
+    del receive
+    if str(scope["path"]).startswith("/upto/"):
+        scope["agentpay"].charge(USED)
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"sold"})
+
+
+@contextlib.asynccontextmanager
+async def _serving(app: App) -> AsyncIterator[str]:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+
+
+# Theirs.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TheirBuyer:
+    """The official client. Implements `Buyer`."""
+
+    address: Address
+    peer: Peer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
+        wallet = await _rich_wallet(chain)
+        settings = _chain_settings(chain, wallet)
+        async with Peer.running("client", settings) as peer:
+            yield cls(address=wallet.address, peer=peer)
+
+    async def lose_answer(self, url: str) -> None:
+        """See `Buyer.lose_answer`."""
+        await self.peer.ask(do="lose", url=url)
+
+    async def rpc_calls(self) -> int:
+        """See `Buyer.rpc_calls`."""
+        return 0
+
+    async def get(self, url: str) -> None:
+        """See `Buyer.get`."""
+        await self.peer.ask(do="get", url=url)
+
+    async def refund(self, url: str) -> None:
+        """See `Buyer.refund`."""
+        await self.peer.ask(do="refund", url=url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TheirShop:
+    """The official server. Implements `Shop`."""
+
+    url: str
+    peer: Peer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, chain: LocalChain, facilitator: str, routes: list[list[str]]
+    ) -> AsyncIterator["TheirShop"]:
+        wallet = await chain.funded_wallet(0, ether=0)
+        settings = {
+            **_chain_settings(chain, wallet),
+            "facilitator": facilitator,
+            "pay_to": checksummed(wallet.address),
+            "token": checksummed(chain.usdc.address),
+            "name": chain.usdc.name,
+            "version": chain.usdc.version,
+            "price": str(PRICE),
+            "used": str(USED),
+            "withdraw_delay": WITHDRAW_DELAY,
+            "routes": routes,
+        }
+        # In mixed case: theirs pass an address to web3 as it came.
+        async with Peer.running("server", settings) as peer:
+            yield cls(url=peer.url, peer=peer)
+
+    async def claim(self) -> str:
+        """See `Shop.claim`."""
+        return str((await self.peer.ask(do="claim"))["transaction"])
+
+    async def settle(self) -> str:
+        """See `Shop.settle`."""
+        return str((await self.peer.ask(do="settle"))["transaction"])
+
+
+@contextlib.asynccontextmanager
+async def their_facilitator(chain: LocalChain) -> AsyncIterator[Peer]:
+    """The official facilitator, with gas."""
+    wallet = await chain.funded_wallet(0)
+    async with Peer.running("facilitator", _chain_settings(chain, wallet)) as peer:
+        yield peer
+
+
+def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+    return {
+        "key": "0x" + wallet.gas_key().hex(),
+        "rpc_url": chain.rpc_url,
+        "chain_id": chain.chain_id,
+    }
+
+
+async def _rich_wallet(chain: LocalChain) -> Wallet:
+    """Has test dollars, and has allowed Permit2 to take them, once and for all."""
+    wallet = await chain.funded_wallet()
+    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
+    await chain.node.transact(
+        wallet.address, approve + uint_word(UINT128_MAX), to=chain.usdc.address
+    )
+    return wallet
