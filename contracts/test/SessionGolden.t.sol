@@ -101,6 +101,23 @@ contract SessionGoldenTest is Base {
         equal(escrow.domainSeparator(), _separator(8453, address(escrow)), "another chain");
     }
 
+    function test_k1_an_id_is_of_one_escrow_on_one_chain() external {
+        EVMPaymentChannel other = EVMPaymentChannel(deploy("EVMPaymentChannel"));
+        uint256[2] memory chains = [uint256(31337), 8453];
+        for (uint256 i = 0; i < chains.length; ++i) {
+            vm.chainId(chains[i]);
+            _hasIds(escrow, chains[i]);
+            _hasIds(other, chains[i]);
+        }
+    }
+
+    function _hasIds(EVMPaymentChannel where, uint256 chain) private view {
+        address party = address(1);
+        bytes32 expected =
+            keccak256(abi.encode(party, party, party, bytes32(0), party, where, chain));
+        equal(where.computeChannelId(party, party, party, 0, party), expected, "id");
+    }
+
     function _voucher(uint256 i) private {
         bytes32 id = _id(i);
         equal(_word(i, "channelId"), id, "channel id");

@@ -2,8 +2,24 @@
 pragma solidity 0.8.37;
 
 import {IEVMPaymentChannel} from "../src/interfaces/IEVMPaymentChannel.sol";
+import {PlainToken} from "../src/tokens/PlainToken.sol";
 import {Wallet1271} from "../src/wallets/Wallet1271.sol";
 import {SessionFixture} from "./SessionFixture.sol";
+
+/// @title A token that lets anybody sign for anybody
+contract GullibleToken is PlainToken {
+    function receiveWithAuthorization(
+        address,
+        address to,
+        uint256 value,
+        uint256,
+        uint256,
+        bytes32,
+        bytes calldata
+    ) external {
+        _mint(to, value);
+    }
+}
 
 /// @title How the payee is paid: settle and close, by itself and relayed
 contract SessionPayTest is SessionFixture {
@@ -173,6 +189,19 @@ contract SessionPayTest is SessionFixture {
             vm.expectRevert(IEVMPaymentChannel.InvalidSignature.selector);
             escrow.close(id, 300, bad[i]);
         }
+    }
+
+    function test_k3_what_nobody_signed_is_not_signed_by_the_zero_address() external {
+        address gullible = address(new GullibleToken());
+        bytes32 nonce = keccak256(abi.encode(address(0), payee, gullible, 0, address(0)));
+        bytes32 id = escrow.openWithAuthorization(
+            payee, gullible, 1000, 0, address(0), address(0), 0, DEADLINE, nonce, ""
+        );
+        has(id, 1000, 0, false);
+        bytes4 reason = IEVMPaymentChannel.InvalidSignature.selector;
+        _settleFails(id, 300, "", reason);
+        _settleFails(id, 300, new bytes(65), reason);
+        _settleFails(id, 300, signature(STRANGER_KEY, bytes32(0)), reason);
     }
 
     function testFuzz_k3_bytes_that_are_no_signature_are_refused(bytes calldata anything) external {

@@ -70,6 +70,14 @@ class PaymentRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """What a transaction moved; "" and 0 where there was nothing to move."""
+
+    transaction: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRecord:
     """What a paid request was answered, to be told again to who paid for it."""
 
@@ -90,14 +98,6 @@ class AnswerRecord:
         """What it takes to keep it, in bytes."""
         names = sum(len(name) + len(value) for name, value in self.headers)
         return _ROW_BYTES + len(self.key) + names + len(self.body)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
-    """What a transaction moved; "" and 0 where there was nothing to move."""
-
-    transaction: str
-    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -329,8 +329,14 @@ async def test_f10_a_payee_serves_nobody_for_a_lie(
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES)
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
-        header = await payer.transfer(terms_of(payee, schemes=("exact",)))
         path = f"/exact/{Order.SETTLE_FIRST}/ok"
+        terms = terms_of(
+            payee,
+            schemes=("exact",),
+            order=Order.SETTLE_FIRST,
+            url=f"http://shop.example{path}",
+        )
+        header = await payer.transfer(terms)
         front.instead["/settle"] = success(chain, "0x" + "34" * 32)
         async with httpx.AsyncClient(
             transport=through(wall), base_url="http://shop.example"

@@ -114,7 +114,7 @@ async def test_a_transfer_that_was_taken_is_not_refused_for_its_age(
         async with client_of(wall) as client:
             path = path_of(Order.SETTLE_FIRST)
             assert (await client.get(path, headers=headers)).status_code == 200
-            payee._selling.transfers._clock = lambda: time.time() + 10_000
+            payee._running.transfers._clock = lambda: time.time() + 10_000
             payee.answers._clock = lambda: time.time() + 10_000
             again = await client.get(path, headers=headers)
             late = await client.get(path, headers=fresh)
@@ -347,7 +347,7 @@ async def test_a_payee_without_gas_says_503_and_takes_nothing(
     chain = agentpay_shared_chain
     async with a_shop(chain) as (_, payee, wall):
         headers = await a_payment(chain, payee, Order.SETTLE_FIRST)
-        payer = payee._wallet.address
+        payer = payee._plan.wallet.address
         path = path_of(Order.SETTLE_FIRST)
         async with client_of(wall) as client:
             await chain.node.set_balance(payer, 0)

@@ -83,6 +83,8 @@ async def test_what_cannot_be_signed_costs_nobody_an_answer(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     class Broken(Wallet):
+        __slots__ = ()
+
         async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
             raise UnsafeKey("the signer is gone")
 
@@ -93,13 +95,11 @@ async def test_what_cannot_be_signed_costs_nobody_an_answer(
         )
         async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
             paid = await agent.get(BASE + "/ok")
-        async with httpx.AsyncClient(transport=through(wall)) as client:
-            unpaid = await client.get(BASE + "/ok")
-    receipt = decoded(paid.headers[PAYMENT_RESPONSE])
 
-    assert (paid.status_code, unpaid.status_code) == (200, 402)
-    assert "offer-receipt" not in receipt.get("extensions", {})
-    assert "offer-receipt" not in decoded(required_header(unpaid))["extensions"]
+    assert paid.status_code == 200
+    assert "offer-receipt" not in decoded(paid.headers[PAYMENT_RESPONSE]).get(
+        "extensions", {}
+    )
 
 
 async def test_p6_nothing_is_signed_for_an_origin_that_is_not_known(

@@ -18,6 +18,7 @@ from agentpay.errors import (
 )
 from agentpay.http.paywall import Paywall
 from agentpay.onchain import read_channel
+from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
@@ -36,6 +37,8 @@ from tests.payee.hand import decoded
 
 OTHER = "http://other.example"
 EXACT = f"/exact/{Order.RESERVE}/ok"
+FORGETFUL = AnswerPolicy(bytes_each=0)
+"""Keeps no answers: one that is lost cannot be had again."""
 SETTLED = f"/exact/{Order.SETTLE_FIRST}/ok"
 
 
@@ -106,7 +109,7 @@ async def test_c15_a_host_that_never_delivers_is_paid_three_times_and_no_more(
         "policy": policy,
         "clock": lambda: now,
     }
-    async with a_shop(chain, clock=lambda: now) as (_, _, wall):
+    async with a_shop(chain, clock=lambda: now, answers=FORGETFUL) as (_, _, wall):
         ghost = Ghost(through(wall), how="fine")
         async with await an_agent(chain, ghost, **options) as agent:
             await agent.get(BASE + "/ok")
@@ -152,7 +155,7 @@ async def test_c15_a_host_that_cannot_be_reached_has_taken_nothing(
 async def test_c15_one_broken_connection_is_one_lapse_however_many_it_takes_along(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+    async with a_shop(agentpay_shared_chain, answers=FORGETFUL) as (_, _, wall):
         wire = Wire(through(wall))
         async with await an_agent(agentpay_shared_chain, wire) as agent:
             await agent.get(BASE + "/ok")

@@ -229,7 +229,7 @@ class Paywall:
                 return FreeSale(found)
             error = found
         asking = replace(terms, challenge=sign_ins.challenge(terms))
-        return await self._payee.answer(header, asking, error=error)
+        return await self._payee.answer(header, asking, why=error)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms

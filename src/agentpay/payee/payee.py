@@ -6,69 +6,59 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
-from agentpay.chain.rpc import RpcChain
-from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
     FacilitatorUnavailable,
     MainnetNotEnabled,
+    MalformedMessage,
     StoreError,
 )
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator.embedded import Facilitator
-from agentpay.onchain import check_asset
-from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers
-from agentpay.payee.books import ChannelBooks
-from agentpay.payee.channel_sales import ChannelSales
-from agentpay.payee.counter import Counter
-from agentpay.payee.funding import ChannelFunding
-from agentpay.payee.keeper import Keeper, KeeperPolicy
+from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
+from agentpay.payee.books import ChannelPayment
+from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.offers import (
     PayeeSettings,
+    make_offers,
+    malformed,
     payment_required,
     unavailable,
 )
-from agentpay.payee.pricing import Route, Terms, base_units
+from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
-from agentpay.payee.transfer_sales import TransferSales
+from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
-from agentpay.stores import Store, open_store
-from agentpay.types import Address, Asset, Money
+from agentpay.types import Address, Asset, Money, to_base_units
+from agentpay.wire import parallel, payment_identifier
+from agentpay.wire.headers import decode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     EIP3009,
+    PAYMENT_SIGNATURE,
     PERMIT2,
+    ExactPayload,
+    PaymentPayload,
+    Permit2Payload,
+    parse_payment,
 )
+from agentpay.wire.x402_terms import accepted_offer, is_for
+from agentpay.wire.x402_transfers import payment_id
 
 _log = logging.getLogger(__name__)
 
 WINDOW = 1024
 IN_FLIGHT_MAX = 128
 _DAY = 24 * 3600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Works:
-    """What a started payee runs on."""
-
-    chain: RpcChain
-    sender: TransactionSender
-    facilitator: Settler
-    store: Store
-    keeper: Keeper
-    settlement: Settlement
-    answers: Answers
-    sign_ins: SignIns
 
 
 class Payee:
@@ -99,14 +89,13 @@ class Payee:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
-        `wallet` pays gas, and signs claims and refunds unless `authorizer` does;
-        money goes to `pay_to` (to the wallet's own account, if not given). `store` is
-        `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
-        the token by Permit2; if not given, they do so where it has no EIP-3009.
-        `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`).
-        `claim_at` and `claim_every_seconds` say when vouchers are turned into money,
-        and `answers` how much of what was sold is kept to be told again to who paid
-        for it.
+        `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
+        claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
+        wallet's own account, if not given). `store` is `"memory:"` or a file. With
+        `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
+        given, they do so where it has no EIP-3009. `claim_at` and
+        `claim_every_seconds` say when vouchers are turned into money, and `answers` how
+        much of what was sold is kept to be told again to who paid for it.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -120,35 +109,37 @@ class Payee:
             raise ConfigurationError(
                 f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
             )
-        self._wallet = wallet
-        self._authorizer = authorizer or wallet
-        self._facilitator = facilitator
-        self._rpc_url = rpc_url or place.rpc_url
-        if not self._rpc_url:
+        endpoint = rpc_url or place.rpc_url
+        if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
-        self._store_url = store
+        self._facilitator = facilitator
         self._clock = clock
         decimals = place.usdc.decimals
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=_account(pay_to) if pay_to else wallet.address,
-            authorizer=self._authorizer.address,
+            authorizer=(authorizer or wallet).address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=base_units(min_deposit, decimals, "min_deposit"),
+            min_deposit=_units(min_deposit, decimals, "min_deposit"),
             names=answers.bytes_each > 0,
             transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
         )
-        self._answers = answers
-        self._policy = KeeperPolicy(
-            claim_at=base_units(claim_at, decimals, "claim_at"),
-            claim_every_seconds=claim_every_seconds,
-            settle_at=base_units(claim_at, decimals, "claim_at"),
-            poll_seconds=poll_seconds,
+        self._plan = Plan(
+            wallet=wallet,
+            authorizer=authorizer or wallet,
+            rpc_url=endpoint,
+            store_url=store,
+            keeping=KeeperPolicy(
+                claim_at=_units(claim_at, decimals, "claim_at"),
+                claim_every_seconds=claim_every_seconds,
+                settle_at=_units(claim_at, decimals, "claim_at"),
+                poll_seconds=poll_seconds,
+            ),
+            answers=answers,
         )
-        self._works: _Works | None = None
-        self._counter: Counter | None = None
+        self._works: Works | None = None
         self._starting = asyncio.Lock()
 
     @property
@@ -172,13 +163,7 @@ class Payee:
         return self._running.sign_ins
 
     @property
-    def _selling(self) -> Counter:
-        if self._counter is None:
-            raise ConfigurationError("the payee is not started: await payee.start()")
-        return self._counter
-
-    @property
-    def _running(self) -> _Works:
+    def _running(self) -> Works:
         if self._works is None:
             raise ConfigurationError("the payee is not started: await payee.start()")
         return self._works
@@ -196,8 +181,12 @@ class Payee:
             return
         async with self._starting:
             if self._works is None:
-                self._works = works = await self._build()
-                self._counter = self._counter_of(works)
+                self._works = works = await open_works(
+                    self._plan,
+                    settings=self.settings,
+                    facilitator=self._facilitator,
+                    clock=self._clock,
+                )
                 works.keeper.start()
                 try:
                     await self._ready()
@@ -213,104 +202,13 @@ class Payee:
         address = works.facilitator.address
         if address != self.settings.facilitator:
             self.settings = replace(self.settings, facilitator=address)
-            self._counter = self._counter_of(works)
+            self._works = works.on_terms(self.settings, clock=self._clock)
 
     async def stop(self) -> None:
         """Stop following the chain, and close the store."""
-        works, self._works, self._counter = self._works, None, None
-        if works is None:
-            return
-        await works.keeper.stop()
-        await works.facilitator.stop()
-        await works.sender.aclose()
-        await works.chain.aclose()
-        await works.store.close()
-
-    async def _build(self) -> _Works:
-        chain = RpcChain(
-            self._rpc_url or "", chain_id=self.asset.chain, error_names=ERROR_NAMES
-        )
-        sender = TransactionSender(chain, key=self._wallet.gas_key())
-        try:
-            await chain.check()
-            await check_asset(chain, self.asset)
-            store = await open_store(self._store_url)
-        except BaseException:
-            await sender.aclose()
-            await chain.aclose()
-            raise
-        works = self._wire(chain, sender, store)
-        try:
-            await works.keeper.sync()
-        except BaseException:
-            await store.close()
-            await sender.aclose()
-            await chain.aclose()
-            raise
-        return works
-
-    def _wire(self, chain: RpcChain, sender: TransactionSender, store: Store) -> _Works:
-        settings, clock = self.settings, self._clock
-        facilitator = self._facilitator or Facilitator(chain=chain, senders=[sender])
-        settlement = Settlement(
-            settings=settings,
-            chain=chain,
-            facilitator=facilitator,
-            store=store.payee,
-            authorizer=self._authorizer,
-            clock=clock,
-        )
-        return _Works(
-            chain=chain,
-            sender=sender,
-            facilitator=facilitator,
-            store=store,
-            settlement=settlement,
-            keeper=Keeper(
-                settings=settings,
-                policy=self._policy,
-                chain=chain,
-                store=store.payee,
-                settlement=settlement,
-                clock=clock,
-            ),
-            answers=Answers(
-                policy=self._answers,
-                chain=self.asset.chain,
-                store=store.payee,
-                clock=clock,
-            ),
-            sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
-        )
-
-    def _counter_of(self, works: _Works) -> Counter:
-        settings, clock, store = self.settings, self._clock, works.store.payee
-        chain, facilitator = works.chain, works.facilitator
-        books = ChannelBooks(settings=settings, store=store, clock=clock)
-        funding = ChannelFunding(
-            books=books,
-            chain=chain,
-            facilitator=facilitator,
-            settlement=works.settlement,
-        )
-        return Counter(
-            settings=settings,
-            keeper=works.keeper,
-            answers=works.answers,
-            channels=ChannelSales(
-                books=books,
-                funding=funding,
-                chain=chain,
-                settlement=works.settlement,
-            ),
-            transfers=TransferSales(
-                settings=settings,
-                chain=chain,
-                facilitator=facilitator,
-                store=store,
-                clock=clock,
-            ),
-        )
+        works, self._works = self._works, None
+        if works is not None:
+            await works.close()
 
     def terms(
         self,
@@ -327,10 +225,12 @@ class Payee:
         Raises:
             ConfigurationError: The price cannot be expressed in it.
         """
+        try:
+            maximum = to_base_units(route.price, self.asset.decimals)
+        except ValueError as error:
+            raise ConfigurationError(f"the price of {resource}: {error}") from error
         return Terms(
-            maximum=base_units(
-                route.price, self.asset.decimals, f"the price of {resource}"
-            ),
+            maximum=maximum,
             metered=route.metered,
             order=route.order,
             schemes=route.schemes,
@@ -343,21 +243,65 @@ class Payee:
         )
 
     async def answer(
-        self, header: str | None, terms: Terms, *, error: str = "Payment required"
+        self, header: str | None, terms: Terms, *, why: str = "Payment required"
     ) -> Sale | Refusal:
         """
-        Decide what a request's payment header buys; None is no payment.
+        Decide what a request's payment header buys; None is no payment, and asks for
+        one, saying `why`.
 
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
         try:
             # While a facilitator is not up, nobody is asked to pay: a 503 says why.
             await self._ready()
-        except (ChainError, StoreError) as why:
-            return unavailable(why, self.asset.chain)
-        if header is None:
-            return payment_required(self.settings, terms, error=error)
-        return await self._selling.answer(header, terms)
+            if header is None:
+                return payment_required(self.settings, terms, error=why)
+            payment = parse_payment(header)
+        except MalformedMessage as error:
+            return malformed(str(error), self.asset.chain)
+        except (ChainError, StoreError) as error:
+            return unavailable(error, self.asset.chain)
+        try:
+            name = payment_identifier.read_name(payment.extensions)
+            if name is None or not self.settings.names:
+                return await self._sell(payment, terms)
+            digest = payment_identifier.digest_of(
+                decode_json(header, name=PAYMENT_SIGNATURE)
+            )
+            sell = partial(self._sell, payment, terms)
+            return await self.answers.once(name, digest, terms, sell)
+        except MalformedMessage as error:
+            return malformed(str(error), self.asset.chain)
+        except (ChainError, StoreError) as error:
+            paid_with = payment_id(payment, self.asset)
+            return unavailable(error, self.asset.chain, payment=paid_with)
+
+    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+        """Sell, or find what this payment was answered when it came before."""
+        outcome = await self._decide(payment, terms)
+        if not isinstance(outcome, Refusal) or not outcome.presented:
+            return outcome
+        earlier = await self.answers.find(outcome.presented, request_of(terms))
+        return replace(outcome, earlier=earlier)
+
+    async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+        offer = None
+        if is_for(payment.resource, terms.url, bound=terms.bound):
+            offer = accepted_offer(payment, make_offers(self.settings, terms))
+        works, payload = self._running, payment.payload
+        if isinstance(payload, ExactPayload | Permit2Payload):
+            return await works.transfers.answer(
+                payload, terms, offer, payment.extensions
+            )
+        if not works.keeper.fresh():
+            await works.keeper.sync()
+        channel_payment = ChannelPayment(
+            payload=payload,
+            agreed=offer is not None,
+            query=parallel.is_query(payment.extensions),
+            extensions=payment.extensions,
+        )
+        return await works.channels.answer(channel_payment, terms)
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:
@@ -370,6 +314,13 @@ def check_network(network: Network, *, allow_mainnet: bool) -> None:
             f"{network.name} is real money and these contracts are not audited for it:"
             " pass allow_mainnet=True if you accept that (see SECURITY.md)"
         )
+
+
+def _units(money: Money, decimals: int, name: str) -> int:
+    try:
+        return to_base_units(money, decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
 
 
 def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:

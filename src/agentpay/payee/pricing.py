@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from agentpay.errors import ConfigurationError
 from agentpay.payee.about import About
-from agentpay.types import Money, to_base_units
+from agentpay.types import Money
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
@@ -69,14 +69,3 @@ class Terms:
     """What who has paid already may sign instead of paying again."""
     bound: bool = False
     """Whether `url` is known, and not only what the request's `Host` says."""
-
-
-def base_units(money: Money, decimals: int, name: str) -> int:
-    """
-    Raises:
-        ConfigurationError: It cannot be expressed in the token; `name` says what.
-    """
-    try:
-        return to_base_units(money, decimals)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from error

@@ -111,15 +111,6 @@ def read_transfer(
     )
 
 
-def payment_id(payment: PaymentPayload, asset: Asset) -> str:
-    """What a payment is called in what is said of it: its transfer or its voucher."""
-    payload = payment.payload
-    if isinstance(payload, ExactPayload | Permit2Payload):
-        return read_transfer(payload, asset).id
-    voucher = payload.voucher
-    return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
-
-
 def transfer_payload(transfer: Transfer) -> JsonObject:
     """
     A transfer as a message carries it.
@@ -141,6 +132,15 @@ def read_unsigned(payload: JsonObject, asset: Asset) -> Transfer:
     by_permit = "permit2Authorization" in payload
     model = Permit2Payload if by_permit else ExactPayload
     return read_transfer(model.model_validate(payload), asset)
+
+
+def payment_id(payment: PaymentPayload, asset: Asset) -> str:
+    """What a payment is called in what is said of it: its transfer or its voucher."""
+    payload = payment.payload
+    if isinstance(payload, ExactPayload | Permit2Payload):
+        return read_transfer(payload, asset).id
+    voucher = payload.voucher
+    return f"voucher {voucher.channel_id} {voucher.max_claimable_amount}"
 
 
 def _transfer_of(fields: Permit2Fields) -> PermitTransfer:

@@ -98,6 +98,9 @@ VERSION_4: Final = (
         content BLOB NOT NULL, status INTEGER NOT NULL, headers BLOB NOT NULL,
         size INTEGER NOT NULL, body BLOB NOT NULL)""",
     "CREATE INDEX answers_by_age ON answers (kept_until, size)",
+)
+
+VERSION_5: Final = (
     "CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX marks_by_age ON marks (until)",
 )
@@ -107,6 +110,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_2,
     VERSION_3,
     VERSION_4,
+    VERSION_5,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -1,0 +1,198 @@
+"""
+What a started payee runs on, and how it is put together.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Self
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
+from agentpay.evm.error_names import ERROR_NAMES
+from agentpay.facilitator.embedded import Facilitator
+from agentpay.onchain import check_asset
+from agentpay.payee.answers import AnswerPolicy, Answers
+from agentpay.payee.books import ChannelBooks
+from agentpay.payee.channel_sales import ChannelSales
+from agentpay.payee.funding import ChannelFunding
+from agentpay.payee.keeper import Keeper, KeeperPolicy
+from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
+from agentpay.payee.transfer_sales import TransferSales
+from agentpay.ports import Settler, Signer
+from agentpay.signers.wallet import Wallet
+from agentpay.stores import Store, open_store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a payee was told to run on."""
+
+    wallet: Wallet
+    """Pays gas, where the facilitator is our own."""
+    authorizer: Signer
+    rpc_url: str
+    store_url: str
+    keeping: KeeperPolicy
+    answers: AnswerPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Works:
+    """What a started payee runs on."""
+
+    chain: RpcChain
+    sender: TransactionSender
+    facilitator: Settler
+    store: Store
+    keeper: Keeper
+    settlement: Settlement
+    channels: ChannelSales
+    transfers: TransferSales
+    answers: Answers
+    sign_ins: SignIns
+
+    def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
+        """The same, selling on other terms from now on."""
+        channels, transfers = _sales(
+            settings,
+            chain=self.chain,
+            facilitator=self.facilitator,
+            settlement=self.settlement,
+            store=self.store,
+            clock=clock,
+        )
+        return replace(self, channels=channels, transfers=transfers)
+
+    async def close(self) -> None:
+        """Stop following the chain, and close everything."""
+        await self.keeper.stop()
+        await self.facilitator.stop()
+        await self.sender.aclose()
+        await self.chain.aclose()
+        await self.store.close()
+
+
+async def open_works(
+    plan: Plan,
+    *,
+    settings: PayeeSettings,
+    facilitator: Settler | None,
+    clock: Callable[[], float],
+) -> Works:
+    """
+    Check the chain and the token, open the store, and read what happened meanwhile.
+
+    Raises:
+        ChainError: The endpoint is out of reach or serves another chain, or the token
+            is not what was declared.
+        StoreError: The store cannot be opened.
+    """
+    chain = RpcChain(
+        plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
+    )
+    sender = TransactionSender(chain, key=plan.wallet.gas_key())
+    try:
+        await chain.check()
+        await check_asset(chain, settings.asset)
+        store = await open_store(plan.store_url)
+    except BaseException:
+        await sender.aclose()
+        await chain.aclose()
+        raise
+    settler = facilitator or Facilitator(chain=chain, senders=[sender])
+    works = _wire(
+        plan,
+        settings,
+        chain=chain,
+        sender=sender,
+        facilitator=settler,
+        store=store,
+        clock=clock,
+    )
+    try:
+        await works.keeper.sync()
+    except BaseException:
+        await store.close()
+        await sender.aclose()
+        await chain.aclose()
+        raise
+    return works
+
+
+def _wire(
+    plan: Plan,
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    sender: TransactionSender,
+    facilitator: Settler,
+    store: Store,
+    clock: Callable[[], float],
+) -> Works:
+    settlement = Settlement(
+        settings=settings,
+        chain=chain,
+        facilitator=facilitator,
+        store=store.payee,
+        authorizer=plan.authorizer,
+        clock=clock,
+    )
+    keeper = Keeper(
+        settings=settings,
+        policy=plan.keeping,
+        chain=chain,
+        store=store.payee,
+        settlement=settlement,
+        clock=clock,
+    )
+    answers = Answers(
+        policy=plan.answers, chain=chain.chain_id, store=store.payee, clock=clock
+    )
+    channels, transfers = _sales(
+        settings,
+        chain=chain,
+        facilitator=facilitator,
+        settlement=settlement,
+        store=store,
+        clock=clock,
+    )
+    return Works(
+        chain=chain,
+        sender=sender,
+        facilitator=facilitator,
+        store=store,
+        keeper=keeper,
+        settlement=settlement,
+        channels=channels,
+        transfers=transfers,
+        answers=answers,
+        sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
+    )
+
+
+def _sales(
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    facilitator: Settler,
+    settlement: Settlement,
+    store: Store,
+    clock: Callable[[], float],
+) -> tuple[ChannelSales, TransferSales]:
+    books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
+    funding = ChannelFunding(
+        books=books, chain=chain, facilitator=facilitator, settlement=settlement
+    )
+    channels = ChannelSales(
+        books=books, funding=funding, chain=chain, settlement=settlement
+    )
+    transfers = TransferSales(
+        settings=settings,
+        chain=chain,
+        facilitator=facilitator,
+        store=store.payee,
+        clock=clock,
+    )
+    return channels, transfers
