@@ -17,7 +17,16 @@ import uvicorn
 from peer_evidence import Json
 from peer_process import Peer
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay import (
+    Agent,
+    Budget,
+    Payee,
+    Paywall,
+    Policy,
+    RemoteFacilitator,
+    Route,
+    Wallet,
+)
 from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
@@ -150,6 +159,8 @@ class OurShop:
     """A `Paywall` over a `Payee` for each method of transfer. Implements `Shop`."""
 
     url: str
+    accounts: frozenset[Address]
+    """Its payees' own, which send what they pay gas for."""
     chain: LocalChain
     payee: Payee
     """Of channels whose deposits are by EIP-3009."""
@@ -157,14 +168,22 @@ class OurShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        routes: list[list[str]],
+        *,
+        facilitator: str | None = None,
     ) -> AsyncIterator["OurShop"]:
+        """It pays gas itself, or has none and a facilitator's URL."""
+        ether = 0 if facilitator else 1
+        wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
         payees: dict[str, Payee] = {}
         paywalls: dict[str, Paywall] = {}
-        for method in {method for _, method in routes}:
+        for method, wallet in wallets.items():
             payees[method] = Payee(
-                await chain.funded_wallet(0),
+                wallet,
                 network=chain.network,
+                facilitator=RemoteFacilitator([facilitator]) if facilitator else None,
                 withdraw_delay=WITHDRAW_DELAY,
                 min_deposit=10 * PRICE,
                 claim_at="$1000",
@@ -188,7 +207,12 @@ class OurShop:
                 await payee.start()
                 stack.push_async_callback(payee.stop)
             url = await stack.enter_async_context(_serving(shop))
-            yield cls(url=url, chain=chain, payee=payees["eip3009"])
+            yield cls(
+                url=url,
+                accounts=frozenset(wallet.address for wallet in wallets.values()),
+                chain=chain,
+                payee=payees["eip3009"],
+            )
 
     async def claim(self) -> str:
         """See `Shop.claim`."""
@@ -243,7 +267,7 @@ class TheirBuyer:
     @contextlib.asynccontextmanager
     async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
         wallet = await _rich_wallet(chain)
-        settings = _chain_settings(chain, wallet)
+        settings = chain_settings(chain, wallet)
         async with Peer.running("client", settings) as peer:
             yield cls(address=wallet.address, peer=peer)
 
@@ -274,11 +298,17 @@ class TheirShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, facilitator: str, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        facilitator: str,
+        routes: list[list[str]],
+        *,
+        verifies_itself: bool = True,
     ) -> AsyncIterator["TheirShop"]:
+        """Unless it `verifies_itself`, its facilitator has to see every voucher."""
         wallet = await chain.funded_wallet(0, ether=0)
         settings = {
-            **_chain_settings(chain, wallet),
+            **chain_settings(chain, wallet),
             "facilitator": facilitator,
             "pay_to": checksummed(wallet.address),
             "token": checksummed(chain.usdc.address),
@@ -287,6 +317,7 @@ class TheirShop:
             "price": str(PRICE),
             "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
+            "verifies_itself": verifies_itself,
             "routes": routes,
         }
         # In mixed case: theirs pass an address to web3 as it came.
@@ -302,15 +333,8 @@ class TheirShop:
         return str((await self.peer.ask(do="settle"))["transaction"])
 
 
-@contextlib.asynccontextmanager
-async def their_facilitator(chain: LocalChain) -> AsyncIterator[Peer]:
-    """The official facilitator, with gas."""
-    wallet = await chain.funded_wallet(0)
-    async with Peer.running("facilitator", _chain_settings(chain, wallet)) as peer:
-        yield peer
-
-
-def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+    """What each of the peer's programs is told."""
     return {
         "key": "0x" + wallet.gas_key().hex(),
         "rpc_url": chain.rpc_url,
