@@ -23,6 +23,7 @@ from agentpay.evm.transfer import TokenTransfer, own_logs
 from agentpay.facilitator.batches import BatchPolicy, TransferBatches
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits
+from agentpay.onchain import is_used
 from agentpay.records import Settled
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Asset, ChainId, Hash32
@@ -118,8 +119,10 @@ async def test_two_equal_payments_of_which_one_is_used_up_are_told_apart(
     transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
     async with a_scene(local) as scene:
         outcomes = await scene.settle(transfers)
+        used = [await is_used(scene.batches._chain, t) for t in transfers]
 
-    assert [isinstance(o, Settled) for o in outcomes] == [True, True, False]
+    assert [isinstance(outcome, Settled) for outcome in outcomes] == used
+    assert sum(used) == 2
     assert await local.balance(payee) == 2 * AMOUNT
 
 
@@ -206,7 +209,7 @@ def _log(*topics: bytes | Hash32, data: bytes = b"") -> Log:
     )
 
 
-def used(nonce: int) -> Log:
+def used_log(nonce: int) -> Log:
     return _log(tokens.AUTHORIZATION_USED, address_word(PAYER), uint_word(nonce))
 
 
@@ -223,7 +226,9 @@ def test_t_each_transfer_of_a_batch_has_its_own_logs(
     logs: list[Log] = []
     for nonce, pay in enumerate(pays):
         effects = [moved(5)] if pay else [moved(1)]
-        own = [used(nonce), *effects] if nonce_first else [*effects, used(nonce)]
+        own = (
+            [used_log(nonce), *effects] if nonce_first else [*effects, used_log(nonce)]
+        )
         logs += own
     for nonce, pay in enumerate(pays):
         transfer = transfer_with(nonce)
@@ -235,7 +240,7 @@ def test_t_each_transfer_of_a_batch_has_its_own_logs(
 
 def test_a_transfer_that_is_alone_has_all_logs_in_whatever_order() -> None:
     transfer = transfer_with(1)
-    for logs in permutations([used(1), moved(5), moved(1)]):
+    for logs in permutations([used_log(1), moved(5), moved(1)]):
         assert transfer.moved(own_logs(transfer, logs)) == 5
 
 
