@@ -30,7 +30,9 @@ EVENTS = {
     "refund": REFUNDED,
 }
 """What the channel contract says of each step."""
-VOUCHERS = frozenset({(CHANNEL, "voucher"), (CHANNEL, "recovery")})
+VOUCHERS = frozenset(
+    {(CHANNEL, "voucher"), (CHANNEL, "voucher-key"), (CHANNEL, "recovery")}
+)
 """What sends no transaction."""
 
 
@@ -52,6 +54,8 @@ class Expected:
     """What evidence has to show."""
 
     payer: Address
+    voucher_signer: Address
+    """The payer, or a key of its own that its channel names."""
     price: int
     senders: Set[Address]
     """Who may have sent the transaction."""
@@ -80,7 +84,7 @@ async def doubt(
     if variant in VOUCHERS:
         if expected.verified and not seen.verified:
             return "the facilitator did not verify the voucher"
-        return _doubt_voucher(chain, expected.payer, seen.voucher)
+        return _doubt_voucher(chain, expected.voucher_signer, seen.voucher)
     if not seen.transaction:
         return "there is no transaction"
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
@@ -109,11 +113,11 @@ def _logs(receipt: Json, contract: Address, topics: Sequence[str]) -> list[Json]
     ]
 
 
-def _doubt_voucher(chain: LocalChain, payer: Address, voucher: Json) -> str:
+def _doubt_voucher(chain: LocalChain, wanted: Address, voucher: Json) -> str:
     try:
         amount = int(voucher["maxClaimableAmount"])
         digest = voucher_digest(Hash32(voucher["channelId"]), amount, chain.chain_id)
         signer = recover(digest, bytes.fromhex(voucher["signature"][2:]))
     except (KeyError, ValueError, BadSignature) as error:
         return f"the voucher cannot be read: {error!r}"
-    return "" if signer == payer else f"the voucher is signed by {signer}"
+    return "" if signer == wanted else f"the voucher is signed by {signer}"

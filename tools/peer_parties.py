@@ -52,6 +52,11 @@ class Buyer(Protocol):
         """Whose money it spends."""
         ...
 
+    @property
+    def voucher_signer(self) -> Address:
+        """Signs its vouchers: itself, or a key that can do nothing else."""
+        ...
+
     async def lose_answer(self, url: str) -> None:
         """Pay for one request whose answer never arrives."""
         ...
@@ -108,6 +113,7 @@ class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     agent: Agent
     wire: LossyTransport
     rpc: FaultyRpc
@@ -115,14 +121,21 @@ class OurBuyer:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
+        cls,
+        chain: LocalChain,
+        *,
+        budget: Money = "$1",
+        deposit: Money = "$0.01",
+        two_keys: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
         wallet = await _rich_wallet(chain)
+        hot = Wallet.create() if two_keys else wallet
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
             Agent(
                 wallet,
+                voucher_key=hot,
                 budget=Budget(total=budget, per_request="$0.01"),
                 network=chain.network,
                 rpc_url=rpc.url,
@@ -131,7 +144,13 @@ class OurBuyer:
                 transport=wire,
             ) as agent,
         ):
-            yield cls(address=wallet.address, agent=agent, wire=wire, rpc=rpc)
+            yield cls(
+                address=wallet.address,
+                voucher_signer=hot.address,
+                agent=agent,
+                wire=wire,
+                rpc=rpc,
+            )
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -261,15 +280,19 @@ class TheirBuyer:
     """The official client. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     peer: Peer
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
+    async def open(
+        cls, chain: LocalChain, *, two_keys: bool = False
+    ) -> AsyncIterator["TheirBuyer"]:
         wallet = await _rich_wallet(chain)
-        settings = chain_settings(chain, wallet)
+        hot = Wallet.create() if two_keys else wallet
+        settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
         async with Peer.running("client", settings) as peer:
-            yield cls(address=wallet.address, peer=peer)
+            yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -336,10 +359,14 @@ class TheirShop:
 def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
     """What each of the peer's programs is told."""
     return {
-        "key": "0x" + wallet.gas_key().hex(),
+        "key": _hex_key(wallet),
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
     }
+
+
+def _hex_key(wallet: Wallet) -> str:
+    return "0x" + wallet.gas_key().hex()
 
 
 async def _rich_wallet(chain: LocalChain) -> Wallet:

@@ -54,7 +54,16 @@ from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
 
-STEPS = ("deposit", "voucher", "recovery", "top-up", "claim", "settle", "refund")
+STEPS = (
+    "deposit",
+    "voucher",
+    "voucher-key",
+    "recovery",
+    "top-up",
+    "claim",
+    "settle",
+    "refund",
+)
 VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
@@ -72,6 +81,8 @@ PAIRS: tuple[Pair, ...] = (
     ("client+facilitator", "server"),
 )
 """A facilitator that is not named is theirs behind their server, none behind ours."""
+TWO_KEYS = frozenset({("facilitator", "server"), ("client+facilitator", "server")})
+"""Whose buyer signs vouchers by a key of its own."""
 
 RUN_SECONDS = 170
 REQUESTS_MAX = 16
@@ -124,8 +135,10 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
     buyer, shop, found = meeting.buyer, meeting.shop, meeting.found
     url = f"{shop.url}/{CHANNEL}/eip3009"
     found[CHANNEL, "deposit"] = await until(meeting, url, "deposit")
-    if set(wanted) >= VOUCHERS:
-        found[CHANNEL, "voucher"] = await until(meeting, url, "voucher")
+    if (CHANNEL, "recovery") in wanted:
+        two_keys = buyer.voucher_signer != buyer.address
+        step = "voucher-key" if two_keys else "voucher"
+        found[CHANNEL, step] = await until(meeting, url, "voucher")
         found[CHANNEL, "recovery"] = await recover_place(meeting, url)
     found[CHANNEL, "top-up"] = last = await until(meeting, url, "deposit")
     for step, act in (("claim", shop.claim), ("settle", shop.settle)):
@@ -182,7 +195,9 @@ class Place:
 async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
     """Bring a pair together."""
     chain, ours, theirs = place.chain, place.ours, place.theirs
-    our_buyer, their_buyer = OurBuyer.open(chain), TheirBuyer.open(chain)
+    two_keys = pair in TWO_KEYS
+    our_buyer = OurBuyer.open(chain, two_keys=two_keys)
+    their_buyer = TheirBuyer.open(chain, two_keys=two_keys)
     match pair:
         case ("client", "server"):
             their_shop = TheirShop.open(chain, theirs.url, routes(pair))
@@ -214,7 +229,11 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
 
 def variants_of(pair: Pair) -> list[Variant]:
     """The cells of a pair: no facilitator sees the vouchers that our server takes."""
-    left_out = VOUCHERS if pair == ("server", "facilitator") else ()
+    if pair == ("server", "facilitator"):
+        left_out = VOUCHERS
+    else:
+        by = "voucher" if pair in TWO_KEYS else "voucher-key"
+        left_out = frozenset({(CHANNEL, by)})
     return [variant for variant in VARIANTS if variant not in left_out]
 
 
@@ -260,6 +279,7 @@ async def judge(
     else:
         expected = Expected(
             payer=meeting.buyer.address,
+            voucher_signer=meeting.buyer.voucher_signer,
             price=USED if scheme == "upto" else PRICE,
             senders=meeting.senders,
             verified=meeting.verified,
@@ -319,13 +339,13 @@ async def run() -> Report:
 
 
 def table(report: Report) -> str:
-    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':10}{'passed':8}evidence"]
+    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':12}{'passed':8}evidence"]
     for cell in report.cells:
         shown = cell.transaction or cell.voucher.get("signature", "")
         proof = f"{cell.status} {shown[:18]}…" if cell.passed else cell.why
         passed = "yes" if cell.passed else "NO"
         lines.append(
-            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:10}"
+            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:12}"
             f"{passed:8}{proof}"
         )
     lines.append("")

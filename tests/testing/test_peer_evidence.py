@@ -18,7 +18,9 @@ CHANNEL_ID = Hash32("0x" + "11" * 32)
 
 
 def expected(payer: Address, *senders: Address) -> Expected:
-    return Expected(payer=payer, price=PRICE, senders={payer, *senders})
+    return Expected(
+        payer=payer, voucher_signer=payer, price=PRICE, senders={payer, *senders}
+    )
 
 
 async def a_transfer(chain: LocalChain, payer: Wallet, amount: int = PRICE) -> str:
@@ -130,3 +132,14 @@ async def test_a_voucher_that_its_facilitator_never_saw_is_doubted_where_it_must
 
     assert await doubt(chain, unseen, VOUCHER, wanted)
     assert not await doubt(chain, replace(unseen, verified=True), VOUCHER, wanted)
+
+
+async def test_a_payers_voucher_key_has_to_sign_where_there_is_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payer, hot = agentpay_shared_chain, Wallet.create(), Wallet.create()
+    wanted = replace(expected(payer.address), voucher_signer=hot.address)
+    variant = (CHANNEL, "voucher-key")
+    for signer, good in ((hot, True), (payer, False)):
+        seen = Evidence(status=200, voucher=await a_voucher(chain, signer))
+        assert (not await doubt(chain, seen, variant, wanted)) is good
