@@ -522,6 +522,21 @@ async def test_x402_is_refused_with_challenges_too(
         assert challenge_of(refused)
 
 
+async def test_one_402_is_read_by_three_kinds_of_clients(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    payee = await open_payee(agentpay_shared_chain, mpp=MPP)
+    wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
+    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        asks = await client.get(PAID)
+    await payee.stop()
+
+    assert kind_of(asks) == "payment-required"
+    assert challenge_of(asks).intent == "charge"
+    assert PAYMENT_REQUIRED in asks.headers
+    assert asks.json()["x402Version"] == 1
+
+
 async def test_routes_without_single_transfers_have_no_challenge(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from agentpay.errors import MalformedMessage
 from agentpay.http.asgi import Message, Receive, Scope
-from agentpay.wire.mpp.credential import find_credential
+from agentpay.wire.mpp.credential import SeveralCredentials, find_credential
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import X_PAYMENT
 
 
 class SeveralPayments(MalformedMessage):
@@ -21,32 +22,50 @@ class SeveralPayments(MalformedMessage):
     code = "several_payments"
 
 
+class NoCredential(MalformedMessage):
+    """What stands where a `Payment` credential should is none: the draft's 402."""
+
+    code = "no_credential"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carried:
     """What a request pays with: one of these, or nothing."""
 
     x402: str | None = None
+    first: str | None = None
+    """By x402's first version."""
     mpp: str | None = None
 
 
-def read_payment(scope: Scope, *, mpp_field: str | None) -> Carried:
+def read_payment(scope: Scope, *, v1: bool, mpp_field: str | None) -> Carried:
     """
     Find a request's one payment, unread; no `mpp_field` means that MPP is not spoken.
 
     Raises:
-        SeveralPayments, SeveralCredentials: There is more than one.
-        MalformedMessage: There is a `Payment` credential with nothing in it.
+        SeveralPayments: There is more than one.
+        NoCredential: There is a `Payment` credential with nothing in it.
     """
-    signed = header_lines(scope, PAYMENT_SIGNATURE)
-    if len(signed) > 1:
-        raise SeveralPayments(f"more than one {PAYMENT_SIGNATURE} header")
-    x402 = signed[0] if signed else None
-    if mpp_field is None:
-        return Carried(x402=x402)
-    credential = find_credential(header_lines(scope, mpp_field))
-    if x402 is not None and credential is not None:
-        raise SeveralPayments(f"{PAYMENT_SIGNATURE} and a Payment credential; send one")
-    return Carried(x402=x402, mpp=credential)
+    second = header_lines(scope, PAYMENT_SIGNATURE)
+    first = header_lines(scope, X_PAYMENT) if v1 else ()
+    credential = None
+    if mpp_field is not None:
+        try:
+            credential = find_credential(header_lines(scope, mpp_field))
+        except SeveralCredentials as error:
+            raise SeveralPayments(str(error)) from error
+        except MalformedMessage as error:
+            raise NoCredential(str(error)) from error
+    if len(second) + len(first) + (credential is not None) > 1:
+        raise SeveralPayments(
+            f"a request carries more than one payment: one {PAYMENT_SIGNATURE} header"
+            " or one Payment credential"
+        )
+    return Carried(
+        x402=second[0] if second else None,
+        first=first[0] if first else None,
+        mpp=credential,
+    )
 
 
 def header_lines(scope: Scope, name: str) -> Sequence[str]:

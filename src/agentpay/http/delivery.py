@@ -20,17 +20,23 @@ from agentpay.http.asgi import (
     send_whole,
 )
 from agentpay.http.manners import keep_private
-from agentpay.payee.answers import Answers
 from agentpay.payee.attestor import Attestor
+from agentpay.payee.mpp_offers import Asked
 from agentpay.payee.offers import unavailable
+from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
-from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from agentpay.wire.x402 import PAYMENT_RESPONSE
+from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_AGAIN_SECONDS = 1.0
+
+_RECEIPT = PAYMENT_RESPONSE.lower().encode()
+_MPP_RECEIPT = PAYMENT_RECEIPT.lower().encode()
+_FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
 
 
 class Charge(Protocol):
@@ -138,10 +144,6 @@ class _Copy:
             self._parts.clear()
 
 
-def _as_it_is(refusal: Refusal) -> Refusal:
-    return refusal
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase:
     """What one request bought, and on which terms."""
@@ -149,14 +151,10 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
-    attestor: Attestor | None = None
-    """Who signs its receipt, if anybody does."""
-    receipt_in: str = PAYMENT_RESPONSE
-    """The field of its receipt. MPP's stands on answers of 2xx only."""
-    paid_in: str = PAYMENT_SIGNATURE
-    """The request's fields that may carry a payment."""
-    refuse: Callable[[Refusal], Refusal] = _as_it_is
-    """What is added to a refusal in the place of the answer."""
+    v1: bool = False
+    """Paid for by a client of x402's first version, which looks elsewhere."""
+    mpp: Asked | None = None
+    """Paid for by MPP, with a challenge for this."""
 
 
 class Delivery:
@@ -166,18 +164,22 @@ class Delivery:
         self,
         purchase: Purchase,
         *,
-        answers: Answers,
+        payee: Payee,
+        attestor: Attestor | None,
         hearing: Hearing,
         send: Send,
         closings: Closings,
     ) -> None:
         self._purchase = purchase
         self._sale = purchase.sale
-        self._answers = answers
+        self._payee = payee
+        self._answers = payee.answers
+        self._sign_ins = payee.sign_ins
+        self._attestor = attestor
         self._hearing = hearing
         self._send = send
         self._closings = closings
-        self._copy = _Copy(answers.policy.bytes_each)
+        self._copy = _Copy(self._answers.policy.bytes_each)
         self._started = False
         self._closed = False
         self._replaced = False
@@ -225,20 +227,32 @@ class Delivery:
             self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
-            await send_refusal(self._send, self._purchase.refuse(receipt))
+            asked = self._purchase.mpp or Asked(body=None)
+            refusal = self._payee.refuse(receipt, self._purchase.terms, asked)
+            await send_refusal(self._send, refusal)
             return
         self._started = True
-        paid = {**message, "headers": _paid_headers(message, receipt, self._purchase)}
+        headers = self._paid_headers(message, receipt)
+        if self._purchase.v1 and receipt:
+            first = downgrade_receipt(receipt, self._answers.chain)
+            headers.append((_FIRST_RECEIPT, first.encode("ascii")))
+            headers.append((b"vary", X_PAYMENT.encode()))
+        paid = {**message, "headers": headers}
         self._copy.start(paid)
         await self._send(paid)
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
-        attestor, terms = self._purchase.attestor, self._purchase.terms
-        if attestor is None or isinstance(receipt, Refusal):
+        if isinstance(receipt, Refusal) or not receipt:
             return receipt
-        return await attestor.sign_receipt(
-            receipt, terms, payer=self._sale.payer, chain=self._answers.chain
+        terms, payer = self._purchase.terms, self._sale.payer
+        if terms.access_seconds:
+            await self._sign_ins.grant(payer, terms)
+        if self._attestor is None or self._purchase.mpp:
+            return receipt
+        chain = self._answers.chain
+        return await self._attestor.sign_receipt(
+            receipt, terms, payer=payer, chain=chain
         )
 
     async def _deliver(self) -> None:
@@ -265,11 +279,13 @@ class Delivery:
         else:
             await self.abandon(failed=False)
 
-
-def _paid_headers(message: Message, receipt: str, purchase: Purchase) -> Headers:
-    headers = headers_of(message)
-    field = purchase.receipt_in
-    if receipt and (field != PAYMENT_RECEIPT or 200 <= message["status"] < 300):
-        headers.append((field.lower().encode(), receipt.encode("ascii")))
-    keep_private(headers, paid_in=purchase.paid_in)
-    return headers
+    def _paid_headers(self, message: Message, receipt: str) -> Headers:
+        headers, by_mpp = headers_of(message), self._purchase.mpp is not None
+        # The draft: on answers of 2xx only.
+        if receipt and (not by_mpp or 200 <= message["status"] < 300):
+            name = _MPP_RECEIPT if by_mpp else _RECEIPT
+            headers.append((name, receipt.encode("ascii")))
+        keep_private(headers)
+        if self._payee.mpp is not None:
+            headers.append((b"vary", self._payee.mpp.credential_field.encode()))
+        return headers

@@ -6,16 +6,23 @@ A shared cache must never give to one what another paid for. Sources: RFC 9111; 
 programs, and a page for people whose browser asks for one.
 """
 
+import json
 from dataclasses import replace
 from html import escape
 from urllib.parse import urlsplit
 
 from agentpay.errors import ConfigurationError
 from agentpay.http.asgi import Headers, Scope
+from agentpay.payee.offers import to_json
 from agentpay.payee.sales import Refusal
-from agentpay.types import Asset, format_money
+from agentpay.types import Asset, ChainId, format_money
 from agentpay.wire.headers import JsonObject, JsonValue
-from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import (
+    X_PAYMENT_RESPONSE,
+    downgrade_receipt,
+    downgrade_required,
+)
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -63,7 +70,7 @@ def url_of(scope: Scope, origin: str | None) -> str:
     return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')}{suffix}"
 
 
-def keep_private(headers: Headers, *, paid_in: str = PAYMENT_SIGNATURE) -> None:
+def keep_private(headers: Headers) -> None:
     """A paid answer is for who paid, whatever its application allowed caches to do."""
     said = [v.decode("latin-1") for n, v in headers if n.lower() == b"cache-control"]
     words = [word.strip() for line in said for word in line.split(",") if word.strip()]
@@ -72,7 +79,7 @@ def keep_private(headers: Headers, *, paid_in: str = PAYMENT_SIGNATURE) -> None:
         headers[:] = [h for h in headers if h[0].lower() != b"cache-control"]
         value = ", ".join(["private", *ours])
         headers.append((b"cache-control", value.encode("latin-1")))
-    headers.append((b"vary", paid_in.encode()))
+    headers.append((b"vary", PAYMENT_SIGNATURE.encode()))
 
 
 def for_reader(
@@ -91,6 +98,19 @@ def for_reader(
     headers["x-content-type-options"] = "nosniff"
     headers["referrer-policy"] = "no-referrer"
     return replace(refusal, headers=headers, body=_page(refusal.required, asset))
+
+
+def for_first_version(refusal: Refusal, chain: ChainId) -> Refusal:
+    """A refusal that clients of x402's first version can read as well."""
+    headers, receipt = dict(refusal.headers), PAYMENT_RESPONSE.lower()
+    if receipt in headers:
+        first = downgrade_receipt(headers[receipt], chain)
+        headers[X_PAYMENT_RESPONSE.lower()] = first
+    body = refusal.body
+    if refusal.required is not None:
+        known = json.loads(body)  # a problem may have more members
+        body = to_json({**known, **downgrade_required(refusal.required)})
+    return replace(refusal, headers=headers, body=body)
 
 
 def _is_browser(scope: Scope) -> bool:

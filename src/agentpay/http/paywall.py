@@ -19,27 +19,29 @@ from agentpay.errors import (
 )
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.credentials import (
+    Carried,
+    NoCredential,
     RequestBody,
-    SeveralPayments,
     header_lines,
     read_payment,
 )
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
-from agentpay.http.manners import check_origin, for_reader, url_of
+from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.mpp_offers import Asked, problem
 from agentpay.payee.mpp_sales import ChargeSale
-from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.offers import NO_PAYMENT, make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money, to_base_units
-from agentpay.wire.mpp.credential import SeveralCredentials
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.mpp.problem import ProblemKind
-from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
-from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from agentpay.wire.sign_in import HEADER
+from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
@@ -113,12 +115,14 @@ class Paywall:
         origin: str | None = None,
         protected: Sequence[str] = (),
         attestor: Attestor | None = None,
+        v1: bool = False,
     ) -> None:
         """
         `origin` is where clients reach the application (`"https://api.example.com"`);
         without it, offers name the `Host` that a request names. What is in no line of
         `routes` is free, or denied under one of the `protected` prefixes; there a line
         with the price None says what is free. An `attestor` signs offers and receipts.
+        With `v1`, clients of x402's first version can pay too, by `exact`.
 
         Raises:
             ConfigurationError: A route's key or price, the origin or a prefix cannot be
@@ -129,16 +133,16 @@ class Paywall:
         self._routes = RouteTable(routes, protected)
         self._origin = None if origin is None else check_origin(origin)
         self._attestor = attestor
+        self._v1 = v1
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
-        fields = [
-            PAYMENT_SIGNATURE,
-            *([payee.mpp.credential_field] if payee.mpp else []),
-        ]
-        self._paid_in = ", ".join(fields)
+        own = [payee.mpp.credential_field] if payee.mpp else []
+        self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
+            if route.access_seconds and origin is None:
+                raise ConfigurationError("payers sign in to an origin: pass origin=")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -201,14 +205,13 @@ class Paywall:
             await self._app(scope, receive, send)
 
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
-        dressed = refusal
+        asset, paid_in = self._payee.asset, self._paid_in
         if refusal.status == 402 and self._payee.mpp is not None:
-            dressed = self._payee.refuse(
-                refusal, asking.terms, await self._asked(asking)
-            )
-        readable = for_reader(
-            dressed, asking.scope, self._payee.asset, paid_in=self._paid_in
-        )
+            asked = await self._asked(asking)
+            refusal = self._payee.refuse(refusal, asking.terms, asked)
+        if self._v1:
+            refusal = for_first_version(refusal, asset.chain)
+        readable = for_reader(refusal, asking.scope, asset, paid_in=paid_in)
         await tell_again(asking.body.receive, asking.send, readable)
 
     async def _asked(self, asking: "_Asking") -> Asked:
@@ -235,14 +238,15 @@ class Paywall:
 
     async def _decide(self, asking: "_Asking") -> Sale | Refusal:
         chain, terms, mpp = self._payee.asset.chain, asking.terms, self._payee.mpp
-        field = mpp.credential_field if mpp else None
         try:
-            carried = read_payment(asking.scope, mpp_field=field)
-        except (SeveralPayments, SeveralCredentials) as error:
-            return malformed(str(error), chain)
-        except MalformedMessage as error:
+            field = mpp.credential_field if mpp else None
+            carried = read_payment(asking.scope, v1=self._v1, mpp_field=field)
+            header = self._second_version(carried, terms)
+        except NoCredential as error:
             kind = ProblemKind.MALFORMED_CREDENTIAL
             return problem(self._payee.settings, terms, kind, str(error))
+        except MalformedMessage as error:
+            return malformed(str(error), chain)
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
@@ -250,30 +254,58 @@ class Paywall:
         if carried.mpp is not None:
             asked = await self._asked(asking)
             return await self._payee.answer_credential(carried.mpp, terms, asked)
-        outcome = await self._payee.answer(carried.x402, terms)
+        if terms.access_seconds:
+            outcome = await self._let_in(asking.scope, header, terms)
+        else:
+            outcome = await self._payee.answer(header, terms)
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
 
+    def _second_version(self, carried: Carried, terms: Terms) -> str | None:
+        """
+        What a request pays with by x402, in version 2.
+
+        Raises:
+            MalformedMessage: It is not a payment of version 1.
+        """
+        if carried.first is None:
+            return carried.x402
+        offers = make_offers(self._payee.settings, terms)
+        return upgrade_payment(carried.first, offers, terms.url)
+
+    async def _let_in(
+        self, scope: Scope, header: str | None, terms: Terms
+    ) -> Sale | Refusal:
+        """Who pays, or who has paid and signs that it is them."""
+        sign_ins, chain = self._payee.sign_ins, self._payee.asset.chain
+        proofs = header_lines(scope, HEADER)
+        error = NO_PAYMENT
+        if header is None and proofs:
+            try:
+                found = await sign_ins.admit(proofs[0], terms)
+            except (ChainError, StoreError) as why:
+                return unavailable(why, chain)
+            if isinstance(found, Address):
+                return FreeSale(found)
+            error = found
+        asking = replace(terms, challenge=sign_ins.challenge(terms))
+        return await self._payee.answer(header, asking, why=error)
+
     async def _serve(self, asking: "_Asking", sale: Sale) -> None:
-        terms, asked = asking.terms, Asked(body=None)
-        paid = PaidRequest(sale, terms, self._payee.asset.decimals)
-        hearing = Hearing(asking.body.receive)
+        paid = PaidRequest(sale, asking.terms, self._payee.asset.decimals)
         by_mpp = isinstance(sale, ChargeSale)
-        if by_mpp:
-            asked = await self._asked(asking)
-        purchase = Purchase(
-            sale=sale,
-            terms=terms,
-            charge=paid,
-            attestor=None if by_mpp else self._attestor,
-            receipt_in=PAYMENT_RECEIPT if by_mpp else PAYMENT_RESPONSE,
-            paid_in=self._paid_in,
-            refuse=lambda refusal: self._payee.refuse(refusal, terms, asked),
-        )
+        hearing = Hearing(asking.body.receive)
         delivery = Delivery(
-            purchase,
-            answers=self._payee.answers,
+            Purchase(
+                sale=sale,
+                terms=asking.terms,
+                charge=paid,
+                v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
+                mpp=await self._asked(asking) if by_mpp else None,
+            ),
+            payee=self._payee,
+            attestor=self._attestor,
             hearing=hearing,
             send=asking.send,
             closings=self._closings,

@@ -20,6 +20,7 @@ from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -56,6 +57,7 @@ class Works:
     """None where MPP is not spoken."""
     answers: Answers
     mpp: MppTerms | None
+    sign_ins: SignIns
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
@@ -190,6 +192,7 @@ def _wire(
         charges=charges,
         answers=answers,
         mpp=plan.mpp,
+        sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
     )
 
 
