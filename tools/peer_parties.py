@@ -128,7 +128,7 @@ class OurBuyer:
         deposit: Money = "$0.01",
         two_keys: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
-        wallet = await _rich_wallet(chain)
+        wallet = await rich_wallet(chain)
         hot = Wallet.create() if two_keys else wallet
         wire = LossyTransport()
         async with (
@@ -288,10 +288,10 @@ class TheirBuyer:
     async def open(
         cls, chain: LocalChain, *, two_keys: bool = False
     ) -> AsyncIterator["TheirBuyer"]:
-        wallet = await _rich_wallet(chain)
+        wallet = await rich_wallet(chain)
         hot = Wallet.create() if two_keys else wallet
         settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
-        async with Peer.running("client", settings) as peer:
+        async with Peer.running("client.py", settings) as peer:
             yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
     async def lose_answer(self, url: str) -> None:
@@ -334,9 +334,6 @@ class TheirShop:
             **chain_settings(chain, wallet),
             "facilitator": facilitator,
             "pay_to": checksummed(wallet.address),
-            "token": checksummed(chain.usdc.address),
-            "name": chain.usdc.name,
-            "version": chain.usdc.version,
             "price": str(PRICE),
             "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
@@ -344,7 +341,7 @@ class TheirShop:
             "routes": routes,
         }
         # In mixed case: theirs pass an address to web3 as it came.
-        async with Peer.running("server", settings) as peer:
+        async with Peer.running("server.py", settings) as peer:
             yield cls(url=peer.url, peer=peer)
 
     async def claim(self) -> str:
@@ -362,6 +359,10 @@ def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
         "key": _hex_key(wallet),
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
+        "token": checksummed(chain.usdc.address),
+        "name": chain.usdc.name,
+        "version": chain.usdc.version,
+        "decimals": chain.usdc.decimals,
     }
 
 
@@ -369,7 +370,7 @@ def _hex_key(wallet: Wallet) -> str:
     return "0x" + wallet.gas_key().hex()
 
 
-async def _rich_wallet(chain: LocalChain) -> Wallet:
+async def rich_wallet(chain: LocalChain) -> Wallet:
     """Has test dollars, and has allowed Permit2 to take them, once and for all."""
     wallet = await chain.funded_wallet()
     approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)

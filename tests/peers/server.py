@@ -5,7 +5,7 @@ import json
 
 import httpx
 from fastapi import FastAPI, Request, Response
-from lines import Json, note, read, serve
+from lines import Json, named, note, read, serve
 from x402 import x402ResourceServer
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.http.middleware.fastapi import (
@@ -142,7 +142,7 @@ class Shop:
 
 async def main() -> None:
     shop = Shop(read() or {})
-    await serve(shop.app(), shop.act)
+    await serve(shop.app(), shop.act, named("x402-py", "x402"))
 
 
 if __name__ == "__main__":
