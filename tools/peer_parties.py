@@ -373,8 +373,11 @@ def _hex_key(wallet: Wallet) -> str:
 async def rich_wallet(chain: LocalChain) -> Wallet:
     """Has test dollars, and has allowed Permit2 to take them, once and for all."""
     wallet = await chain.funded_wallet()
-    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
-    await chain.node.transact(
-        wallet.address, approve + uint_word(UINT128_MAX), to=chain.usdc.address
-    )
+    await allow_permit2(chain, wallet.address, UINT128_MAX)
     return wallet
+
+
+async def allow_permit2(chain: LocalChain, payer: Address, amount: int) -> None:
+    """Have an account allow Permit2 to take so much."""
+    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
+    await chain.node.transact(payer, approve + uint_word(amount), to=chain.usdc.address)

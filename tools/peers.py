@@ -25,6 +25,7 @@ from typing import Any
 from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
 from peer_evidence import (
     CHANNEL,
+    PERMIT,
     VOUCHERS,
     Evidence,
     Expected,
@@ -47,12 +48,13 @@ from peer_parties import (
     Shop,
     TheirBuyer,
     TheirShop,
+    allow_permit2,
 )
 from peer_process import PYTHON, Peer, PeerFailed
 
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address
+from agentpay.types import UINT128_MAX, Address
 
 STEPS = (
     "deposit",
@@ -67,9 +69,12 @@ STEPS = (
 VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
+    ("exact", PERMIT),
     ("upto", "permit2"),
+    ("upto", PERMIT),
     *((CHANNEL, step) for step in STEPS),
     (CHANNEL, "permit2"),
+    (CHANNEL, PERMIT),
 )
 Pair = tuple[str, str]
 """Who we are, and who they are."""
@@ -121,11 +126,19 @@ class Meeting:
 # The stories.
 
 
-async def pay_once(meeting: Meeting, variant: Variant) -> None:
-    """One request, one transfer."""
+async def pay_once(chain: LocalChain, meeting: Meeting, variant: Variant) -> None:
+    """One request, one transfer; or those until a channel is funded."""
     scheme, method = variant
+    buyer = meeting.buyer
+    # Whether a permit has to come along is the buyer's to see.
+    await allow_permit2(chain, buyer.address, 0 if method == PERMIT else UINT128_MAX)
+    sold = "permit2" if method == PERMIT else method
+    url = f"{meeting.shop.url}/{scheme}/{sold}"
+    if scheme == CHANNEL:
+        meeting.found[variant] = await until(meeting, url, "deposit")
+        return
     await meeting.peer.notes()
-    await meeting.buyer.get(f"{meeting.shop.url}/{scheme}/{method}")
+    await buyer.get(url)
     for seen in await meeting.peer.notes():
         meeting.found[variant] = seen
 
@@ -239,7 +252,7 @@ def variants_of(pair: Pair) -> list[Variant]:
 
 def routes(pair: Pair) -> list[list[str]]:
     """What the server of a pair sells: scheme and method of transfer."""
-    once = [variant for variant in variants_of(pair) if variant[1] not in STEPS]
+    once = [v for v in variants_of(pair) if v[1] not in (*STEPS, PERMIT)]
     return [list(route) for route in (*once, (CHANNEL, "eip3009"))]
 
 
@@ -256,7 +269,7 @@ async def run_pair(place: Place, pair: Pair) -> list[Cell]:
                 if lives:
                     await live_a_channel(meeting, wanted)
                 else:
-                    await pay_once(meeting, variant)
+                    await pay_once(place.chain, meeting, variant)
             except (AgentPayError, PeerFailed, ValueError) as error:
                 stopped = [v for v in wanted if v[1] in STEPS] if lives else [variant]
                 whys.update(dict.fromkeys(stopped, f"{type(error).__name__}: {error}"))

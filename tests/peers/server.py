@@ -7,6 +7,9 @@ import httpx
 from fastapi import FastAPI, Request, Response
 from lines import Json, named, note, read, serve
 from x402 import x402ResourceServer
+from x402.extensions.eip2612_gas_sponsoring import (
+    declare_eip2612_gas_sponsoring_extension,
+)
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.http.middleware.fastapi import (
     PaymentMiddlewareASGI,
@@ -82,7 +85,12 @@ class Shop:
                 price=price,
                 network=self._network,
                 extra=extra,
-            )
+            ),
+            extensions=(
+                declare_eip2612_gas_sponsoring_extension()
+                if method == "permit2"
+                else None
+            ),
         )
 
     def app(self) -> FastAPI:
