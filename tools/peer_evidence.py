@@ -22,7 +22,7 @@ CHANNEL = "batch-settlement"
 Variant = tuple[str, str]
 """A scheme, and what of it: a method of transfer, or a step in a channel's life."""
 PERMIT = "eip2612"
-"""By Permit2 without an allowance: a permit comes along, and whoever settles sends it."""
+"""By Permit2 without an allowance: a permit comes along, to be sent by who settles."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
