@@ -22,14 +22,13 @@ from collections.abc import AsyncIterator, Collection, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
+from peer_burst import many_at_once
 from peer_evidence import (
     CHANNEL,
     PERMIT,
     VOUCHERS,
     Evidence,
     Expected,
-    Json,
     Variant,
     doubt,
 )
@@ -51,6 +50,7 @@ from peer_parties import (
     allow_permit2,
 )
 from peer_process import PYTHON, Peer, PeerFailed
+from peer_report import Cell, Report, table
 
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
@@ -91,22 +91,6 @@ TWO_KEYS = frozenset({("facilitator", "server"), ("client+facilitator", "server"
 
 RUN_SECONDS = 170
 REQUESTS_MAX = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One way to pay, between one of our parties and one of theirs."""
-
-    ours: str
-    peer: str
-    scheme: str
-    variant: str
-    passed: bool
-    version: str
-    status: int
-    transaction: str
-    voucher: Json
-    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,23 +299,6 @@ async def judge(
 # Saying it.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a run showed."""
-
-    cells: list[Cell]
-    at_once: list[AtOnce]
-    supported: Json
-    """What our facilitator says it does."""
-    missing: list[str]
-    """What it does and does not say."""
-
-    @property
-    def passed(self) -> bool:
-        cells = all(cell.passed for cell in self.cells)
-        return cells and holds(self.at_once[0]) and not self.missing
-
-
 async def run() -> Report:
     async with (
         asyncio.timeout(RUN_SECONDS),
@@ -349,34 +316,6 @@ async def run() -> Report:
             supported=ours.supported,
             missing=ours.lacks(chain),
         )
-
-
-def table(report: Report) -> str:
-    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':12}{'passed':8}evidence"]
-    for cell in report.cells:
-        shown = cell.transaction or cell.voucher.get("signature", "")
-        proof = f"{cell.status} {shown[:18]}…" if cell.passed else cell.why
-        passed = "yes" if cell.passed else "NO"
-        lines.append(
-            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:12}"
-            f"{passed:8}{proof}"
-        )
-    lines.append("")
-    lines.append(f"{AT_ONCE} requests at once to the official {CHANNEL} server:")
-    for burst in report.at_once:
-        budget = f" of a budget of {burst.budget}" if burst.budget else ""
-        lines.append(
-            f"  {burst.client:16}{burst.ok:3} ok {burst.failed:3} failed"
-            f" {burst.seconds:6.2f} s, deposited {burst.deposited}{budget},"
-            f" signed {burst.signed}"
-        )
-    kinds = [f"{k['scheme']} on {k['network']}" for k in report.supported["kinds"]]
-    lines.append(f"agentpay facilitator lists {', '.join(kinds)}")
-    if report.missing:
-        lines.append(f"  and NOT {', '.join(report.missing)}")
-    good = sum(cell.passed for cell in report.cells)
-    lines.append(f"{good} of {len(report.cells)} cells passed, at {PRICE} a request")
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
