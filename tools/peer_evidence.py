@@ -23,11 +23,14 @@ Variant = tuple[str, str]
 """A scheme, and what of it: a method of transfer, or a step in a channel's life."""
 PERMIT = "eip2612"
 """By Permit2 without an allowance: a permit comes along, to be sent by who settles."""
+CONTRACT = "erc1271"
+"""By EIP-3009, from a payer that is a contract."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
     "permit2": DEPOSITED,
     PERMIT: DEPOSITED,
+    CONTRACT: DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
     "refund": REFUNDED,

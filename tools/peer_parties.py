@@ -29,13 +29,14 @@ from agentpay import (
 )
 from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
+from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
 from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import UINT128_MAX, Address, Hash32, Money
+from agentpay.types import UINT128_MAX, Address, ChainId, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
@@ -109,6 +110,22 @@ class LossyTransport(PooledTransport):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContractWallet:
+    """A contract that takes its owner's signatures (ERC-1271). Implements `Signer`."""
+
+    address: Address
+    owner: Wallet
+
+    async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
+        """See `Signer.sign_digest`."""
+        return await self.owner.sign_digest(digest, chain=chain)
+
+    async def derive_secret(self, purpose: bytes) -> bytes:
+        """See `Signer.derive_secret`."""
+        return await self.owner.derive_secret(purpose)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
@@ -127,9 +144,11 @@ class OurBuyer:
         budget: Money = "$1",
         deposit: Money = "$0.01",
         two_keys: bool = False,
+        contract: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
-        wallet = await rich_wallet(chain)
-        hot = Wallet.create() if two_keys else wallet
+        """A `contract` pays, whose vouchers need a key of their own; or a wallet."""
+        wallet = await (contract_wallet if contract else rich_wallet)(chain)
+        hot = Wallet.create() if two_keys or contract else wallet
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
@@ -375,6 +394,17 @@ async def rich_wallet(chain: LocalChain) -> Wallet:
     wallet = await chain.funded_wallet()
     await allow_permit2(chain, wallet.address, UINT128_MAX)
     return wallet
+
+
+async def contract_wallet(chain: LocalChain) -> ContractWallet:
+    """Has test dollars, and an owner who signs for it."""
+    owner, maker = Wallet.create(), await chain.funded_wallet(0)
+    code = load_artifact("Wallet1271").creation + address_word(owner.address)
+    sent = await chain.node.transact(maker.address, code, to=None)
+    receipt = await chain.node.rpc("eth_getTransactionReceipt", sent)
+    address = Address(receipt["contractAddress"])
+    await chain.fund(address)
+    return ContractWallet(address=address, owner=owner)
 
 
 async def allow_permit2(chain: LocalChain, payer: Address, amount: int) -> None:

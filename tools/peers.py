@@ -25,6 +25,7 @@ from typing import Any
 from peer_burst import many_at_once
 from peer_evidence import (
     CHANNEL,
+    CONTRACT,
     PERMIT,
     VOUCHERS,
     Evidence,
@@ -70,12 +71,16 @@ VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
     ("exact", PERMIT),
+    ("exact", CONTRACT),
     ("upto", "permit2"),
     ("upto", PERMIT),
     *((CHANNEL, step) for step in STEPS),
     (CHANNEL, "permit2"),
     (CHANNEL, PERMIT),
+    (CHANNEL, CONTRACT),
 )
+SOLD_BY = {PERMIT: "permit2", CONTRACT: "eip3009"}
+"""What is up to the buyer, and not for the server to sell by."""
 Pair = tuple[str, str]
 """Who we are, and who they are."""
 PAIRS: tuple[Pair, ...] = (
@@ -102,9 +107,17 @@ class Meeting:
     peer: Peer
     senders: Set[Address]
     """Who may send what moves money."""
+    contract: Buyer | None = field(default=None, kw_only=True)
+    """Another buyer, which is a contract; the official client's cannot be one."""
     verified: bool = field(default=False, kw_only=True)
     """Whether the facilitator sees all vouchers."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
+
+    def payer(self, variant: Variant) -> Buyer:
+        """Who pays."""
+        if variant[1] == CONTRACT and self.contract is not None:
+            return self.contract
+        return self.buyer
 
 
 # The stories.
@@ -113,13 +126,14 @@ class Meeting:
 async def pay_once(chain: LocalChain, meeting: Meeting, variant: Variant) -> None:
     """One request, one transfer; or those until a channel is funded."""
     scheme, method = variant
-    buyer = meeting.buyer
-    # Whether a permit has to come along is the buyer's to see.
-    await allow_permit2(chain, buyer.address, 0 if method == PERMIT else UINT128_MAX)
-    sold = "permit2" if method == PERMIT else method
-    url = f"{meeting.shop.url}/{scheme}/{sold}"
+    buyer = meeting.payer(variant)
+    sold_by = SOLD_BY.get(method, method)
+    if sold_by == "permit2":  # whether a permit has to come along is the buyer's to see
+        most = 0 if method == PERMIT else UINT128_MAX
+        await allow_permit2(chain, buyer.address, most)
+    url = f"{meeting.shop.url}/{scheme}/{sold_by}"
     if scheme == CHANNEL:
-        meeting.found[variant] = await until(meeting, url, "deposit")
+        meeting.found[variant] = await until(meeting, url, "deposit", buyer)
         return
     await meeting.peer.notes()
     await buyer.get(url)
@@ -149,11 +163,13 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
         found[CHANNEL, "refund"] = refunded
 
 
-async def until(meeting: Meeting, url: str, kind: str) -> Evidence:
+async def until(
+    meeting: Meeting, url: str, kind: str, buyer: Buyer | None = None
+) -> Evidence:
     """Pay until a payment is of this kind."""
     await meeting.peer.notes()
     for _ in range(REQUESTS_MAX):
-        await meeting.buyer.get(url)
+        await (buyer or meeting.buyer).get(url)
         for seen in await meeting.peer.notes():
             if seen.kind == kind:
                 return seen
@@ -195,19 +211,22 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
     two_keys = pair in TWO_KEYS
     our_buyer = OurBuyer.open(chain, two_keys=two_keys)
     their_buyer = TheirBuyer.open(chain, two_keys=two_keys)
+    our_contract = OurBuyer.open(chain, contract=True)
     match pair:
         case ("client", "server"):
             their_shop = TheirShop.open(chain, theirs.url, routes(pair))
-            async with our_buyer as buyer, their_shop as shop:
-                yield Meeting(buyer, shop, shop.peer, {theirs.account})
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {theirs.account}
+                yield Meeting(buyer, shop, shop.peer, who, contract=contract)
         case ("server", "client"):
             our_shop = OurShop.open(chain, routes(pair))
             async with their_buyer as client, our_shop as server:
                 yield Meeting(client, server, client.peer, server.accounts)
         case ("server", "facilitator"):
             our_shop = OurShop.open(chain, routes(pair), facilitator=theirs.url)
-            async with our_buyer as buyer, our_shop as server:
-                yield Meeting(buyer, server, theirs.peer, {theirs.account})
+            async with our_buyer as buyer, our_contract as contract, our_shop as server:
+                who = {theirs.account}
+                yield Meeting(buyer, server, theirs.peer, who, contract=contract)
         case ("facilitator", "server"):
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
@@ -218,8 +237,11 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
             )
-            async with our_buyer as buyer, their_shop as shop:
-                yield Meeting(buyer, shop, shop.peer, {ours.account}, verified=True)
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {ours.account}
+                yield Meeting(
+                    buyer, shop, shop.peer, who, contract=contract, verified=True
+                )
         case _:
             raise PeerFailed(f"nobody has said how {pair} meet")
 
@@ -231,12 +253,14 @@ def variants_of(pair: Pair) -> list[Variant]:
     else:
         by = "voucher" if pair in TWO_KEYS else "voucher-key"
         left_out = frozenset({(CHANNEL, by)})
+    if pair[1] == "client" or pair == ("facilitator", "server"):
+        left_out |= {variant for variant in VARIANTS if variant[1] == CONTRACT}
     return [variant for variant in VARIANTS if variant not in left_out]
 
 
 def routes(pair: Pair) -> list[list[str]]:
     """What the server of a pair sells: scheme and method of transfer."""
-    once = [v for v in variants_of(pair) if v[1] not in (*STEPS, PERMIT)]
+    once = [v for v in variants_of(pair) if v[1] not in (*STEPS, *SOLD_BY)]
     return [list(route) for route in (*once, (CHANNEL, "eip3009"))]
 
 
@@ -275,8 +299,8 @@ async def judge(
         why = "the peer's version is not known"
     else:
         expected = Expected(
-            payer=meeting.buyer.address,
-            voucher_signer=meeting.buyer.voucher_signer,
+            payer=meeting.payer(variant).address,
+            voucher_signer=meeting.payer(variant).voucher_signer,
             price=USED if scheme == "upto" else PRICE,
             senders=meeting.senders,
             verified=meeting.verified,
