@@ -62,7 +62,8 @@ def table(report: Report) -> str:
             f" signed {burst.signed}"
         )
     kinds = [f"{k['scheme']} on {k['network']}" for k in report.supported["kinds"]]
-    lines.append(f"agentpay facilitator lists {', '.join(kinds)}")
+    listed = [*kinds, *report.supported["extensions"]]
+    lines.append(f"agentpay facilitator lists {', '.join(listed)}")
     if report.missing:
         lines.append(f"  and NOT {', '.join(report.missing)}")
     good = sum(cell.passed for cell in report.cells)

@@ -80,7 +80,7 @@ VARIANTS: tuple[Variant, ...] = (
     (CHANNEL, CONTRACT),
 )
 SOLD_BY = {PERMIT: "permit2", CONTRACT: "eip3009"}
-"""What is up to the buyer, and not for the server to sell by."""
+"""How a server sells what is up to its buyer."""
 Pair = tuple[str, str]
 """Who we are, and who they are."""
 PAIRS: tuple[Pair, ...] = (
@@ -108,7 +108,7 @@ class Meeting:
     senders: Set[Address]
     """Who may send what moves money."""
     contract: Buyer | None = field(default=None, kw_only=True)
-    """Another buyer, which is a contract; the official client's cannot be one."""
+    """Another buyer, which is a contract; None where the official client buys."""
     verified: bool = field(default=False, kw_only=True)
     """Whether the facilitator sees all vouchers."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
