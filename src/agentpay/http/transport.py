@@ -23,9 +23,11 @@ from agentpay.errors import (
 )
 from agentpay.http.bodies import read_body
 from agentpay.http.places import check_network, check_resource
+from agentpay.http.receipts import Receipts
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
+from agentpay.payer.receipts import KeepReceipt
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_SIGNATURE,
@@ -56,11 +58,19 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     """Pays 402s with a `Payer` and sends everything through `inner`."""
 
     def __init__(
-        self, inner: httpx.AsyncBaseTransport, *, allow_private_networks: bool = False
+        self,
+        inner: httpx.AsyncBaseTransport,
+        *,
+        allow_private_networks: bool = False,
+        on_receipt: KeepReceipt | None = None,
     ) -> None:
-        """`bind` gives it its payer, which asks questions through it."""
+        """
+        `bind` gives it its payer, which asks questions through it. `on_receipt` is told
+        of the receipts that payees sign.
+        """
         self._inner = inner
         self._allow_private_networks = allow_private_networks
+        self._receipts = Receipts(on_receipt)
         self._payer: Payer | None = None
         self._offers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._learning: dict[tuple[str, str], asyncio.Event] = {}
@@ -101,6 +111,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             payment = await payer.pay(offer, target)
             answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
+                self._receipts.take(
+                    _answer_of(answered),
+                    payer=payer,
+                    payment=payment.id,
+                    offer=offer,
+                    url=request.url,
+                )
                 return answered
             reason, fresh = answered
             self._offers.pop(target.route, None)
@@ -285,7 +302,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
         if required.resource is not None and self._bound().policy.same_resource:
             check_resource(required.resource.url, url)
-        return self._bound().choose(required)
+        offer = self._bound().choose(required)
+        return self._receipts.with_signature(required, offer, url)
 
     def _choose(self, response: httpx.Response) -> Offer | None:
         try:
