@@ -26,12 +26,14 @@ from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.wire.x402 import PAYMENT_RESPONSE
+from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_AGAIN_SECONDS = 1.0
 
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
+_FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
 
 
 class Charge(Protocol):
@@ -146,6 +148,8 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
+    v1: bool = False
+    """Paid for by a client of x402's first version, which looks elsewhere."""
 
 
 class Delivery:
@@ -220,7 +224,12 @@ class Delivery:
             await send_refusal(self._send, receipt)
             return
         self._started = True
-        paid = {**message, "headers": _paid_headers(message, receipt)}
+        headers = _paid_headers(message, receipt)
+        if self._purchase.v1 and receipt:
+            first = downgrade_receipt(receipt, self._answers.chain)
+            headers.append((_FIRST_RECEIPT, first.encode("ascii")))
+            headers.append((b"vary", X_PAYMENT.encode()))
+        paid = {**message, "headers": headers}
         self._copy.start(paid)
         await self._send(paid)
 

@@ -10,13 +10,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
+from agentpay.errors import (
+    AgentPayError,
+    ChainError,
+    ConfigurationError,
+    MalformedMessage,
+    StoreError,
+)
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
-from agentpay.http.manners import check_origin, for_reader, url_of
+from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.offers import make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -24,6 +30,7 @@ from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money, to_base_units
 from agentpay.wire.sign_in import HEADER
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
@@ -32,6 +39,7 @@ SCOPE_KEY = "agentpay"
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 _SIGN_IN = HEADER.lower().encode()
+_FIRST = X_PAYMENT.lower().encode()
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
 
@@ -100,12 +108,14 @@ class Paywall:
         origin: str | None = None,
         protected: Sequence[str] = (),
         attestor: Attestor | None = None,
+        v1: bool = False,
     ) -> None:
         """
         `origin` is where clients reach the application (`"https://api.example.com"`);
         without it, offers name the `Host` that a request names. What is in no line of
         `routes` is free, or denied under one of the `protected` prefixes; there a line
         with the price None says what is free. An `attestor` signs offers and receipts.
+        With `v1`, clients of x402's first version can pay too, by `exact`.
 
         Raises:
             ConfigurationError: A route's key or price, the origin or a prefix cannot be
@@ -116,6 +126,7 @@ class Paywall:
         self._routes = RouteTable(routes, protected)
         self._origin = None if origin is None else check_origin(origin)
         self._attestor = attestor
+        self._v1 = v1
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
@@ -171,6 +182,8 @@ class Paywall:
             terms = self._terms(scope, found)
             outcome = await self._decide(scope, terms)
             if isinstance(outcome, Refusal):
+                if self._v1:
+                    outcome = for_first_version(outcome, self._payee.asset.chain)
                 readable = for_reader(outcome, scope, self._payee.asset)
                 await tell_again(receive, send, readable)
             else:
@@ -196,11 +209,10 @@ class Paywall:
 
     async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
         chain = self._payee.asset.chain
-        credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
-        if len(credentials) > 1:
-            twice = f"more than one {PAYMENT_SIGNATURE} header"
-            return malformed(twice, chain)
-        header = credentials[0].decode("latin-1") if credentials else None
+        try:
+            header = self._credential(scope, terms)
+        except MalformedMessage as error:
+            return malformed(str(error), chain)
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
@@ -212,6 +224,22 @@ class Paywall:
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
+
+    def _credential(self, scope: Scope, terms: Terms) -> str | None:
+        """
+        What a request pays with, in version 2.
+
+        Raises:
+            MalformedMessage: It cannot be told, or is not a payment of version 1.
+        """
+        second = [v for name, v in scope["headers"] if name == _CREDENTIAL]
+        first = [v for name, v in scope["headers"] if self._v1 and name == _FIRST]
+        if len(second) + len(first) > 1:
+            raise MalformedMessage(f"more than one {PAYMENT_SIGNATURE} header")
+        if first:
+            offers = make_offers(self._payee.settings, terms)
+            return upgrade_payment(first[0].decode("latin-1"), offers, terms.url)
+        return second[0].decode("latin-1") if second else None
 
     async def _let_in(
         self, scope: Scope, header: str | None, terms: Terms
@@ -235,9 +263,10 @@ class Paywall:
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
     ) -> None:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
+        first = self._v1 and any(name == _FIRST for name, _ in scope["headers"])
         hearing = Hearing(receive)
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid),
+            Purchase(sale=sale, terms=terms, charge=paid, v1=first),
             payee=self._payee,
             attestor=self._attestor,
             hearing=hearing,
