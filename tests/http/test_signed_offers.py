@@ -14,12 +14,12 @@ from agentpay.errors import (
     OfferUntrusted,
     UnsafeKey,
 )
-from agentpay.http.paywall import App, Message, Paywall, Receive, Scope, Send
+from agentpay.http.paywall import App, Paywall
 from agentpay.payer.payment import Answer
 from agentpay.payer.receipts import receipt_in
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import ChainId
-from agentpay.wire.headers import JsonObject, encode_json
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.offer_receipt import read_offers, read_receipt
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
@@ -36,12 +36,11 @@ from tests.http.world import (
     an_agent,
     open_payee,
     required_header,
+    rewriting,
     through,
 )
 from tests.payee.hand import decoded
 
-RECEIPT = PAYMENT_RESPONSE.lower().encode()
-REQUIRED = PAYMENT_REQUIRED.lower().encode()
 KINDS = pytest.mark.parametrize(
     "path", ["/channel/reserve-then-settle/ok", "/exact/reserve-then-settle/ok"]
 )
@@ -133,25 +132,11 @@ async def test_the_account_that_is_paid_needs_no_introduction(
 def forging(app: App, changes: dict[str, Any]) -> App:
     """An application whose signed receipts say something else than was signed."""
 
-    async def forged(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_forged(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    (n, _forged(v, changes) if n == RECEIPT else v)
-                    for n, v in message["headers"]
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
+    def forged(message: Any) -> Any:
+        message["extensions"]["offer-receipt"]["info"]["receipt"]["payload"] |= changes
+        return message
 
-        await app(scope, receive, send_forged)
-
-    return forged
-
-
-def _forged(header: bytes, changes: dict[str, Any]) -> bytes:
-    message = decoded(header.decode())
-    message["extensions"]["offer-receipt"]["info"]["receipt"]["payload"] |= changes
-    return encode_json(message).encode()
+    return rewriting(app, PAYMENT_RESPONSE, forged)
 
 
 @pytest.mark.parametrize(
@@ -273,26 +258,12 @@ async def test_a_signature_that_says_nothing_of_the_offer_changes_nothing(
 def changing_offers(app: App, change: Callable[[Any], Any]) -> App:
     """An application whose signed offers are not the ones that it signed."""
 
-    async def changed(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_changed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    (n, _changed(v, change) if n == REQUIRED else v)
-                    for n, v in message["headers"]
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
+    def changed(message: Any) -> Any:
+        info = message["extensions"]["offer-receipt"]["info"]
+        info["offers"] = [change(offer) for offer in info["offers"]]
+        return message
 
-        await app(scope, receive, send_changed)
-
-    return changed
-
-
-def _changed(header: bytes, change: Callable[[Any], Any]) -> bytes:
-    message = decoded(header.decode())
-    info = message["extensions"]["offer-receipt"]["info"]
-    info["offers"] = [change(offer) for offer in info["offers"]]
-    return encode_json(message).encode()
+    return rewriting(app, PAYMENT_REQUIRED, changed)
 
 
 def test_attestors_are_addresses() -> None:

@@ -9,6 +9,7 @@ cost one round trip.
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -29,6 +30,7 @@ from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
 from agentpay.payer.receipts import KeepReceipt
+from agentpay.wire import sign_in
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_SIGNATURE,
@@ -97,12 +99,31 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         target = _target_of(request)
         known = await self._known(target)
         offer = known.offer if known is not None else None
-        if offer is None:
+        returns = self._bound().policy.sign_in and self._bound().returns.may(target)
+        if offer is None or returns:
             learned = await self._learn(request, target, alone=known is None)
             if isinstance(learned, httpx.Response):
                 return learned
             offer = learned
+            back = await self._come_back(request, target, offer) if returns else None
+            if back is not None:
+                return back
         return await self._pay_and_send(request, target, offer)
+
+    async def _come_back(
+        self, request: httpx.Request, target: Target, offer: Offer
+    ) -> httpx.Response | None:
+        """Sign in where an answer was paid before; None if it is to be paid again."""
+        returns = self._bound().returns
+        proof = await returns.sign(offer, target)
+        if proof is None:
+            return None
+        response = await self._send(request, {sign_in.HEADER: proof})
+        if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
+            return response
+        returns.refused(target)
+        await response.aclose()
+        return None
 
     async def _pay_and_send(
         self, request: httpx.Request, target: Target, offer: Offer
@@ -123,6 +144,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     offer=offer,
                     url=request.url,
                 )
+                if answered.status_code < 400:
+                    payer.returns.paid(offer, target)
                 return answered
             reason, fresh = answered
             self._offers.pop(target.route, None)
@@ -144,12 +167,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
+        paid = {PAYMENT_SIGNATURE: payment.credential}
         settled = False
         try:
             while await _have_time(attempt, deadline):
                 attempt += 1
                 try:
-                    response = await self._send(request, payment.credential)
+                    response = await self._send(request, paid)
                 except httpx.TransportError as error:
                     why = f"{type(error).__name__}: {error}"
                     arrived = arrived or not isinstance(error, _NEVER_SENT)
@@ -206,13 +230,12 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     # Sending.
 
     async def _send(
-        self, request: httpx.Request, credential: str | None
+        self, request: httpx.Request, added: Mapping[str, str]
     ) -> httpx.Response:
         headers = request.headers.copy()
         headers.pop(PAYMENT_SIGNATURE, None)
         headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
-        if credential is not None:
-            headers[PAYMENT_SIGNATURE] = credential
+        headers.update(added)
         copy = httpx.Request(
             request.method,
             request.url,
@@ -230,7 +253,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
-            response = await self._send(request, credential)
+            response = await self._send(request, {PAYMENT_SIGNATURE: credential})
         except httpx.TransportError:
             return None
         await response.aclose()
@@ -247,7 +270,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         """
         request = httpx.Request("GET", url)
         target = _target_of(request)
-        response = await self._send(request, None)
+        response = await self._send(request, {})
         try:
             if PAYMENT_REQUIRED not in response.headers:
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
@@ -285,7 +308,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if alone and target.origin in self._charging:
             self._learning.setdefault(target.route, learned)
         try:
-            response = await self._send(request, None)
+            response = await self._send(request, {})
             if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
                 self._remember(target, None)
                 return response
