@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -24,6 +24,7 @@ from agentpay.errors import (
     PriceRose,
 )
 from agentpay.http.bodies import read_body
+from agentpay.http.first_version import first_of, in_second, read_first
 from agentpay.http.places import check_network, check_resource
 from agentpay.http.receipts import Receipts
 from agentpay.payer.offer import Offer
@@ -36,6 +37,7 @@ from agentpay.wire.x402 import (
     PAYMENT_SIGNATURE,
     parse_payment_required,
 )
+from agentpay.wire.x402_v1 import X_PAYMENT
 
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
@@ -75,6 +77,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self._allow_private_networks = allow_private_networks
         self._receipts = Receipts(on_receipt)
         self._payer: Payer | None = None
+        self._v1 = False
         self._offers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._learning: dict[tuple[str, str], asyncio.Event] = {}
         self._charging: set[str] = set()
@@ -83,6 +86,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     def bind(self, payer: Payer) -> None:
         """Pay with this payer from now on."""
         self._payer = payer
+        self._v1 = payer.policy.v1
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -119,7 +123,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if proof is None:
             return None
         response = await self._send(request, {sign_in.HEADER: proof})
-        if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
+        if not _costs(response):
             return response
         returns.refused(target)
         await response.aclose()
@@ -167,7 +171,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
-        paid = {PAYMENT_SIGNATURE: payment.credential}
+        paid = {payment.header: payment.credential}
         settled = False
         try:
             while await _have_time(attempt, deadline):
@@ -234,6 +238,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         headers = request.headers.copy()
         headers.pop(PAYMENT_SIGNATURE, None)
+        if self._v1:
+            headers.pop(X_PAYMENT, None)
         headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
         headers.update(added)
         copy = httpx.Request(
@@ -246,6 +252,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self.round_trips += 1
         response = await self._inner.handle_async_request(copy)
         response.request = request
+        if self._v1:
+            await read_first(response)
         return response
 
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
@@ -272,7 +280,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         target = _target_of(request)
         response = await self._send(request, {})
         try:
-            if PAYMENT_REQUIRED not in response.headers:
+            if not _costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
             return self._require(response, request.url), target
         finally:
@@ -309,7 +317,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             self._learning.setdefault(target.route, learned)
         try:
             response = await self._send(request, {})
-            if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
+            if not _costs(response):
                 self._remember(target, None)
                 return response
             try:
@@ -327,10 +335,16 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             learned.set()
 
     def _require(self, response: httpx.Response, url: httpx.URL) -> Offer:
-        required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
+        first = first_of(response)
+        if first is not None:
+            required = first.required
+        else:
+            required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
         if required.resource is not None and self._bound().policy.same_resource:
             check_resource(required.resource.url, url)
         offer = self._bound().choose(required)
+        if first is not None:
+            offer = replace(offer, first_network=first.name_of(offer.words))
         return self._receipts.with_signature(required, offer, url)
 
     def _choose(self, response: httpx.Response) -> Offer | None:
@@ -374,5 +388,10 @@ def _target_of(request: httpx.Request) -> Target:
 
 
 def _answer_of(response: httpx.Response) -> Answer:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(status=response.status_code, headers=headers)
+    return Answer(status=response.status_code, headers=in_second(response))
+
+
+def _costs(response: httpx.Response) -> bool:
+    """Whether it is a 402 that offers something, in either version."""
+    said = PAYMENT_REQUIRED in response.headers or first_of(response) is not None
+    return response.status_code == 402 and said

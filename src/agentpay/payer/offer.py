@@ -59,6 +59,8 @@ class Offer:
     channel: ChannelTerms | None = None
     facilitator: Address | None = None
     """Who settles it, of `upto` offers."""
+    first_network: str | None = None
+    """What a server of x402's first version calls the chain; None of the second."""
     signed: SignedOffer | None = None
     """The same, signed by somebody (x402's `offer-receipt`)."""
 

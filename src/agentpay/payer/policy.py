@@ -91,6 +91,8 @@ class Policy:
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
     sign_in: bool = True
     """Come back to what was paid for by signing, where a 402 offers it (SIWE)."""
+    v1: bool = False
+    """Pay servers that speak x402's first version too, by `exact`."""
     attestors: Mapping[str, Collection[str]] = field(
         default_factory=dict[str, Collection[str]]
     )
