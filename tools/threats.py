@@ -16,7 +16,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^\| ([CPFKT]\d+) \| (.+?) \|", re.MULTILINE)
-TEST = re.compile(r"\b(?:def|function) (test_([cpfkt]\d+)_\w+)")
+TEST = re.compile(
+    r"\b(?:def|function) ((?:test|testFuzz|invariant)_((?:[cpfkt]\d+_)+)\w+)"
+)
 HEAD = re.compile(r"^# (threat|tests): (.+)$", re.MULTILINE)
 
 
@@ -30,8 +32,9 @@ def tests_by_threat() -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path in _test_files():
         place = path.relative_to(ROOT).as_posix()
-        for name, threat in TEST.findall(path.read_text(encoding="utf-8")):
-            found[threat.upper()].append(f"{place}::{name}")
+        for name, carried in TEST.findall(path.read_text(encoding="utf-8")):
+            for threat in carried.upper().strip("_").split("_"):
+                found[threat].append(f"{place}::{name}")
     return found
 
 
