@@ -1,5 +1,7 @@
 """Transfers that are rightly signed and still no money for their payee."""
 
+from typing import Any
+
 import pytest
 
 from agentpay.errors import TransactionFailed
@@ -61,7 +63,7 @@ async def test_t12_a_cancelled_nonce_buys_nothing(
     ],
 )
 async def test_t12_a_transfer_outside_its_time_buys_nothing(
-    agentpay_shared_chain: LocalChain, times: dict[str, int], why: str
+    agentpay_shared_chain: LocalChain, times: dict[str, Any], why: str
 ) -> None:
     chain = agentpay_shared_chain
     async with a_payee(chain) as payee:

@@ -160,6 +160,15 @@ async def test_t1_a_channel_is_not_funded_by_less_than_was_signed(
         assert await held(agentpay_chain, network, shop.wallet.address) == RICH
 
 
+async def test_t1_a_transfer_that_arrives_short_buys_nothing(
+    agentpay_chain: LocalChain,
+) -> None:
+    network = await deploy(agentpay_chain, "FeeToken")
+    async with a_shop(agentpay_chain, network) as shop:
+        with pytest.raises(PaymentRejected):
+            await shop.agent.get(f"{shop.url}/exact")
+
+
 @pytest.mark.parametrize("path", ["/exact", "/channel"])
 async def test_f4_t4_a_transfer_without_its_event_buys_nothing(
     path: str, agentpay_chain: LocalChain
