@@ -33,7 +33,7 @@ ROUTES: dict[str, Any] = {
 }
 _SIGNATURE = b"payment-signature"
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
-_KEPT = 500
+_KEPT = 100
 
 
 async def _shop(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,16 +89,20 @@ class Buyers:
             self._channels.append((hand, hand.config(tagged=rng.random() < 0.5), 0))
 
     async def stop(self) -> None:
-        """Present what was refused once more, all of it: still nothing is kept."""
-        before = Content.of(self._store).digest()
-        for path, raw in self._refused:
-            if (await self._send(path, raw)).status < 400:
-                self._tally.blame("a refused payment was accepted later", raw)
-        after = Content.of(self._store).digest()
-        if before == after:
-            self._tally.hashes.append(before)
-        else:
-            self._tally.blame(f"the store's hash was {before}, is {after}", "refusals")
+        """Present what was refused again: what is refused still leaves no trace."""
+        for again in range(2):
+            before, quiet = Content.of(self._store).digest(), []
+            for path, raw in self._refused:
+                content = Content.of(self._store)
+                answer = await self._send(path, raw)
+                if self._judge(answer, content, path, raw):
+                    quiet.append((path, raw))
+            self._tally.kinds["presented again"] += len(self._refused)
+            if again and quiet == self._refused:
+                after = Content.of(self._store).digest()
+                self._tally.compare_hashes(before, after)
+            # A channel may have been opened since, and its vouchers are good now.
+            self._refused = quiet
         await self._payee.stop()
 
     @property

@@ -36,6 +36,13 @@ class Tally:
         if len(self.wrong) < 20:
             self.wrong.append(f"{what}\n    {str(sent)[:3000]}")
 
+    def compare_hashes(self, before: str, after: str) -> None:
+        """Of a store that was shown nothing but what it refuses."""
+        if before == after:
+            self.hashes.append(before)
+        else:
+            self.blame(f"the store's hash was {before}, is {after}", "refusals")
+
     def took(self, seconds: float) -> None:
         self.inputs += 1
         self.slowest = max(self.slowest, seconds)
