@@ -19,7 +19,7 @@ ROW = re.compile(r"^\| ([CPFKT]\d+) \| (.+?) \|", re.MULTILINE)
 TEST = re.compile(
     r"\b(?:def|function) ((?:test|testFuzz|invariant)_((?:[cpfkt]\d+_)+)\w+)"
 )
-HEAD = re.compile(r"^# (threat|tests): (.+)$", re.MULTILINE)
+HEAD = re.compile(r"^# (threat|tests|forge): (.+)$", re.MULTILINE)
 
 
 def threats() -> dict[str, str]:
@@ -52,7 +52,9 @@ def mutants_by_threat() -> dict[str, list[str]]:
         for key, value in HEAD.findall(head):
             words[key] += value.split()
         for threat in words["threat"]:
-            if any(f"test_{threat.lower()}_" in test for test in words["tests"]):
+            named = re.compile(rf"_{threat.lower()}_.*")
+            carried = [*words["tests"], *words["forge"]]
+            if any(named.search(test.rpartition("::")[2]) for test in carried):
                 found[threat].append(patch.stem)
     return found
 
