@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
+    from agentpay.payer.receipts import PaidReceipt
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -52,6 +53,7 @@ _HOMES = {
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
+    "PaidReceipt": "agentpay.payer.receipts",
     "PaidRequest": "agentpay.http.paywall",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
@@ -83,6 +85,7 @@ __all__ = [
     "MppTerms",
     "Network",
     "Order",
+    "PaidReceipt",
     "PaidRequest",
     "Payee",
     "PaymentOutcomeUnknown",
