@@ -15,6 +15,7 @@ from agentpay.evm.allowance_abi import allowance_call
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip2612 import SignedPermit
+from agentpay.evm.erc6492 import inner_signature
 from agentpay.evm.hashing import address_word, uint_word
 from agentpay.evm.permit2 import (
     PermitDeposit,
@@ -77,8 +78,9 @@ class Permit2Transfer:
 
     def call(self, amount: int) -> Call:
         """See `Transfer.call`; of an exact one all or nothing."""
+        signature = inner_signature(self.signature)
         return permit2_abi.settle_call(
-            self.transfer, self.signature, amount=amount, permit=self.permit
+            self.transfer, signature, amount=amount, permit=self.permit
         )
 
     def used_call(self) -> Call:
@@ -155,7 +157,10 @@ class Permit2Deposit:
     def call(self) -> Call:
         """See `Deposit.call`."""
         return permit2_abi.permit2_deposit_call(
-            self.config, self.permitted, self.signature, permit=self.permit
+            self.config,
+            self.permitted,
+            inner_signature(self.signature),
+            permit=self.permit,
         )
 
     def used_call(self) -> Call:

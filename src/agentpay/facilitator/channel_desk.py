@@ -12,7 +12,7 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.facilitator.deposits import DepositMovement
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
-from agentpay.onchain import is_signed, is_voucher_signed, read_channel
+from agentpay.onchain import is_voucher_signed, read_channel, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Asset
@@ -120,9 +120,16 @@ class ChannelDesk:
             except MalformedMessage as error:
                 return Refused(code="eip2612_invalid_format", message=str(error))
         deposit = read_deposit(payload, config, asset, permit=permit)
-        digest = deposit.digest()
-        if not await is_signed(self._chain, config.payer, digest, deposit.signature):
-            return Refused(code=deposit_signature_code(deposit))
+        code = await wrong_signature(
+            self._chain,
+            config.payer,
+            deposit.digest(),
+            deposit.signature,
+            factories=self._facilitator.wallet_factories,
+            code=deposit_signature_code(deposit),
+        )
+        if code is not None:
+            return Refused(code=code)
         return DepositMovement(
             chain=self._chain,
             facilitator=self._facilitator,

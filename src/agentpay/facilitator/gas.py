@@ -21,6 +21,8 @@ class GasLimits:
 
     transfer: int = 250_000
     deposit: int = 400_000
+    wallet: int = 500_000
+    """For making a payer's wallet first (ERC-6492), beside what it pays for."""
     claim: int = 150_000
     claim_row: int = 60_000
     """For each channel of a claim, beside `claim`."""

@@ -149,7 +149,8 @@ class FacilitatorHost:
                         f"there is no contract at {contract} on chain"
                         f" {chain.chain_id}, where {scheme} needs it: leave that out"
                     )
-        if self._batch is not None and not await chain.code(MULTICALL3):
+        together = self._batch is not None or self.terms.wallet_factories
+        if together and not await chain.code(MULTICALL3):
             raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
         senders: list[TransactionSender] = []
         for wallet in self._wallets:
@@ -170,6 +171,7 @@ class FacilitatorHost:
             chain=chain,
             senders=senders,
             gas=limits.gas,
+            wallet_factories=self.terms.wallet_factories,
             spending=GasSpending(
                 per_hour=limits.gas_per_hour,
                 per_payee_hour=limits.gas_per_payee_hour,

@@ -51,6 +51,8 @@ class FacilitatorTerms:
     """None is anybody."""
     amount_min: int = 1
     """Less than this is not worth its gas."""
+    wallet_factories: frozenset[Address] = frozenset()
+    """Called to make the wallets of payers (ERC-6492); none is none."""
     schemes: tuple[str, ...] = (EXACT, UPTO, BATCH_SETTLEMENT)
 
     def __post_init__(self) -> None:

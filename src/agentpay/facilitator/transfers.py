@@ -12,7 +12,7 @@ from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.once import Refused, SettledOnce
-from agentpay.onchain import find_transfer, is_signed, is_used, read_funds
+from agentpay.onchain import find_transfer, is_used, read_funds, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Address, Asset
@@ -136,10 +136,15 @@ class TransferDesk:
         except MalformedMessage as error:
             return Refused(code=INVALID_PAYLOAD, message=str(error))
         transfer = read_transfer(asked.payload, asked.asset, permit=permit)
-        signed = await is_signed(
-            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        code = await wrong_signature(
+            self._chain,
+            transfer.payer,
+            transfer.digest(),
+            transfer.signature,
+            factories=self._facilitator.wallet_factories,
+            code=signature_code(transfer),
         )
-        return transfer if signed else Refused(code=signature_code(transfer))
+        return transfer if code is None else Refused(code=code)
 
     def _movement(self, transfer: Transfer, amount: int) -> "TransferMovement":
         return TransferMovement(

@@ -9,7 +9,7 @@ from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.onchain import is_signed, is_used, read_channel
+from agentpay.onchain import is_used, read_channel, wrong_signature
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
@@ -115,10 +115,14 @@ class ChannelFunding:
         record = await self._books.store.read(call.channel)
         if record is None and deposit.amount < least:
             return "deposit_below_min_deposit"
-        digest, payer = deposit.digest(), call.config.payer
-        if not await is_signed(self._chain, payer, digest, deposit.signature):
-            return deposit_signature_code(deposit)
-        return None
+        return await wrong_signature(
+            self._chain,
+            call.config.payer,
+            deposit.digest(),
+            deposit.signature,
+            factories=self._settings.wallet_factories,
+            code=deposit_signature_code(deposit),
+        )
 
     async def open_record(self, call: ChannelRequest) -> bool:
         """Record a channel before it is funded; False if we lost what it was."""

@@ -50,6 +50,8 @@ class PayeeSettings:
     """How payers may sign transfers and deposits, the preferred way first."""
     facilitator: Address | None = None
     """Who settles `upto`, and alone may; None where nobody does."""
+    wallet_factories: frozenset[Address] = frozenset()
+    """Who makes the wallets of payers that are not deployed yet (ERC-6492)."""
     max_timeout_seconds: int = 300
 
 

@@ -80,6 +80,7 @@ class Payee:
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
         transfer_methods: tuple[str, ...] | None = None,
+        wallet_factories: tuple[str, ...] = (),
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -92,7 +93,8 @@ class Payee:
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
         wallet's own account, if not given). `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
-        given, they do so where it has no EIP-3009. `claim_at` and
+        given, they do so where it has no EIP-3009. `wallet_factories` are contracts
+        that may be called to make payers' wallets (ERC-6492). `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it.
 
@@ -124,6 +126,9 @@ class Payee:
             names=answers.bytes_each > 0,
             transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
+            wallet_factories=frozenset(
+                _account(factory, "wallet_factories") for factory in wallet_factories
+            ),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -325,8 +330,8 @@ def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
     return wanted
 
 
-def _account(text: str) -> Address:
+def _account(text: str, name: str = "pay_to") -> Address:
     try:
         return checked_address(text)
     except ValueError as error:
-        raise ConfigurationError(f"pay_to: {error}") from error
+        raise ConfigurationError(f"{name}: {error}") from error

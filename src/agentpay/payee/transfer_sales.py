@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, is_signed, read_funds
+from agentpay.onchain import find_transfer, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -93,11 +93,16 @@ class TransferSales:
         if wrong is not None:
             return self._refuse(terms, wrong)
         transfer = self._read(payload, extensions)
-        signed = await is_signed(
-            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        wrong = await wrong_signature(
+            self._chain,
+            transfer.payer,
+            transfer.digest(),
+            transfer.signature,
+            factories=self._settings.wallet_factories,
+            code=signature_code(transfer),
         )
-        if not signed:
-            return self._refuse(terms, signature_code(transfer))
+        if wrong is not None:
+            return self._refuse(terms, wrong)
         ours = self._new_record(transfer, terms)
         late = wrong_time(transfer, int(self._clock()))
         # What was taken before may have expired since, and is not refused for that.

@@ -8,6 +8,8 @@ from typing import Self
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.errors import UnsuitableToken
+from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.onchain import check_asset
@@ -94,12 +96,15 @@ async def open_works(
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
+        await _check_contracts(chain, settings)
         store = await open_store(plan.store_url)
     except BaseException:
         await sender.aclose()
         await chain.aclose()
         raise
-    settler = facilitator or Facilitator(chain=chain, senders=[sender])
+    settler = facilitator or Facilitator(
+        chain=chain, senders=[sender], wallet_factories=settings.wallet_factories
+    )
     works = _wire(
         plan,
         settings,
@@ -117,6 +122,14 @@ async def open_works(
         await chain.aclose()
         raise
     return works
+
+
+async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
+    if settings.wallet_factories and not await chain.code(MULTICALL3):
+        raise UnsuitableToken(
+            f"there is no Multicall3 on chain {chain.chain_id}, which wallet_factories"
+            " need: leave them out"
+        )
 
 
 def _wire(

@@ -30,6 +30,10 @@ EXPIRY_MARGIN_SECONDS: Final = 6
 """A transfer that is about to expire may be refused by the block it is mined in."""
 
 
+FACTORY_NOT_ALLOWED: Final = "eip6492_factory_not_allowed"
+"""The code of a wallet that is not deployed, by a factory that is not listed."""
+
+
 def wrong_terms(
     payload: TransferPayload,
     scheme: str,
