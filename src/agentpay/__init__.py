@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from agentpay.evm.networks import Network
+    from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paywall import PaidRequest, Paywall
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
@@ -58,6 +59,7 @@ _HOMES = {
     "Paywall": "agentpay.http.paywall",
     "Policy": "agentpay.payer.policy",
     "ProtocolError": "agentpay.errors",
+    "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -87,6 +89,7 @@ __all__ = [
     "Paywall",
     "Policy",
     "ProtocolError",
+    "RemoteFacilitator",
     "Route",
     "Spending",
     "StoreError",

@@ -151,7 +151,10 @@ class TransferBatches:
         )
 
     async def _read(self, waiting: _Waiting, receipt: Receipt, count: int) -> None:
+        named = waiting.transfer.trace().topics
         try:
+            if all(log.topics != named for log in receipt.logs):
+                raise TransactionFailed(waiting.call.what, reason="it was not used")
             settled = transfer_result(waiting.transfer, receipt)
         except TransactionFailed:
             await self._alone(waiting)

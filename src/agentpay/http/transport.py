@@ -20,6 +20,7 @@ from agentpay.errors import (
     OfferUntrusted,
     PaymentOutcomeUnknown,
     PaymentRejected,
+    PriceRose,
 )
 from agentpay.http.bodies import read_body
 from agentpay.http.places import check_network, check_resource
@@ -98,7 +99,11 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     ) -> httpx.Response:
         payer = self._bound()
         for _ in range(payer.policy.pay_again_max + 1):
-            payment = await payer.pay(offer, target)
+            try:
+                payment = await payer.pay(offer, target)
+            except PriceRose:
+                self._offers.pop(target.route, None)  # it may fall again
+                raise
             answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
                 return answered
@@ -137,8 +142,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 judged = await payment.book(answer, resent=attempt > 1)
                 why = judged.reason or f"status {response.status_code}"
                 if judged.next is Next.DELIVER:
-                    settled = True
                     await self._note(target, judged, answer, sent_at)
+                    settled = True
                     return response
                 fresh = await self._read_again(response, judged.next)
                 if judged.next is Next.RESEND:

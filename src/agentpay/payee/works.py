@@ -20,6 +20,7 @@ from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -52,6 +53,7 @@ class Works:
     channels: ChannelSales
     transfers: TransferSales
     answers: Answers
+    sign_ins: SignIns
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
@@ -179,6 +181,7 @@ def _wire(
         channels=channels,
         transfers=transfers,
         answers=answers,
+        sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
     )
 
 
