@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
+    from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -61,6 +62,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
+    "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
     "Wallet": "agentpay.signers.wallet",
@@ -91,6 +93,7 @@ __all__ = [
     "ProtocolError",
     "RemoteFacilitator",
     "Route",
+    "SmartWallet",
     "Spending",
     "StoreError",
     "Wallet",

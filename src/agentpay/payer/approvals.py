@@ -20,6 +20,7 @@ from agentpay.onchain import read_words
 from agentpay.payer.offer import Offer
 from agentpay.payer.policy import Policy
 from agentpay.ports import Chain, Signer
+from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import Asset, ChainId
 from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
@@ -113,7 +114,8 @@ class Approvals:
         (allowance,) = await read_words(self._chains[asset.chain], [call])
         if allowance >= amount:
             return True
-        if EIP2612_KEY not in offer.extensions or not asset.name:
+        by_contract = isinstance(self._signer, SmartWallet)
+        if EIP2612_KEY not in offer.extensions or not asset.name or by_contract:
             raise ApprovalNeeded(asset.address, allowance=allowance, amount=amount)
         return False
 

@@ -11,9 +11,11 @@ from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.evm.transfer import Transfer
-from agentpay.payer.keys import PayerKeys
+from agentpay.payer.keys import PayerKeys, sign_by_wallet
 from agentpay.payer.offer import Offer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
+from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_sponsoring as sponsoring
@@ -36,7 +38,7 @@ async def sign_voucher(
     words: JsonObject,
     query: bool = False,
     extensions: JsonObject | None = None,
-    deposit: Deposit | None = None,
+    deposit: tuple[Deposit, Chain] | None = None,
 ) -> str:
     """
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
@@ -54,8 +56,9 @@ async def sign_voucher(
         kind, record.config, record.channel, cumulative, signature
     )
     if deposit is not None:
-        signature = await keys.wallet.sign_digest(deposit.digest(), chain=record.chain)
-        payload["deposit"] = deposit_part(deposit, signature)
+        unsigned, chain = deposit
+        signature = await sign_by_wallet(keys.wallet, unsigned.digest(), chain)
+        payload["deposit"] = deposit_part(unsigned, signature)
     ledger, said = record.ledger, dict(extensions or {})
     if ledger.tagged:
         terms = ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
@@ -87,8 +90,10 @@ def answer_extensions(
 
 async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
     digest = voucher_digest(record.channel, cumulative, record.chain)
-    signature = await keys.of(record).sign_digest(digest, chain=record.chain)
-    if record.config.payer_authorizer != ZERO_ADDRESS and len(signature) != 65:
+    signer = keys.of(record)
+    signature = await signer.sign_digest(digest, chain=record.chain)
+    by_contract = isinstance(signer, SmartWallet) or len(signature) != 65
+    if record.config.payer_authorizer != ZERO_ADDRESS and by_contract:
         raise ConfigurationError(
             f"{record.config.payer_authorizer} signs as a contract, which vouchers"
             " cannot be checked by: give the agent a voucher_key of its own"
