@@ -102,6 +102,7 @@ class HandPayer:
         deposit: JsonObject | None = None,
         query: bool = False,
         url: str = "",
+        extensions: JsonObject | None = None,
     ) -> str:
         """The header of a channel payment, which does not say for what unless told."""
         chain = self.asset.chain
@@ -112,12 +113,12 @@ class HandPayer:
         payload = write.voucher_payload(kind, config, named, cumulative, signature)
         if deposit is not None:
             payload["deposit"] = deposit
-        extensions = parallel.echo(self.settings.parallel, query=query)
+        tag = parallel.echo(self.settings.parallel, query=query)
         message = write.payment(
             accepted=accepted if accepted is not None else self.offer(terms),
             payload=payload,
             url=url,
-            extensions=extensions if config.tagged else {},
+            extensions={**(tag if config.tagged else {}), **(extensions or {})},
         )
         return encode_json(message)
 

@@ -172,11 +172,12 @@ def test_a_smart_wallet_is_described_whole(
 
 async def test_each_contract_of_an_owner_has_its_own_channels() -> None:
     owner = Wallet.create()
-    wallets = [SmartWallet("0x" + byte * 20, owner) for byte in ("11", "22")]
-    secrets = {await wallet.derive_secret(b"salt") for wallet in (owner, *wallets)}
+    one, two = (SmartWallet("0x" + byte * 20, owner) for byte in ("11", "22"))
+    signers: tuple[Signer, ...] = (owner, one, two)
+    secrets = {await signer.derive_secret(b"salt") for signer in signers}
 
     assert len(secrets) == 3
-    assert "0x11" in repr(wallets[0])
+    assert "0x11" in repr(one)
 
 
 async def delegate(chain: LocalChain, wallet: Wallet, to: Address) -> None:

@@ -28,6 +28,7 @@ from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.facilitator.gas import GasLimits, GasSpending, Spent
 from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.senders import SenderPool
+from agentpay.facilitator.sponsor import SPONSORED, Sponsor, before_the_payment
 from agentpay.onchain import find_transfer
 from agentpay.ports import Chain, Sender, Signer
 from agentpay.records import Settled
@@ -50,9 +51,11 @@ class Facilitator:
         gas: GasLimits | None = None,
         spending: GasSpending | None = None,
         wallet_factories: Collection[Address] = (),
+        sponsor: Sponsor | None = None,
     ) -> None:
         """
-        `wallet_factories` are called to make the wallets of payers (ERC-6492).
+        `wallet_factories` are called to make the wallets of payers (ERC-6492), and
+        `sponsor` has their approvals of Permit2 mined.
 
         Raises:
             ConfigurationError: There are no senders, or one twice.
@@ -62,6 +65,12 @@ class Facilitator:
         self._gas = gas or GasLimits()
         self._spending = spending
         self._wallets = NewWallets(chain, wallet_factories)
+        self._sponsor = sponsor
+
+    @property
+    def sponsors(self) -> bool:
+        """Whether it pays for payers' approvals of Permit2."""
+        return self._sponsor is not None
 
     @property
     def wallet_factories(self) -> frozenset[Address]:
@@ -95,6 +104,8 @@ class Facilitator:
 
     async def verify(self, transfer: Transfer) -> None:
         """See `Settler.verify`."""
+        if await self._waits_for_approval(transfer):
+            return
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
         if deploy is not None and transfer.facilitator is not None:
             await self._wallets.check_funds(deploy, transfer)
@@ -109,12 +120,14 @@ class Facilitator:
 
     async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
         """See `Settler.settle_transfer`."""
+        await self._approve(transfer, transfer.to)
         call, gas = transfer.call(amount), self._gas.transfer
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
         if deploy is not None and transfer.facilitator is None:
             call, gas = call_after(deploy, call), gas + self._gas.wallet
         elif deploy is not None:  # Multicall3 may not send what is bound to our key
-            await self.send(deploy, gas_max=self._gas.wallet, payee=transfer.to)
+            with before_the_payment(deploy.what):
+                await self.send(deploy, gas_max=self._gas.wallet, payee=transfer.to)
         try:
             receipt = await self.send(
                 call, gas_max=gas, payee=transfer.to, by=transfer.facilitator
@@ -131,6 +144,8 @@ class Facilitator:
     ) -> None:
         """See `Settler.verify_deposit`; its voucher is whose it is to check."""
         del voucher
+        if await self._waits_for_approval(deposit):
+            return
         call, gas = await self._deposit(deposit)
         await self._senders.simulate(call, gas_max=gas)
 
@@ -139,6 +154,7 @@ class Facilitator:
     ) -> Settled:
         """See `Settler.deposit`."""
         del voucher
+        await self._approve(deposit, deposit.config.receiver)
         call, gas = await self._deposit(deposit)
         receipt = await self.send(call, gas_max=gas, payee=deposit.config.receiver)
         return deposit_result(deposit, receipt)
@@ -151,6 +167,22 @@ class Facilitator:
         if deploy is None:
             return call, gas
         return call_after(deploy, call), gas + self._gas.wallet
+
+    async def _waits_for_approval(self, signed: Transfer | Deposit) -> bool:
+        """Whether an approval comes first, which would go through; or it raises."""
+        if self._sponsor is None or not isinstance(signed, SPONSORED):
+            return False
+        if not await self._sponsor.is_needed(signed):
+            return False
+        await self._sponsor.check(signed)
+        return True
+
+    async def _approve(self, signed: Transfer | Deposit, payee: Address) -> None:
+        if self._sponsor is not None and isinstance(signed, SPONSORED):
+            gas = self._gas.funding
+            await self._sponsor.grant(
+                signed, lambda call: self.send(call, gas_max=gas, payee=payee)
+            )
 
     async def claim(
         self, claims: Sequence[VoucherClaim], *, authorizer: Signer

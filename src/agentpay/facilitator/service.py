@@ -77,6 +77,7 @@ class FacilitatorService:
         chain: Chain,
         signers: tuple[Address, ...],
         authorizer: Address | None,
+        sponsors: bool = False,
         transfers: TransferDesk,
         channels: ChannelDesk,
         orders: ChannelOrders,
@@ -85,6 +86,7 @@ class FacilitatorService:
         self._chain = chain
         self._signers = signers
         self._authorizer = authorizer
+        self._sponsors = sponsors
         self._assets = {asset.address: asset for asset in terms.assets}
         self._transfers = transfers
         self._channels = channels
@@ -97,6 +99,7 @@ class FacilitatorService:
             schemes=self._terms.schemes,
             signers=self._signers,
             authorizer=self._authorizer,
+            sponsors=self._sponsors,
         )
 
     async def verify(self, request: FacilitatorRequest) -> JsonObject:

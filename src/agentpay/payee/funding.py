@@ -17,9 +17,9 @@ from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, Settler
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.x402 import DepositPayload
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_deposits import (
     deposit_signature_code,
     read_deposit,
@@ -71,15 +71,16 @@ class ChannelFunding:
         return None
 
     def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
-        asset, permit = self._settings.asset, None
+        asset, approvals = self._settings.asset, None
         if payload.deposit.authorization.permit2_authorization is not None:
-            permit = sponsoring.read_permit(
+            approvals = read_approvals(
                 call.payment.extensions,
                 asset,
                 payer=call.config.payer,
                 amount=payload.deposit.amount,
+                sponsors=self._settings.sponsors_approvals,
             )
-        return read_deposit(payload, call.config, asset, permit=permit)
+        return read_deposit(payload, call.config, asset, approvals=approvals)
 
     async def _send(self, call: ChannelRequest, deposit: Deposit) -> Refusal | None:
         """Simulate, record the channel, send: nothing is kept of what cannot be had."""

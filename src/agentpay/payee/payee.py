@@ -82,6 +82,7 @@ class Payee:
         min_deposit: Money = 0,
         transfer_methods: tuple[str, ...] | None = None,
         wallet_factories: tuple[str, ...] = (),
+        sponsor_approvals_up_to: int = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -95,7 +96,9 @@ class Payee:
         wallet's own account, if not given). `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
         given, they do so where it has no EIP-3009. `wallet_factories` are contracts
-        that may be called to make payers' wallets (ERC-6492). `claim_at` and
+        that may be called to make payers' wallets (ERC-6492), and for the gas of each
+        payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
+        above 0. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it.
 
@@ -114,6 +117,11 @@ class Payee:
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
+            raise ConfigurationError(
+                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
+                " not pay where a facilitator does"
+            )
         self._facilitator = facilitator
         self._clock = clock
         decimals = place.usdc.decimals
@@ -127,6 +135,7 @@ class Payee:
             names=answers.bytes_each > 0,
             transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
+            sponsors_approvals=sponsor_approvals_up_to > 0,
             wallet_factories=frozenset(
                 _account(factory, "wallet_factories") for factory in wallet_factories
             ),
@@ -143,6 +152,7 @@ class Payee:
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
+            sponsor_wei=sponsor_approvals_up_to,
         )
         self._works: Works | None = None
         self._starting = asyncio.Lock()

@@ -18,10 +18,10 @@ from agentpay.payee.sales import Refusal, Sale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.types import Address
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.x402 import UPTO, Extension, Permit2Payload
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     read_transfer,
@@ -129,13 +129,17 @@ class TransferSales:
     def _read(
         self, payload: TransferPayload, extensions: Mapping[str, Extension]
     ) -> Transfer:
-        asset, permit = self._settings.asset, None
+        asset, approvals = self._settings.asset, None
         if isinstance(payload, Permit2Payload):
             fields = payload.permit2_authorization
-            permit = sponsoring.read_permit(
-                extensions, asset, payer=fields.payer, amount=fields.permitted.amount
+            approvals = read_approvals(
+                extensions,
+                asset,
+                payer=fields.payer,
+                amount=fields.permitted.amount,
+                sponsors=self._settings.sponsors_approvals,
             )
-        return read_transfer(payload, asset, permit=permit)
+        return read_transfer(payload, asset, approvals=approvals)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""

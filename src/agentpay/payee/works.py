@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
@@ -26,6 +28,9 @@ from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 
+APPROVALS_PER_HOUR = 100
+"""Of payers whose gas we pay: what strangers can make us spend is bounded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -38,6 +43,8 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    sponsor_wei: int = 0
+    """For each payer's approval of Permit2, where the facilitator is our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +112,10 @@ async def open_works(
         await chain.aclose()
         raise
     settler = facilitator or Facilitator(
-        chain=chain, senders=[sender], wallet_factories=settings.wallet_factories
+        chain=chain,
+        senders=[sender],
+        wallet_factories=settings.wallet_factories,
+        sponsor=_sponsor(plan, chain, clock=clock),
     )
     works = _wire(
         plan,
@@ -124,6 +134,18 @@ async def open_works(
         await chain.aclose()
         raise
     return works
+
+
+def _sponsor(
+    plan: Plan, chain: RpcChain, *, clock: Callable[[], float]
+) -> Sponsor | None:
+    if not plan.sponsor_wei:
+        return None
+    limits = SponsorLimits(
+        wei_each=plan.sponsor_wei, wei_per_hour=APPROVALS_PER_HOUR * plan.sponsor_wei
+    )
+    relay = TransactionRelay(chain)
+    return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:

@@ -7,7 +7,6 @@ the codes are those of the official SDKs.
 
 from typing import Final
 
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
@@ -23,6 +22,7 @@ from agentpay.wire.x402 import (
     Permit2Fields,
     Permit2Payload,
 )
+from agentpay.wire.x402_approvals import SignedApprovals
 
 TransferPayload = ExactPayload | Permit2Payload
 
@@ -91,7 +91,7 @@ def _wrong_permit(
 
 
 def read_transfer(
-    payload: TransferPayload, asset: Asset, *, permit: SignedPermit | None = None
+    payload: TransferPayload, asset: Asset, *, approvals: SignedApprovals | None = None
 ) -> Transfer:
     """The transfer of `asset` in a message in which `wrong_terms` found nothing."""
     if isinstance(payload, Permit2Payload):
@@ -99,7 +99,8 @@ def read_transfer(
             asset=asset,
             transfer=_transfer_of(payload.permit2_authorization),
             signature=payload.signature,
-            permit=permit,
+            permit=approvals.permit if approvals else None,
+            approval=approvals.transaction if approvals else None,
         )
     fields = payload.authorization
     authorization = Authorization(
