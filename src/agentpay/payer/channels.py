@@ -207,7 +207,7 @@ class Channels:
                 words=offer.words,
                 deposit=(deposit, self._chains[record.chain]) if deposit else None,
                 extensions=answer_extensions(
-                    offer, permit=approval.permit, tagged=record.ledger.tagged
+                    offer, approvals=approval.along, tagged=record.ledger.tagged
                 ),
             )
         except BaseException:

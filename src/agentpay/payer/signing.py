@@ -8,7 +8,6 @@ from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.deposit import Deposit, TokenDeposit
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.payer.keys import PayerKeys, sign_by_wallet
@@ -18,12 +17,12 @@ from agentpay.records import PayerRecord
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel, payment_identifier
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.echo import echo
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import EIP3009, PERMIT2
+from agentpay.wire.x402_approvals import SignedApprovals
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
 
@@ -68,7 +67,7 @@ async def sign_voucher(
 
 
 def answer_extensions(
-    offer: Offer, *, permit: SignedPermit | None, tagged: bool = False
+    offer: Offer, *, approvals: SignedApprovals, tagged: bool = False
 ) -> JsonObject:
     """
     What a payment says back of its offer's extensions, and the name that it gets where
@@ -78,7 +77,7 @@ def answer_extensions(
     payee a write: it has none unless one is required.
     """
     offered = offer.extensions
-    ours = sponsoring.permit_info(permit, offer.asset) if permit else JsonObject()
+    ours = approvals.info(offer.asset)
     key = payment_identifier.KEY
     if key in offered and (not tagged or payment_identifier.is_required(offered)):
         name = f"pay_{secrets.token_hex(16)}"
@@ -132,13 +131,13 @@ def unsigned_deposits(
 
 
 def transfer_credential(
-    transfer: Transfer, offer: Offer, *, url: str, permit: SignedPermit | None
+    transfer: Transfer, offer: Offer, *, url: str, approvals: SignedApprovals
 ) -> str:
     """The credential of one `exact` or `upto` payment."""
     message = write.payment(
         accepted=offer.words,
         payload=transfer_payload(transfer),
         url=url,
-        extensions=answer_extensions(offer, permit=permit),
+        extensions=answer_extensions(offer, approvals=approvals),
     )
     return encode_json(message)

@@ -188,7 +188,7 @@ class TransferPayments:
             upto=offer.scheme == UPTO,
             approval=approval,
             credential=transfer_credential(
-                signed, offer, url=target.url, permit=approval.permit
+                signed, offer, url=target.url, approvals=approval.along
             ),
         )
 
