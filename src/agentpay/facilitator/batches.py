@@ -8,6 +8,7 @@ costs the same gas always, and anybody may send them.
 """
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -152,11 +153,11 @@ class TransferBatches:
 
     async def _read(self, waiting: _Waiting, receipt: Receipt, count: int) -> None:
         named = waiting.transfer.trace().topics
-        try:
-            if all(log.topics != named for log in receipt.logs):
-                raise TransactionFailed(waiting.call.what, reason="it was not used")
-            settled = transfer_result(waiting.transfer, receipt)
-        except TransactionFailed:
+        settled = None
+        if any(log.topics == named for log in receipt.logs):
+            with contextlib.suppress(TransactionFailed):
+                settled = transfer_result(waiting.transfer, receipt)
+        if settled is None:
             await self._alone(waiting)
         else:
             self._end(waiting, settled=settled, gas=receipt.gas_used // count)
