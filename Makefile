@@ -13,8 +13,8 @@ PEERS_MPP := .venv-peers-mpp
 PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts gas mutants threats threats-mutate peers \
-	peers-mpp examples clean
+.PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate \
+	peers peers-mpp examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -75,6 +75,9 @@ gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 
 mutants: $(READY) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+fuzz: $(READY) ## send both sides and the facilitator what should not be sent
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 threats: $(READY) ## the threats we know, and the tests that answer them
 	$(BIN)/python tools/threats.py $(ARGS)
