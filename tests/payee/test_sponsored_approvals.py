@@ -365,6 +365,19 @@ async def test_serving_first_checks_the_approval_and_settles_later(
         assert receipt.success
 
 
+async def test_k7_a_payment_that_was_settled_before_a_crash_is_not_called_failed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Its approval is used up, and can be sent no more."""
+    async with a_scene(agentpay_shared_chain) as scene:
+        terms, header = scene.terms(), await scene.header()
+        sale: Any = sold(await scene.payee.answer(header, terms))
+        facilitator = scene.payee.settlement._facilitator
+        again = await facilitator.settle_transfer(sale._purchase.transfer, PRICE)
+
+        assert again == sale.settled
+
+
 async def test_only_a_payee_that_pays_gas_sponsors(
     agentpay_shared_chain: LocalChain,
 ) -> None:

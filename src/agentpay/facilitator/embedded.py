@@ -120,24 +120,27 @@ class Facilitator:
 
     async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
         """See `Settler.settle_transfer`."""
-        await self._approve(transfer, transfer.to)
-        call, gas = transfer.call(amount), self._gas.transfer
-        deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
-        if deploy is not None and transfer.facilitator is None:
-            call, gas = call_after(deploy, call), gas + self._gas.wallet
-        elif deploy is not None:  # Multicall3 may not send what is bound to our key
-            with before_the_payment(deploy.what):
-                await self.send(deploy, gas_max=self._gas.wallet, payee=transfer.to)
         try:
-            receipt = await self.send(
-                call, gas_max=gas, payee=transfer.to, by=transfer.facilitator
-            )
+            receipt = await self._transfer(transfer, amount)
         except TransactionFailed:
             earlier = await find_transfer(self._chain, transfer)
             if earlier is None:
                 raise
             receipt = earlier
         return transfer_result(transfer, receipt)
+
+    async def _transfer(self, transfer: Transfer, amount: int) -> Receipt:
+        """Send it, and first what it needs: an approval, or its payer's wallet."""
+        payee, bound = transfer.to, transfer.facilitator
+        await self._approve(transfer, payee)
+        call, gas = transfer.call(amount), self._gas.transfer
+        deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
+        if deploy is not None and bound is None:
+            call, gas = call_after(deploy, call), gas + self._gas.wallet
+        elif deploy is not None:  # Multicall3 may not send what is bound to our key
+            with before_the_payment(deploy.what):
+                await self.send(deploy, gas_max=self._gas.wallet, payee=payee)
+        return await self.send(call, gas_max=gas, payee=payee, by=bound)
 
     async def verify_deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None
