@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
     from agentpay.payer.receipts import PaidReceipt
+    from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -65,6 +66,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
+    "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
     "Wallet": "agentpay.signers.wallet",
@@ -97,6 +99,7 @@ __all__ = [
     "ProtocolError",
     "RemoteFacilitator",
     "Route",
+    "SmartWallet",
     "Spending",
     "StoreError",
     "Wallet",

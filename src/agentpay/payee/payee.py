@@ -83,6 +83,8 @@ class Payee:
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
         transfer_methods: tuple[str, ...] | None = None,
+        wallet_factories: tuple[str, ...] = (),
+        sponsor_approvals_up_to: int = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
@@ -96,7 +98,10 @@ class Payee:
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
         wallet's own account, if not given). `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
-        given, they do so where it has no EIP-3009. `claim_at` and
+        given, they do so where it has no EIP-3009. `wallet_factories` are contracts
+        that may be called to make payers' wallets (ERC-6492), and for the gas of each
+        payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
+        above 0. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. With `mpp`,
         whatever takes one transfer takes it by MPP too, and every 402 says so.
@@ -116,6 +121,11 @@ class Payee:
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
+            raise ConfigurationError(
+                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
+                " not pay where a facilitator does"
+            )
         self._facilitator = facilitator
         self._clock = clock
         decimals = place.usdc.decimals
@@ -129,6 +139,10 @@ class Payee:
             names=answers.bytes_each > 0,
             transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
+            sponsors_approvals=sponsor_approvals_up_to > 0,
+            wallet_factories=frozenset(
+                _account(factory, "wallet_factories") for factory in wallet_factories
+            ),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -143,6 +157,7 @@ class Payee:
             ),
             answers=answers,
             mpp=mpp,
+            sponsor_wei=sponsor_approvals_up_to,
         )
         self._works: Works | None = None
         self._starting = asyncio.Lock()
@@ -365,8 +380,8 @@ def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
     return wanted
 
 
-def _account(text: str) -> Address:
+def _account(text: str, name: str = "pay_to") -> Address:
     try:
         return checked_address(text)
     except ValueError as error:
-        raise ConfigurationError(f"pay_to: {error}") from error
+        raise ConfigurationError(f"{name}: {error}") from error

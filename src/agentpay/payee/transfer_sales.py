@@ -10,17 +10,17 @@ from dataclasses import replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, is_signed, read_funds
+from agentpay.onchain import find_transfer, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.x402 import Extension, Permit2Payload
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     read_transfer,
@@ -92,11 +92,16 @@ class TransferSales:
         Raises:
             ChainError, StoreUnavailable: It could not be asked.
         """
-        signed = await is_signed(
-            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        wrong = await wrong_signature(
+            self._chain,
+            transfer.payer,
+            transfer.digest(),
+            transfer.signature,
+            factories=self._settings.wallet_factories,
+            code=signature_code(transfer),
         )
-        if not signed:
-            return signature_code(transfer)
+        if wrong is not None:
+            return wrong
         late = wrong_time(transfer, int(self._clock()))
         # What was taken before may have expired since, and is not refused for that.
         if late is not None and await self._store.find_payment(transfer.id) is None:
@@ -134,13 +139,17 @@ class TransferSales:
     def _read(
         self, payload: TransferPayload, extensions: Mapping[str, Extension]
     ) -> Transfer:
-        asset, permit = self._settings.asset, None
+        asset, approvals = self._settings.asset, None
         if isinstance(payload, Permit2Payload):
             fields = payload.permit2_authorization
-            permit = sponsoring.read_permit(
-                extensions, asset, payer=fields.payer, amount=fields.permitted.amount
+            approvals = read_approvals(
+                extensions,
+                asset,
+                payer=fields.payer,
+                amount=fields.permitted.amount,
+                sponsors=self._settings.sponsors_approvals,
             )
-        return read_transfer(payload, asset, permit=permit)
+        return read_transfer(payload, asset, approvals=approvals)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""

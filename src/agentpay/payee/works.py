@@ -6,10 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.errors import UnsuitableToken
+from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
@@ -26,6 +30,9 @@ from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 
+APPROVALS_PER_HOUR = 100
+"""Of payers whose gas we pay: what strangers can make us spend is bounded."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -39,6 +46,8 @@ class Plan:
     keeping: KeeperPolicy
     answers: AnswerPolicy
     mpp: MppTerms | None = None
+    sponsor_wei: int = 0
+    """For each payer's approval of Permit2, where the facilitator is our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +119,18 @@ async def open_works(
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
+        await _check_contracts(chain, settings)
         store = await open_store(plan.store_url)
     except BaseException:
         await sender.aclose()
         await chain.aclose()
         raise
-    settler = facilitator or Facilitator(chain=chain, senders=[sender])
+    settler = facilitator or Facilitator(
+        chain=chain,
+        senders=[sender],
+        wallet_factories=settings.wallet_factories,
+        sponsor=_sponsor(plan, chain, clock=clock),
+    )
     works = _wire(
         plan,
         settings,
@@ -133,6 +148,26 @@ async def open_works(
         await chain.aclose()
         raise
     return works
+
+
+def _sponsor(
+    plan: Plan, chain: RpcChain, *, clock: Callable[[], float]
+) -> Sponsor | None:
+    if not plan.sponsor_wei:
+        return None
+    limits = SponsorLimits(
+        wei_each=plan.sponsor_wei, wei_per_hour=APPROVALS_PER_HOUR * plan.sponsor_wei
+    )
+    relay = TransactionRelay(chain)
+    return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
+
+
+async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
+    if settings.wallet_factories and not await chain.code(MULTICALL3):
+        raise UnsuitableToken(
+            f"there is no Multicall3 on chain {chain.chain_id}, which wallet_factories"
+            " need: leave them out"
+        )
 
 
 def _wire(
