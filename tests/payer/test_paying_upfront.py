@@ -1,7 +1,4 @@
-"""Where money moves before the request runs (`paymentFlow: "upfront"`), as a payer.
-
-Source: x402 `specs/x402-specification-v2.md`, `extra.paymentFlow`.
-"""
+"""Where money moves before the request runs (`extra.paymentFlow` is `upfront`)."""
 
 from typing import Any
 
