@@ -1,10 +1,17 @@
 """Payees that say what is not so: no budget is freed on their word."""
 
-import httpx
+from typing import Any
 
+import httpx
+import pytest
+
+from agentpay import Budget, Policy
+from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
-from agentpay.wire.x402 import PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE
+from agentpay.wire.headers import decode_json, encode_json
+from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
+from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, through
+from tests.payer.test_lanes import EXACTLESS, official
 from tests.payer.test_paying_by_permit2 import a_pair
 
 
@@ -32,3 +39,47 @@ async def test_c13_upto_is_not_believed_by_another_payments_transaction(
         assert len(wire.credentials) == 2
         assert spending.spent == 300 * 10**12
         assert spending.held == PRICE * 10**12
+
+
+async def test_c3_one_request_on_a_lane_is_charged_once(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """The payee takes the voucher, and shows it as proof that more is needed."""
+    chain = agentpay_shared_chain
+
+    class Taking(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            paid = request.headers.get("payment-signature")
+            if paid is None or "/dear" in str(request.url):
+                return await super().handle_async_request(request)
+            self.sent.append(request)
+            voucher: Any = decode_json(paid, name="payment")["payload"]
+            voucher = voucher["voucher"]
+            headers = request.headers.copy()
+            headers.pop("payment-signature")
+            bare = httpx.Request(request.method, request.url, headers=headers)
+            answer = await self.inner.handle_async_request(bare)
+            required: Any = decode_json(answer.headers[PAYMENT_REQUIRED], name="x")
+            total = voucher["maxClaimableAmount"]
+            required["accepts"][0]["extra"] |= {
+                "channelState": {"chargedCumulativeAmount": total},
+                "voucherState": {
+                    "signedMaxClaimable": total,
+                    "signature": voucher["signature"],
+                },
+            }
+            fields = {PAYMENT_REQUIRED: encode_json(required)}
+            return httpx.Response(402, headers=fields)
+
+    async with a_shop(chain) as (_, _, wall):
+        wire = Taking(through(official(wall)))
+        policy = Policy(deposit="$0.1", low_water=0, give_up_seconds=1)
+        budget = Budget(total="$5", per_request="$0.05")
+        async with await an_agent(chain, wire, policy=policy, budget=budget) as agent:
+            assert (await agent.get(BASE + "/dear")).status_code == 200
+            before = (await agent.spending()).spent
+            with pytest.raises(AgentPayError):
+                await agent.get(EXACTLESS)
+            after = (await agent.spending()).spent
+
+        assert after - before <= PRICE * 10**12
