@@ -1,5 +1,6 @@
 """Payees that say what is not so: no budget is freed on their word."""
 
+import contextlib
 from typing import Any
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 from agentpay import Budget, Policy
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
-from agentpay.wire.headers import decode_json, encode_json
+from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
 from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, through
 from tests.payer.test_lanes import EXACTLESS, official
@@ -39,6 +40,56 @@ async def test_c13_upto_is_not_believed_by_another_payments_transaction(
         assert len(wire.credentials) == 2
         assert spending.spent == 300 * 10**12
         assert spending.held == PRICE * 10**12
+
+
+class Pocketing(httpx.AsyncBaseTransport):
+    """A payee that makes no deposit, and says that all went well, also a refund."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        credential = request.headers.get("payment-signature")
+        if credential is None:
+            return await self.inner.handle_async_request(request)
+        payload: Any = decode_json(credential, name="payment")["payload"]
+        voucher = payload["voucher"]
+        said: JsonObject = {
+            "success": True,
+            "network": "eip155:31337",
+            "transaction": "",
+            "payer": payload["channelConfig"]["payer"],
+            "extensions": {
+                "parallel-vouchers": {
+                    "info": {
+                        "cumulative": voucher["maxClaimableAmount"],
+                        "fate": "charged",
+                        "charged": str(PRICE),
+                    }
+                }
+            },
+        }
+        return httpx.Response(200, headers={PAYMENT_RESPONSE: encode_json(said)})
+
+
+@pytest.mark.parametrize("how", ["close", "exit"])
+async def test_c14_a_deposit_that_may_still_be_made_is_not_counted_as_come_back(
+    agentpay_shared_chain: LocalChain, how: str
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, _, wall):
+        wire = Pocketing(through(wall))
+        wallet = await chain.funded_wallet(ether=1)
+        async with await an_agent(chain, wire, wallet=wallet) as agent:
+            assert (await agent.get(BASE + "/ok")).status_code == 200
+            (record,) = await agent.channels()
+            leave = agent.close_channel if how == "close" else agent.finish_withdrawal
+            with contextlib.suppress(AgentPayError):
+                await leave(record.channel)
+            spending = await agent.spending()
+
+        gone = spending.spent + spending.deposited + spending.held
+        assert gone >= 100_000 * 10**12
 
 
 async def test_c3_one_request_on_a_lane_is_charged_once(

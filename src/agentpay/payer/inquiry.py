@@ -15,7 +15,13 @@ from agentpay.core.payer_channel import (
     PendingDeposit,
     TicketVoid,
 )
-from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
+from agentpay.errors import (
+    AgentPayError,
+    ChainError,
+    ChannelUnusable,
+    PaymentOutcomeUnknown,
+)
+from agentpay.evm.deposit import Deposit
 from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_payment import ChannelPayment
@@ -233,6 +239,19 @@ class Inquiry:
                     f" {deposit.valid_before}: until then it counts as spent"
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def is_made(self, chain: ChainId, deposit: Deposit | None) -> bool:
+        """Whether the chain shows a deposit that its payee says was made; soon."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DEPOSIT_MINED_SECONDS
+        while deposit is not None and loop.time() < deadline:
+            try:
+                if await is_used(self._chains[chain], deposit):
+                    return True
+            except ChainError:
+                return False
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return False
 
     async def resolve_deposit(
         self, record: PayerRecord, deposit: PendingDeposit
