@@ -1,6 +1,7 @@
 """Payees that say what is not so: no budget is freed on their word."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -134,3 +135,48 @@ async def test_c3_one_request_on_a_lane_is_charged_once(
             after = (await agent.spending()).spent
 
         assert after - before <= PRICE * 10**12
+
+
+async def test_c14_a_deposit_is_signed_in_one_way_after_a_restart_too(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """One by the token and one by Permit2 would both be made."""
+    chain = agentpay_shared_chain
+    methods = {"/ok": "eip3009", "/dear": "permit2"}
+    options: dict[str, Any] = {
+        "wallet": await chain.funded_wallet(ether=1),
+        "store": str(tmp_path / "agent.db"),
+        "policy": Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.3),
+    }
+
+    class Losing(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if "payment-signature" in request.headers:
+                self.sent.append(request)
+                raise httpx.ReadError("planned", request=request)
+            answer = await self.inner.handle_async_request(request)
+            required: Any = decode_json(answer.headers[PAYMENT_REQUIRED], name="x")
+            required["accepts"] = [
+                offer
+                for offer in required["accepts"]
+                if offer["scheme"] == "batch-settlement"
+                and offer["extra"].get("assetTransferMethod", "eip3009")
+                == methods[request.url.path]
+            ]
+            fields = {PAYMENT_REQUIRED: encode_json(required)}
+            return httpx.Response(402, headers=fields)
+
+    async with a_shop(chain, transfer_methods=("eip3009", "permit2")) as (_, _, wall):
+        wire = Losing(through(wall))
+        for path in methods:
+            async with await an_agent(chain, wire, **options) as agent:
+                await agent.approve_permit2("$5")
+                with pytest.raises(AgentPayError):
+                    await agent.get(BASE + path)
+
+    payloads: list[Any] = [
+        decode_json(c, name="x")["payload"] for c in wire.credentials
+    ]
+    signed = {str(payload.get("deposit")) for payload in payloads} - {"None"}
+    assert len(wire.credentials) > 1
+    assert len(signed) == 1

@@ -96,7 +96,10 @@ class Inquiry:
         await self._ledger.check_host(record.host)
         await self.look_for_deposit(channel)
         record = await self._ledger.read(channel) or record
-        record = replace(record, url=place.url, offer=place.offer)
+        if record.ledger.deposit is None:
+            # One that goes along is signed as it was: in another way it could be made
+            # a second time.
+            record = replace(record, url=place.url, offer=place.offer)
         amounts = [ticket.cumulative for ticket in record.ledger.open]
         if record.ledger.tagged and not amounts:
             amounts = [record.ledger.highest]
