@@ -1,0 +1,32 @@
+"""Callers that give up, at whatever step: nothing stays set aside or locked."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agentpay.testing.local_chain import LocalChain
+from tests.http.world import BASE, Wire, a_shop, an_agent, through
+
+
+@pytest.mark.parametrize("path", ["/ok", "/exact/reserve-then-settle/ok"])
+async def test_c8_who_gives_up_while_it_is_recorded_leaves_no_hold(
+    agentpay_shared_chain: LocalChain, tmp_path: Path, path: str
+) -> None:
+    chain = agentpay_shared_chain
+    store = str(tmp_path / "agent.db")
+    async with a_shop(chain) as (_, _, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(chain, wire, store=store) as agent:
+            await agent.get(BASE + path)  # what is asked of the chain first is known
+            settled = await agent.spending()
+            for steps in range(12):
+                task = asyncio.create_task(agent.get(BASE + path))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                sent = len(wire.credentials)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                if len(wire.credentials) > sent or not task.cancelled():
+                    break
+                assert (await agent.spending()).held == settled.held
