@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agentpay.stores import open_store
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through
 
@@ -30,3 +31,24 @@ async def test_c8_who_gives_up_while_it_is_recorded_leaves_no_hold(
                 if len(wire.credentials) > sent or not task.cancelled():
                     break
                 assert (await agent.spending()).held == settled.held
+
+
+async def test_an_agent_whose_end_is_cancelled_lets_go_of_its_store(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    store = str(tmp_path / "agent.db")
+    async with a_shop(chain) as (_, _, wall):
+        agent = await an_agent(chain, through(wall), store=store)
+        await agent.__aenter__()
+        await agent.get(BASE + "/ok")
+        (record,) = await agent.channels()
+        leaving = asyncio.create_task(asyncio.Event().wait())
+        agent._departures[record.channel] = leaving  # type: ignore[assignment]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await agent.__aexit__()
+
+        assert leaving.cancelling()
+        async with await open_store(store):
+            pass  # which another process could not while the agent holds it
