@@ -1,6 +1,7 @@
 """Payees that say what is not so: no budget is freed on their word."""
 
 import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import httpx
 import pytest
 
 from agentpay import Budget, Policy
-from agentpay.errors import AgentPayError
+from agentpay.errors import AgentPayError, AnswerLost
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
@@ -180,3 +181,30 @@ async def test_c14_a_deposit_is_signed_in_one_way_after_a_restart_too(
     signed = {str(payload.get("deposit")) for payload in payloads} - {"None"}
     assert len(wire.credentials) > 1
     assert len(signed) == 1
+
+
+class Broken(httpx.AsyncByteStream):
+    """A body that breaks off."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b'{"ans'
+        raise httpx.ReadError("planned")
+
+
+async def test_c8_an_answer_that_breaks_off_is_said_to_be_paid_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    class Cutting(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().handle_async_request(request)
+            if "payment-signature" in request.headers:
+                answer.stream = Broken()
+            return answer
+
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Cutting(through(wall))
+        async with await an_agent(agentpay_shared_chain, wire) as agent:
+            with pytest.raises(AnswerLost) as lost:
+                await agent.get(BASE + "/ok")
+
+    assert lost.value.charged == PRICE

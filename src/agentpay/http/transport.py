@@ -22,7 +22,7 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import read_body
+from agentpay.http.bodies import PaidBody, read_body
 from agentpay.http.places import check_network, check_resource
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
@@ -144,6 +144,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
+                    if judged.charged:
+                        lost = AnswerLost(payment.id, charged=judged.charged)
+                        response.stream = PaidBody(response, lost)
                     return response
                 fresh = await self._read_again(response, judged.next)
                 if judged.next is Next.RESEND:
@@ -162,9 +165,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             raise PaymentOutcomeUnknown(payment.id, why)
         finally:
             if not settled:
+                await payment.leave_open()
                 if response is not None:
                     await response.aclose()
-                await payment.leave_open()
 
     async def _note(
         self, target: Target, judged: Judgement, answer: Answer, sent_at: float
@@ -326,7 +329,7 @@ def _target_of(request: httpx.Request) -> Target:
     host = url.netloc.decode("ascii")
     return Target(
         method=request.method,
-        url=str(url.copy_with(fragment=None)),
+        url=str(url.copy_with(fragment=None, userinfo=b"")),  # told to others too
         origin=f"{url.scheme}://{host}",
         host=host,
     )
