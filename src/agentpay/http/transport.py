@@ -36,7 +36,7 @@ from agentpay.wire.x402 import (
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-_ASK_TIMEOUT_SECONDS = 10.0
+_ASK_SECONDS_MAX = 10.0
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -213,11 +213,14 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
         """See `payer.payment.Asker`."""
-        timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
+        # In all: httpx counts each read, and headers can come a byte at a time.
+        seconds = min(_ASK_SECONDS_MAX, self._bound().policy.give_up_seconds)
+        timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
-            response = await self._send(request, credential)
-        except httpx.TransportError:
+            async with asyncio.timeout(seconds):
+                response = await self._send(request, credential)
+        except (httpx.TransportError, TimeoutError):
             return None
         await response.aclose()
         return _answer_of(response)
