@@ -246,6 +246,16 @@ async def read_funds(chain: Chain, transfer: Transfer) -> int:
     return min(await read_words(chain, transfer.funds_calls()))
 
 
+async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int:
+    """What a transaction moved of a transfer that it used; 0 if it is another's."""
+    receipt = await chain.receipt(transaction)
+    if receipt is None or not await is_used(chain, transfer):
+        return 0
+    if transfer.trace().mark not in await chain.input(transaction):
+        return 0
+    return transfer.moved(receipt.logs)
+
+
 async def find_transfer(
     chain: Chain, transfer: Transfer, *, blocks: int = 1000
 ) -> Receipt | None:

@@ -15,7 +15,7 @@ def target_of(request: httpx.Request) -> Target:
     host = url.netloc.decode("ascii")
     return Target(
         method=request.method,
-        url=str(url.copy_with(fragment=None)),
+        url=str(url.copy_with(fragment=None, userinfo=b"")),  # told to others too
         origin=f"{url.scheme}://{host}",
         host=host,
     )

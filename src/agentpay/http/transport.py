@@ -24,7 +24,7 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import read_body
+from agentpay.http.bodies import PaidBody, read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.places import check_network, check_resource
@@ -45,7 +45,7 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-_ASK_TIMEOUT_SECONDS = 10.0
+_ASK_SECONDS_MAX = 10.0
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -196,6 +196,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
+                    if judged.charged:
+                        lost = AnswerLost(payment.id, charged=judged.charged)
+                        response.stream = PaidBody(response, lost)
                     return response
                 fresh = await self._read_again(response, judged.next)
                 if judged.next is Next.RESEND:
@@ -214,9 +217,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             raise PaymentOutcomeUnknown(payment.id, why)
         finally:
             if not settled:
+                await payment.leave_open()
                 if response is not None:
                     await response.aclose()
-                await payment.leave_open()
 
     async def _note(
         self, target: Target, judged: Judgement, answer: Answer, sent_at: float
@@ -271,11 +274,14 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
         """See `payer.payment.Asker`."""
-        timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
+        # In all: httpx counts each read, and headers can come a byte at a time.
+        seconds = min(_ASK_SECONDS_MAX, self._bound().policy.give_up_seconds)
+        timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
-            response = await self._send(request, {PAYMENT_SIGNATURE: credential})
-        except httpx.TransportError:
+            async with asyncio.timeout(seconds):
+                response = await self._send(request, {PAYMENT_SIGNATURE: credential})
+        except (httpx.TransportError, TimeoutError):
             return None
         await response.aclose()
         return answer_of(response)

@@ -12,6 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -222,6 +223,7 @@ class Channels:
             deposit=issued.deposit,
             leave=self.inquiry.ask_later,
             approval=approval,
+            is_made=partial(self.inquiry.is_made, record.chain, deposit),
         )
 
     def _wish(self, offer: Offer) -> DepositWish:

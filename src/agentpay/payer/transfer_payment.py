@@ -23,7 +23,7 @@ from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
-from agentpay.onchain import find_transfer, is_used
+from agentpay.onchain import find_transfer, is_used, moved_in
 from agentpay.payer.approvals import Approval, Approvals
 from agentpay.payer.keys import sign_by_wallet
 from agentpay.payer.ledger import PayerLedger
@@ -112,10 +112,10 @@ class TransferPayment:
         if not charged:
             return False
         try:
-            mined = await self.chain.receipt(Hash32(receipt.transaction))
+            mined = Hash32(receipt.transaction)
+            return await moved_in(self.chain, self.transfer, mined) == charged
         except (ValueError, ChainError):
             return False
-        return mined is not None and self.transfer.moved(mined.logs) == charged
 
     async def _doubt(self, refusal: Verdict) -> Verdict:
         """
