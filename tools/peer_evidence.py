@@ -4,15 +4,15 @@ What shows that a cell of the peer matrix works, and what is to be doubted about
 The peer's process says what it saw; whether that moved money is asked of the chain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.batch_settlement_abi import CLAIMED, DEPOSITED, REFUNDED, SETTLED
 from agentpay.evm.eip3009_abi import TRANSFER
-from agentpay.evm.hashing import address_word
+from agentpay.evm.hashing import address_word, keccak
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Hash32
@@ -21,17 +21,26 @@ Json = dict[str, Any]
 CHANNEL = "batch-settlement"
 Variant = tuple[str, str]
 """A scheme, and what of it: a method of transfer, or a step in a channel's life."""
+PERMIT = "eip2612"
+"""By Permit2 without an allowance: a permit comes along, to be sent by who settles."""
+CONTRACT = "erc1271"
+"""By EIP-3009, from a payer that is a contract."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
     "permit2": DEPOSITED,
+    PERMIT: DEPOSITED,
+    CONTRACT: DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
     "refund": REFUNDED,
 }
 """What the channel contract says of each step."""
-VOUCHERS = frozenset({(CHANNEL, "voucher"), (CHANNEL, "recovery")})
+VOUCHERS = frozenset(
+    {(CHANNEL, "voucher"), (CHANNEL, "voucher-key"), (CHANNEL, "recovery")}
+)
 """What sends no transaction."""
+_APPROVAL = Hash32.of(keccak(b"Approval(address,address,uint256)"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +52,22 @@ class Evidence:
     voucher: Json = field(default_factory=dict[str, Any])
     kind: str = ""
     """Of a channel's payment: deposit, voucher, refund, claim or settle."""
+    verified: bool = False
+    """Its voucher was shown to a facilitator, which found it valid."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """What evidence has to show."""
+
+    payer: Address
+    voucher_signer: Address
+    """The payer, or a key of its own that its channel names."""
+    price: int
+    senders: Set[Address]
+    """Who may have sent the transaction."""
+    verified: bool = False
+    """Vouchers are verified by the facilitator."""
 
 
 def read_note(note: Json) -> Evidence:
@@ -53,31 +78,44 @@ def read_note(note: Json) -> Evidence:
         transaction=note["receipt"].get("transaction", ""),
         voucher=payload.get("voucher", {}),
         kind=payload.get("type", ""),
+        verified=note.get("verified", False),
     )
 
 
 async def doubt(
-    chain: LocalChain, seen: Evidence, variant: Variant, *, payer: Address, price: int
+    chain: LocalChain, seen: Evidence, variant: Variant, expected: Expected
 ) -> str:
     """Why it does not convince; "" if it does."""
     if seen.status != 200:
         return f"the peer saw status {seen.status}"
     if variant in VOUCHERS:
-        return _doubt_voucher(chain, payer, seen.voucher)
+        if expected.verified and not seen.verified:
+            return "the facilitator did not verify the voucher"
+        return _doubt_voucher(chain, expected.voucher_signer, seen.voucher)
     if not seen.transaction:
         return "there is no transaction"
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
     if receipt is None or receipt["status"] != "0x1":
         return "the transaction is not on the chain, or failed"
+    if Address(receipt["from"]) not in expected.senders:
+        return f"the transaction was sent by {receipt['from']}"
     scheme, name = variant
+    if name == PERMIT and not _approved(chain, receipt, expected.payer):
+        return "no approval of Permit2 came along"
     if scheme == CHANNEL:
         topics: list[str] = [EVENTS[name]]
         topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
         logs = _logs(receipt, BATCH_SETTLEMENT, topics)
         return "" if logs else "the transaction has no such event of the channel"
-    sent = [TRANSFER, Hash32.of(address_word(payer))]
+    sent = [TRANSFER, Hash32.of(address_word(expected.payer))]
     paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]
-    return "" if paid == [price] else f"the payer sent {paid}, not {price}"
+    wanted = expected.price
+    return "" if paid == [wanted] else f"the payer sent {paid}, not {wanted}"
+
+
+def _approved(chain: LocalChain, receipt: Json, payer: Address) -> bool:
+    parties = [Hash32.of(address_word(party)) for party in (payer, PERMIT2)]
+    return bool(_logs(receipt, chain.usdc.address, [_APPROVAL, *parties]))
 
 
 def _logs(receipt: Json, contract: Address, topics: Sequence[str]) -> list[Json]:
@@ -89,11 +127,11 @@ def _logs(receipt: Json, contract: Address, topics: Sequence[str]) -> list[Json]
     ]
 
 
-def _doubt_voucher(chain: LocalChain, payer: Address, voucher: Json) -> str:
+def _doubt_voucher(chain: LocalChain, wanted: Address, voucher: Json) -> str:
     try:
         amount = int(voucher["maxClaimableAmount"])
         digest = voucher_digest(Hash32(voucher["channelId"]), amount, chain.chain_id)
         signer = recover(digest, bytes.fromhex(voucher["signature"][2:]))
     except (KeyError, ValueError, BadSignature) as error:
         return f"the voucher cannot be read: {error!r}"
-    return "" if signer == payer else f"the voucher is signed by {signer}"
+    return "" if signer == wanted else f"the voucher is signed by {signer}"

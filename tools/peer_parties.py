@@ -17,16 +17,26 @@ import uvicorn
 from peer_evidence import Json
 from peer_process import Peer
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
+from agentpay import (
+    Agent,
+    Budget,
+    Payee,
+    Paywall,
+    Policy,
+    RemoteFacilitator,
+    Route,
+    Wallet,
+)
 from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
+from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
 from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import UINT128_MAX, Address, Hash32, Money
+from agentpay.types import UINT128_MAX, Address, ChainId, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
@@ -41,6 +51,11 @@ class Buyer(Protocol):
     @property
     def address(self) -> Address:
         """Whose money it spends."""
+        ...
+
+    @property
+    def voucher_signer(self) -> Address:
+        """Signs its vouchers: itself, or a key that can do nothing else."""
         ...
 
     async def lose_answer(self, url: str) -> None:
@@ -95,10 +110,27 @@ class LossyTransport(PooledTransport):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContractWallet:
+    """A contract that takes its owner's signatures (ERC-1271). Implements `Signer`."""
+
+    address: Address
+    owner: Wallet
+
+    async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
+        """See `Signer.sign_digest`."""
+        return await self.owner.sign_digest(digest, chain=chain)
+
+    async def derive_secret(self, purpose: bytes) -> bytes:
+        """See `Signer.derive_secret`."""
+        return await self.owner.derive_secret(purpose)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     agent: Agent
     wire: LossyTransport
     rpc: FaultyRpc
@@ -106,14 +138,23 @@ class OurBuyer:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, *, budget: Money = "$1", deposit: Money = "$0.01"
+        cls,
+        chain: LocalChain,
+        *,
+        budget: Money = "$1",
+        deposit: Money = "$0.01",
+        two_keys: bool = False,
+        contract: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
-        wallet = await _rich_wallet(chain)
+        """A `contract` pays, whose vouchers need a key of their own; or a wallet."""
+        wallet = await (contract_wallet if contract else rich_wallet)(chain)
+        hot = Wallet.create() if two_keys or contract else wallet
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
             Agent(
                 wallet,
+                voucher_key=hot,
                 budget=Budget(total=budget, per_request="$0.01"),
                 network=chain.network,
                 rpc_url=rpc.url,
@@ -122,7 +163,13 @@ class OurBuyer:
                 transport=wire,
             ) as agent,
         ):
-            yield cls(address=wallet.address, agent=agent, wire=wire, rpc=rpc)
+            yield cls(
+                address=wallet.address,
+                voucher_signer=hot.address,
+                agent=agent,
+                wire=wire,
+                rpc=rpc,
+            )
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -150,6 +197,8 @@ class OurShop:
     """A `Paywall` over a `Payee` for each method of transfer. Implements `Shop`."""
 
     url: str
+    accounts: frozenset[Address]
+    """Its payees' own, which send what they pay gas for."""
     chain: LocalChain
     payee: Payee
     """Of channels whose deposits are by EIP-3009."""
@@ -157,14 +206,22 @@ class OurShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        routes: list[list[str]],
+        *,
+        facilitator: str | None = None,
     ) -> AsyncIterator["OurShop"]:
+        """It pays gas itself, or has none and a facilitator's URL."""
+        ether = 0 if facilitator else 1
+        wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
         payees: dict[str, Payee] = {}
         paywalls: dict[str, Paywall] = {}
-        for method in {method for _, method in routes}:
+        for method, wallet in wallets.items():
             payees[method] = Payee(
-                await chain.funded_wallet(0),
+                wallet,
                 network=chain.network,
+                facilitator=RemoteFacilitator([facilitator]) if facilitator else None,
                 withdraw_delay=WITHDRAW_DELAY,
                 min_deposit=10 * PRICE,
                 claim_at="$1000",
@@ -188,7 +245,12 @@ class OurShop:
                 await payee.start()
                 stack.push_async_callback(payee.stop)
             url = await stack.enter_async_context(_serving(shop))
-            yield cls(url=url, chain=chain, payee=payees["eip3009"])
+            yield cls(
+                url=url,
+                accounts=frozenset(wallet.address for wallet in wallets.values()),
+                chain=chain,
+                payee=payees["eip3009"],
+            )
 
     async def claim(self) -> str:
         """See `Shop.claim`."""
@@ -237,15 +299,19 @@ class TheirBuyer:
     """The official client. Implements `Buyer`."""
 
     address: Address
+    voucher_signer: Address
     peer: Peer
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, chain: LocalChain) -> AsyncIterator["TheirBuyer"]:
-        wallet = await _rich_wallet(chain)
-        settings = _chain_settings(chain, wallet)
-        async with Peer.running("client", settings) as peer:
-            yield cls(address=wallet.address, peer=peer)
+    async def open(
+        cls, chain: LocalChain, *, two_keys: bool = False
+    ) -> AsyncIterator["TheirBuyer"]:
+        wallet = await rich_wallet(chain)
+        hot = Wallet.create() if two_keys else wallet
+        settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
+        async with Peer.running("client.py", settings) as peer:
+            yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
     async def lose_answer(self, url: str) -> None:
         """See `Buyer.lose_answer`."""
@@ -274,23 +340,27 @@ class TheirShop:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, chain: LocalChain, facilitator: str, routes: list[list[str]]
+        cls,
+        chain: LocalChain,
+        facilitator: str,
+        routes: list[list[str]],
+        *,
+        verifies_itself: bool = True,
     ) -> AsyncIterator["TheirShop"]:
+        """Unless it `verifies_itself`, its facilitator has to see every voucher."""
         wallet = await chain.funded_wallet(0, ether=0)
         settings = {
-            **_chain_settings(chain, wallet),
+            **chain_settings(chain, wallet),
             "facilitator": facilitator,
             "pay_to": checksummed(wallet.address),
-            "token": checksummed(chain.usdc.address),
-            "name": chain.usdc.name,
-            "version": chain.usdc.version,
             "price": str(PRICE),
             "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
+            "verifies_itself": verifies_itself,
             "routes": routes,
         }
         # In mixed case: theirs pass an address to web3 as it came.
-        async with Peer.running("server", settings) as peer:
+        async with Peer.running("server.py", settings) as peer:
             yield cls(url=peer.url, peer=peer)
 
     async def claim(self) -> str:
@@ -302,27 +372,42 @@ class TheirShop:
         return str((await self.peer.ask(do="settle"))["transaction"])
 
 
-@contextlib.asynccontextmanager
-async def their_facilitator(chain: LocalChain) -> AsyncIterator[Peer]:
-    """The official facilitator, with gas."""
-    wallet = await chain.funded_wallet(0)
-    async with Peer.running("facilitator", _chain_settings(chain, wallet)) as peer:
-        yield peer
-
-
-def _chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
+    """What each of the peer's programs is told."""
     return {
-        "key": "0x" + wallet.gas_key().hex(),
+        "key": _hex_key(wallet),
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
+        "token": checksummed(chain.usdc.address),
+        "name": chain.usdc.name,
+        "version": chain.usdc.version,
+        "decimals": chain.usdc.decimals,
     }
 
 
-async def _rich_wallet(chain: LocalChain) -> Wallet:
+def _hex_key(wallet: Wallet) -> str:
+    return "0x" + wallet.gas_key().hex()
+
+
+async def rich_wallet(chain: LocalChain) -> Wallet:
     """Has test dollars, and has allowed Permit2 to take them, once and for all."""
     wallet = await chain.funded_wallet()
-    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
-    await chain.node.transact(
-        wallet.address, approve + uint_word(UINT128_MAX), to=chain.usdc.address
-    )
+    await allow_permit2(chain, wallet.address, UINT128_MAX)
     return wallet
+
+
+async def contract_wallet(chain: LocalChain) -> ContractWallet:
+    """Has test dollars, and an owner who signs for it."""
+    owner, maker = Wallet.create(), await chain.funded_wallet(0)
+    code = load_artifact("Wallet1271").creation + address_word(owner.address)
+    sent = await chain.node.transact(maker.address, code, to=None)
+    receipt = await chain.node.rpc("eth_getTransactionReceipt", sent)
+    address = Address(receipt["contractAddress"])
+    await chain.fund(address)
+    return ContractWallet(address=address, owner=owner)
+
+
+async def allow_permit2(chain: LocalChain, payer: Address, amount: int) -> None:
+    """Have an account allow Permit2 to take so much."""
+    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
+    await chain.node.transact(payer, approve + uint_word(amount), to=chain.usdc.address)

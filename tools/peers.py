@@ -3,11 +3,14 @@ The peer matrix: the official SDK's client, server and facilitator against ours.
 
 Every cell is a payment that moved money on a local chain, and carries its evidence: the
 peer's version, read in its own environment; the HTTP status that its process saw; and a
-transaction whose event is on the chain, or a voucher whose signature is the payer's. A
-cell without evidence is failed.
+transaction whose event is on the chain and whose sender is who was to settle, or a
+voucher whose signature is the payer's. A cell without evidence is failed.
+
+Our facilitator is the command `agentpay facilitator`, a process like theirs.
 
 Run it as `make peers`, or `make peers ARGS=--json` for machines; it exits with 1 if a
-cell failed, or if a request of ours failed among 32 at once.
+cell failed, if a request of ours failed among 32 at once, or if our facilitator does
+not list what it does.
 """
 
 import argparse
@@ -15,12 +18,27 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
-from peer_evidence import CHANNEL, VOUCHERS, Evidence, Json, Variant, doubt
+from peer_burst import many_at_once
+from peer_evidence import (
+    CHANNEL,
+    CONTRACT,
+    PERMIT,
+    VOUCHERS,
+    Evidence,
+    Expected,
+    Variant,
+    doubt,
+)
+from peer_facilitators import (
+    OurFacilitator,
+    TheirFacilitator,
+    our_facilitator,
+    their_facilitator,
+)
 from peer_parties import (
     PRICE,
     USED,
@@ -30,21 +48,39 @@ from peer_parties import (
     Shop,
     TheirBuyer,
     TheirShop,
-    their_facilitator,
+    allow_permit2,
 )
 from peer_process import PYTHON, Peer, PeerFailed
+from peer_report import Cell, Report, table
 
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
+from agentpay.types import UINT128_MAX, Address
 
-STEPS = ("deposit", "voucher", "recovery", "top-up", "claim", "settle", "refund")
+STEPS = (
+    "deposit",
+    "voucher",
+    "voucher-key",
+    "recovery",
+    "top-up",
+    "claim",
+    "settle",
+    "refund",
+)
 VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
+    ("exact", PERMIT),
+    ("exact", CONTRACT),
     ("upto", "permit2"),
+    ("upto", PERMIT),
     *((CHANNEL, step) for step in STEPS),
     (CHANNEL, "permit2"),
+    (CHANNEL, PERMIT),
+    (CHANNEL, CONTRACT),
 )
+SOLD_BY = {PERMIT: "permit2", CONTRACT: "eip3009"}
+"""How a server sells what is up to its buyer."""
 Pair = tuple[str, str]
 """Who we are, and who they are."""
 PAIRS: tuple[Pair, ...] = (
@@ -52,54 +88,55 @@ PAIRS: tuple[Pair, ...] = (
     ("server", "client"),
     ("server", "facilitator"),
     ("facilitator", "server"),
+    ("client+facilitator", "server"),
 )
-
-# What the library cannot do yet. Whoever teaches it takes the line away: its cells are
-# run then, and have to pass. `meet` says how a pair comes together.
-PERMIT2 = frozenset({("exact", "permit2"), ("upto", "permit2"), (CHANNEL, "permit2")})
-NOT_YET: dict[Pair, frozenset[Variant]] = {
-    ("server", "facilitator"): frozenset(VARIANTS),
-    ("facilitator", "server"): frozenset(VARIANTS),
-}
+"""A facilitator that is not named is theirs behind their server, none behind ours."""
+TWO_KEYS = frozenset({("facilitator", "server"), ("client+facilitator", "server")})
+"""Whose buyer signs vouchers by a key of its own."""
 
 RUN_SECONDS = 170
 REQUESTS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One way to pay, between one of our parties and one of theirs."""
-
-    ours: str
-    peer: str
-    scheme: str
-    variant: str
-    passed: bool
-    version: str
-    status: int
-    transaction: str
-    voucher: Json
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Meeting:
     """Who buys from whom, the process whose record is evidence, and what it showed."""
 
     buyer: Buyer
     shop: Shop
     peer: Peer
+    senders: Set[Address]
+    """Who may send what moves money."""
+    contract: Buyer | None = field(default=None, kw_only=True)
+    """Another buyer, which is a contract; None where the official client buys."""
+    verified: bool = field(default=False, kw_only=True)
+    """Whether the facilitator sees all vouchers."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
+
+    def payer(self, variant: Variant) -> Buyer:
+        """Who pays."""
+        if variant[1] == CONTRACT and self.contract is not None:
+            return self.contract
+        return self.buyer
 
 
 # The stories.
 
 
-async def pay_once(meeting: Meeting, variant: Variant) -> None:
-    """One request, one transfer."""
+async def pay_once(chain: LocalChain, meeting: Meeting, variant: Variant) -> None:
+    """One request, one transfer; or those until a channel is funded."""
     scheme, method = variant
+    buyer = meeting.payer(variant)
+    sold_by = SOLD_BY.get(method, method)
+    if sold_by == "permit2":  # whether a permit has to come along is the buyer's to see
+        most = 0 if method == PERMIT else UINT128_MAX
+        await allow_permit2(chain, buyer.address, most)
+    url = f"{meeting.shop.url}/{scheme}/{sold_by}"
+    if scheme == CHANNEL:
+        meeting.found[variant] = await until(meeting, url, "deposit", buyer)
+        return
     await meeting.peer.notes()
-    await meeting.buyer.get(f"{meeting.shop.url}/{scheme}/{method}")
+    await buyer.get(url)
     for seen in await meeting.peer.notes():
         meeting.found[variant] = seen
 
@@ -109,8 +146,10 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
     buyer, shop, found = meeting.buyer, meeting.shop, meeting.found
     url = f"{shop.url}/{CHANNEL}/eip3009"
     found[CHANNEL, "deposit"] = await until(meeting, url, "deposit")
-    if set(wanted) >= VOUCHERS:
-        found[CHANNEL, "voucher"] = await until(meeting, url, "voucher")
+    if (CHANNEL, "recovery") in wanted:
+        two_keys = buyer.voucher_signer != buyer.address
+        step = "voucher-key" if two_keys else "voucher"
+        found[CHANNEL, step] = await until(meeting, url, "voucher")
         found[CHANNEL, "recovery"] = await recover_place(meeting, url)
     found[CHANNEL, "top-up"] = last = await until(meeting, url, "deposit")
     for step, act in (("claim", shop.claim), ("settle", shop.settle)):
@@ -124,11 +163,13 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
         found[CHANNEL, "refund"] = refunded
 
 
-async def until(meeting: Meeting, url: str, kind: str) -> Evidence:
+async def until(
+    meeting: Meeting, url: str, kind: str, buyer: Buyer | None = None
+) -> Evidence:
     """Pay until a payment is of this kind."""
     await meeting.peer.notes()
     for _ in range(REQUESTS_MAX):
-        await meeting.buyer.get(url)
+        await (buyer or meeting.buyer).get(url)
         for seen in await meeting.peer.notes():
             if seen.kind == kind:
                 return seen
@@ -154,49 +195,80 @@ async def recover_place(meeting: Meeting, url: str) -> Evidence:
 # Who meets whom.
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where all meet: a chain, and a facilitator of each side."""
+
+    chain: LocalChain
+    theirs: TheirFacilitator
+    ours: OurFacilitator
+
+
 @contextlib.asynccontextmanager
-async def meet(
-    chain: LocalChain, pair: Pair, facilitator: Peer
-) -> AsyncIterator[Meeting]:
+async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
     """Bring a pair together."""
+    chain, ours, theirs = place.chain, place.ours, place.theirs
+    two_keys = pair in TWO_KEYS
+    our_buyer = OurBuyer.open(chain, two_keys=two_keys)
+    their_buyer = TheirBuyer.open(chain, two_keys=two_keys)
+    our_contract = OurBuyer.open(chain, contract=True)
     match pair:
         case ("client", "server"):
-            async with (
-                OurBuyer.open(chain) as our_buyer,
-                TheirShop.open(chain, facilitator.url, routes(pair)) as their_shop,
-            ):
-                peer = their_shop.peer
-                yield Meeting(buyer=our_buyer, shop=their_shop, peer=peer)
+            their_shop = TheirShop.open(chain, theirs.url, routes(pair))
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {theirs.account}
+                yield Meeting(buyer, shop, shop.peer, who, contract=contract)
         case ("server", "client"):
-            async with (
-                TheirBuyer.open(chain) as their_buyer,
-                OurShop.open(chain, routes(pair)) as our_shop,
-            ):
-                peer = their_buyer.peer
-                yield Meeting(buyer=their_buyer, shop=our_shop, peer=peer)
+            our_shop = OurShop.open(chain, routes(pair))
+            async with their_buyer as client, our_shop as server:
+                yield Meeting(client, server, client.peer, server.accounts)
+        case ("server", "facilitator"):
+            our_shop = OurShop.open(chain, routes(pair), facilitator=theirs.url)
+            async with our_buyer as buyer, our_contract as contract, our_shop as server:
+                who = {theirs.account}
+                yield Meeting(buyer, server, theirs.peer, who, contract=contract)
+        case ("facilitator", "server"):
+            their_shop = TheirShop.open(
+                chain, ours.url, routes(pair), verifies_itself=False
+            )
+            async with their_buyer as client, their_shop as shop:
+                yield Meeting(client, shop, shop.peer, {ours.account}, verified=True)
+        case ("client+facilitator", "server"):
+            their_shop = TheirShop.open(
+                chain, ours.url, routes(pair), verifies_itself=False
+            )
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {ours.account}
+                yield Meeting(
+                    buyer, shop, shop.peer, who, contract=contract, verified=True
+                )
         case _:
             raise PeerFailed(f"nobody has said how {pair} meet")
 
 
 def variants_of(pair: Pair) -> list[Variant]:
     """The cells of a pair: no facilitator sees the vouchers that our server takes."""
-    left_out = NOT_YET.get(pair, frozenset())
     if pair == ("server", "facilitator"):
-        left_out |= VOUCHERS
+        left_out = VOUCHERS
+    else:
+        by = "voucher" if pair in TWO_KEYS else "voucher-key"
+        left_out = frozenset({(CHANNEL, by)})
+    if pair[1] == "client" or pair == ("facilitator", "server"):
+        left_out |= {variant for variant in VARIANTS if variant[1] == CONTRACT}
     return [variant for variant in VARIANTS if variant not in left_out]
 
 
 def routes(pair: Pair) -> list[list[str]]:
     """What the server of a pair sells: scheme and method of transfer."""
-    once = [variant for variant in variants_of(pair) if variant[1] not in STEPS]
+    once = [v for v in variants_of(pair) if v[1] not in (*STEPS, *SOLD_BY)]
     return [list(route) for route in (*once, (CHANNEL, "eip3009"))]
 
 
-async def run_pair(chain: LocalChain, pair: Pair, facilitator: Peer) -> list[Cell]:
+async def run_pair(place: Place, pair: Pair) -> list[Cell]:
     """All cells of one pair; what stops a story fails those that it did not reach."""
     wanted = variants_of(pair)
     whys: dict[Variant, str] = {}
-    async with meet(chain, pair, facilitator) as meeting:
+    async with meet(place, pair) as meeting:
         for variant in wanted:
             lives = variant[1] in STEPS
             if variant in meeting.found or variant in whys:
@@ -205,12 +277,12 @@ async def run_pair(chain: LocalChain, pair: Pair, facilitator: Peer) -> list[Cel
                 if lives:
                     await live_a_channel(meeting, wanted)
                 else:
-                    await pay_once(meeting, variant)
+                    await pay_once(place.chain, meeting, variant)
             except (AgentPayError, PeerFailed, ValueError) as error:
                 stopped = [v for v in wanted if v[1] in STEPS] if lives else [variant]
                 whys.update(dict.fromkeys(stopped, f"{type(error).__name__}: {error}"))
         return [
-            await judge(chain, pair, meeting, variant, whys.get(variant, ""))
+            await judge(place.chain, pair, meeting, variant, whys.get(variant, ""))
             for variant in wanted
         ]
 
@@ -226,9 +298,14 @@ async def judge(
     elif not meeting.peer.version:
         why = "the peer's version is not known"
     else:
-        payer = meeting.buyer.address
-        price = USED if scheme == "upto" else PRICE
-        why = await doubt(chain, seen, variant, payer=payer, price=price)
+        expected = Expected(
+            payer=meeting.payer(variant).address,
+            voucher_signer=meeting.payer(variant).voucher_signer,
+            price=USED if scheme == "upto" else PRICE,
+            senders=meeting.senders,
+            verified=meeting.verified,
+        )
+        why = await doubt(chain, seen, variant, expected)
     return Cell(
         ours=pair[0],
         peer=f"{meeting.peer.version} {pair[1]}",
@@ -246,41 +323,23 @@ async def judge(
 # Saying it.
 
 
-async def run() -> tuple[list[Cell], list[AtOnce]]:
+async def run() -> Report:
     async with (
         asyncio.timeout(RUN_SECONDS),
         LocalChain() as chain,
-        their_facilitator(chain) as facilitator,
+        their_facilitator(chain) as theirs,
+        our_facilitator(chain) as ours,
     ):
+        place = Place(chain=chain, theirs=theirs, ours=ours)
         cells: list[Cell] = []
         for pair in PAIRS:
-            if variants_of(pair):
-                cells += await run_pair(chain, pair, facilitator)
-        return cells, await many_at_once(chain, facilitator.url)
-
-
-def table(cells: Sequence[Cell], bursts: Sequence[AtOnce]) -> str:
-    lines = [f"{'ours':12}{'peer':28}{'scheme':18}{'variant':10}{'passed':8}evidence"]
-    for cell in cells:
-        shown = cell.transaction or cell.voucher.get("signature", "")
-        proof = f"{cell.status} {shown[:18]}…" if cell.passed else cell.why
-        passed = "yes" if cell.passed else "NO"
-        lines.append(
-            f"{cell.ours:12}{cell.peer:28}{cell.scheme:18}{cell.variant:10}"
-            f"{passed:8}{proof}"
+            cells += await run_pair(place, pair)
+        return Report(
+            cells=cells,
+            at_once=await many_at_once(chain, theirs.url),
+            supported=ours.supported,
+            missing=ours.lacks(chain),
         )
-    lines.append("")
-    lines.append(f"{AT_ONCE} requests at once to the official {CHANNEL} server:")
-    for burst in bursts:
-        budget = f" of a budget of {burst.budget}" if burst.budget else ""
-        lines.append(
-            f"  {burst.client:16}{burst.ok:3} ok {burst.failed:3} failed"
-            f" {burst.seconds:6.2f} s, deposited {burst.deposited}{budget},"
-            f" signed {burst.signed}"
-        )
-    good = sum(cell.passed for cell in cells)
-    lines.append(f"{good} of {len(cells)} cells passed, at {PRICE} a request")
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -291,19 +350,12 @@ def main(arguments: Sequence[str]) -> int:
         print("the peer has no environment: run `make peers`", file=sys.stderr)
         return 1
     try:
-        cells, bursts = asyncio.run(run())
+        report = asyncio.run(run())
     except TimeoutError:
         print(f"no end after {RUN_SECONDS} s", file=sys.stderr)
         return 1
-    if wanted.json:
-        report = {
-            "cells": [asdict(cell) for cell in cells],
-            "at_once": [asdict(burst) for burst in bursts],
-        }
-        print(json.dumps(report))
-    else:
-        print(table(cells, bursts))
-    return 0 if all(cell.passed for cell in cells) and holds(bursts[0]) else 1
+    print(json.dumps(asdict(report)) if wanted.json else table(report))
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":

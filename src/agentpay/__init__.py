@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from agentpay.evm.networks import Network
+    from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paywall import PaidRequest, Paywall
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
+    from agentpay.payer.receipts import PaidReceipt
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -49,6 +51,7 @@ _HOMES = {
     "ConfigurationError": "agentpay.errors",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
+    "PaidReceipt": "agentpay.payer.receipts",
     "PaidRequest": "agentpay.http.paywall",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
@@ -58,6 +61,7 @@ _HOMES = {
     "Paywall": "agentpay.http.paywall",
     "Policy": "agentpay.payer.policy",
     "ProtocolError": "agentpay.errors",
+    "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -78,6 +82,7 @@ __all__ = [
     "ConfigurationError",
     "Network",
     "Order",
+    "PaidReceipt",
     "PaidRequest",
     "Payee",
     "PaymentOutcomeUnknown",
@@ -87,6 +92,7 @@ __all__ = [
     "Paywall",
     "Policy",
     "ProtocolError",
+    "RemoteFacilitator",
     "Route",
     "Spending",
     "StoreError",

@@ -290,6 +290,8 @@ class TransactionOutcomeUnknown(ChainError):
     def __init__(self, what: str, *, transaction: str) -> None:
         super().__init__(
             f"{what}: transaction {transaction} was sent and is not yet mined"
+            if transaction
+            else f"{what}: it may have been sent, and nobody says so"
         )
         self.transaction = transaction
 

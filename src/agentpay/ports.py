@@ -315,6 +315,22 @@ class PayeeStore(Protocol):
         """Forget what need not be kept any more, and the oldest above `bytes_total`."""
         ...
 
+    async def set_mark(self, name: str, *, until: int) -> None:
+        """Remember a name until some moment; returns when that is durable."""
+        ...
+
+    async def take_mark(self, name: str, *, until: int, now: int) -> bool:
+        """The same, unless it is remembered: of two callers, one gets True."""
+        ...
+
+    async def read_mark(self, name: str) -> int:
+        """Until when a name is remembered; 0 if it never was."""
+        ...
+
+    async def sweep_marks(self, *, now: int) -> None:
+        """Forget the names whose moment is past."""
+        ...
+
     async def read_cursor(self, name: str) -> int:
         """How far something has been followed (a block number); 0 at first."""
         ...

@@ -1,7 +1,9 @@
 """What may be sent to a facilitator, and that it answers all of it."""
 
+import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -165,6 +167,23 @@ async def test_more_requests_than_it_takes_at_once_are_a_503(
 
     assert answer.status_code == 503
     assert answer.json()["errorReason"] == "busy"
+
+
+async def test_p13_a_body_that_never_ends_holds_no_place(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"x402Version":'
+        await asyncio.sleep(1)
+        yield b"2}"
+
+    app = {"requests_max": 1, "body_within_seconds": 0.2}
+    async with a_desk(agentpay_shared_chain, app=app) as desk:
+        slow = await desk.client.post(desk.url + "/settle", content=slowly())
+        next_one = await post(desk, "/settle", b"{}")
+
+    assert slow.status_code == 408
+    assert next_one.status_code == 400
 
 
 async def test_without_its_chain_it_starts_and_says_so_until_the_chain_is_there(

@@ -55,6 +55,8 @@ class Oracle:
         number, path = self.asked, str(scope["path"])
         await self.gate.wait()
         headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
+        if path == "/heavy":
+            headers.append((b"x-heavy", b"h" * 70_000))
         status = 500 if path == "/fails" and number == 1 else 201
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
@@ -67,7 +69,7 @@ class Oracle:
 def routes(kind: str, order: Order = Order.RESERVE) -> dict[str, Money | Route]:
     schemes = CHANNEL_ONLY if kind == "channel" else EXACT_ONLY
     route = Route(price=PRICE, schemes=schemes, order=order)
-    return dict.fromkeys(("/data", "/other", "/long", "/fails"), route)
+    return dict.fromkeys(("/data", "/other", "/long", "/heavy", "/fails"), route)
 
 
 async def pay_for(
@@ -293,15 +295,20 @@ async def test_p10_what_was_paid_first_stays_owed_under_its_name(
 
 @KINDS
 @NAMES
+@pytest.mark.parametrize(("path", "size"), [("/long", 80_000), ("/heavy", 1600)])
 async def test_p13_an_answer_above_the_bound_is_streamed_and_not_kept(
-    agentpay_shared_chain: LocalChain, kind: str, name: str | None
+    agentpay_shared_chain: LocalChain,
+    kind: str,
+    name: str | None,
+    path: str,
+    size: int,
 ) -> None:
     async with Visit(agentpay_shared_chain, kind) as visit:
         headers = await visit.payment(name=name)
-        first = await visit.client.get("/long", headers=headers)
-        again = await visit.client.get("/long", headers=headers)
+        first = await visit.client.get(path, headers=headers)
+        again = await visit.client.get(path, headers=headers)
 
-        assert len(first.content) == 100 * 800
+        assert len(first.content) == size
         assert again.status_code == 409
         assert PAYMENT_RESPONSE in again.headers
         assert visit.oracle.asked == 1

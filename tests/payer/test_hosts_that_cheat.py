@@ -125,10 +125,11 @@ async def test_c15_a_host_that_never_delivers_is_paid_three_times_and_no_more(
             assert len(ghost.paid) == 3
             assert str(await agent.spending()) == before
             assert (await agent.get(OTHER + "/ok")).status_code == 200
-        ghost.haunts = False
         async with await an_agent(chain, ghost, **options) as agent:
-            with pytest.raises(HostQuarantined):  # a restart changes nothing
-                await agent.get(BASE + EXACT)
+            for url in (EXACT, "/ok"):  # a restart changes nothing
+                with pytest.raises(HostQuarantined):
+                    await agent.get(BASE + url)
+            ghost.haunts = False
             now += policy.quarantine_seconds + 1
             assert (await agent.get(BASE + EXACT)).status_code == 200
             ghost.haunts, ghost.how = True, "bare 500"
@@ -220,7 +221,8 @@ async def test_c1_a_price_that_creeps_up_stops_at_a_multiple_of_the_first(
                 assert "$0.001" in str(refused.value)
             spending = await agent.spending()
             wire.inner = priced(shop, payee, PRICE)
-            agent._payments._offers.clear()
+            if most is None:
+                agent._payments._offers.clear()
             assert (await agent.get(BASE + "/ok")).status_code == 200
 
     assert spending.spent == (1 + sum(paid)) * PRICE * 10**12

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 
 import httpx
 from eth_account import Account
-from lines import VERSION, Json, note, obey, read, say
+from lines import Json, named, note, obey, read, say
 from x402 import x402Client
 from x402.http.clients.httpx import PaymentError, x402AsyncTransport
 from x402.mechanisms.evm.batch_settlement.client import (
     BatchSettlementEvmScheme,
+    BatchSettlementEvmSchemeOptions,
     RefundOptions,
 )
 from x402.mechanisms.evm.exact import ExactEvmScheme
@@ -60,7 +61,12 @@ class Buyer:
         network = f"eip155:{settings['chain_id']}"
         client = x402Client()
         client.set_spend_controls(False)
-        self._channels = BatchSettlementEvmScheme(signer)
+        options = BatchSettlementEvmSchemeOptions(
+            voucher_signer=EthAccountSignerWithRPC(
+                Account.from_key(settings["voucher_key"]), rpc_url=settings["rpc_url"]
+            )
+        )
+        self._channels = BatchSettlementEvmScheme(signer, options)
         for scheme in (ExactEvmScheme(signer), UptoEvmScheme(signer), self._channels):
             client.register(network, scheme)
         self._recorder = Recorder()
@@ -113,7 +119,7 @@ class Buyer:
 
 async def main() -> None:
     buyer = Buyer(read() or {})
-    say({"version": VERSION})
+    say({"version": named("x402-py", "x402")})
     await obey(buyer.act)
 
 

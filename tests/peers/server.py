@@ -5,8 +5,11 @@ import json
 
 import httpx
 from fastapi import FastAPI, Request, Response
-from lines import Json, note, read, serve
+from lines import Json, named, note, read, serve
 from x402 import x402ResourceServer
+from x402.extensions.eip2612_gas_sponsoring import (
+    declare_eip2612_gas_sponsoring_extension,
+)
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.http.middleware.fastapi import (
     PaymentMiddlewareASGI,
@@ -34,6 +37,8 @@ class Shop:
         self._settings = settings
         self._network = f"eip155:{settings['chain_id']}"
         self.notes: list[Json] = []
+        self._verified: set[str] = set()
+        """Signatures of vouchers that the facilitator found valid."""
         facilitator = HTTPFacilitatorClient(
             FacilitatorConfig(
                 url=settings["facilitator"],
@@ -47,6 +52,8 @@ class Shop:
             BatchSettlementEvmSchemeServerConfig(
                 receiver_authorizer_signer=LocalAuthorizerSigner(settings["key"]),
                 withdraw_delay=settings["withdraw_delay"],
+                # What it knows of a channel is old at once: its facilitator is asked.
+                onchain_state_ttl_ms=None if settings["verifies_itself"] else -1,
             ),
         )
         self._manager = BatchSettlementChannelManager(
@@ -78,7 +85,12 @@ class Shop:
                 price=price,
                 network=self._network,
                 extra=extra,
-            )
+            ),
+            extensions=(
+                declare_eip2612_gas_sponsoring_extension()
+                if method == "permit2"
+                else None
+            ),
         )
 
     def app(self) -> FastAPI:
@@ -104,20 +116,24 @@ class Shop:
             response = await call_next(request)
             if payment := request.headers.get("PAYMENT-SIGNATURE"):
                 receipt = response.headers.get("PAYMENT-RESPONSE")
-                self.notes.append(note(response.status_code, payment, receipt))
+                seen = note(response.status_code, payment, receipt)
+                signature = seen["payload"].get("voucher", {}).get("signature")
+                self.notes.append({**seen, "verified": signature in self._verified})
             return response
 
         return app
 
     async def _watch_facilitator(self, response: httpx.Response) -> None:
-        """What nobody pays for: the server's own claims and settlements."""
+        """Vouchers that it verifies; and what nobody pays for: claims and the like."""
         asked = json.loads(response.request.content)
         payload = asked["paymentPayload"]["payload"]
+        await response.aread()
+        answer = response.json()
+        if answer.get("isValid") and "voucher" in payload:
+            self._verified.add(payload["voucher"]["signature"])
         if payload.get("type") in ("claim", "settle"):
-            await response.aread()
-            receipt = response.json()
             seen = {"status": response.status_code, "payload": payload}
-            self.notes.append({**seen, "receipt": receipt})
+            self.notes.append({**seen, "receipt": answer})
 
     async def act(self, command: Json) -> Json:
         match command["do"]:
@@ -134,7 +150,7 @@ class Shop:
 
 async def main() -> None:
     shop = Shop(read() or {})
-    await serve(shop.app(), shop.act)
+    await serve(shop.app(), shop.act, named("x402-py", "x402"))
 
 
 if __name__ == "__main__":

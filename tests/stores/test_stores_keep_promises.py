@@ -358,3 +358,31 @@ async def test_sweeping_forgets_the_expired_and_then_the_oldest(store: Store) ->
 
 async def is_kept(store: Store, key: str) -> bool:
     return await store.payee.find_answer(key) is not None
+
+
+# Marks: names that are remembered for a while
+
+
+async def test_of_fifty_that_take_a_mark_one_gets_it(store: Store) -> None:
+    taking = [store.payee.take_mark("n", until=20, now=10) for _ in range(50)]
+
+    assert sum(await asyncio.gather(*taking)) == 1
+    assert await store.payee.read_mark("n") == 20
+    assert await store.payee.read_mark("m") == 0
+
+
+async def test_a_mark_may_be_taken_again_when_it_is_past(store: Store) -> None:
+    await store.payee.set_mark("n", until=20)
+
+    assert not await store.payee.take_mark("n", until=30, now=19)
+    assert await store.payee.take_mark("n", until=30, now=20)
+    assert await store.payee.read_mark("n") == 30
+
+
+async def test_sweeping_forgets_marks_that_are_past(store: Store) -> None:
+    for name, until in (("old", 10), ("new", 11)):
+        await store.payee.set_mark(name, until=until)
+    await store.payee.sweep_marks(now=10)
+
+    assert await store.payee.take_mark("old", until=20, now=10)
+    assert not await store.payee.take_mark("new", until=20, now=10)

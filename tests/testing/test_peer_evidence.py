@@ -3,18 +3,24 @@
 from dataclasses import replace
 
 import pytest
-from peer_evidence import CHANNEL, Evidence, Variant, doubt
+from peer_evidence import CHANNEL, PERMIT, Evidence, Expected, Variant, doubt
 
 from agentpay import Wallet
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.hashing import address_word, keccak, uint_word
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Hash32
+from agentpay.types import Address, Hash32
 
 PRICE = 1000
 EXACT = ("exact", "eip3009")
 VOUCHER = (CHANNEL, "voucher")
 CHANNEL_ID = Hash32("0x" + "11" * 32)
+
+
+def expected(payer: Address, *senders: Address) -> Expected:
+    return Expected(
+        payer=payer, voucher_signer=payer, price=PRICE, senders={payer, *senders}
+    )
 
 
 async def a_transfer(chain: LocalChain, payer: Wallet, amount: int = PRICE) -> str:
@@ -40,14 +46,14 @@ async def test_the_payers_transfer_of_the_price_convinces(
     payer = await chain.funded_wallet()
     seen = Evidence(status=200, transaction=await a_transfer(chain, payer))
 
-    assert not await doubt(chain, seen, EXACT, payer=payer.address, price=PRICE)
+    assert not await doubt(chain, seen, EXACT, expected(payer.address))
 
 
 async def test_the_payers_voucher_convinces(agentpay_shared_chain: LocalChain) -> None:
     chain, payer = agentpay_shared_chain, Wallet.create()
     seen = Evidence(status=200, voucher=await a_voucher(chain, payer))
 
-    assert not await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)
+    assert not await doubt(chain, seen, VOUCHER, expected(payer.address))
 
 
 @pytest.mark.parametrize("transaction", ["", "0x" + "22" * 32])
@@ -57,7 +63,7 @@ async def test_no_transaction_and_one_that_nobody_mined_are_doubted(
     seen = Evidence(status=200, transaction=transaction)
     payer = Wallet.create().address
 
-    assert await doubt(agentpay_shared_chain, seen, EXACT, payer=payer, price=PRICE)
+    assert await doubt(agentpay_shared_chain, seen, EXACT, expected(payer))
 
 
 @pytest.mark.parametrize("variant", [EXACT, (CHANNEL, "deposit"), (CHANNEL, "settle")])
@@ -72,7 +78,8 @@ async def test_a_transaction_of_something_else_is_doubted(
         voucher=await a_voucher(chain, payer),
     )
 
-    assert await doubt(chain, seen, variant, payer=payer.address, price=PRICE)
+    wanted = expected(payer.address, another.address)
+    assert await doubt(chain, seen, variant, wanted)
 
 
 async def test_a_transfer_of_another_amount_is_doubted(
@@ -82,7 +89,7 @@ async def test_a_transfer_of_another_amount_is_doubted(
     payer = await chain.funded_wallet()
     seen = Evidence(status=200, transaction=await a_transfer(chain, payer, PRICE - 1))
 
-    assert await doubt(chain, seen, EXACT, payer=payer.address, price=PRICE)
+    assert await doubt(chain, seen, EXACT, expected(payer.address))
 
 
 async def test_a_voucher_of_another_or_of_nobody_is_doubted(
@@ -92,7 +99,7 @@ async def test_a_voucher_of_another_or_of_nobody_is_doubted(
     forged = await a_voucher(chain, Wallet.create())
     for voucher in (forged, {}, {**forged, "signature": "0x"}):
         seen = Evidence(status=200, voucher=voucher)
-        assert await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)
+        assert await doubt(chain, seen, VOUCHER, expected(payer.address))
 
 
 async def test_a_status_that_is_not_200_is_doubted(
@@ -102,4 +109,49 @@ async def test_a_status_that_is_not_200_is_doubted(
     good = Evidence(status=200, voucher=await a_voucher(chain, payer))
     for status in (0, 402, 500):
         seen = replace(good, status=status)
-        assert await doubt(chain, seen, VOUCHER, payer=payer.address, price=PRICE)
+        assert await doubt(chain, seen, VOUCHER, expected(payer.address))
+
+
+async def test_a_transfer_sent_by_another_than_who_settles_is_doubted(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer))
+    wanted = replace(expected(payer.address), senders={Wallet.create().address})
+
+    assert "was sent by" in await doubt(chain, seen, EXACT, wanted)
+
+
+async def test_a_voucher_that_its_facilitator_never_saw_is_doubted_where_it_must(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payer = agentpay_shared_chain, Wallet.create()
+    unseen = Evidence(status=200, voucher=await a_voucher(chain, payer))
+    wanted = replace(expected(payer.address), verified=True)
+
+    assert await doubt(chain, unseen, VOUCHER, wanted)
+    assert not await doubt(chain, replace(unseen, verified=True), VOUCHER, wanted)
+
+
+async def test_a_payers_voucher_key_has_to_sign_where_there_is_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payer, hot = agentpay_shared_chain, Wallet.create(), Wallet.create()
+    wanted = replace(expected(payer.address), voucher_signer=hot.address)
+    variant = (CHANNEL, "voucher-key")
+    for signer, good in ((hot, True), (payer, False)):
+        seen = Evidence(status=200, voucher=await a_voucher(chain, signer))
+        assert (not await doubt(chain, seen, variant, wanted)) is good
+
+
+async def test_a_transfer_without_an_approval_in_it_is_no_payment_by_permit(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer))
+    wanted = expected(payer.address)
+
+    assert "approval" in await doubt(chain, seen, ("exact", PERMIT), wanted)
+    assert not await doubt(chain, seen, ("exact", "permit2"), wanted)

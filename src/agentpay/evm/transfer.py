@@ -103,11 +103,13 @@ def own_logs(transfer: Transfer, logs: Sequence[Log]) -> Sequence[Log]:
         return logs  # it leaves none, and is never sent with others
     ours = [log for log in logs if log.address == trace.address]
     marks = [n for n, log in enumerate(ours) if log.topics[:1] == trace.topics[:1]]
-    if len(marks) < 2:
-        return logs
+    if not marks:
+        return logs  # a token that says nothing of nonces
     own = [n for n, mark in enumerate(marks) if ours[mark].topics == trace.topics]
     if not own:
         return ()
+    if len(marks) == 1:
+        return ours
     (at, *_) = own
     if marks[0] == 0:  # the nonce comes first
         last = marks[at + 1] if at + 1 < len(marks) else len(ours)

@@ -8,6 +8,7 @@ costs the same gas always, and anybody may send them.
 """
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 
@@ -148,9 +149,12 @@ class TransferBatches:
         )
 
     async def _read(self, waiting: _Waiting, receipt: Receipt, count: int) -> None:
-        try:
-            settled = transfer_result(waiting.transfer, receipt)
-        except TransactionFailed:
+        named = waiting.transfer.trace().topics
+        settled = None
+        if any(log.topics == named for log in receipt.logs):
+            with contextlib.suppress(TransactionFailed):
+                settled = transfer_result(waiting.transfer, receipt)
+        if settled is None:
             await self._alone(waiting)
         else:
             self._end(waiting, settled=settled, gas=receipt.gas_used // count)

@@ -20,18 +20,20 @@ from agentpay.http.asgi import (
     send_whole,
 )
 from agentpay.http.manners import keep_private
-from agentpay.payee.answers import Answers
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.offers import unavailable
+from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.wire.x402 import PAYMENT_RESPONSE
+from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
 
 _log = logging.getLogger(__name__)
 
 _CLOSE_AGAIN_SECONDS = 1.0
 
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
+_FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
 
 
 class Charge(Protocol):
@@ -146,8 +148,8 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
-    attestor: Attestor | None = None
-    """Who signs its receipt, if anybody does."""
+    v1: bool = False
+    """Paid for by a client of x402's first version, which looks elsewhere."""
 
 
 class Delivery:
@@ -157,18 +159,21 @@ class Delivery:
         self,
         purchase: Purchase,
         *,
-        answers: Answers,
+        payee: Payee,
+        attestor: Attestor | None,
         hearing: Hearing,
         send: Send,
         closings: Closings,
     ) -> None:
         self._purchase = purchase
         self._sale = purchase.sale
-        self._answers = answers
+        self._answers = payee.answers
+        self._sign_ins = payee.sign_ins
+        self._attestor = attestor
         self._hearing = hearing
         self._send = send
         self._closings = closings
-        self._copy = _Copy(answers.policy.bytes_each)
+        self._copy = _Copy(self._answers.policy.bytes_each)
         self._started = False
         self._closed = False
         self._replaced = False
@@ -219,17 +224,27 @@ class Delivery:
             await send_refusal(self._send, receipt)
             return
         self._started = True
-        paid = {**message, "headers": _paid_headers(message, receipt)}
+        headers = _paid_headers(message, receipt)
+        if self._purchase.v1 and receipt:
+            first = downgrade_receipt(receipt, self._answers.chain)
+            headers.append((_FIRST_RECEIPT, first.encode("ascii")))
+            headers.append((b"vary", X_PAYMENT.encode()))
+        paid = {**message, "headers": headers}
         self._copy.start(paid)
         await self._send(paid)
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
-        attestor, terms = self._purchase.attestor, self._purchase.terms
-        if attestor is None or isinstance(receipt, Refusal):
+        if isinstance(receipt, Refusal) or not receipt:
             return receipt
-        return await attestor.sign_receipt(
-            receipt, terms, payer=self._sale.payer, chain=self._answers.chain
+        terms, payer = self._purchase.terms, self._sale.payer
+        if terms.access_seconds:
+            await self._sign_ins.grant(payer, terms)
+        if self._attestor is None:
+            return receipt
+        chain = self._answers.chain
+        return await self._attestor.sign_receipt(
+            receipt, terms, payer=payer, chain=chain
         )
 
     async def _deliver(self) -> None:

@@ -2,11 +2,12 @@
 A facilitator behind HTTP: an ASGI application without a framework.
 
 Source: x402 `specs/x402-specification-v2.md` section 7. A decision is 200 whatever it
-is; 400 is a body that cannot be read, 401 a caller without a token, 413 a body that is
-too large, 429 gas that is used up, 503 what cannot be known now. Each body is one of
-x402's answers, so that whoever only reads bodies understands it.
+is; 400 is a body that cannot be read, 401 a caller without a token, 408 and 413 a body
+that is too late or too large, 429 gas that is used up, 503 what cannot be known now.
+Each body is one of x402's answers, so that whoever only reads bodies understands it.
 """
 
+import asyncio
 import hmac
 import json
 import logging
@@ -49,6 +50,7 @@ class FacilitatorApp:
         *,
         tokens: Collection[str] = (),
         requests_max: int = 256,
+        body_within_seconds: float = 10,
     ) -> None:
         """
         With `tokens`, `/verify` and `/settle` need one of them as a bearer token.
@@ -64,6 +66,7 @@ class FacilitatorApp:
         self._host = host
         self._tokens = tuple(token.encode() for token in tokens)
         self._requests_max = requests_max
+        self._body_within_seconds = body_within_seconds
         self._requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,13 +123,18 @@ class FacilitatorApp:
             service = await self._host.start()
             if path == "/supported":
                 return _Answer(status=200, body=service.supported())
-            request = wire.parse_request(await _body(receive))
+            async with asyncio.timeout(self._body_within_seconds):
+                body = await _body(receive)
+            request = wire.parse_request(body)
             if settling:
                 return _Answer(status=200, body=await service.settle(request))
             return _Answer(status=200, body=await service.verify(request))
         except _TooLarge:
             most = f"a body has {wire.BODY_BYTES_MAX} bytes at most"
             return self._nothing(path, 413, wire.INVALID_PAYLOAD, most)
+        except TimeoutError:
+            late = f"it did not arrive within {self._body_within_seconds:g} s"
+            return self._nothing(path, 408, wire.INVALID_PAYLOAD, late)
         except MalformedMessage as error:
             version = isinstance(error, wire.WrongVersion)
             code = error.code if version else wire.INVALID_PAYLOAD

@@ -291,14 +291,13 @@ class RemoteFacilitator:
         what = f"claim {len(claims)} channel(s)"
         try:
             receipt = await self._ordered(digest.hex(), request, what)
+            return _moved(receipt, claimed_in(claims, receipt, self._reads), what)
         except TransactionFailed:
             ids = [channel_id(claim.config, chain) for claim in claims]
             done = zip(claims, await read_claimed(self._reads, ids), strict=True)
             if all(claimed >= row.total_claimed for row, claimed in done):
                 return Settled(transaction="", amount=0)
             raise
-        amount = claimed_in(claims, receipt, self._reads)
-        return _moved(receipt, amount, what)
 
     async def settle(self, receiver: Address, asset: Asset) -> Settled:
         """See `Settler.settle`."""

@@ -12,10 +12,16 @@ from urllib.parse import urlsplit
 
 from agentpay.errors import ConfigurationError
 from agentpay.http.asgi import Headers, Scope
+from agentpay.payee.offers import to_json
 from agentpay.payee.sales import Refusal
-from agentpay.types import Asset, format_money
+from agentpay.types import Asset, ChainId, format_money
 from agentpay.wire.headers import JsonObject, JsonValue
-from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import (
+    X_PAYMENT_RESPONSE,
+    downgrade_receipt,
+    downgrade_required,
+)
 
 _PAGE_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -85,6 +91,18 @@ def for_reader(refusal: Refusal, scope: Scope, asset: Asset) -> Refusal:
     headers["x-content-type-options"] = "nosniff"
     headers["referrer-policy"] = "no-referrer"
     return replace(refusal, headers=headers, body=_page(refusal.required, asset))
+
+
+def for_first_version(refusal: Refusal, chain: ChainId) -> Refusal:
+    """A refusal that clients of x402's first version can read as well."""
+    headers, receipt = dict(refusal.headers), PAYMENT_RESPONSE.lower()
+    if receipt in headers:
+        first = downgrade_receipt(headers[receipt], chain)
+        headers[X_PAYMENT_RESPONSE.lower()] = first
+    body = refusal.body
+    if refusal.required is not None:
+        body = to_json(downgrade_required(refusal.required))
+    return replace(refusal, headers=headers, body=body)
 
 
 def _is_browser(scope: Scope) -> bool:

@@ -10,18 +10,27 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from agentpay.errors import AgentPayError, ChainError, ConfigurationError, StoreError
+from agentpay.errors import (
+    AgentPayError,
+    ChainError,
+    ConfigurationError,
+    MalformedMessage,
+    StoreError,
+)
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
-from agentpay.http.manners import check_origin, for_reader, url_of
+from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.offers import malformed, unavailable
+from agentpay.payee.offers import make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money, to_base_units
+from agentpay.wire.sign_in import HEADER
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 
 __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
 
@@ -29,6 +38,8 @@ SCOPE_KEY = "agentpay"
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
+_SIGN_IN = HEADER.lower().encode()
+_FIRST = X_PAYMENT.lower().encode()
 _CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
 
@@ -97,12 +108,14 @@ class Paywall:
         origin: str | None = None,
         protected: Sequence[str] = (),
         attestor: Attestor | None = None,
+        v1: bool = False,
     ) -> None:
         """
         `origin` is where clients reach the application (`"https://api.example.com"`);
         without it, offers name the `Host` that a request names. What is in no line of
         `routes` is free, or denied under one of the `protected` prefixes; there a line
         with the price None says what is free. An `attestor` signs offers and receipts.
+        With `v1`, clients of x402's first version can pay too, by `exact`.
 
         Raises:
             ConfigurationError: A route's key or price, the origin or a prefix cannot be
@@ -113,11 +126,14 @@ class Paywall:
         self._routes = RouteTable(routes, protected)
         self._origin = None if origin is None else check_origin(origin)
         self._attestor = attestor
+        self._v1 = v1
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
+            if route.access_seconds and origin is None:
+                raise ConfigurationError("payers sign in to an origin: pass origin=")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -166,6 +182,8 @@ class Paywall:
             terms = self._terms(scope, found)
             outcome = await self._decide(scope, terms)
             if isinstance(outcome, Refusal):
+                if self._v1:
+                    outcome = for_first_version(outcome, self._payee.asset.chain)
                 readable = for_reader(outcome, scope, self._payee.asset)
                 await tell_again(receive, send, readable)
             else:
@@ -191,28 +209,66 @@ class Paywall:
 
     async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
         chain = self._payee.asset.chain
-        credentials = [v for name, v in scope["headers"] if name == _CREDENTIAL]
-        if len(credentials) > 1:
-            twice = f"more than one {PAYMENT_SIGNATURE} header"
-            return malformed(twice, chain)
-        header = credentials[0].decode("latin-1") if credentials else None
+        try:
+            header = self._credential(scope, terms)
+        except MalformedMessage as error:
+            return malformed(str(error), chain)
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
-        outcome = await self._payee.answer(header, terms)
+        if terms.access_seconds:
+            outcome = await self._let_in(scope, header, terms)
+        else:
+            outcome = await self._payee.answer(header, terms)
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
+
+    def _credential(self, scope: Scope, terms: Terms) -> str | None:
+        """
+        What a request pays with, in version 2.
+
+        Raises:
+            MalformedMessage: It cannot be told, or is not a payment of version 1.
+        """
+        second = [v for name, v in scope["headers"] if name == _CREDENTIAL]
+        first = [v for name, v in scope["headers"] if self._v1 and name == _FIRST]
+        if len(second) + len(first) > 1:
+            raise MalformedMessage(f"more than one {PAYMENT_SIGNATURE} header")
+        if first:
+            offers = make_offers(self._payee.settings, terms)
+            return upgrade_payment(first[0].decode("latin-1"), offers, terms.url)
+        return second[0].decode("latin-1") if second else None
+
+    async def _let_in(
+        self, scope: Scope, header: str | None, terms: Terms
+    ) -> Sale | Refusal:
+        """Who pays, or who has paid and signs that it is them."""
+        sign_ins, chain = self._payee.sign_ins, self._payee.asset.chain
+        proofs = [v.decode("latin-1") for n, v in scope["headers"] if n == _SIGN_IN]
+        error = "Payment required"
+        if header is None and proofs:
+            try:
+                found = await sign_ins.admit(proofs[0], terms)
+            except (ChainError, StoreError) as why:
+                return unavailable(why, chain)
+            if isinstance(found, Address):
+                return FreeSale(found)
+            error = found
+        asking = replace(terms, challenge=sign_ins.challenge(terms))
+        return await self._payee.answer(header, asking, why=error)
 
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
     ) -> None:
         paid = PaidRequest(sale, terms, self._payee.asset.decimals)
+        first = self._v1 and any(name == _FIRST for name, _ in scope["headers"])
         hearing = Hearing(receive)
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid, attestor=self._attestor),
-            answers=self._payee.answers,
+            Purchase(sale=sale, terms=terms, charge=paid, v1=first),
+            payee=self._payee,
+            attestor=self._attestor,
             hearing=hearing,
             send=send,
             closings=self._closings,

@@ -93,7 +93,9 @@ class ChannelFunding:
         try:
             await self._facilitator.verify_deposit(deposit, voucher)
         except TransactionFailed as error:
-            return await self._failed(call, error, "deposit_simulation_failed")
+            # Perhaps it was mined just now, for a caller that did not wait.
+            if not await is_used(self._chain, deposit):
+                return await self._failed(call, error, "deposit_simulation_failed")
         if not await self.open_record(call):
             return self._books.refuse(call.terms, "channel_not_found")
         try:

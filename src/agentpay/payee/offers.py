@@ -13,7 +13,7 @@ from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset, ChainId
-from agentpay.wire import bazaar, parallel, payment_identifier
+from agentpay.wire import bazaar, parallel, payment_identifier, sign_in
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -124,6 +124,8 @@ def payment_required(
     extensions: JsonObject = {}
     if BATCH_SETTLEMENT in terms.schemes:
         extensions[parallel.KEY] = parallel.offer(settings.parallel)
+    if terms.challenge is not None:
+        extensions[sign_in.KEY] = terms.challenge
     if terms.listing is not None:
         extensions[bazaar.KEY] = terms.listing
     if settings.names:

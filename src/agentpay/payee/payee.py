@@ -34,6 +34,7 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
 from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -157,6 +158,11 @@ class Payee:
         return self._running.answers
 
     @property
+    def sign_ins(self) -> SignIns:
+        """Who has paid for what, and may come back."""
+        return self._running.sign_ins
+
+    @property
     def _running(self) -> Works:
         if self._works is None:
             raise ConfigurationError("the payee is not started: await payee.start()")
@@ -232,12 +238,16 @@ class Payee:
             url=url,
             query=query,
             about=route.about,
+            access_seconds=route.access_seconds,
             bound=bound,
         )
 
-    async def answer(self, header: str | None, terms: Terms) -> Sale | Refusal:
+    async def answer(
+        self, header: str | None, terms: Terms, *, why: str = "Payment required"
+    ) -> Sale | Refusal:
         """
-        Decide what a request's payment header buys; None is no payment.
+        Decide what a request's payment header buys; None is no payment, and asks for
+        one, saying `why`.
 
         What is not known is answered 503, never 402: a 402 means that nothing moved.
         """
@@ -245,7 +255,7 @@ class Payee:
             # While a facilitator is not up, nobody is asked to pay: a 503 says why.
             await self._ready()
             if header is None:
-                return payment_required(self.settings, terms, error="Payment required")
+                return payment_required(self.settings, terms, error=why)
             payment = parse_payment(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)

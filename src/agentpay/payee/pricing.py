@@ -31,8 +31,10 @@ class Route:
     metered: bool = False
     order: Order = Order.RESERVE
     schemes: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
-    about: About | None = None
     """`upto` too, on metered routes: for payers that let Permit2 move their tokens."""
+    about: About | None = None
+    access_seconds: int = 0
+    """For how long who has paid may come back by signing in, without paying again."""
 
     def __post_init__(self) -> None:
         unknown = set(self.schemes) - {BATCH_SETTLEMENT, EXACT, UPTO}
@@ -44,6 +46,8 @@ class Route:
             raise ConfigurationError(
                 "upto settles what was used: it cannot settle first"
             )
+        if self.access_seconds and self.metered:
+            raise ConfigurationError("a metered route is paid for each time it is used")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,5 +64,8 @@ class Terms:
     about: About | None = None
     listing: JsonObject | None = None
     """What catalogues are told."""
+    access_seconds: int = 0
+    challenge: JsonObject | None = None
+    """What who has paid already may sign instead of paying again."""
     bound: bool = False
     """Whether `url` is known, and not only what the request's `Host` says."""

@@ -18,6 +18,7 @@ from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -50,6 +51,7 @@ class Works:
     channels: ChannelSales
     transfers: TransferSales
     answers: Answers
+    sign_ins: SignIns
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
@@ -166,6 +168,7 @@ def _wire(
         channels=channels,
         transfers=transfers,
         answers=answers,
+        sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
     )
 
 

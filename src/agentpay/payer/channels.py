@@ -36,7 +36,11 @@ from agentpay.payer.ledger import DepositWish, PayerLedger, Place
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
-from agentpay.payer.signing import sign_voucher, unsigned_deposits
+from agentpay.payer.signing import (
+    answer_extensions,
+    sign_voucher,
+    unsigned_deposits,
+)
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32, to_base_units
@@ -202,7 +206,9 @@ class Channels:
                 url=target.url,
                 words=offer.words,
                 deposit=deposit,
-                permit=(approval.permit, offer.asset) if approval.permit else None,
+                extensions=answer_extensions(
+                    offer, permit=approval.permit, tagged=record.ledger.tagged
+                ),
             )
         except BaseException:
             approval.end()

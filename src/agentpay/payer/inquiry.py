@@ -87,6 +87,7 @@ class Inquiry:
         record = await self._ledger.read(channel)
         if record is None:
             return False
+        await self._ledger.check_host(record.host)
         await self.look_for_deposit(channel)
         record = await self._ledger.read(channel) or record
         record = replace(record, url=place.url, offer=place.offer)

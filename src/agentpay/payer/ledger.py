@@ -115,6 +115,13 @@ class PayerLedger:
         except StoreError as error:
             _log.warning("a lapse could not be recorded: %s", error)
 
+    async def check_host(self, host: str) -> None:
+        """
+        Raises:
+            HostQuarantined: It took several payments in a row and delivered nothing.
+        """
+        self._check_host(await self.store.budget(self.account), host)
+
     def _check_host(self, budget: Budget, host: str) -> None:
         """
         Raises:

@@ -2,6 +2,8 @@
 Credentials of a payer: what is signed, and the header that carries it.
 """
 
+import secrets
+
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement import voucher_digest
@@ -13,14 +15,16 @@ from agentpay.payer.keys import PayerKeys
 from agentpay.payer.offer import Offer
 from agentpay.records import PayerRecord
 from agentpay.types import ZERO_ADDRESS, Asset
-from agentpay.wire import parallel
+from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
+from agentpay.wire.echo import echo
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import EIP3009, PERMIT2
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
+from agentpay.wire.x402_v1_pay import first_payment
 
 
 async def sign_voucher(
@@ -32,13 +36,14 @@ async def sign_voucher(
     url: str,
     words: JsonObject,
     query: bool = False,
-    permit: tuple[SignedPermit, Asset] | None = None,
+    extensions: JsonObject | None = None,
     deposit: Deposit | None = None,
 ) -> str:
     """
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
 
-    `words` are the offer's own, echoed. With `query` it only asks what became of it.
+    `words` are the offer's own, echoed, and `extensions` what is said back of those it
+    came with. With `query` it only asks what became of it.
 
     Raises:
         ChannelUnusable: We do not hold the key of its vouchers.
@@ -49,20 +54,36 @@ async def sign_voucher(
     payload = write.voucher_payload(
         kind, record.config, record.channel, cumulative, signature
     )
-    extensions: JsonObject = {}
     if deposit is not None:
         signature = await keys.wallet.sign_digest(deposit.digest(), chain=record.chain)
         payload["deposit"] = deposit_part(deposit, signature)
-    ledger = record.ledger
+    ledger, said = record.ledger, dict(extensions or {})
     if ledger.tagged:
         terms = ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
-        extensions = parallel.echo(terms, query=query)
-    if permit is not None:
-        extensions |= sponsoring.permit_info(*permit)
-    message = write.payment(
-        accepted=words, payload=payload, url=url, extensions=extensions
-    )
+        said |= parallel.echo(terms, query=query)
+    message = write.payment(accepted=words, payload=payload, url=url, extensions=said)
     return encode_json(message)
+
+
+def answer_extensions(
+    offer: Offer, *, permit: SignedPermit | None, tagged: bool = False
+) -> JsonObject:
+    """
+    What a payment says back of its offer's extensions, and the name that it gets where
+    names are offered, so that it is told its answer again if that is lost.
+
+    On a parallel channel a voucher is its own name, and a second one would cost its
+    payee a write: it has none unless one is required.
+    """
+    offered = offer.extensions
+    ours = sponsoring.permit_info(permit, offer.asset) if permit else JsonObject()
+    key = payment_identifier.KEY
+    if key in offered and (not tagged or payment_identifier.is_required(offered)):
+        name = f"pay_{secrets.token_hex(16)}"
+        ours[key] = payment_identifier.echo(offered[key], name)
+    elif key in offered:
+        offered = {n: words for n, words in offered.items() if n != key}
+    return echo(offered, ours)
 
 
 async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
@@ -109,14 +130,13 @@ def unsigned_deposits(
 def transfer_credential(
     transfer: Transfer, offer: Offer, *, url: str, permit: SignedPermit | None
 ) -> str:
-    """The credential of one `exact` or `upto` payment."""
-    extensions: JsonObject = {}
-    if permit is not None:
-        extensions = sponsoring.permit_info(permit, offer.asset)
+    """The credential of one `exact` or `upto` payment, in its offer's version."""
+    if offer.first_network is not None:
+        return first_payment(offer.first_network, transfer_payload(transfer))
     message = write.payment(
         accepted=offer.words,
         payload=transfer_payload(transfer),
         url=url,
-        extensions=extensions,
+        extensions=answer_extensions(offer, permit=permit),
     )
     return encode_json(message)

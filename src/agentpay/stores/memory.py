@@ -41,6 +41,7 @@ class MemoryPayeeStore:
         self._records: dict[Hash32, PayeeRecord] = {}
         self._payments: dict[str, PaymentRecord] = {}
         self._answers: dict[str, AnswerRecord] = {}
+        self._marks: dict[str, int] = {}
         self._cursors: dict[str, int] = {}
 
     @property
@@ -119,6 +120,21 @@ class MemoryPayeeStore:
                 break
             kept.append(answer)
         self._answers = {answer.key: answer for answer in reversed(kept)}
+
+    async def set_mark(self, name: str, *, until: int) -> None:
+        self._marks[name] = until
+
+    async def take_mark(self, name: str, *, until: int, now: int) -> bool:
+        if self._marks.get(name, 0) > now:
+            return False
+        self._marks[name] = until
+        return True
+
+    async def read_mark(self, name: str) -> int:
+        return self._marks.get(name, 0)
+
+    async def sweep_marks(self, *, now: int) -> None:
+        self._marks = {n: until for n, until in self._marks.items() if until > now}
 
     async def read_cursor(self, name: str) -> int:
         return self._cursors.get(name, 0)

@@ -43,6 +43,9 @@ class SqlitePayeeStore:
         self._cursors: Cache[str, int] = Cache(
             writer, payee_rows.load_cursor, capacity=cached
         )
+        self._marks: Cache[str, int] = Cache(
+            writer, payee_rows.load_mark, capacity=cached
+        )
 
     @property
     def owner(self) -> str:
@@ -146,6 +149,30 @@ class SqlitePayeeStore:
         await self._writer.read(
             partial(answer_rows.sweep, now=now, bytes_total=bytes_total)
         )
+
+    async def set_mark(self, name: str, *, until: int) -> None:
+        entry = await self._marks.entry(name)
+        self._marks.save(entry, until, payee_rows.save_mark(name, until))
+        await self._writer.wait(entry.group)
+
+    async def take_mark(self, name: str, *, until: int, now: int) -> bool:
+        entry = await self._marks.entry(name)
+        free = entry.record <= now
+        if free:
+            self._marks.save(entry, until, payee_rows.save_mark(name, until))
+        await self._writer.wait(entry.group)
+        return free
+
+    async def read_mark(self, name: str) -> int:
+        entry = await self._marks.entry(name)
+        until = entry.record
+        await self._writer.wait(entry.group)
+        return until
+
+    async def sweep_marks(self, *, now: int) -> None:
+        """What is past counts as forgotten: stale copies in memory do no harm."""
+        await self._writer.drain()
+        await self._writer.read(partial(payee_rows.sweep_marks, now=now))
 
     async def read_cursor(self, name: str) -> int:
         entry = await self._cursors.entry(name)

@@ -57,6 +57,7 @@ _PAYMENTS: Final = Table(
     "id, payer, amount, resource, owner, started_at, status, transaction_hash, charged",
     keys=1,
 )
+_MARKS: Final = Table("marks", "name, until", keys=1)
 _CURSORS: Final = Table("cursors", "name, position", keys=1)
 
 _GET_CHANNEL: Final = select(
@@ -73,6 +74,7 @@ _GET_RUNNING: Final = select(
     order="position",
 )
 _GET_PAYMENT: Final = select(_PAYMENTS.columns, _PAYMENTS, by=1)
+_GET_MARK: Final = select("until", _MARKS, by=1)
 _GET_CURSOR: Final = select("position", _CURSORS, by=1)
 
 _NOTHING: Final = PayeeChannel(tagged=True, window=0, in_flight_max=0)
@@ -344,3 +346,16 @@ def save_cursor(name: str, position: int) -> list[Change]:
 def load_cursor(connection: sqlite3.Connection, name: str) -> int:
     row: Row | None = connection.execute(_GET_CURSOR, (name,)).fetchone()
     return 0 if row is None else int(row[0])
+
+
+def save_mark(name: str, until: int) -> list[Change]:
+    return [Put(_MARKS, (text(name), integer(until)))]
+
+
+def load_mark(connection: sqlite3.Connection, name: str) -> int:
+    row: Row | None = connection.execute(_GET_MARK, (name,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def sweep_marks(connection: sqlite3.Connection, *, now: int) -> None:
+    connection.execute("DELETE FROM marks WHERE until <= ?", (now,))

@@ -100,11 +100,17 @@ VERSION_4: Final = (
     "CREATE INDEX answers_by_age ON answers (kept_until, size)",
 )
 
+VERSION_5: Final = (
+    "CREATE TABLE marks (name TEXT PRIMARY KEY, until INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX marks_by_age ON marks (until)",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
     VERSION_3,
     VERSION_4,
+    VERSION_5,
 )
 """What leads from each version to the next. Only ever appended to."""
 

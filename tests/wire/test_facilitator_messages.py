@@ -1,0 +1,229 @@
+"""What a payee asks and what a facilitator reads is one thing; the rest is refused."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpay.core.payee_channel import HeldVoucher
+from agentpay.errors import MalformedMessage
+from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim, channel_id
+from agentpay.evm.batch_settlement_abi import ChannelOnChain, SignedRefund
+from agentpay.evm.deposit import TokenDeposit
+from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.transfer import TokenTransfer
+from agentpay.types import (
+    UINT128_MAX,
+    UINT256_MAX,
+    Address,
+    Asset,
+    ChainId,
+    Hash32,
+)
+from agentpay.wire import x402_asks as asks
+from agentpay.wire import x402_facilitator as wire
+from agentpay.wire.x402 import DepositPayload, ExactPayload
+from agentpay.wire.x402_asks import SettleAnswer, SupportedAnswer, VerifyAnswer
+from agentpay.wire.x402_deposits import read_config, read_deposit
+from agentpay.wire.x402_transfers import read_transfer
+
+ADDRESSES = st.binary(min_size=20, max_size=20).map(lambda b: Address("0x" + b.hex()))
+HASHES = st.binary(min_size=32, max_size=32).map(Hash32.of)
+AMOUNTS = st.integers(0, UINT128_MAX)
+TIMES = st.integers(0, UINT256_MAX)
+SIGNATURES = st.binary(min_size=65, max_size=100)
+ASSETS = st.builds(
+    Asset,
+    chain=st.integers(1, 2**32).map(ChainId),
+    address=ADDRESSES,
+    decimals=st.just(6),
+    name=st.just("USDC"),
+    version=st.just("2"),
+)
+CONFIGS = st.builds(
+    ChannelConfig,
+    payer=ADDRESSES,
+    payer_authorizer=ADDRESSES,
+    receiver=ADDRESSES,
+    receiver_authorizer=ADDRESSES,
+    token=ADDRESSES,
+    withdraw_delay=st.integers(900, 2_592_000),
+    salt=HASHES,
+)
+AUTHORIZATIONS = st.builds(
+    Authorization,
+    payer=ADDRESSES,
+    to=ADDRESSES,
+    value=AMOUNTS,
+    valid_after=TIMES,
+    valid_before=TIMES,
+    nonce=HASHES,
+)
+CLAIMS = st.builds(
+    VoucherClaim,
+    config=CONFIGS,
+    max_claimable=AMOUNTS,
+    signature=SIGNATURES,
+    total_claimed=AMOUNTS,
+)
+
+
+def read(request: dict[str, Any]) -> wire.FacilitatorRequest:
+    return wire.parse_request(asks.to_body(request))
+
+
+@given(ASSETS, AUTHORIZATIONS, SIGNATURES)
+def test_a_transfer_arrives_as_it_was_sent(
+    asset: Asset, authorization: Authorization, signature: bytes
+) -> None:
+    transfer = TokenTransfer(
+        asset=asset, authorization=authorization, signature=signature
+    )
+    request = read(asks.transfer_request(transfer, transfer.maximum))
+    payload = request.payment_payload.payload
+
+    assert isinstance(payload, ExactPayload)
+    assert read_transfer(payload, asset) == transfer
+    assert request.payment_requirements.amount == transfer.maximum
+    assert request.payment_requirements.pay_to == transfer.to
+    assert request.payment_requirements.network == asset.chain
+    assert wire.wrong_agreement(request) is None
+
+
+DEPOSITS = st.builds(
+    TokenDeposit,
+    config=CONFIGS,
+    asset=ASSETS,
+    amount=AMOUNTS,
+    valid_after=TIMES,
+    valid_before=TIMES,
+    salt=HASHES,
+    signature=SIGNATURES,
+)
+REFUNDS = st.builds(
+    SignedRefund,
+    config=CONFIGS,
+    amount=AMOUNTS,
+    nonce=TIMES,
+    signature=SIGNATURES,
+    claims=st.lists(CLAIMS, max_size=2).map(tuple),
+    claims_signature=SIGNATURES,
+)
+
+
+@given(DEPOSITS)
+def test_a_deposit_arrives_as_it_was_sent(deposit: TokenDeposit) -> None:
+    config, asset = deposit.config, deposit.asset
+    voucher = HeldVoucher(amount=7, signature=deposit.signature)
+    request = read(asks.deposit_request(deposit, voucher))
+    payload = request.payment_payload.payload
+
+    assert isinstance(payload, DepositPayload)
+    assert read_config(payload.channel_config) == config
+    assert read_deposit(payload, config, asset) == deposit
+    named = payload.voucher.channel_id
+    wrong = wire.wrong_channel(config, named, request.payment_requirements)
+    assert wrong == (None if config.token == asset.address else "token_mismatch")
+
+
+@given(ASSETS, st.lists(CLAIMS, min_size=1, max_size=4), SIGNATURES)
+def test_claims_arrive_as_they_were_sent(
+    asset: Asset, claims: list[VoucherClaim], signature: bytes
+) -> None:
+    payload = read(asks.claim_request(claims, signature, asset)).payment_payload.payload
+
+    assert isinstance(payload, wire.ClaimPayload)
+    assert list(wire.read_claims(payload.claims)) == claims
+    assert payload.claim_authorizer_signature == signature
+
+
+@given(ASSETS, REFUNDS)
+def test_a_refund_arrives_as_it_was_sent(asset: Asset, refund: SignedRefund) -> None:
+    payload = read(asks.refund_request(refund, asset)).payment_payload.payload
+
+    assert isinstance(payload, wire.RefundOrder)
+    assert read_config(payload.channel_config) == refund.config
+    assert (payload.amount, payload.refund_nonce) == (refund.amount, refund.nonce)
+    assert payload.refund_authorizer_signature == refund.signature
+    assert wire.read_claims(payload.claims) == refund.claims
+    assert payload.voucher.channel_id == channel_id(refund.config, asset.chain)
+
+
+@given(ASSETS, ADDRESSES)
+def test_a_settlement_arrives_as_it_was_sent(asset: Asset, receiver: Address) -> None:
+    payload = read(asks.settle_request(receiver, asset)).payment_payload.payload
+
+    assert isinstance(payload, wire.SettlePayload)
+    assert (payload.receiver, payload.token) == (receiver, asset.address)
+
+
+@given(st.binary(max_size=300))
+def test_c17_any_bytes_are_a_request_or_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        wire.parse_request(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["x402Version", "paymentPayload", "paymentRequirements", "payload"]
+            )
+            | st.text(max_size=8),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON)
+def test_c17_any_json_is_read_or_malformed(value: object) -> None:
+    body = json.dumps(value).encode()
+    for model in (VerifyAnswer, SettleAnswer, SupportedAnswer):
+        try:
+            asks.parse_answer(model, body)
+        except MalformedMessage:
+            continue
+    try:
+        wire.parse_request(body)
+    except MalformedMessage:
+        return
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 100))
+def test_a_voucher_is_covered_by_what_its_channel_holds_and_gets(
+    balance: int, added: int, amount: int
+) -> None:
+    state = ChannelOnChain(
+        balance=balance,
+        claimed=0,
+        withdrawal=0,
+        withdrawal_started=0,
+        refund_nonce=0,
+    )
+    wrong = wire.wrong_amount(state, amount, added=added)
+
+    assert (wrong is None) == (0 < balance + added >= amount)
+
+
+def test_what_it_supports_is_read_as_it_was_written() -> None:
+    signer, authorizer = Address("0x" + "01" * 20), Address("0x" + "02" * 20)
+    message = wire.supported(
+        ChainId(5),
+        schemes=("exact", "upto", "batch-settlement"),
+        signers=(signer,),
+        authorizer=authorizer,
+    )
+    answer = asks.parse_answer(SupportedAnswer, json.dumps(message).encode())
+    upto = answer.find("upto", "eip155:5")
+
+    assert upto is not None
+    assert upto.extra is not None
+    assert str(upto.extra["facilitatorAddress"]).lower() == signer
+    assert answer.find("upto", "eip155:6") is None
