@@ -13,8 +13,8 @@ PEERS_MPP := .venv-peers-mpp
 PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate peers \
-	peers-mpp examples clean
+.PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate \
+	peers peers-mpp examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
