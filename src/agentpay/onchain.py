@@ -19,8 +19,9 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.eip3009 import token_separator
+from agentpay.evm.permit2_abi import is_settle_of
 from agentpay.evm.signature import is_signed_by_key
-from agentpay.evm.transfer import Transfer
+from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 
@@ -186,7 +187,7 @@ async def read_funds(chain: Chain, transfer: Transfer) -> int:
 async def find_transfer(
     chain: Chain, transfer: Transfer, *, blocks: int = 1000
 ) -> Receipt | None:
-    """The transaction that used a transfer to pay the right account."""
+    """The transaction that used this very transfer to pay the right account."""
     head = await chain.head()
     trace = transfer.trace()
     logs = await chain.logs(
@@ -197,8 +198,26 @@ async def find_transfer(
     )
     for log in logs:
         receipt = await chain.receipt(log.transaction)
-        if receipt is None or not transfer.moved(receipt.logs):
-            continue
-        if not trace.mark or trace.mark in await chain.input(log.transaction):
+        if receipt is not None and await moved_in(chain, transfer, receipt):
             return receipt
     return None
+
+
+async def moved_in(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
+    """
+    What somebody's transaction moved of this very transfer, and not of one like it.
+
+    Whoever sent it may have put into it what looks like other payments.
+    """
+    trace = transfer.trace()
+    if trace.mark:
+        if receipt.to != trace.by:
+            return 0
+        if not is_settle_of(trace.mark, await chain.input(receipt.transaction)):
+            return 0
+    elif not any(
+        (log.address, log.topics) == (trace.address, trace.topics)
+        for log in receipt.logs
+    ):
+        return 0
+    return transfer.moved(own_logs(transfer, receipt.logs))

@@ -44,3 +44,5 @@ class Receipt:
     gas_used: int
     gas_price: int
     logs: tuple[Log, ...]
+    to: Address | None = None
+    """The contract that was called; None is a new one."""

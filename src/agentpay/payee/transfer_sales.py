@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, is_signed, read_funds
+from agentpay.onchain import find_transfer, is_signed, moved_in, read_funds
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -214,7 +214,7 @@ class TransferSales:
             earlier = await find_transfer(self._chain, purchase.transfer)
             if earlier is None:
                 return await self._failed(purchase, error)
-            moved = purchase.transfer.moved(earlier.logs)
+            moved = await moved_in(self._chain, purchase.transfer, earlier)
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
