@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentpay import Route
-from agentpay.errors import TransactionFailed
+from agentpay.errors import TransactionOutcomeUnknown
 from agentpay.evm import permit2_abi
 from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import Authorization, transfer_digest
@@ -124,5 +124,5 @@ async def test_f10_a_transaction_that_paid_for_another_is_no_proof(
         await send(chain, account, gone)
         front.instead["/settle"] = success(chain, paid)
 
-        with pytest.raises(TransactionFailed):
+        with pytest.raises(TransactionOutcomeUnknown):
             await client.settle_transfer(new, 1000)

@@ -240,7 +240,7 @@ class RemoteFacilitator:
     ) -> Settled:
         # Given before, it may have been carried out since.
         if self._endpoints.was_given(order.key) and await order.used():
-            return await self._found(order)
+            return await self._resolve(order, "")
         try:
             answer = await self._endpoints.order(
                 order.key, request, what=order.what, by=by
@@ -251,10 +251,11 @@ class RemoteFacilitator:
             return await self._proven(order, answer, amount)
         if answer.error_reason == PENDING:
             return await self._resolve(order, answer.transaction)
-        if await order.used():
-            return await self._found(order)
+        found = await self._found(order)
         self._endpoints.forget(order.key)
-        raise TransactionFailed(order.what, reason=answer.reason or "refused")
+        if found is None:
+            raise TransactionFailed(order.what, reason=answer.reason or "refused")
+        return found
 
     async def _proven(
         self, order: _Order, answer: SettleAnswer, amount: int
@@ -275,19 +276,24 @@ class RemoteFacilitator:
 
     async def _resolve(self, order: _Order, transaction: str) -> Settled:
         """Nobody can be believed but the chain: done, too late for ever, or unknown."""
-        if await order.used():
-            return await self._found(order)
-        if (await self._reads.head()).timestamp > order.valid_before:
+        head = await self._reads.head()
+        found = await self._found(order)
+        if found is not None:
             self._endpoints.forget(order.key)
-            raise TransactionFailed(order.what, reason="it expired and was not used")
+            return found
+        if head.timestamp > order.valid_before:
+            self._endpoints.forget(order.key)
+            reason = "it expired, and did not pay for this"
+            raise TransactionFailed(order.what, reason=reason)
         raise TransactionOutcomeUnknown(order.what, transaction=transaction)
 
-    async def _found(self, order: _Order) -> Settled:
-        self._endpoints.forget(order.key)
-        found = await order.find()
-        if found is None:
-            raise TransactionFailed(order.what, reason=_USED)
-        return found
+    async def _found(self, order: _Order) -> Settled | None:
+        """
+        What it did, if our node shows that.
+
+        One that is used and shows nothing was cancelled, or our node is late.
+        """
+        return await order.find() if await order.used() else None
 
     # What the payee orders.
 

@@ -5,6 +5,7 @@ A signature is recorded, durably and once, before anything is done with it, so t
 buys one answer however often, and wherever, it is presented.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -63,6 +64,8 @@ class TransferSales:
         self._running: set[str] = set()
         self._reserved: dict[str, Transfer] = {}
         """Of those that run, the ones whose money has not moved yet."""
+        self._perhaps: set[str] = set()
+        """Those that may have been sent."""
 
     async def answer(
         self,
@@ -169,6 +172,8 @@ class TransferSales:
             return False
         if known.owner == ours.owner:
             return True
+        if known.status is PaymentStatus.STARTED:
+            self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord) -> Refusal:
@@ -192,8 +197,7 @@ class TransferSales:
         return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
-        sale = TransferSale(self, purchase)
-        record = purchase.record
+        sale, record = TransferSale(self, purchase), purchase.record
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -240,10 +244,14 @@ class TransferSales:
             return self._unknown(purchase, error.transaction)
         except ChainError:
             return self._unknown(purchase, "")
+        except asyncio.CancelledError:
+            self._perhaps.add(purchase.record.id)
+            raise
         return await self._settled(purchase, settled)
 
     async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
         self._reserved.pop(purchase.record.id, None)
+        self._perhaps.discard(purchase.record.id)
         await self._store.finish_payment(
             purchase.record.id,
             status=PaymentStatus.SETTLED,
@@ -268,6 +276,12 @@ class TransferSales:
         )
 
     async def _failed(self, purchase: Purchase, error: TransactionFailed) -> Refusal:
+        """It was refused. What was sent before may be mined until it expires."""
+        if purchase.record.id in self._perhaps:
+            head = await self._chain.head()
+            if head.timestamp <= purchase.transfer.valid_before:
+                return self._unknown(purchase, error.transaction)
+            self._perhaps.discard(purchase.record.id)
         await self.void(purchase)
         reason = "invalid_transaction_state"
         receipt = write.receipt(
@@ -285,6 +299,7 @@ class TransferSales:
         )
 
     def _unknown(self, purchase: Purchase, transaction: str) -> Refusal:
+        self._perhaps.add(purchase.record.id)
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
@@ -305,14 +320,15 @@ class TransferSales:
 
     def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
-        message = write.receipt(
-            success=True,
-            chain=self._settings.asset.chain,
-            payer=purchase.transfer.payer,
-            transaction=settled.transaction,
-            amount=str(settled.amount),
+        return encode_json(
+            write.receipt(
+                success=True,
+                chain=self._settings.asset.chain,
+                payer=purchase.transfer.payer,
+                transaction=settled.transaction,
+                amount=str(settled.amount),
+            )
         )
-        return encode_json(message)
 
 
 class TransferSale:
