@@ -130,9 +130,13 @@ class Keeper:
         await self.sync()
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
-        await self._settlement.settle(at_least=1 if late else self._policy.settle_at)
-        if late:
+        if late:  # whatever comes of the rest: a claim costs gas
             self._claimed_at = self._clock()
+        try:
+            least = 1 if late else self._policy.settle_at
+            await self._settlement.settle(at_least=least)
+        except TransactionFailed as error:
+            _log.warning("what was claimed cannot be settled: %s", error)
         for record in await self._store.closing(limit=50):
             try:
                 await self._settlement.refund(record.channel)
