@@ -64,8 +64,7 @@ class TransferSales:
         self._running: set[str] = set()
         self._reserved: dict[str, Transfer] = {}
         """Of those that run, the ones whose money has not moved yet."""
-        self._perhaps: set[str] = set()
-        """Those that may have been sent."""
+        self._perhaps: set[str] = set()  # may have been sent
 
     async def answer(
         self,
