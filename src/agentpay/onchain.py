@@ -17,7 +17,7 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
-from agentpay.evm.deposit import Deposit
+from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.permit2_abi import is_settle_of
 from agentpay.evm.signature import is_signed_by_key
@@ -98,7 +98,7 @@ async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
 async def find_deposit(
     chain: Chain, deposit: Deposit, *, blocks: int = 1000
 ) -> Hash32 | None:
-    """The last transaction that put so much into a deposit's channel."""
+    """The transaction that made this very deposit."""
     head = await chain.head()
     channel = channel_id(deposit.config, chain.chain_id)
     logs = await chain.logs(
@@ -108,9 +108,22 @@ async def find_deposit(
         last_block=head.number,
     )
     for log in reversed(logs):
-        if channels.amount_in([log], channels.DEPOSITED, channel) == deposit.amount:
+        if channels.amount_in([log], channels.DEPOSITED, channel) != deposit.amount:
+            continue
+        receipt = await chain.receipt(log.transaction)
+        if receipt is not None and await _is_made_by(chain, deposit, receipt):
             return log.transaction
     return None
+
+
+async def _is_made_by(chain: Chain, deposit: Deposit, receipt: Receipt) -> bool:
+    """Not by one like it: its nonce may have been used up for something else."""
+    if isinstance(deposit, TokenDeposit):
+        return await moved_in(chain, deposit.transfer, receipt) > 0
+    # Permit2 names no nonce in its events: only the very call is a proof.
+    call = deposit.call()
+    sent = await chain.input(receipt.transaction)
+    return receipt.to == call.to and sent == call.data
 
 
 async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int:

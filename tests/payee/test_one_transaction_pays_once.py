@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from agentpay import Route
+from agentpay import Route, Wallet
 from agentpay.errors import TransactionOutcomeUnknown
 from agentpay.evm import permit2_abi
 from agentpay.evm.calls import Call
@@ -15,9 +15,11 @@ from agentpay.evm.multicall3_abi import aggregate_call
 from agentpay.evm.transfer import TokenTransfer
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
+from agentpay.wire import x402_asks as asks
 from agentpay.wire.x402 import ExactPayload, Permit2Payload, parse_payment
 from agentpay.wire.x402_transfers import read_transfer
 from tests.facilitator.test_remote_facilitators import a_client, a_front, success
+from tests.facilitator.world import Channel, a_desk
 from tests.http.world import a_payee
 from tests.payee.hand import HandPayer, refused, serve, terms_of
 from tests.payee.test_selling_by_permit2 import BY_PERMIT2, a_payer
@@ -126,3 +128,20 @@ async def test_f10_a_transaction_that_paid_for_another_is_no_proof(
 
         with pytest.raises(TransactionOutcomeUnknown):
             await client.settle_transfer(new, 1000)
+
+
+async def test_f10_a_deposit_is_not_shown_by_one_like_it(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee, a_desk(chain) as desk:
+        payer = HandPayer(await chain.funded_wallet(), payee.settings)
+        channel = Channel(chain.usdc, payer.wallet, Wallet.create())
+        made, other = [await channel.deposit(10_000) for _ in range(2)]
+        voucher = await channel.voucher(1000)
+        first = await desk.settle(asks.deposit_request(made, voucher))
+        gone = await to_itself(payer, other.transfer)
+        await send(chain, payer.wallet.address, gone)
+        second = await desk.settle(asks.deposit_request(other, voucher))
+
+    assert (first["success"], second["success"]) == (True, False)
