@@ -17,12 +17,13 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
-from agentpay.evm.deposit import Deposit
+from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
+from agentpay.evm.permit2_abi import is_settle_of
 from agentpay.evm.signature import BadSignature, is_signed_by_key
-from agentpay.evm.transfer import Transfer
+from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
@@ -100,7 +101,7 @@ async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
 async def find_deposit(
     chain: Chain, deposit: Deposit, *, blocks: int = 1000
 ) -> Hash32 | None:
-    """The last transaction that put so much into a deposit's channel."""
+    """The transaction that made this very deposit."""
     head = await chain.head()
     channel = channel_id(deposit.config, chain.chain_id)
     logs = await chain.logs(
@@ -110,9 +111,22 @@ async def find_deposit(
         last_block=head.number,
     )
     for log in reversed(logs):
-        if channels.amount_in([log], channels.DEPOSITED, channel) == deposit.amount:
+        if channels.amount_in([log], channels.DEPOSITED, channel) != deposit.amount:
+            continue
+        receipt = await chain.receipt(log.transaction)
+        if receipt is not None and await _is_made_by(chain, deposit, receipt):
             return log.transaction
     return None
+
+
+async def _is_made_by(chain: Chain, deposit: Deposit, receipt: Receipt) -> bool:
+    """Not by one like it: its nonce may have been used up for something else."""
+    if isinstance(deposit, TokenDeposit):
+        return await moved_in(chain, deposit.transfer, receipt) > 0
+    # Permit2 names no nonce in its events: only the very call is a proof.
+    call = deposit.call()
+    sent = await chain.input(receipt.transaction)
+    return receipt.to == call.to and sent == call.data
 
 
 async def read_unsettled(chain: Chain, receiver: Address, token: Address) -> int:
@@ -246,20 +260,10 @@ async def read_funds(chain: Chain, transfer: Transfer) -> int:
     return min(await read_words(chain, transfer.funds_calls()))
 
 
-async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int:
-    """What a transaction moved of a transfer that it used; 0 if it is another's."""
-    receipt = await chain.receipt(transaction)
-    if receipt is None or not await is_used(chain, transfer):
-        return 0
-    if transfer.trace().mark not in await chain.input(transaction):
-        return 0
-    return transfer.moved(receipt.logs)
-
-
 async def find_transfer(
     chain: Chain, transfer: Transfer, *, blocks: int = 1000
 ) -> Receipt | None:
-    """The transaction that used a transfer to pay the right account."""
+    """The transaction that used this very transfer to pay the right account."""
     head = await chain.head()
     trace = transfer.trace()
     logs = await chain.logs(
@@ -270,8 +274,26 @@ async def find_transfer(
     )
     for log in logs:
         receipt = await chain.receipt(log.transaction)
-        if receipt is None or not transfer.moved(receipt.logs):
-            continue
-        if not trace.mark or trace.mark in await chain.input(log.transaction):
+        if receipt is not None and await moved_in(chain, transfer, receipt):
             return receipt
     return None
+
+
+async def moved_in(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
+    """
+    What somebody's transaction moved of this very transfer, and not of one like it.
+
+    Whoever sent it may have put into it what looks like other payments.
+    """
+    trace = transfer.trace()
+    if trace.mark:
+        if receipt.to != trace.by:
+            return 0
+        if not is_settle_of(trace.mark, await chain.input(receipt.transaction)):
+            return 0
+    elif not any(
+        (log.address, log.topics) == (trace.address, trace.topics)
+        for log in receipt.logs
+    ):
+        return 0
+    return transfer.moved(own_logs(transfer, receipt.logs))

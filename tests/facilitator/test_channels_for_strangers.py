@@ -165,6 +165,25 @@ async def test_f2_a_deposit_is_made_once_however_often_it_is_asked_for(
     assert held["extra"]["balance"] == str(DEPOSIT)
 
 
+async def test_f2_a_deposit_that_another_made_at_the_same_time_is_made(
+    agentpay_chain: LocalChain,
+) -> None:
+    chain = agentpay_chain
+    payer = await chain.funded_wallet(ether=0)
+    request = await funding(Channel(chain.usdc, payer, Wallet.create()))
+    async with a_desk(chain) as one, a_desk(chain) as other:
+        await asyncio.gather(*(desk.verify(request) for desk in (one, other)))
+        await chain.node.rpc("evm_setAutomine", False)
+        settling = [asyncio.create_task(d.settle(request)) for d in (one, other)]
+        await asyncio.sleep(1)
+        await chain.node.mine()
+        await chain.node.rpc("evm_setAutomine", True)
+        answers = await asyncio.gather(*settling)
+
+    assert [answer["success"] for answer in answers] == [True, True]
+    assert len({answer["transaction"] for answer in answers}) == 1
+
+
 async def test_a_deposit_that_cannot_be_made_is_refused_before_it_is_sent(
     agentpay_shared_chain: LocalChain, channel: Channel, desk: Desk
 ) -> None:

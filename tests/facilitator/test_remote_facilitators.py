@@ -362,3 +362,33 @@ def test_a_url_that_cannot_be_used_is_said_at_once(url: str) -> None:
 def test_tokens_are_for_the_urls_that_are_named() -> None:
     with pytest.raises(ConfigurationError):
         RemoteFacilitator(["http://one.example"], tokens={"http://two.example": "t"})
+
+
+async def test_f1_what_may_have_been_sent_is_not_called_failed_for_a_later_no(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_front(chain) as (url, front):
+        facilitator = RemoteFacilitator([url], seen_within_seconds=0.2)
+        payee = Payee(Wallet.create(), network=chain.network, facilitator=facilitator)
+        await payee.start()
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        path = f"/exact/{Order.RESERVE}/ok"
+        terms = terms_of(payee, schemes=("exact",), url=f"http://shop.example{path}")
+        headers = {"payment-signature": await payer.transfer(terms)}
+        front.instead["/settle"] = "hangs"
+        async with httpx.AsyncClient(
+            transport=through(wall), base_url="http://shop.example"
+        ) as client:
+            unknown = await client.get(path, headers=headers)
+            front.instead["/verify"] = {"isValid": False, "invalidReason": "pending"}
+            still = await client.get(path, headers=headers)
+            front.instead.clear()
+            served = await client.get(path, headers=headers)
+        await payee.stop()
+
+    assert (unknown.status_code, still.status_code) == (503, 503)
+    assert served.status_code == 200
+    assert await chain.balance(payee.settings.pay_to) == PRICE

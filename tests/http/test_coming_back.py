@@ -15,7 +15,7 @@ from agentpay import Agent, Policy, Wallet
 from agentpay.errors import ConfigurationError
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
-from agentpay.payee.pricing import Route
+from agentpay.payee.pricing import Order, Route
 from agentpay.payer.sign_in import sign_challenge
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
@@ -221,6 +221,8 @@ async def test_p6_payers_sign_in_only_to_a_known_origin(
         Paywall(Shop(), payee=payee, routes=ROUTES)
     with pytest.raises(ConfigurationError, match="each time"):
         Route(price=1, metered=True, access_seconds=1)
+    with pytest.raises(ConfigurationError, match="serve-then-settle"):
+        Route(price=1, order=Order.SERVE_FIRST, access_seconds=1)
 
 
 # Our own agent

@@ -1,12 +1,14 @@
 """Channels behind the paywall: orders of settlement, handlers that fail, faults."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from agentpay.errors import StoreUnavailable
+from agentpay.evm.batch_settlement import channel_id
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
@@ -302,3 +304,31 @@ async def test_f2_a_deposit_whose_client_left_is_not_called_failed(
 
     assert again.status_code == 200
     assert await chain.balance(wallet.address) == 990_000
+
+
+async def test_p10_a_request_that_is_cancelled_while_it_is_admitted_holds_nothing(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain, store=str(tmp_path / "payee.db")) as (_, payee, wall):
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        config, terms = payer.config(), terms_of(payee)
+        channel = channel_id(config, chain.chain_id)
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            first = await payer.funding(config, 100 * PRICE, PRICE, terms)
+            headers = {"payment-signature": first}
+            assert (await client.get("/ok", headers=headers)).status_code == 200
+            for steps in range(40):
+                header = await payer.voucher(config, (steps + 2) * PRICE, terms)
+                headers = {"payment-signature": header}
+                leaving = asyncio.create_task(client.get("/ok", headers=headers))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                leaving.cancel()
+                await asyncio.gather(leaving, return_exceptions=True)
+
+        async def nothing_runs() -> bool:
+            record = await payee._running.store.payee.read(channel)
+            return record is not None and not record.ledger.running
+
+        await eventually(nothing_runs)

@@ -10,7 +10,7 @@ from agentpay.errors import ChainUnreachable
 from agentpay.evm.hashing import address_word, keccak
 from agentpay.onchain import read_channel
 from agentpay.testing.local_chain import LocalChain
-from tests.keeper.test_settlement_triggers import PRICE, a_world
+from tests.keeper.test_settlement_triggers import PRICE, Clock, a_world
 
 
 def test_k7_nothing_is_claimable_above_what_a_withdrawal_left() -> None:
@@ -46,6 +46,30 @@ async def test_t2_a_payer_that_cannot_be_refunded_holds_up_nobody(
         closing.cancel()
 
         assert await world.earned() == PRICE
+
+
+async def test_t2_a_payee_that_cannot_be_paid_claims_no_more_often(
+    agentpay_chain: LocalChain,
+) -> None:
+    clock = Clock()
+    async with a_world(
+        agentpay_chain, claim_at="$1000", claim_every_seconds=3600, clock=clock
+    ) as world:
+        await world.buy(1)
+        keeper = world.payee._running.keeper
+        await keeper.stop()
+        pay_to = world.payee.settings.pay_to
+        await agentpay_chain._as_admin(
+            keccak(b"blacklist(address)")[:4] + address_word(pay_to)
+        )
+        clock.ahead += 3601
+        await keeper.tick()
+        await world.buy(1)
+        await keeper.tick()
+        (record,) = await world.agent.channels()
+        state = await read_channel(world.payee._running.chain, record.channel)
+
+        assert state.claimed == PRICE
 
 
 async def test_f9_a_nonsense_answer_of_the_endpoint_is_a_chain_error(

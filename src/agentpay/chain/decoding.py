@@ -49,4 +49,5 @@ def receipt_of(fields: dict[str, Any]) -> Receipt:
         gas_used=quantity(fields["gasUsed"]),
         gas_price=quantity(fields["effectiveGasPrice"]),
         logs=tuple(log_of(log) for log in fields["logs"]),
+        to=Address(fields["to"]) if fields.get("to") else None,
     )

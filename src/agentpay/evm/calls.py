@@ -46,6 +46,8 @@ class Receipt:
     gas_used: int
     gas_price: int
     logs: tuple[Log, ...]
+    to: Address | None = None
+    """The contract that was called; None is a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from agentpay.evm.batch_settlement_abi import deposit_call
 from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import Authorization, receive_digest
 from agentpay.evm.erc6492 import inner_signature
+from agentpay.evm.transfer import TokenTransfer
 from agentpay.types import Asset, Hash32
 
 
@@ -83,6 +84,13 @@ class TokenDeposit:
             valid_after=self.valid_after,
             valid_before=self.valid_before,
             nonce=deposit_nonce(channel, self.salt),
+        )
+
+    @property
+    def transfer(self) -> TokenTransfer:
+        """What it moves to the collector, which alone may use its nonce for that."""
+        return TokenTransfer(
+            asset=self.asset, authorization=self.authorization, signature=self.signature
         )
 
     def digest(self) -> bytes:

@@ -35,6 +35,8 @@ _EXACT = [_TRANSFER, "address", "(address,uint256)", "bytes"]
 _UPTO = [_TRANSFER, "uint256", "address", "(address,address,uint256)", "bytes"]
 
 
+_PERMIT_BYTES = 5 * 32
+
 _NONCE_BITMAP = selector("nonceBitmap(address,uint256)")
 _INVALIDATE = selector("invalidateUnorderedNonces(uint256,uint256)")
 
@@ -76,6 +78,19 @@ ERROR_NAMES: Final = {
 """The contracts' errors by selector, to name a revert by."""
 
 
+def _selector(name: str, types: Sequence[str]) -> bytes:
+    return selector(f"{name}({','.join(types)})")
+
+
+_SETTLES: Final = {
+    _selector("settle", _EXACT): 4,
+    _selector("settle", _UPTO): 4,
+    _selector("settleWithPermit", [_PERMIT, *_EXACT]): 4 + _PERMIT_BYTES,
+    _selector("settleWithPermit", [_PERMIT, *_UPTO]): 4 + _PERMIT_BYTES,
+}
+"""Where in a call of a proxy its payment begins."""
+
+
 def settle_call(
     transfer: PermitTransfer,
     signature: bytes,
@@ -97,19 +112,19 @@ def settle_call(
         raise ValueError(f"{amount} of a payment of {up_to}{transfer.amount}")
     permitted = (transfer.token, transfer.amount)
     values: list[object] = [(permitted, transfer.nonce, transfer.deadline)]
+    types = _EXACT if exact else _UPTO
     if exact:
-        types = _EXACT
         witness: tuple[object, ...] = (transfer.to, transfer.valid_after)
     else:
-        types = _UPTO
         values += [amount]
         witness = (transfer.to, transfer.facilitator, transfer.valid_after)
     values += [transfer.payer, witness, signature]
-    name = "settle"
+    function = _selector("settle", types)
     if permit is not None:
-        name, types = "settleWithPermit", [_PERMIT, *types]
+        types = [_PERMIT, *types]
+        function = _selector("settleWithPermit", types)
         values.insert(0, _permit_words(permit, transfer))
-    data = selector(f"{name}({','.join(types)})") + encode(types, values)
+    data = function + encode(types, values)
     what = f"pay {amount} from {transfer.payer}"
     return Call(to=transfer.spender, data=data, what=what)
 
@@ -185,13 +200,23 @@ def permit_failed(logs: Sequence[Log], token: Address, owner: Address) -> bool:
 
 
 def transfer_mark(transfer: Permitted) -> bytes:
-    """What the data of a transaction holds, somewhere, that sent this payment."""
+    """How a payment begins in the call that sends it; see `is_settle_of`."""
     return (
         address_word(transfer.token)
         + uint_word(transfer.amount)
         + uint_word(transfer.nonce)
         + uint_word(transfer.deadline)
     )
+
+
+def is_settle_of(mark: bytes, data: bytes) -> bool:
+    """
+    Whether a call of a proxy sends the payment of this mark.
+
+    Only in its place: whoever calls may write other payments' marks behind the rest.
+    """
+    start = _SETTLES.get(data[:4])
+    return start is not None and data[start:].startswith(mark)
 
 
 def _permit_words(

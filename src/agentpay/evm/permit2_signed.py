@@ -2,7 +2,8 @@
 Payments and deposits that their payer signed by Permit2, as others send them.
 
 Permit2 leaves no event of its own when a nonce is used: what happened is told by the
-token's `Transfer`, and which transfer it was by the data of its transaction.
+token's `Transfer`, and which transfer it was by the transaction, if it called the proxy
+itself. What a transaction that called something else holds proves nothing.
 """
 
 from collections.abc import Sequence
@@ -101,6 +102,7 @@ class Permit2Transfer:
             address=self.asset.address,
             topics=(tokens.TRANSFER, Hash32.of(payer), Hash32.of(to)),
             mark=permit2_abi.transfer_mark(self.transfer),
+            by=self.transfer.spender,
         )
 
     def funds_calls(self) -> tuple[Call, ...]:

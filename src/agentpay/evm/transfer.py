@@ -19,11 +19,14 @@ from agentpay.types import Address, Asset, Hash32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """Which logs a transfer may have left, and what its transaction's data holds."""
+    """Which logs a transfer may have left, and what tells them from those like it."""
 
     address: Address
     topics: tuple[Hash32, ...]
     mark: bytes
+    """What the call that sent it holds, where its logs do not name its nonce."""
+    by: Address | None = None
+    """The contract of that call."""
 
 
 class Transfer(Protocol):

@@ -178,7 +178,10 @@ class SettledOnce:
         try:
             settled = await movement.send()
         except TransactionFailed as error:
-            return await self._failed(movement, error)
+            found = await movement.found()  # another's, or ours from before a crash
+            if not isinstance(found, Settled):
+                return await self._failed(movement, error)
+            settled = found
         except TransactionOutcomeUnknown as error:
             sent = Settled(transaction=error.transaction, amount=0)
             await self._save(movement, PaymentStatus.STARTED, sent)

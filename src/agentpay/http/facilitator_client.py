@@ -43,6 +43,7 @@ from agentpay.onchain import (
     find_deposit,
     find_transfer,
     is_used,
+    moved_in,
     read_claimed,
     read_funds,
 )
@@ -73,7 +74,7 @@ class _Order:
     valid_before: int
     used: Callable[[], Awaitable[bool]]
     find: Callable[[], Awaitable[Settled | None]]
-    result: Callable[[Receipt], Settled]
+    result: Callable[[Receipt], Awaitable[Settled]]
 
 
 class RemoteFacilitator:
@@ -175,13 +176,20 @@ class RemoteFacilitator:
             receipt = await find_transfer(self._reads, transfer)
             return None if receipt is None else transfer_result(transfer, receipt)
 
+        async def result(receipt: Receipt) -> Settled:
+            if not await moved_in(self._reads, transfer, receipt):
+                raise TransactionFailed(
+                    order.what, reason="it is another's transaction"
+                )
+            return transfer_result(transfer, receipt)
+
         order = _Order(
             key=transfer.id,
             what=f"transfer {amount} from {transfer.payer}",
             valid_before=transfer.valid_before,
             used=lambda: is_used(self._reads, transfer),
             find=find,
-            result=lambda receipt: transfer_result(transfer, receipt),
+            result=result,
         )
         request = asks.transfer_request(transfer, amount)
         return await self._carry_out(order, request, amount, by=self._by(transfer))
@@ -203,13 +211,16 @@ class RemoteFacilitator:
                 return None
             return Settled(transaction=transaction, amount=deposit.amount)
 
+        async def result(receipt: Receipt) -> Settled:
+            return deposit_result(deposit, receipt)
+
         order = _Order(
             key=f"deposit:{deposit.digest().hex()}",
             what=f"deposit {deposit.amount} by {deposit.config.payer}",
             valid_before=deposit.valid_before,
             used=lambda: is_used(self._reads, deposit),
             find=find,
-            result=lambda receipt: deposit_result(deposit, receipt),
+            result=result,
         )
         request = asks.deposit_request(deposit, voucher)
         return await self._carry_out(order, request, deposit.amount, by=None)
@@ -229,7 +240,7 @@ class RemoteFacilitator:
     ) -> Settled:
         # Given before, it may have been carried out since.
         if self._endpoints.was_given(order.key) and await order.used():
-            return await self._found(order)
+            return await self._resolve(order, "")
         try:
             answer = await self._endpoints.order(
                 order.key, request, what=order.what, by=by
@@ -240,10 +251,11 @@ class RemoteFacilitator:
             return await self._proven(order, answer, amount)
         if answer.error_reason == PENDING:
             return await self._resolve(order, answer.transaction)
-        if await order.used():
-            return await self._found(order)
+        found = await self._found(order)
         self._endpoints.forget(order.key)
-        raise TransactionFailed(order.what, reason=answer.reason or "refused")
+        if found is None:
+            raise TransactionFailed(order.what, reason=answer.reason or "refused")
+        return found
 
     async def _proven(
         self, order: _Order, answer: SettleAnswer, amount: int
@@ -254,8 +266,8 @@ class RemoteFacilitator:
             return Settled(transaction=answer.transaction, amount=amount)
         try:
             receipt = await self._receipt(order.what, answer.transaction)
-            settled = order.result(receipt)
-            if await order.used():  # not one like it, in the same transaction
+            settled = await order.result(receipt)
+            if await order.used():
                 self._endpoints.forget(order.key)
                 return settled
         except TransactionFailed as error:
@@ -264,19 +276,24 @@ class RemoteFacilitator:
 
     async def _resolve(self, order: _Order, transaction: str) -> Settled:
         """Nobody can be believed but the chain: done, too late for ever, or unknown."""
-        if await order.used():
-            return await self._found(order)
-        if (await self._reads.head()).timestamp > order.valid_before:
+        head = await self._reads.head()
+        found = await self._found(order)
+        if found is not None:
             self._endpoints.forget(order.key)
-            raise TransactionFailed(order.what, reason="it expired and was not used")
+            return found
+        if head.timestamp > order.valid_before:
+            self._endpoints.forget(order.key)
+            reason = "it expired, and did not pay for this"
+            raise TransactionFailed(order.what, reason=reason)
         raise TransactionOutcomeUnknown(order.what, transaction=transaction)
 
-    async def _found(self, order: _Order) -> Settled:
-        self._endpoints.forget(order.key)
-        found = await order.find()
-        if found is None:
-            raise TransactionFailed(order.what, reason=_USED)
-        return found
+    async def _found(self, order: _Order) -> Settled | None:
+        """
+        What it did, if our node shows that.
+
+        One that is used and shows nothing was cancelled, or our node is late.
+        """
+        return await order.find() if await order.used() else None
 
     # What the payee orders.
 

@@ -6,6 +6,7 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 """
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from agentpay.core.payee_channel import Fate
@@ -22,7 +23,7 @@ from agentpay.core.payee_events import (
     VoucherRefused,
     VoucherVerified,
 )
-from agentpay.errors import ChainError, InvariantViolated
+from agentpay.errors import ChainError, InvariantViolated, StoreError
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
 from agentpay.onchain import is_voucher_signed, read_channel
 from agentpay.payee.books import (
@@ -171,13 +172,35 @@ class ChannelSales:
             # Perhaps a deposit we have not seen yet: look before it is burnt.
             await self._settlement.see_chain(call.channel)
         while True:
-            record, result = await self._books.update(call, event, durable=durable)
+            record, result = await self._step(call, event, durable=durable)
             busy = isinstance(result, Refused) and result.reason == BUSY
             if not busy or call.config.tagged:
                 return record, result
             if asyncio.get_running_loop().time() > deadline:
                 return record, result
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def _step(
+        self, call: ChannelRequest, event: VoucherVerified, *, durable: bool
+    ) -> tuple[PayeeRecord | None, Answer]:
+        """The store goes on without whoever leaves: give back what it reserves."""
+        step = asyncio.create_task(self._books.update(call, event, durable=durable))
+        try:
+            return await asyncio.shield(step)
+        except asyncio.CancelledError:
+            with contextlib.suppress(StoreError):
+                await asyncio.shield(self._give_back(call, step))
+            raise
+
+    async def _give_back(
+        self,
+        call: ChannelRequest,
+        step: asyncio.Task[tuple[PayeeRecord | None, Answer]],
+    ) -> None:
+        _, result = await step
+        if isinstance(result, Admitted):
+            sale = ChannelSale(self._books, call, result.reservation)
+            await sale.abandon(charged=0, failed=True)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""

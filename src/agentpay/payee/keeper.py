@@ -65,6 +65,7 @@ class Keeper:
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = clock()
+        self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], int] = {}
         self._syncing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -130,23 +131,24 @@ class Keeper:
         await self.sync()
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
-        sent = await self._settle(at_least=1 if late else self._policy.settle_at)
-        if late and sent:
+        if late:  # whatever comes of the rest: a claim costs gas
             self._claimed_at = self._clock()
+        self._owing = self._owing or late
+        await self._settle(at_least=1 if self._owing else self._policy.settle_at)
         for record in await self._store.closing(limit=50):
             try:
                 await self._settlement.refund(record.channel)
             except TransactionFailed as error:
                 _log.warning("channel %s cannot be refunded: %s", record.channel, error)
 
-    async def _settle(self, *, at_least: int) -> bool:
+    async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""
         try:
             await self._settlement.settle(at_least=at_least)
         except TransactionFailed as error:
             _log.warning("what was claimed cannot be sent on yet: %s", error)
-            return False
-        return True
+        else:
+            self._owing = False
 
     def start(self) -> None:
         """Run rounds in the background until `stop`."""

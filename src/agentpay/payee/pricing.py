@@ -48,6 +48,10 @@ class Route:
             )
         if self.access_seconds and self.metered:
             raise ConfigurationError("a metered route is paid for each time it is used")
+        if self.access_seconds and self.order is Order.SERVE_FIRST:
+            raise ConfigurationError(
+                "who has paid may come back: serve-then-settle does not know that yet"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,13 @@ A signature is recorded, durably and once, before anything is done with it, so t
 buys one answer however often, and wherever, it is presented.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, read_funds, wrong_signature
+from agentpay.onchain import find_transfer, moved_in, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -50,6 +51,7 @@ class TransferSales:
         self._running: set[str] = set()
         self._reserved: dict[str, Transfer] = {}
         """Of those that run, the ones whose money has not moved yet."""
+        self._perhaps: set[str] = set()  # may have been sent
 
     async def answer(
         self,
@@ -188,6 +190,8 @@ class TransferSales:
             return False
         if known.owner == ours.owner:
             return True
+        if known.status is PaymentStatus.STARTED:
+            self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord) -> Refusal:
@@ -211,8 +215,7 @@ class TransferSales:
         return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
-        sale = TransferSale(self, purchase)
-        record = purchase.record
+        sale, record = TransferSale(self, purchase), purchase.record
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -233,7 +236,7 @@ class TransferSales:
             earlier = await find_transfer(self._chain, purchase.transfer)
             if earlier is None:
                 return await self._failed(purchase, error)
-            moved = purchase.transfer.moved(earlier.logs)
+            moved = await moved_in(self._chain, purchase.transfer, earlier)
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
@@ -259,10 +262,14 @@ class TransferSales:
             return self._unknown(purchase, error.transaction)
         except ChainError:
             return self._unknown(purchase, "")
+        except asyncio.CancelledError:
+            self._perhaps.add(purchase.record.id)
+            raise
         return await self._settled(purchase, settled)
 
     async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
         self._reserved.pop(purchase.record.id, None)
+        self._perhaps.discard(purchase.record.id)
         await self._store.finish_payment(
             purchase.record.id,
             status=PaymentStatus.SETTLED,
@@ -287,6 +294,12 @@ class TransferSales:
         )
 
     async def _failed(self, purchase: Purchase, error: TransactionFailed) -> Refusal:
+        """It was refused. What was sent before may be mined until it expires."""
+        if purchase.record.id in self._perhaps:
+            head = await self._chain.head()
+            if head.timestamp <= purchase.transfer.valid_before:
+                return self._unknown(purchase, error.transaction)
+            self._perhaps.discard(purchase.record.id)
         await self.void(purchase)
         reason = "invalid_transaction_state"
         receipt = write.receipt(
@@ -304,6 +317,7 @@ class TransferSales:
         )
 
     def _unknown(self, purchase: Purchase, transaction: str) -> Refusal:
+        self._perhaps.add(purchase.record.id)
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
@@ -324,11 +338,12 @@ class TransferSales:
 
     def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
-        message = write.receipt(
-            success=True,
-            chain=self._settings.asset.chain,
-            payer=purchase.transfer.payer,
-            transaction=settled.transaction,
-            amount=str(settled.amount),
+        return encode_json(
+            write.receipt(
+                success=True,
+                chain=self._settings.asset.chain,
+                payer=purchase.transfer.payer,
+                transaction=settled.transaction,
+                amount=str(settled.amount),
+            )
         )
-        return encode_json(message)

@@ -112,7 +112,9 @@ class TransferPayment:
         if not charged:
             return False
         try:
-            mined = Hash32(receipt.transaction)
+            mined = await self.chain.receipt(Hash32(receipt.transaction))
+            if mined is None:
+                return False
             return await moved_in(self.chain, self.transfer, mined) == charged
         except (ValueError, ChainError):
             return False
