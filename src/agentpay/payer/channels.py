@@ -206,9 +206,9 @@ class Channels:
                 kind="deposit" if deposit else "voucher",
                 url=target.url,
                 words=offer.words,
-                deposit=deposit,
+                deposit=(deposit, self._chains[record.chain]) if deposit else None,
                 extensions=answer_extensions(
-                    offer, permit=approval.permit, tagged=record.ledger.tagged
+                    offer, approvals=approval.along, tagged=record.ledger.tagged
                 ),
             )
         except BaseException:

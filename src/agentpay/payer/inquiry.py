@@ -184,7 +184,7 @@ class Inquiry:
             url=url,
             words=words,
             query=True,
-            deposit=first,
+            deposit=(first, self._chains[record.chain]) if first else None,
         )
         ticket = ledger.ticket(cumulative)
         return ChannelPayment(

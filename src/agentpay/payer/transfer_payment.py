@@ -25,6 +25,7 @@ from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.onchain import find_transfer, is_used, moved_in
 from agentpay.payer.approvals import Approval, Approvals
+from agentpay.payer.keys import sign_by_wallet
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement, Target
@@ -180,8 +181,7 @@ class TransferPayments:
                 approval = await self._approvals.get(
                     offer, offer.amount, valid_before=unsigned.valid_before
                 )
-            digest = unsigned.digest()
-            signature = await self._signer.sign_digest(digest, chain=offer.asset.chain)
+            signature = await sign_by_wallet(self._signer, unsigned.digest(), chain)
         except BaseException:
             # Also cancelled: the signature has not left us, and never will.
             approval.end()
@@ -197,7 +197,7 @@ class TransferPayments:
             approval=approval,
             header=X_PAYMENT if offer.first_network is not None else PAYMENT_SIGNATURE,
             credential=transfer_credential(
-                signed, offer, url=target.url, permit=approval.permit
+                signed, offer, url=target.url, approvals=approval.along
             ),
         )
 
