@@ -5,7 +5,7 @@ Answers come from an endpoint that may be wrong or hostile: what makes no sense 
 `ChainUnreachable`, never a fact.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 
 from eth_abi.exceptions import DecodingError
@@ -19,10 +19,13 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.eip3009 import token_separator
-from agentpay.evm.signature import is_signed_by_key
+from agentpay.evm.erc6492 import is_wrapped, unwrap
+from agentpay.evm.multicall3_abi import aggregate_call, decode_results
+from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer
 from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
+from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
 
 
 async def check_asset(chain: Chain, asset: Asset) -> None:
@@ -150,6 +153,66 @@ async def is_signed(
     return await is_signature_of(chain, account, digest, signature)
 
 
+async def wrong_signature(
+    chain: Chain,
+    account: Address,
+    digest: bytes,
+    signature: bytes,
+    *,
+    factories: Collection[Address],
+    code: str,
+) -> str | None:
+    """
+    The code of what is wrong with a signature: `code`, if it is not its account's.
+
+    A wallet that is not deployed yet (ERC-6492) is asked in a simulation in which its
+    factory made it. A factory that is not listed is not called even so.
+    """
+    if not is_wrapped(signature):
+        signed = await is_signed(chain, account, digest, signature)
+        return None if signed else code
+    try:
+        wrapped = unwrap(signature)
+    except BadSignature:
+        return code
+    ask = tokens.valid_signature_call(account, digest, wrapped.signature)
+    if await chain.code(account):
+        signed = await is_signature_of(chain, account, digest, wrapped.signature)
+    elif wrapped.factory not in factories:
+        return FACTORY_NOT_ALLOWED
+    else:
+        try:
+            (answer,) = await _read_after(chain, wrapped.deploy_call(), [ask])
+        except TransactionFailed:
+            return code
+        signed = tokens.is_valid_answer(answer)
+    return None if signed else code
+
+
+async def read_words_after(
+    chain: Chain, first: Call, calls: Sequence[Call]
+) -> list[int]:
+    """
+    Numbers as they would be after a call that is not made.
+
+    Raises:
+        TransactionFailed: One of the calls fails then.
+    """
+    answers = await _read_after(chain, first, calls)
+    with _sense():
+        return [tokens.decode_uint(answer) for answer in answers]
+
+
+async def _read_after(chain: Chain, first: Call, calls: Sequence[Call]) -> list[bytes]:
+    (answer,) = await chain.read([aggregate_call([first, *calls])])
+    with _sense():
+        _, *results = decode_results(answer, 1 + len(calls))
+    for call, result in zip(calls, results, strict=True):
+        if not result.succeeded:
+            raise TransactionFailed(call.what, reason=f"it reverts after {first.what}")
+    return [result.answer for result in results]
+
+
 async def is_voucher_signed(
     chain: Chain, config: ChannelConfig, amount: int, signature: bytes
 ) -> bool:
@@ -181,6 +244,16 @@ async def is_signature_of(
 async def read_funds(chain: Chain, transfer: Transfer) -> int:
     """The most that a transfer's payer could pay now."""
     return min(await read_words(chain, transfer.funds_calls()))
+
+
+async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int:
+    """What a transaction moved of a transfer that it used; 0 if it is another's."""
+    receipt = await chain.receipt(transaction)
+    if receipt is None or not await is_used(chain, transfer):
+        return 0
+    if transfer.trace().mark not in await chain.input(transaction):
+        return 0
+    return transfer.moved(receipt.logs)
 
 
 async def find_transfer(
