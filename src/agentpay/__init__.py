@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
+    from agentpay.payee.mpp_offers import MppTerms
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
     from agentpay.payer.receipts import PaidReceipt
+    from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -49,6 +51,7 @@ _HOMES = {
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
@@ -63,6 +66,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
+    "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
     "Wallet": "agentpay.signers.wallet",
@@ -80,6 +84,7 @@ __all__ = [
     "BudgetExceeded",
     "ChainError",
     "ConfigurationError",
+    "MppTerms",
     "Network",
     "Order",
     "PaidReceipt",
@@ -94,6 +99,7 @@ __all__ = [
     "ProtocolError",
     "RemoteFacilitator",
     "Route",
+    "SmartWallet",
     "Spending",
     "StoreError",
     "Wallet",

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -154,18 +155,25 @@ class Agent(httpx.AsyncClient):
         exc_value: BaseException | None = None,
         traceback: TracebackType | None = None,
     ) -> None:
-        if departures := list(self._departures.values()):
-            _, late = await asyncio.wait(departures, timeout=_DEPARTURE_SECONDS)
-            for departure in late:
+        async with AsyncExitStack() as last:  # also when cancelled, in reverse order
+            if self._store is not None:
+                last.push_async_callback(self._store.close)
+            last.push_async_callback(self._chain.aclose)
+            last.push_async_callback(super().__aexit__, exc_type, exc_value, traceback)
+            if self._payer is not None:
+                last.push_async_callback(self._payer.aclose)
+            await self._end_departures()
+
+    async def _end_departures(self) -> None:
+        departures = list(self._departures.values())
+        try:
+            if departures:
+                await asyncio.wait(departures, timeout=_DEPARTURE_SECONDS)
+        finally:
+            for departure in departures:
                 departure.cancel()
-        if self._payer is not None:
-            await self._payer.aclose()
-        if self._exit is not None:
-            await self._exit.aclose()
-        await super().__aexit__(exc_type, exc_value, traceback)
-        await self._chain.aclose()
-        if self._store is not None:
-            await self._store.close()
+            if self._exit is not None:
+                await self._exit.aclose()
 
     @property
     def payer(self) -> Payer:

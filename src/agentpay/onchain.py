@@ -5,7 +5,7 @@ Answers come from an endpoint that may be wrong or hostile: what makes no sense 
 `ChainUnreachable`, never a fact.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 
 from eth_abi.exceptions import DecodingError
@@ -19,11 +19,14 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
+from agentpay.evm.erc6492 import is_wrapped, unwrap
+from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.permit2_abi import is_settle_of
-from agentpay.evm.signature import is_signed_by_key
+from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
+from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
 
 
 async def check_asset(chain: Chain, asset: Asset) -> None:
@@ -119,7 +122,7 @@ async def find_deposit(
 async def _is_made_by(chain: Chain, deposit: Deposit, receipt: Receipt) -> bool:
     """Not by one like it: its nonce may have been used up for something else."""
     if isinstance(deposit, TokenDeposit):
-        return await moved_in(chain, deposit.transfer, receipt) > 0
+        return await moved_by(chain, deposit.transfer, receipt) > 0
     # Permit2 names no nonce in its events: only the very call is a proof.
     call = deposit.call()
     sent = await chain.input(receipt.transaction)
@@ -164,6 +167,66 @@ async def is_signed(
     return await is_signature_of(chain, account, digest, signature)
 
 
+async def wrong_signature(
+    chain: Chain,
+    account: Address,
+    digest: bytes,
+    signature: bytes,
+    *,
+    factories: Collection[Address],
+    code: str,
+) -> str | None:
+    """
+    The code of what is wrong with a signature: `code`, if it is not its account's.
+
+    A wallet that is not deployed yet (ERC-6492) is asked in a simulation in which its
+    factory made it. A factory that is not listed is not called even so.
+    """
+    if not is_wrapped(signature):
+        signed = await is_signed(chain, account, digest, signature)
+        return None if signed else code
+    try:
+        wrapped = unwrap(signature)
+    except BadSignature:
+        return code
+    ask = tokens.valid_signature_call(account, digest, wrapped.signature)
+    if await chain.code(account):
+        signed = await is_signature_of(chain, account, digest, wrapped.signature)
+    elif wrapped.factory not in factories:
+        return FACTORY_NOT_ALLOWED
+    else:
+        try:
+            (answer,) = await _read_after(chain, wrapped.deploy_call(), [ask])
+        except TransactionFailed:
+            return code
+        signed = tokens.is_valid_answer(answer)
+    return None if signed else code
+
+
+async def read_words_after(
+    chain: Chain, first: Call, calls: Sequence[Call]
+) -> list[int]:
+    """
+    Numbers as they would be after a call that is not made.
+
+    Raises:
+        TransactionFailed: One of the calls fails then.
+    """
+    answers = await _read_after(chain, first, calls)
+    with _sense():
+        return [tokens.decode_uint(answer) for answer in answers]
+
+
+async def _read_after(chain: Chain, first: Call, calls: Sequence[Call]) -> list[bytes]:
+    (answer,) = await chain.read([aggregate_call([first, *calls])])
+    with _sense():
+        _, *results = decode_results(answer, 1 + len(calls))
+    for call, result in zip(calls, results, strict=True):
+        if not result.succeeded:
+            raise TransactionFailed(call.what, reason=f"it reverts after {first.what}")
+    return [result.answer for result in results]
+
+
 async def is_voucher_signed(
     chain: Chain, config: ChannelConfig, amount: int, signature: bytes
 ) -> bool:
@@ -197,6 +260,14 @@ async def read_funds(chain: Chain, transfer: Transfer) -> int:
     return min(await read_words(chain, transfer.funds_calls()))
 
 
+async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int:
+    """What a transaction moved of a transfer that it used; 0 if it is another's."""
+    receipt = await chain.receipt(transaction)
+    if receipt is None or not await is_used(chain, transfer):
+        return 0
+    return await moved_by(chain, transfer, receipt)
+
+
 async def find_transfer(
     chain: Chain, transfer: Transfer, *, blocks: int = 1000
 ) -> Receipt | None:
@@ -211,12 +282,12 @@ async def find_transfer(
     )
     for log in logs:
         receipt = await chain.receipt(log.transaction)
-        if receipt is not None and await moved_in(chain, transfer, receipt):
+        if receipt is not None and await moved_by(chain, transfer, receipt):
             return receipt
     return None
 
 
-async def moved_in(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
+async def moved_by(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
     """
     What somebody's transaction moved of this very transfer, and not of one like it.
 

@@ -9,8 +9,9 @@ from typing import Protocol, TypeVar
 
 from agentpay.core.budget import Budget
 from agentpay.core.payee_channel import HeldVoucher
+from agentpay.evm.approval import SignedApproval
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
-from agentpay.evm.calls import Block, Call, Log, Receipt
+from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
@@ -84,6 +85,10 @@ class Chain(Protocol):
         """The code at an address; empty for an account without any."""
         ...
 
+    async def standing(self, account: Address) -> Standing:
+        """What an account may send now, and what gas costs."""
+        ...
+
     async def logs(
         self,
         *,
@@ -135,6 +140,29 @@ class Sender(Protocol):
             GasMissing: The key cannot pay for it; it was not sent.
             TransactionOutcomeUnknown: Sent, and not mined in time.
             ChainUnreachable: It was not sent.
+        """
+        ...
+
+
+class Relay(Protocol):
+    """Sends transactions that others signed whole, and pay for."""
+
+    async def simulate(self, signed: SignedApproval) -> None:
+        """
+        Raises:
+            TransactionFailed: It would revert, or use more gas than it has.
+            ChainUnreachable: The chain could not be asked.
+        """
+        ...
+
+    async def send(self, signed: SignedApproval) -> Receipt:
+        """
+        Send it, unless it was sent before, and wait until it is mined.
+
+        Raises:
+            TransactionFailed: The chain will not have it, or it reverted.
+            TransactionOutcomeUnknown: It was sent, and not mined in time.
+            ChainUnreachable: Perhaps it was sent; it may be sent again.
         """
         ...
 

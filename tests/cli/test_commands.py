@@ -190,3 +190,14 @@ async def test_a_voucher_key_pays_where_the_wallets_file_is_not(
     assert "joke" in json.loads(out)
     assert "$0.002 spent" in err
     assert listed.count("open") == 1
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/joke", "joke", "http://[joke"])
+async def test_a_url_that_cannot_be_had_is_a_sentence(url: str, tmp_path: Path) -> None:
+    await agentpay("wallet", "new", "main.json", cwd=tmp_path)
+    paying = ("pay", url, "--wallet", "main.json", "--private")
+    status, out, err = await agentpay(*paying, cwd=tmp_path)
+
+    assert (status, out) == (1, "")
+    assert "Traceback" not in err
+    assert err.startswith("http_error: ")

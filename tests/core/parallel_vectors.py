@@ -344,6 +344,7 @@ def payee_books(channel: PayeeChannel) -> Json:
     assert isinstance(said, dict)
     claim = channel.claim_voucher()
     said["held"] = encode([voucher.amount for voucher in channel.held])
+    del said["pays_whole"]  # no session of MPP is in these
     said["due"], said["reserved"] = encode(channel.due), encode(channel.reserved)
     said["claim_with"] = encode(claim.amount if claim else None)
     return said

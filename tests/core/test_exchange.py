@@ -135,7 +135,7 @@ def test_a_parallel_answer_means(
     ("answer", "resent", "following", "charged"),
     [
         (says(200, success=True, charged=3), False, Next.DELIVER, 3),
-        (says(402, offered=True, corrected=15), False, Next.PAY_AGAIN, 10),
+        (says(402, offered=True, corrected=15), False, Next.LOST, 10),
         (says(402, offered=True, corrected=15), True, Next.LOST, 10),
         (says(402, offered=True, corrected=5), True, Next.PAY_AGAIN, 0),
         (says(402, offered=True, corrected=16), False, Next.REJECTED, 0),

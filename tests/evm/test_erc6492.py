@@ -9,6 +9,7 @@ from agentpay.evm.erc6492 import (
     MAGIC,
     WRAPPED_MAX,
     WrappedSignature,
+    inner_signature,
     is_wrapped,
     unwrap,
     wrap,
@@ -107,3 +108,9 @@ def test_what_is_too_long_is_neither_written_nor_read() -> None:
         wrap(long)
     with pytest.raises(BadSignature, match=str(WRAPPED_MAX)):
         unwrap(written + MAGIC)
+
+
+@given(WRAPPED)
+def test_a_wallet_is_shown_its_own_signature(wrapped: WrappedSignature) -> None:
+    assert inner_signature(wrap(wrapped)) == wrapped.signature
+    assert inner_signature(wrapped.signature) == wrapped.signature

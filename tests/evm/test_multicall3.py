@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.calls import Call
-from agentpay.evm.multicall3_abi import CallResult, aggregate_call, decode_results
+from agentpay.evm.multicall3_abi import (
+    CallResult,
+    aggregate_call,
+    call_after,
+    decode_results,
+)
 from tests.evm.signed import ADDRESSES, understood
 
 CALLS = st.builds(Call, to=ADDRESSES, data=st.binary(max_size=100), what=st.just("x"))
@@ -21,6 +26,14 @@ def test_calls_are_understood_in_their_order(calls: list[Call], may_fail: bool) 
 
     assert call.to == MULTICALL3
     assert understood("Multicall3", call) == ("aggregate3", {"calls": expected})
+
+
+@given(CALLS, CALLS)
+def test_only_the_first_of_two_calls_may_fail(first: Call, then: Call) -> None:
+    expected = (first.to, True, first.data), (then.to, False, then.data)
+    understood_as = ("aggregate3", {"calls": expected})
+
+    assert understood("Multicall3", call_after(first, then)) == understood_as
 
 
 @given(st.lists(RESULTS, max_size=8))

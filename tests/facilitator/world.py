@@ -25,6 +25,7 @@ from agentpay.evm.eip3009 import Authorization, transfer_digest
 from agentpay.evm.transfer import TokenTransfer
 from agentpay.facilitator.host import FacilitatorHost
 from agentpay.http.facilitator_app import FacilitatorApp
+from agentpay.ports import Signer
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire.headers import JsonObject
@@ -86,7 +87,7 @@ async def a_desk(
 
 async def a_transfer(
     asset: Asset,
-    signer: Wallet,
+    signer: Signer,
     to: Address,
     amount: int = AMOUNT,
     **changes: Any,
@@ -109,13 +110,21 @@ async def a_transfer(
 class Channel:
     """A channel between wallets of a test, and what each of them signs."""
 
-    def __init__(self, asset: Asset, payer: Wallet, payee: Wallet) -> None:
+    def __init__(
+        self,
+        asset: Asset,
+        payer: Signer,
+        payee: Wallet,
+        *,
+        voucher_key: Wallet | None = None,
+    ) -> None:
         self.asset = asset
         self.payer = payer
         self.payee = payee
+        self.voucher_key = voucher_key or payer
         self.config = ChannelConfig(
             payer=payer.address,
-            payer_authorizer=payer.address,
+            payer_authorizer=self.voucher_key.address,
             receiver=payee.address,
             receiver_authorizer=payee.address,
             token=asset.address,
@@ -143,7 +152,7 @@ class Channel:
     async def voucher(self, amount: int) -> HeldVoucher:
         digest = voucher_digest(self.id, amount, self.asset.chain)
         return HeldVoucher(
-            amount=amount, signature=await self._sign(self.payer, digest)
+            amount=amount, signature=await self._sign(self.voucher_key, digest)
         )
 
     async def claim(self, amount: int) -> VoucherClaim:
@@ -175,7 +184,7 @@ class Channel:
             claims_signature=await self.authorize(*claims) if claims else b"",
         )
 
-    async def _sign(self, wallet: Wallet, digest: bytes) -> bytes:
+    async def _sign(self, wallet: Signer, digest: bytes) -> bytes:
         return await wallet.sign_digest(digest, chain=self.asset.chain)
 
 

@@ -616,3 +616,16 @@ async def test_a_route_that_becomes_free_costs_nothing(
     assert answer.status_code == 200
     assert record.ledger.spent == PRICE
     assert record.channel == Hash32(record.channel)
+
+
+async def test_a_password_in_a_url_is_told_to_its_server_alone(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(agentpay_shared_chain, wire) as agent:
+            answer = await agent.get("http://me:s3cret@shop.example/ok")
+
+        (credential,) = wire.credentials
+        assert answer.status_code == 200
+        assert "s3cret" not in str(decoded(credential))

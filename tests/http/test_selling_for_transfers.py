@@ -13,7 +13,7 @@ from agentpay.http.paywall import Paywall
 from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
-from agentpay.payee.transfer_sales import TransferSale
+from agentpay.payee.transfer_sale import TransferSale
 from agentpay.records import PaymentStatus
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain

@@ -1,5 +1,6 @@
 """A payer can always leave: its payee claims in time, or is silent, or forgot it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -166,3 +167,23 @@ async def test_an_agent_that_lost_its_store_opens_another_channel() -> None:
             (second,) = await amnesiac.channels()
 
         assert second.channel != first.channel
+
+
+async def test_c9_a_withdrawal_that_is_finished_twice_at_once_comes_back_once() -> None:
+    async with a_world() as world, world.agent() as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        await agent.start_withdrawal(record.channel)
+        await _until_paid(world, PRICE)
+        await world.chain.node.increase_time(DELAY + 1)
+
+        async def finish_after(seconds: float) -> None:
+            await asyncio.sleep(seconds)
+            await agent.finish_withdrawal(record.channel)
+
+        finishing = [finish_after(number / 500) for number in range(100)]
+        await asyncio.gather(*finishing, return_exceptions=True)
+        spending = await agent.spending()
+
+        assert spending.spent == PRICE * 10**12
+        assert spending.deposited == spending.held == 0

@@ -24,6 +24,7 @@ from agentpay.payee.offers import PayeeSettings, make_offers
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order, Route, Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.ports import Signer
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire import parallel
 from agentpay.wire import x402_sponsoring as sponsoring
@@ -94,13 +95,14 @@ class HandPayer:
         terms: Terms,
         *,
         kind: str = "voucher",
-        signer: Wallet | None = None,
+        signer: Signer | None = None,
         signature: bytes | None = None,
         channel: Hash32 | None = None,
         accepted: JsonObject | None = None,
         deposit: JsonObject | None = None,
         query: bool = False,
         url: str = "",
+        extensions: JsonObject | None = None,
     ) -> str:
         """The header of a channel payment, which does not say for what unless told."""
         chain = self.asset.chain
@@ -111,12 +113,12 @@ class HandPayer:
         payload = write.voucher_payload(kind, config, named, cumulative, signature)
         if deposit is not None:
             payload["deposit"] = deposit
-        extensions = parallel.echo(self.settings.parallel, query=query)
+        tag = parallel.echo(self.settings.parallel, query=query)
         message = write.payment(
             accepted=accepted if accepted is not None else self.offer(terms),
             payload=payload,
             url=url,
-            extensions=extensions if config.tagged else {},
+            extensions={**(tag if config.tagged else {}), **(extensions or {})},
         )
         return encode_json(message)
 
@@ -127,7 +129,7 @@ class HandPayer:
         *,
         valid_before: int | None = None,
         salt: Hash32 | None = None,
-        signer: Wallet | None = None,
+        signer: Signer | None = None,
     ) -> JsonObject:
         """The part of a payment that funds a channel."""
         salt = salt or Hash32.of(secrets.token_bytes(32))
@@ -167,6 +169,7 @@ class HandPayer:
         scheme: str = "exact",
         extensions: JsonObject | None = None,
         accepted: JsonObject | None = None,
+        signer: Signer | None = None,
         **changes: Any,
     ) -> str:
         """The header of an `exact` or `upto` payment by Permit2."""
@@ -184,7 +187,7 @@ class HandPayer:
         transfer = replace(transfer, **changes)
         chain = self.asset.chain
         digest = permit2.transfer_digest(transfer, chain)
-        signature = await self.wallet.sign_digest(digest, chain=chain)
+        signature = await (signer or self.wallet).sign_digest(digest, chain=chain)
         message = write.payment(
             accepted=accepted or self.offer(terms, scheme, method="permit2"),
             payload=write.permit2_payload(transfer, signature),
@@ -226,7 +229,7 @@ class HandPayer:
         terms: Terms,
         *,
         accepted: JsonObject | None = None,
-        signer: Wallet | None = None,
+        signer: Signer | None = None,
         url: str = "",
         **changes: Any,
     ) -> str:

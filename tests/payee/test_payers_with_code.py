@@ -1,24 +1,11 @@
 """Payers that are contracts, or keys whose account was given code (EIP-7702)."""
 
-from eth_abi.abi import encode
-
-from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.hashing import keccak, uint_word
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import ZERO_ADDRESS, Address
+from agentpay.types import ZERO_ADDRESS
 from tests.http.world import a_payee
 from tests.payee.hand import HandPayer, code, refused, serve, terms_of
-
-
-async def a_contract_wallet(chain: LocalChain, owner: Address) -> Address:
-    """A wallet whose owner signs for it, with dollars in it."""
-    data = load_artifact("Wallet1271").creation + encode(["address"], [owner])
-    sender = (await chain.funded_wallet(0)).address
-    sent = await chain.node.transact(sender, data, to=None)
-    receipt = await chain.node.rpc("eth_getTransactionReceipt", sent)
-    wallet = Address(receipt["contractAddress"])
-    await chain.fund(wallet)
-    return wallet
+from tests.wallets import a_contract_wallet
 
 
 async def test_t9_a_contract_that_signs_for_itself_opens_and_uses_a_channel(

@@ -12,7 +12,7 @@ from agentpay.errors import ChainUnreachable, PaymentOutcomeUnknown
 from agentpay.payer.attempts import Attempts
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from tests.http.world import BASE, a_shop, an_agent, through, until
+from tests.http.world import BASE, Wire, a_shop, an_agent, through, until
 
 OTHER = "http://other.example"
 PATIENT = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=1)
@@ -165,3 +165,23 @@ async def test_one_reading_of_the_token_is_everybodys(
 
     assert {answer.status_code for answer in answers} == {200}
     assert asked.count("eth_chainId") == 1
+
+
+async def test_a_payee_that_never_answers_a_question_is_not_waited_for_for_ever(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    options: dict[str, Any] = {
+        "wallet": await chain.funded_wallet(ether=0),
+        "store": str(tmp_path / "agent.db"),
+        "policy": Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5),
+    }
+    async with a_shop(chain) as (_, _, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(chain, wire, **options) as agent:
+            assert (await agent.get(BASE + "/ok")).status_code == 200
+        wire.hang = asyncio.Event()
+        async with await an_agent(chain, wire, **options) as agent:
+            async with asyncio.timeout(5):
+                with pytest.raises(PaymentOutcomeUnknown):
+                    await agent.get(BASE + "/ok")

@@ -12,7 +12,7 @@ from agentpay.chain.decoding import block_of, log_of, quantity, raw_bytes, recei
 from agentpay.chain.json_rpc import BATCH_MAX, JsonRpc, NodeRefused
 from agentpay.chain.reverts import revert_reason
 from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed, WrongChain
-from agentpay.evm.calls import Block, Call, Log, Receipt
+from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.types import Address, ChainId, Hash32
 
 _WITHOUT_BODIES = False
@@ -98,6 +98,28 @@ class RpcChain:
         answer = await self._ask("eth_getCode", address, "latest")
         with self.rpc.reading("eth_getCode"):
             return raw_bytes(answer)
+
+    async def standing(self, account: Address) -> Standing:
+        """See `ports.Chain.standing`."""
+        answers: list[Any] = []
+        for answer in await self.rpc.batch(
+            [
+                ("eth_getTransactionCount", (account, "latest")),
+                ("eth_getBalance", (account, "latest")),
+                ("eth_getBlockByNumber", ("latest", _WITHOUT_BODIES)),
+                ("eth_maxPriorityFeePerGas", ()),
+            ]
+        ):
+            if isinstance(answer, NodeRefused):
+                raise self.failure(answer, f"read account {account}") from answer
+            answers.append(answer)
+        with self.rpc.reading("an account and fees"):
+            return Standing(
+                nonce=quantity(answers[0]),
+                balance=quantity(answers[1]),
+                base_fee=quantity(answers[2]["baseFeePerGas"]),
+                tip=quantity(answers[3]),
+            )
 
     async def logs(
         self,

@@ -298,6 +298,8 @@ class TransactionSender:
     def _fields(self, call: Call, gas: int | None = None) -> dict[str, str]:
         data = "0x" + call.data.hex()
         fields = {"from": self._address, "to": call.to, "data": data}
+        if call.value:
+            fields["value"] = hex(call.value)
         if gas is not None:
             fields["gas"] = hex(gas)
         return fields
@@ -309,7 +311,7 @@ class TransactionSender:
                 "chainId": self._chain.chain_id,
                 "nonce": nonce,
                 "to": call.to.to_bytes(),
-                "value": 0,
+                "value": call.value,
                 "data": call.data,
                 "gas": terms.gas,
                 "maxFeePerGas": terms.fee_max,

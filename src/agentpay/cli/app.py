@@ -138,7 +138,8 @@ async def _chain(port: int, accounts: int) -> None:
         for number in range(accounts):
             wallet = await local.funded_wallet("$1000", ether=10)
             key = wallet.gas_key().hex()
-            _out.print(f"account {number}  {checksummed(wallet.address)}  key 0x{key}")
+            line = f"account {number}  {checksummed(wallet.address)}  key 0x{key}"
+            _out.print(line, soft_wrap=True)
         _out.print("each has $1000 and 10 ether; Ctrl-C ends it")
         await asyncio.Event().wait()
 

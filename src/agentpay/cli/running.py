@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import httpx
 import typer
 from rich.console import Console
 
@@ -20,6 +21,9 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except AgentPayError as error:
         err.print(f"{error.code}: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        err.print(f"http_error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

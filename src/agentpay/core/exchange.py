@@ -139,7 +139,8 @@ def _judge_strict(
         if not 0 <= charged <= maximum:
             return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
         return Verdict(
-            next=Next.LOST if charged and resent else Next.PAY_AGAIN,
+            # One request is charged once, whichever voucher the payee took it from.
+            next=Next.LOST if charged else Next.PAY_AGAIN,
             booking=Booking.CHARGED,
             charged=charged,
         )

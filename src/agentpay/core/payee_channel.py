@@ -4,13 +4,17 @@ The payee's end of a channel: what each voucher bought, and what may still be sp
 Values only. How they change is in `payee_rules`, by the events of `payee_events`.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
+from typing import Final
 
 from agentpay.errors import InvariantViolated
+
+HELD_MAX: Final = 16
+"""The most vouchers that are kept of one session."""
 
 
 class Status(StrEnum):
@@ -104,6 +108,8 @@ class PayeeChannel:
     held: tuple[HeldVoucher, ...] = ()
     closing_voucher: int | None = None
     """The amount that asked for the refund, if one did."""
+    pays_whole: bool = False
+    """A claim takes a whole voucher, as of MPP's sessions, and not what was charged."""
 
     @property
     def reserved(self) -> int:
@@ -122,6 +128,9 @@ class PayeeChannel:
     @property
     def unclaimed(self) -> int:
         """Due, not claimed, and still there: the contract pays nothing above."""
+        if self.pays_whole:
+            voucher = self.settle_voucher()
+            return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
 
     def receipt_total(self, cumulative: int) -> int:
@@ -152,6 +161,18 @@ class PayeeChannel:
         covering = [voucher for voucher in self.held if voucher.amount >= self.due]
         return min(covering, key=lambda voucher: voucher.amount, default=None)
 
+    def settle_voucher(self) -> HeldVoucher | None:
+        """The most that can be had of a session without taking what is not due."""
+        most = min(self.due, self.balance)
+        fair = [v for v in self.held if self.claimed < v.amount <= most]
+        return max(fair, key=_amount, default=None)
+
+    def keep(self, held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
+        """Which of these vouchers are worth keeping when so much is due."""
+        if self.pays_whole:
+            return worth_keeping_whole(held, due)
+        return worth_keeping(held, due)
+
 
 def by_cumulative(used: Used) -> int:
     return used.cumulative
@@ -166,3 +187,19 @@ def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher,
     if not covering or covering[0].amount == ordered[-1].amount:
         return (ordered[-1],)
     return (covering[0], ordered[-1])
+
+
+def worth_keeping_whole(
+    held: tuple[HeldVoucher, ...], due: int
+) -> tuple[HeldVoucher, ...]:
+    """
+    Where a contract pays whole vouchers: the highest that is due, and those above.
+
+    When they are too many, the nearest to what is due, and the highest (rule 23).
+    """
+    ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
+    at = bisect_right(ordered, due, key=_amount)
+    kept = ordered[max(0, at - 1) :]
+    if len(kept) > HELD_MAX:
+        kept = [*kept[: HELD_MAX - 1], kept[-1]]
+    return tuple(kept)

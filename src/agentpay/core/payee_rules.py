@@ -18,7 +18,6 @@ from agentpay.core.payee_channel import (
     Status,
     Used,
     by_cumulative,
-    worth_keeping,
 )
 from agentpay.core.payee_checks import check
 from agentpay.core.payee_events import (
@@ -156,7 +155,7 @@ def _admit(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     need = channel.charged + channel.reserved + event.maximum
     if need > min(authorized, channel.spendable):
         return _burn(channel, event.cumulative, NOT_COVERED)
-    return _reserve(channel, event)
+    return reserve(channel, event)
 
 
 def _in_flight(channel: PayeeChannel, owner: str) -> int:
@@ -173,19 +172,20 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
             expired = _expire(channel, OwnersDied(owner=event.owner))
             again = _admit_strict(expired.channel, event)
             return _after(expired, again)
-        return _refuse(channel, BUSY)
+        return refuse(channel, BUSY)
     if channel.status is not Status.OPEN:
-        return _refuse(channel, CLOSING)
+        return refuse(channel, CLOSING)
     if event.cumulative != channel.charged + event.maximum:
-        return _refuse(channel, MISMATCH)
+        return refuse(channel, MISMATCH)
     if event.cumulative <= channel.floor:
-        return _refuse(channel, MISMATCH)
+        return refuse(channel, MISMATCH)
     if event.cumulative > channel.spendable:
-        return _refuse(channel, EXCEEDS_BALANCE)
-    return _reserve(channel, event)
+        return refuse(channel, EXCEEDS_BALANCE)
+    return reserve(channel, event)
 
 
-def _reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
+def reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
+    """Admit what every rule allows: also those of sessions."""
     charged = event.maximum if event.prepaid else 0
     reservation = Reservation(
         cumulative=event.cumulative,
@@ -198,7 +198,7 @@ def _reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     used, floor = channel.used, channel.floor
     if channel.tagged:
         entry = Used(cumulative=event.cumulative, fate=Fate.RUNNING)
-        used, floor = _use(channel, entry)
+        used, floor = use(channel, entry)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
     after = replace(
         channel,
@@ -207,7 +207,7 @@ def _reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         charged=channel.charged + charged,
         used=used,
         floor=floor,
-        held=worth_keeping((*channel.held, voucher), channel.due),
+        held=channel.keep((*channel.held, voucher), channel.due),
     )
     return Transition(
         channel=after,
@@ -225,7 +225,7 @@ def _seen(channel: PayeeChannel, cumulative: int) -> Spent | None:
 
 def _burn(channel: PayeeChannel, cumulative: int, reason: str) -> Transition:
     """A refused voucher must not be served to a late copy (rule 3)."""
-    used, floor = _use(channel, Used(cumulative=cumulative, fate=Fate.VOID))
+    used, floor = use(channel, Used(cumulative=cumulative, fate=Fate.VOID))
     return Transition(
         channel=replace(channel, used=used, floor=floor),
         answer=Refused(reason=reason, burnt=True),
@@ -237,11 +237,12 @@ def _after(first: Transition, second: Transition) -> Transition:
     return replace(second, touched=first.touched + second.touched)
 
 
-def _refuse(channel: PayeeChannel, reason: str) -> Transition:
+def refuse(channel: PayeeChannel, reason: str) -> Transition:
+    """Nothing changes."""
     return Transition(channel=channel, answer=Refused(reason=reason, burnt=False))
 
 
-def _use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
+def use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
     """Remember an amount; what no longer fits the window goes under the floor."""
     used, floor = channel.used, channel.floor
     at = bisect_left(used, entry.cumulative, key=by_cumulative)
@@ -264,7 +265,7 @@ def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
         return Transition(channel=channel, answer=spent)
     if channel.tagged:
         return _burn(channel, event.cumulative, "asked")
-    return _refuse(channel, MISMATCH)
+    return refuse(channel, MISMATCH)
 
 
 # Rule 5: charging and closing a reservation.
@@ -322,7 +323,7 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
         entry = Used(cumulative=cumulative, fate=Fate.CHARGED, charged=charged)
         at = bisect_left(used, cumulative, key=by_cumulative)
         used = (*used[:at], entry, *used[at + 1 :])
-    held = worth_keeping(channel.held, channel.due + charged)
+    held = channel.keep(channel.held, channel.due + charged)
     after = replace(channel, running=running, used=used, held=held)
     return Transition(
         channel=after, answer=Noted(charged=charged), touched=(cumulative,)
@@ -347,7 +348,7 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
         if fresh or channel.closing_voucher == event.cumulative:
             ready = not channel.running
             return Transition(channel=channel, answer=Closing(ready=ready))
-        return _refuse(channel, CLOSING)
+        return refuse(channel, CLOSING)
     if not channel.tagged:
         expired = _expire(channel, OwnersDied(owner=event.owner))
         return _after(expired, _start_strict_refund(expired.channel, event))
@@ -367,16 +368,16 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
 def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
     """By c = S, as the specification has it; the channel can be funded again."""
     if channel.running:
-        return _refuse(channel, BUSY)
+        return refuse(channel, BUSY)
     if event.cumulative != channel.charged:
-        return _refuse(channel, MISMATCH)
+        return refuse(channel, MISMATCH)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
     closing = replace(
         channel,
         status=Status.CLOSING,
         closing_voucher=event.cumulative,
         highest=max(channel.highest, event.cumulative),
-        held=worth_keeping((*channel.held, voucher), channel.due),
+        held=channel.keep((*channel.held, voucher), channel.due),
     )
     return Transition(channel=closing, answer=Closing(ready=True))
 

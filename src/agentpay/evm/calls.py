@@ -13,6 +13,8 @@ class Call:
     data: bytes
     what: str
     """What this does, for people: `claim 40 channels`."""
+    value: int = 0
+    """Wei that go along."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,3 +48,16 @@ class Receipt:
     logs: tuple[Log, ...]
     to: Address | None = None
     """The contract that was called; None is a new one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What an account may send now, and what gas costs."""
+
+    nonce: int
+    """Of its next transaction, after those that are mined."""
+    balance: int
+    """Wei."""
+    base_fee: int
+    tip: int
+    """What a node suggests above the base fee."""

@@ -13,6 +13,7 @@ from agentpay.evm.batch_settlement import ChannelConfig, channel_id, deposit_non
 from agentpay.evm.batch_settlement_abi import deposit_call
 from agentpay.evm.calls import Call
 from agentpay.evm.eip3009 import Authorization, receive_digest
+from agentpay.evm.erc6492 import inner_signature
 from agentpay.evm.transfer import TokenTransfer
 from agentpay.types import Asset, Hash32
 
@@ -36,7 +37,9 @@ class Deposit(Protocol):
     def valid_before(self) -> int: ...
 
     @property
-    def signature(self) -> bytes: ...
+    def signature(self) -> bytes:
+        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
+        ...
 
     def digest(self) -> bytes:
         """What the payer signed."""
@@ -102,7 +105,7 @@ class TokenDeposit:
             valid_after=self.valid_after,
             valid_before=self.valid_before,
             salt=self.salt,
-            signature=self.signature,
+            signature=inner_signature(self.signature),
         )
 
     def used_call(self) -> Call:

@@ -85,6 +85,16 @@ def unwrap(signature: bytes) -> WrappedSignature:
     )
 
 
+def inner_signature(signature: bytes) -> bytes:
+    """
+    What a wallet itself is shown: the signature without its wrapping, if it has one.
+
+    Raises:
+        BadSignature: The wrapping cannot be read.
+    """
+    return unwrap(signature).signature if is_wrapped(signature) else signature
+
+
 def _require_short(wrapped: bytes) -> None:
     if len(wrapped) > WRAPPED_MAX:
         raise BadSignature(

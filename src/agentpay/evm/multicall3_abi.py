@@ -34,6 +34,13 @@ def aggregate_call(calls: Sequence[Call], *, may_fail: bool = True) -> Call:
     return Call(to=MULTICALL3, data=data, what=f"make {len(calls)} calls")
 
 
+def call_after(first: Call, then: Call) -> Call:
+    """`then` right after `first`, which may fail; all of it fails where `then` does."""
+    rows = [(first.to, True, first.data), (then.to, False, then.data)]
+    data = _AGGREGATE + encode(["(address,bool,bytes)[]"], [rows])
+    return Call(to=MULTICALL3, data=data, what=f"{first.what} and {then.what}")
+
+
 def decode_results(answer: bytes, count: int) -> list[CallResult]:
     """
     Read the answer to an `aggregate_call` of `count` calls, in their order.

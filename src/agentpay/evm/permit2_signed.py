@@ -13,9 +13,11 @@ from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm import permit2_abi
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import allowance_call
+from agentpay.evm.approval import SignedApproval
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip2612 import SignedPermit
+from agentpay.evm.erc6492 import inner_signature
 from agentpay.evm.hashing import address_word, uint_word
 from agentpay.evm.permit2 import (
     PermitDeposit,
@@ -36,6 +38,8 @@ class Permit2Transfer:
     signature: bytes
     permit: SignedPermit | None = None
     """Approves Permit2 first; None if the payer has approved it."""
+    approval: SignedApproval | None = None
+    """Does so by a transaction of the payer's own."""
 
     def __post_init__(self) -> None:
         if self.asset.address != self.transfer.token:
@@ -78,8 +82,9 @@ class Permit2Transfer:
 
     def call(self, amount: int) -> Call:
         """See `Transfer.call`; of an exact one all or nothing."""
+        signature = inner_signature(self.signature)
         return permit2_abi.settle_call(
-            self.transfer, self.signature, amount=amount, permit=self.permit
+            self.transfer, signature, amount=amount, permit=self.permit
         )
 
     def used_call(self) -> Call:
@@ -101,10 +106,10 @@ class Permit2Transfer:
         )
 
     def funds_calls(self) -> tuple[Call, ...]:
-        """See `Transfer.funds_calls`; a permit grants what is not granted yet."""
+        """See `Transfer.funds_calls`; what comes along grants what is not granted."""
         token = self.asset.address
         balance = tokens.balance_call(token, self.payer)
-        if self.permit is not None:
+        if self.permit is not None or self.approval is not None:
             return (balance,)
         return balance, allowance_call(token, owner=self.payer, spender=PERMIT2)
 
@@ -129,6 +134,8 @@ class Permit2Deposit:
     signature: bytes
     permit: SignedPermit | None = None
     """Approves Permit2 first; None if the payer has approved it."""
+    approval: SignedApproval | None = None
+    """Does so by a transaction of the payer's own."""
 
     @property
     def valid_after(self) -> int:
@@ -157,7 +164,10 @@ class Permit2Deposit:
     def call(self) -> Call:
         """See `Deposit.call`."""
         return permit2_abi.permit2_deposit_call(
-            self.config, self.permitted, self.signature, permit=self.permit
+            self.config,
+            self.permitted,
+            inner_signature(self.signature),
+            permit=self.permit,
         )
 
     def used_call(self) -> Call:

@@ -12,6 +12,7 @@ from typing import Protocol
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.calls import Call, Log
 from agentpay.evm.eip3009 import Authorization, transfer_digest
+from agentpay.evm.erc6492 import inner_signature
 from agentpay.evm.hashing import address_word
 from agentpay.types import Address, Asset, Hash32
 
@@ -50,7 +51,9 @@ class Transfer(Protocol):
     def valid_before(self) -> int: ...
 
     @property
-    def signature(self) -> bytes: ...
+    def signature(self) -> bytes:
+        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
+        ...
 
     @property
     def id(self) -> str:
@@ -166,7 +169,7 @@ class TokenTransfer:
         if amount != self.maximum:
             raise ValueError(f"{amount} of an exact transfer of {self.maximum}")
         return tokens.transfer_call(
-            self.asset.address, self.authorization, self.signature
+            self.asset.address, self.authorization, inner_signature(self.signature)
         )
 
     def used_call(self) -> Call:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from agentpay.errors import ChainError, TransactionFailed
 from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator, transfer_result
@@ -78,6 +79,8 @@ class TransferBatches:
     async def _fits(self, transfer: Transfer) -> bool:
         """Whether anybody may send it, and it cannot use up the gas of the others."""
         if transfer.facilitator is not None or transfer.trace().mark:
+            return False
+        if is_wrapped(transfer.signature):
             return False
         return not await self._chain.code(transfer.payer)
 

@@ -12,11 +12,10 @@ from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.facilitator.deposits import DepositMovement
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
-from agentpay.onchain import is_signed, is_voucher_signed, read_channel
+from agentpay.onchain import is_voucher_signed, read_channel, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Asset
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire.x402 import (
     DepositPayload,
     Extension,
@@ -24,6 +23,7 @@ from agentpay.wire.x402 import (
     Requirements,
     VoucherPayload,
 )
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_deposits import (
     deposit_signature_code,
     read_config,
@@ -31,6 +31,7 @@ from agentpay.wire.x402_deposits import (
     wrong_deposit,
 )
 from agentpay.wire.x402_facilitator import wrong_amount, wrong_channel
+from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
 _SignedPayload = VoucherPayload | DepositPayload | RefundPayload
 
@@ -111,18 +112,31 @@ class ChannelDesk:
         code = wrong_deposit(payload, config, payload.voucher.channel_id)
         if code is not None:
             return Refused(code=code)
-        permit = None
+        approvals = None
         if payload.deposit.authorization.permit2_authorization is not None:
             try:
-                permit = sponsoring.read_permit(
-                    extensions, asset, payer=config.payer, amount=payload.deposit.amount
+                approvals = read_approvals(
+                    extensions,
+                    asset,
+                    payer=config.payer,
+                    amount=payload.deposit.amount,
+                    sponsors=self._facilitator.sponsors,
                 )
             except MalformedMessage as error:
-                return Refused(code="eip2612_invalid_format", message=str(error))
-        deposit = read_deposit(payload, config, asset, permit=permit)
-        digest = deposit.digest()
-        if not await is_signed(self._chain, config.payer, digest, deposit.signature):
-            return Refused(code=deposit_signature_code(deposit))
+                by_permit = EIP2612_KEY in str(error)
+                kind = "eip2612" if by_permit else "erc20_approval"
+                return Refused(code=f"{kind}_invalid_format", message=str(error))
+        deposit = read_deposit(payload, config, asset, approvals=approvals)
+        code = await wrong_signature(
+            self._chain,
+            config.payer,
+            deposit.digest(),
+            deposit.signature,
+            factories=self._facilitator.wallet_factories,
+            code=deposit_signature_code(deposit),
+        )
+        if code is not None:
+            return Refused(code=code)
         return DepositMovement(
             chain=self._chain,
             facilitator=self._facilitator,

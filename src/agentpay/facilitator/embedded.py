@@ -7,7 +7,7 @@ status alone (a token may return false and still succeed).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from agentpay.core.payee_channel import HeldVoucher
 from agentpay.errors import ChainUnreachable, GasMissing, TransactionFailed
@@ -23,9 +23,12 @@ from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
+from agentpay.evm.multicall3_abi import call_after
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.facilitator.gas import GasLimits, GasSpending, Spent
+from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.senders import SenderPool
+from agentpay.facilitator.sponsor import SPONSORED, Sponsor, before_the_payment
 from agentpay.onchain import find_transfer
 from agentpay.ports import Chain, Sender, Signer
 from agentpay.records import Settled
@@ -47,8 +50,13 @@ class Facilitator:
         senders: Sequence[Sender],
         gas: GasLimits | None = None,
         spending: GasSpending | None = None,
+        wallet_factories: Collection[Address] = (),
+        sponsor: Sponsor | None = None,
     ) -> None:
         """
+        `wallet_factories` are called to make the wallets of payers (ERC-6492), and
+        `sponsor` has their approvals of Permit2 mined.
+
         Raises:
             ConfigurationError: There are no senders, or one twice.
         """
@@ -56,6 +64,18 @@ class Facilitator:
         self._senders = SenderPool(senders)
         self._gas = gas or GasLimits()
         self._spending = spending
+        self._wallets = NewWallets(chain, wallet_factories)
+        self._sponsor = sponsor
+
+    @property
+    def sponsors(self) -> bool:
+        """Whether it pays for payers' approvals of Permit2."""
+        return self._sponsor is not None
+
+    @property
+    def wallet_factories(self) -> frozenset[Address]:
+        """Who makes wallets that it lets pay before they are deployed."""
+        return self._wallets.factories
 
     @property
     def address(self) -> Address:
@@ -84,22 +104,24 @@ class Facilitator:
 
     async def verify(self, transfer: Transfer) -> None:
         """See `Settler.verify`."""
+        if await self._waits_for_approval(transfer):
+            return
+        deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
+        if deploy is not None and transfer.facilitator is not None:
+            await self._wallets.check_funds(deploy, transfer)
+            await self._senders.simulate(deploy, gas_max=self._gas.wallet)
+            return
+        call = transfer.call(transfer.maximum)
         await self._senders.simulate(
-            transfer.call(transfer.maximum),
-            gas_max=self._gas.transfer,
+            call_after(deploy, call) if deploy else call,
+            gas_max=self._gas.transfer + (self._gas.wallet if deploy else 0),
             by=transfer.facilitator,
         )
 
     async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
         """See `Settler.settle_transfer`."""
-        call = transfer.call(amount)
         try:
-            receipt = await self.send(
-                call,
-                gas_max=self._gas.transfer,
-                payee=transfer.to,
-                by=transfer.facilitator,
-            )
+            receipt = await self._transfer(transfer, amount)
         except TransactionFailed:
             earlier = await find_transfer(self._chain, transfer)
             if earlier is None:
@@ -107,22 +129,63 @@ class Facilitator:
             receipt = earlier
         return transfer_result(transfer, receipt)
 
+    async def _transfer(self, transfer: Transfer, amount: int) -> Receipt:
+        """Send it, and first what it needs: an approval, or its payer's wallet."""
+        payee, bound = transfer.to, transfer.facilitator
+        await self._approve(transfer, payee)
+        call, gas = transfer.call(amount), self._gas.transfer
+        deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
+        if deploy is not None and bound is None:
+            call, gas = call_after(deploy, call), gas + self._gas.wallet
+        elif deploy is not None:  # Multicall3 may not send what is bound to our key
+            with before_the_payment(deploy.what):
+                await self.send(deploy, gas_max=self._gas.wallet, payee=payee)
+        return await self.send(call, gas_max=gas, payee=payee, by=bound)
+
     async def verify_deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None
     ) -> None:
         """See `Settler.verify_deposit`; its voucher is whose it is to check."""
         del voucher
-        await self._senders.simulate(deposit.call(), gas_max=self._gas.deposit)
+        if await self._waits_for_approval(deposit):
+            return
+        call, gas = await self._deposit(deposit)
+        await self._senders.simulate(call, gas_max=gas)
 
     async def deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None
     ) -> Settled:
         """See `Settler.deposit`."""
         del voucher
-        receipt = await self.send(
-            deposit.call(), gas_max=self._gas.deposit, payee=deposit.config.receiver
-        )
+        await self._approve(deposit, deposit.config.receiver)
+        call, gas = await self._deposit(deposit)
+        receipt = await self.send(call, gas_max=gas, payee=deposit.config.receiver)
         return deposit_result(deposit, receipt)
+
+    async def _deposit(self, deposit: Deposit) -> tuple[Call, int]:
+        """What puts it on the chain, with its payer's wallet, and its gas."""
+        call, gas = deposit.call(), self._gas.deposit
+        payer = deposit.config.payer
+        deploy = await self._wallets.deploy_call(payer, deposit.signature)
+        if deploy is None:
+            return call, gas
+        return call_after(deploy, call), gas + self._gas.wallet
+
+    async def _waits_for_approval(self, signed: Transfer | Deposit) -> bool:
+        """Whether an approval comes first, which would go through; or it raises."""
+        if self._sponsor is None or not isinstance(signed, SPONSORED):
+            return False
+        if not await self._sponsor.is_needed(signed):
+            return False
+        await self._sponsor.check(signed)
+        return True
+
+    async def _approve(self, signed: Transfer | Deposit, payee: Address) -> None:
+        if self._sponsor is not None and isinstance(signed, SPONSORED):
+            gas = self._gas.funding
+            await self._sponsor.grant(
+                signed, lambda call: self.send(call, gas_max=gas, payee=payee)
+            )
 
     async def claim(
         self, claims: Sequence[VoucherClaim], *, authorizer: Signer

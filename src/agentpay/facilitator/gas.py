@@ -21,6 +21,10 @@ class GasLimits:
 
     transfer: int = 250_000
     deposit: int = 400_000
+    funding: int = 30_000
+    """For sending coin to a payer whose approval is paid for (`sponsor`)."""
+    wallet: int = 500_000
+    """For making a payer's wallet first (ERC-6492), beside what it pays for."""
     claim: int = 150_000
     claim_row: int = 60_000
     """For each channel of a claim, beside `claim`."""
@@ -74,6 +78,12 @@ class GasSpending:
         self._spent.append(spent)
         self._add(payee, gas)
         return spent
+
+    def allows(self, payee: Address, gas: int) -> bool:
+        """Whether so much could be reserved now."""
+        self._forget_old()
+        left = self._per_payee_hour - self._by_payee[payee]
+        return gas <= min(left, self._per_hour - self._total)
 
     def correct(self, spent: Spent, gas: int) -> None:
         """It used so much really; 0 if it was not sent."""

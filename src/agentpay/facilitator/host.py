@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import ConfigurationError, UnsuitableToken
@@ -29,10 +30,11 @@ from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.once import SettledOnce
 from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
+from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
 from agentpay.onchain import check_asset
 from agentpay.payee.payee import check_network
-from agentpay.ports import Chain, PayeeStore, Signer
+from agentpay.ports import PayeeStore, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import open_store
 from agentpay.types import Address
@@ -54,6 +56,8 @@ class FacilitatorLimits:
     gas_per_hour: int = 100_000_000
     gas_per_payee_hour: int = 20_000_000
     mined_within_seconds: float = 30
+    sponsoring: SponsorLimits | None = None
+    """For the gas of payers' approvals of Permit2; None pays for none."""
 
 
 class FacilitatorHost:
@@ -149,7 +153,8 @@ class FacilitatorHost:
                         f"there is no contract at {contract} on chain"
                         f" {chain.chain_id}, where {scheme} needs it: leave that out"
                     )
-        if self._batch is not None and not await chain.code(MULTICALL3):
+        together = self._batch is not None or self.terms.wallet_factories
+        if together and not await chain.code(MULTICALL3):
             raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
         senders: list[TransactionSender] = []
         for wallet in self._wallets:
@@ -162,14 +167,23 @@ class FacilitatorHost:
         store = await opened.enter_async_context(await open_store(self._store_url))
         return self._wire(chain, senders, store.payee)
 
+    def _sponsor(self, chain: RpcChain) -> Sponsor | None:
+        limits = self._limits.sponsoring
+        if limits is None:
+            return None
+        relay = TransactionRelay(chain)
+        return Sponsor(chain=chain, relay=relay, limits=limits, clock=self._clock)
+
     def _wire(
-        self, chain: Chain, senders: Sequence[TransactionSender], store: PayeeStore
+        self, chain: RpcChain, senders: Sequence[TransactionSender], store: PayeeStore
     ) -> FacilitatorService:
         limits, clock = self._limits, self._clock
         facilitator = Facilitator(
             chain=chain,
             senders=senders,
             gas=limits.gas,
+            wallet_factories=self.terms.wallet_factories,
+            sponsor=self._sponsor(chain),
             spending=GasSpending(
                 per_hour=limits.gas_per_hour,
                 per_payee_hour=limits.gas_per_payee_hour,
@@ -187,6 +201,7 @@ class FacilitatorHost:
             chain=chain,
             signers=facilitator.addresses,
             authorizer=self.authorizer.address if self.authorizer else None,
+            sponsors=facilitator.sponsors,
             transfers=TransferDesk(
                 chain=chain,
                 facilitator=facilitator,

@@ -51,6 +51,8 @@ class FacilitatorTerms:
     """None is anybody."""
     amount_min: int = 1
     """Less than this is not worth its gas."""
+    wallet_factories: frozenset[Address] = frozenset()
+    """Called to make the wallets of payers (ERC-6492); none is none."""
     schemes: tuple[str, ...] = (EXACT, UPTO, BATCH_SETTLEMENT)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class FacilitatorService:
         chain: Chain,
         signers: tuple[Address, ...],
         authorizer: Address | None,
+        sponsors: bool = False,
         transfers: TransferDesk,
         channels: ChannelDesk,
         orders: ChannelOrders,
@@ -83,6 +86,7 @@ class FacilitatorService:
         self._chain = chain
         self._signers = signers
         self._authorizer = authorizer
+        self._sponsors = sponsors
         self._assets = {asset.address: asset for asset in terms.assets}
         self._transfers = transfers
         self._channels = channels
@@ -95,6 +99,7 @@ class FacilitatorService:
             schemes=self._terms.schemes,
             signers=self._signers,
             authorizer=self._authorizer,
+            sponsors=self._sponsors,
         )
 
     async def verify(self, request: FacilitatorRequest) -> JsonObject:

@@ -8,16 +8,15 @@ from typing import Protocol
 
 from agentpay.errors import MalformedMessage, TransactionFailed
 from agentpay.evm.calls import Receipt
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.once import Refused, SettledOnce
-from agentpay.onchain import find_transfer, is_signed, is_used, read_funds
+from agentpay.onchain import find_transfer, is_used, read_funds, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Address, Asset
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire.x402 import UPTO, Extension, Permit2Payload, Requirements
+from agentpay.wire.x402_approvals import SignedApprovals, read_approvals
 from agentpay.wire.x402_facilitator import INVALID_PAYLOAD
 from agentpay.wire.x402_transfers import (
     TransferPayload,
@@ -58,7 +57,7 @@ class TransferAsked:
             return self.payload.permit2_authorization.witness.facilitator
         return None
 
-    def read_permit(self) -> SignedPermit | None:
+    def read_approvals(self, *, sponsors: bool) -> SignedApprovals | None:
         """
         The approval that goes along.
 
@@ -67,8 +66,12 @@ class TransferAsked:
         """
         if not isinstance(self.payload, Permit2Payload):
             return None
-        return sponsoring.read_permit(
-            self.extensions, self.asset, payer=self.payer, amount=self.maximum
+        return read_approvals(
+            self.extensions,
+            self.asset,
+            payer=self.payer,
+            amount=self.maximum,
+            sponsors=sponsors,
         )
 
 
@@ -132,14 +135,19 @@ class TransferDesk:
         if code is not None:
             return Refused(code=code)
         try:
-            permit = asked.read_permit()
+            approvals = asked.read_approvals(sponsors=self._facilitator.sponsors)
         except MalformedMessage as error:
             return Refused(code=INVALID_PAYLOAD, message=str(error))
-        transfer = read_transfer(asked.payload, asked.asset, permit=permit)
-        signed = await is_signed(
-            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        transfer = read_transfer(asked.payload, asked.asset, approvals=approvals)
+        code = await wrong_signature(
+            self._chain,
+            transfer.payer,
+            transfer.digest(),
+            transfer.signature,
+            factories=self._facilitator.wallet_factories,
+            code=signature_code(transfer),
         )
-        return transfer if signed else Refused(code=signature_code(transfer))
+        return transfer if code is None else Refused(code=code)
 
     def _movement(self, transfer: Transfer, amount: int) -> "TransferMovement":
         return TransferMovement(

@@ -1,5 +1,5 @@
 """
-Bodies of requests, kept in memory so that a request can be sent again.
+Bodies: of requests, kept so that they can be sent again, and of paid answers.
 
 A 402 comes after the body was sent, and a payment whose answer was lost is sent again
 with the same request. A stream can be read once, so it is read first, up to a bound.
@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 
-from agentpay.errors import BodyTooLarge
+from agentpay.errors import AgentPayError, BodyTooLarge
 
 
 async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
@@ -44,6 +44,27 @@ class _Bounded(httpx.AsyncByteStream):
             if size > self._bytes_max:
                 raise _too_large(self._request, self._bytes_max)
             yield part
+
+
+class PaidBody(httpx.AsyncByteStream):
+    """The body of an answer that was paid for: where it breaks off, money moved."""
+
+    def __init__(self, response: httpx.Response, lost: AgentPayError) -> None:
+        self._stream = response.stream
+        self._lost = lost
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if not isinstance(self._stream, httpx.AsyncByteStream):
+            raise TypeError("an asynchronous transport answers by asynchronous streams")
+        try:
+            async for part in self._stream:
+                yield part
+        except httpx.TransportError as error:
+            raise self._lost from error
+
+    async def aclose(self) -> None:
+        if isinstance(self._stream, httpx.AsyncByteStream):
+            await self._stream.aclose()
 
 
 def _too_large(request: httpx.Request, bytes_max: int) -> BodyTooLarge:

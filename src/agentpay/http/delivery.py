@@ -21,10 +21,12 @@ from agentpay.http.asgi import (
 )
 from agentpay.http.manners import keep_private
 from agentpay.payee.attestor import Attestor
+from agentpay.payee.mpp_offers import Asked
 from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
 
@@ -33,6 +35,7 @@ _log = logging.getLogger(__name__)
 _CLOSE_AGAIN_SECONDS = 1.0
 
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
+_MPP_RECEIPT = PAYMENT_RECEIPT.lower().encode()
 _FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
 
 
@@ -150,6 +153,8 @@ class Purchase:
     charge: Charge
     v1: bool = False
     """Paid for by a client of x402's first version, which looks elsewhere."""
+    mpp: Asked | None = None
+    """Paid for by MPP, with a challenge for this."""
 
 
 class Delivery:
@@ -167,6 +172,7 @@ class Delivery:
     ) -> None:
         self._purchase = purchase
         self._sale = purchase.sale
+        self._payee = payee
         self._answers = payee.answers
         self._sign_ins = payee.sign_ins
         self._attestor = attestor
@@ -221,10 +227,12 @@ class Delivery:
             self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
-            await send_refusal(self._send, receipt)
+            asked = self._purchase.mpp or Asked(body=None)
+            refusal = self._payee.refuse(receipt, self._purchase.terms, asked)
+            await send_refusal(self._send, refusal)
             return
         self._started = True
-        headers = _paid_headers(message, receipt)
+        headers = self._paid_headers(message, receipt)
         if self._purchase.v1 and receipt:
             first = downgrade_receipt(receipt, self._answers.chain)
             headers.append((_FIRST_RECEIPT, first.encode("ascii")))
@@ -240,7 +248,7 @@ class Delivery:
         terms, payer = self._purchase.terms, self._sale.payer
         if terms.access_seconds:
             await self._sign_ins.grant(payer, terms)
-        if self._attestor is None:
+        if self._attestor is None or self._purchase.mpp:
             return receipt
         chain = self._answers.chain
         return await self._attestor.sign_receipt(
@@ -271,10 +279,13 @@ class Delivery:
         else:
             await self.abandon(failed=False)
 
-
-def _paid_headers(message: Message, receipt: str) -> Headers:
-    headers = headers_of(message)
-    if receipt:
-        headers.append((_RECEIPT, receipt.encode("ascii")))
-    keep_private(headers)
-    return headers
+    def _paid_headers(self, message: Message, receipt: str) -> Headers:
+        headers, by_mpp = headers_of(message), self._purchase.mpp is not None
+        # The draft: on answers of 2xx only.
+        if receipt and (not by_mpp or 200 <= message["status"] < 300):
+            name = _MPP_RECEIPT if by_mpp else _RECEIPT
+            headers.append((name, receipt.encode("ascii")))
+        keep_private(headers)
+        if self._payee.mpp is not None:
+            headers.append((b"vary", self._payee.mpp.credential_field.encode()))
+        return headers

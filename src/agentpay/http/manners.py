@@ -6,6 +6,7 @@ A shared cache must never give to one what another paid for. Sources: RFC 9111; 
 programs, and a page for people whose browser asks for one.
 """
 
+import json
 from dataclasses import replace
 from html import escape
 from urllib.parse import urlsplit
@@ -81,9 +82,15 @@ def keep_private(headers: Headers) -> None:
     headers.append((b"vary", PAYMENT_SIGNATURE.encode()))
 
 
-def for_reader(refusal: Refusal, scope: Scope, asset: Asset) -> Refusal:
-    """A refusal as who asked can read it: a 402 for a browser is a page."""
-    headers = {**refusal.headers, "vary": f"{PAYMENT_SIGNATURE}, Accept, User-Agent"}
+def for_reader(
+    refusal: Refusal, scope: Scope, asset: Asset, *, paid_in: str = PAYMENT_SIGNATURE
+) -> Refusal:
+    """
+    A refusal as who asked can read it: a 402 for a browser is a page.
+
+    `paid_in` names the request's fields on which an answer depends.
+    """
+    headers = {**refusal.headers, "vary": f"{paid_in}, Accept, User-Agent"}
     if refusal.required is None or not _is_browser(scope):
         return replace(refusal, headers=headers)
     headers["content-type"] = "text/html; charset=utf-8"
@@ -101,7 +108,8 @@ def for_first_version(refusal: Refusal, chain: ChainId) -> Refusal:
         headers[X_PAYMENT_RESPONSE.lower()] = first
     body = refusal.body
     if refusal.required is not None:
-        body = to_json(downgrade_required(refusal.required))
+        known = json.loads(body)  # a problem may have more members
+        body = to_json({**known, **downgrade_required(refusal.required)})
     return replace(refusal, headers=headers, body=body)
 
 

@@ -8,7 +8,7 @@ of 400 or more is not charged.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agentpay.errors import (
     AgentPayError,
@@ -18,16 +18,27 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.credentials import (
+    Carried,
+    NoCredential,
+    RequestBody,
+    header_lines,
+    read_payment,
+)
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.offers import make_offers, malformed, unavailable
+from agentpay.payee.mpp_offers import Asked, problem
+from agentpay.payee.mpp_sales import ChargeSale
+from agentpay.payee.offers import NO_PAYMENT, make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money, to_base_units
+from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
+from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.sign_in import HEADER
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
@@ -37,10 +48,6 @@ __all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send
 SCOPE_KEY = "agentpay"
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
-
-_SIGN_IN = HEADER.lower().encode()
-_FIRST = X_PAYMENT.lower().encode()
-_CREDENTIAL = PAYMENT_SIGNATURE.lower().encode()
 
 
 class PaidRequest:
@@ -130,6 +137,8 @@ class Paywall:
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
         self._closings = Closings()
+        own = [payee.mpp.credential_field] if payee.mpp else []
+        self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
         for route in self._routes.all():
             payee.terms(route, resource="a route", url="")
             if route.access_seconds and origin is None:
@@ -179,19 +188,39 @@ class Paywall:
         method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
         found = self._routes.find(method, path, root=root)
         if found is not None:
-            terms = self._terms(scope, found)
-            outcome = await self._decide(scope, terms)
+            asking = _Asking(
+                scope=scope,
+                body=RequestBody(receive),
+                send=send,
+                terms=self._terms(scope, found),
+            )
+            outcome = await self._decide(asking)
             if isinstance(outcome, Refusal):
-                if self._v1:
-                    outcome = for_first_version(outcome, self._payee.asset.chain)
-                readable = for_reader(outcome, scope, self._payee.asset)
-                await tell_again(receive, send, readable)
+                await self._refuse(asking, outcome)
             else:
-                await self._serve(scope, receive, send, outcome, terms)
+                await self._serve(asking, outcome)
         elif self._routes.denies(method, path, root=root):
             await send_refusal(send, Refusal(status=403, headers=_NO_STORE))
         else:
             await self._app(scope, receive, send)
+
+    async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
+        asset, paid_in = self._payee.asset, self._paid_in
+        if refusal.status == 402 and self._payee.mpp is not None:
+            asked = await self._asked(asking)
+            refusal = self._payee.refuse(refusal, asking.terms, asked)
+        if self._v1:
+            refusal = for_first_version(refusal, asset.chain)
+        readable = for_reader(refusal, asking.scope, asset, paid_in=paid_in)
+        await tell_again(asking.body.receive, asking.send, readable)
+
+    async def _asked(self, asking: "_Asking") -> Asked:
+        """What a challenge for a request is bound to, beside its route."""
+        mpp = self._payee.mpp
+        return Asked(
+            body=await asking.body.read(mpp.body_bytes_max) if mpp else None,
+            preference=header_lines(asking.scope, ACCEPT_PAYMENT),
+        )
 
     def _terms(self, scope: Scope, found: Found) -> Terms:
         method: str = scope["method"]
@@ -207,47 +236,51 @@ class Paywall:
         listing = terms.about.listing(method, path=found.path, template=found.template)
         return replace(terms, listing=listing)
 
-    async def _decide(self, scope: Scope, terms: Terms) -> Sale | Refusal:
-        chain = self._payee.asset.chain
+    async def _decide(self, asking: "_Asking") -> Sale | Refusal:
+        chain, terms, mpp = self._payee.asset.chain, asking.terms, self._payee.mpp
         try:
-            header = self._credential(scope, terms)
+            field = mpp.credential_field if mpp else None
+            carried = read_payment(asking.scope, v1=self._v1, mpp_field=field)
+            header = self._second_version(carried, terms)
+        except NoCredential as error:
+            kind = ProblemKind.MALFORMED_CREDENTIAL
+            return problem(self._payee.settings, terms, kind, str(error))
         except MalformedMessage as error:
             return malformed(str(error), chain)
         try:
             await self._payee.start()
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
+        if carried.mpp is not None:
+            asked = await self._asked(asking)
+            return await self._payee.answer_credential(carried.mpp, terms, asked)
         if terms.access_seconds:
-            outcome = await self._let_in(scope, header, terms)
+            outcome = await self._let_in(asking.scope, header, terms)
         else:
             outcome = await self._payee.answer(header, terms)
         if self._attestor is None or not isinstance(outcome, Refusal):
             return outcome
         return await self._attestor.sign_offers(outcome, terms, chain=chain)
 
-    def _credential(self, scope: Scope, terms: Terms) -> str | None:
+    def _second_version(self, carried: Carried, terms: Terms) -> str | None:
         """
-        What a request pays with, in version 2.
+        What a request pays with by x402, in version 2.
 
         Raises:
-            MalformedMessage: It cannot be told, or is not a payment of version 1.
+            MalformedMessage: It is not a payment of version 1.
         """
-        second = [v for name, v in scope["headers"] if name == _CREDENTIAL]
-        first = [v for name, v in scope["headers"] if self._v1 and name == _FIRST]
-        if len(second) + len(first) > 1:
-            raise MalformedMessage(f"more than one {PAYMENT_SIGNATURE} header")
-        if first:
-            offers = make_offers(self._payee.settings, terms)
-            return upgrade_payment(first[0].decode("latin-1"), offers, terms.url)
-        return second[0].decode("latin-1") if second else None
+        if carried.first is None:
+            return carried.x402
+        offers = make_offers(self._payee.settings, terms)
+        return upgrade_payment(carried.first, offers, terms.url)
 
     async def _let_in(
         self, scope: Scope, header: str | None, terms: Terms
     ) -> Sale | Refusal:
         """Who pays, or who has paid and signs that it is them."""
         sign_ins, chain = self._payee.sign_ins, self._payee.asset.chain
-        proofs = [v.decode("latin-1") for n, v in scope["headers"] if n == _SIGN_IN]
-        error = "Payment required"
+        proofs = header_lines(scope, HEADER)
+        error = NO_PAYMENT
         if header is None and proofs:
             try:
                 found = await sign_ins.admit(proofs[0], terms)
@@ -259,24 +292,39 @@ class Paywall:
         asking = replace(terms, challenge=sign_ins.challenge(terms))
         return await self._payee.answer(header, asking, why=error)
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, sale: Sale, terms: Terms
-    ) -> None:
-        paid = PaidRequest(sale, terms, self._payee.asset.decimals)
-        first = self._v1 and any(name == _FIRST for name, _ in scope["headers"])
-        hearing = Hearing(receive)
+    async def _serve(self, asking: "_Asking", sale: Sale) -> None:
+        paid = PaidRequest(sale, asking.terms, self._payee.asset.decimals)
+        by_mpp = isinstance(sale, ChargeSale)
+        hearing = Hearing(asking.body.receive)
         delivery = Delivery(
-            Purchase(sale=sale, terms=terms, charge=paid, v1=first),
+            Purchase(
+                sale=sale,
+                terms=asking.terms,
+                charge=paid,
+                v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
+                mpp=await self._asked(asking) if by_mpp else None,
+            ),
             payee=self._payee,
             attestor=self._attestor,
             hearing=hearing,
-            send=send,
+            send=asking.send,
             closings=self._closings,
         )
+        scope = {**asking.scope, SCOPE_KEY: paid}
         try:
-            await self._app({**scope, SCOPE_KEY: paid}, hearing.receive, delivery.send)
+            await self._app(scope, hearing.receive, delivery.send)
         except Exception:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
             await asyncio.shield(delivery.finish())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """One request for something that costs money, and where its answer goes."""
+
+    scope: Scope
+    body: RequestBody
+    send: Send
+    terms: Terms

@@ -118,7 +118,8 @@ def _same_query(said: httpx.URL, requested: httpx.URL) -> bool:
 
 
 def _other(said: str, requested: httpx.URL) -> OfferUntrusted:
+    ours = str(requested.copy_with(userinfo=b""))
     return OfferUntrusted(
-        f"the 402 is for {said[:500]!r}, and {str(requested)[:500]!r} was requested:"
+        f"the 402 is for {said[:500]!r}, and {ours[:500]!r} was requested:"
         " nothing is paid for another resource"
     )

@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx
 
@@ -23,9 +24,11 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import read_body
-from agentpay.http.first_version import first_of, in_second, read_first
+from agentpay.http.bodies import PaidBody, read_body
+from agentpay.http.first_version import first_of, read_first
+from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.places import check_network, check_resource
+from agentpay.http.readings import answer_of, costs, target_of
 from agentpay.http.receipts import Receipts
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
@@ -42,7 +45,7 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-_ASK_TIMEOUT_SECONDS = 10.0
+_ASK_SECONDS_MAX = 10.0
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -75,6 +78,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         """
         self._inner = inner
         self._allow_private_networks = allow_private_networks
+        self._guard = NetworkGuard()
         self._receipts = Receipts(on_receipt)
         self._payer: Payer | None = None
         self._v1 = False
@@ -100,7 +104,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             PayeeMisbehaved: The payee contradicted itself or our signatures.
         """
         await read_body(request, bytes_max=self._bound().policy.body_bytes_max)
-        target = _target_of(request)
+        target = target_of(request)
+        note_origin(request, target.origin)
         known = await self._known(target)
         offer = known.offer if known is not None else None
         returns = self._bound().policy.sign_in and self._bound().returns.may(target)
@@ -123,7 +128,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if proof is None:
             return None
         response = await self._send(request, {sign_in.HEADER: proof})
-        if not _costs(response):
+        if not costs(response):
             return response
         returns.refused(target)
         await response.aclose()
@@ -133,6 +138,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self, request: httpx.Request, target: Target, offer: Offer
     ) -> httpx.Response:
         payer = self._bound()
+        if not payer.policy.pay_redirected:
+            check_redirect(request, target.origin)
         for _ in range(payer.policy.pay_again_max + 1):
             try:
                 payment = await payer.pay(offer, target)
@@ -142,7 +149,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
                 self._receipts.take(
-                    _answer_of(answered),
+                    answer_of(answered),
                     payer=payer,
                     payment=payment.id,
                     offer=offer,
@@ -183,12 +190,15 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     arrived = arrived or not isinstance(error, _NEVER_SENT)
                     continue
                 arrived = True
-                answer = _answer_of(response)
+                answer = answer_of(response)
                 judged = await payment.book(answer, resent=attempt > 1)
                 why = judged.reason or f"status {response.status_code}"
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
+                    if judged.charged:
+                        lost = AnswerLost(payment.id, charged=judged.charged)
+                        response.stream = PaidBody(response, lost)
                     return response
                 fresh = await self._read_again(response, judged.next)
                 if judged.next is Next.RESEND:
@@ -207,9 +217,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             raise PaymentOutcomeUnknown(payment.id, why)
         finally:
             if not settled:
+                await payment.leave_open()
                 if response is not None:
                     await response.aclose()
-                await payment.leave_open()
 
     async def _note(
         self, target: Target, judged: Judgement, answer: Answer, sent_at: float
@@ -247,7 +257,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             request.url,
             headers=headers,
             content=request.content,
-            extensions=request.extensions,
+            extensions=self._watched(request, paid=bool(added)),
         )
         self.round_trips += 1
         response = await self._inner.handle_async_request(copy)
@@ -256,16 +266,25 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await read_first(response)
         return response
 
+    def _watched(self, request: httpx.Request, *, paid: bool) -> dict[str, Any]:
+        if self._allow_private_networks:
+            return request.extensions
+        origin = target_of(request).origin
+        return self._guard.watch(request.extensions, origin, paid=paid)
+
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
         """See `payer.payment.Asker`."""
-        timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
+        # In all: httpx counts each read, and headers can come a byte at a time.
+        seconds = min(_ASK_SECONDS_MAX, self._bound().policy.give_up_seconds)
+        timeout = httpx.Timeout(seconds).as_dict()
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
-            response = await self._send(request, {PAYMENT_SIGNATURE: credential})
-        except httpx.TransportError:
+            async with asyncio.timeout(seconds):
+                response = await self._send(request, {PAYMENT_SIGNATURE: credential})
+        except (httpx.TransportError, TimeoutError):
             return None
         await response.aclose()
-        return _answer_of(response)
+        return answer_of(response)
 
     # Offers.
 
@@ -277,10 +296,10 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             NoAcceptableOffer: It is free, or offers nothing we would pay.
         """
         request = httpx.Request("GET", url)
-        target = _target_of(request)
+        target = target_of(request)
         response = await self._send(request, {})
         try:
-            if not _costs(response):
+            if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
             return self._require(response, request.url), target
         finally:
@@ -317,7 +336,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             self._learning.setdefault(target.route, learned)
         try:
             response = await self._send(request, {})
-            if not _costs(response):
+            if not costs(response):
                 self._remember(target, None)
                 return response
             try:
@@ -374,24 +393,3 @@ async def _have_time(attempts: int, deadline: float) -> bool:
     if attempts:
         await asyncio.sleep(_RESEND_SECONDS[min(attempts, len(_RESEND_SECONDS)) - 1])
     return asyncio.get_running_loop().time() < deadline
-
-
-def _target_of(request: httpx.Request) -> Target:
-    url = request.url
-    host = url.netloc.decode("ascii")
-    return Target(
-        method=request.method,
-        url=str(url.copy_with(fragment=None)),
-        origin=f"{url.scheme}://{host}",
-        host=host,
-    )
-
-
-def _answer_of(response: httpx.Response) -> Answer:
-    return Answer(status=response.status_code, headers=in_second(response))
-
-
-def _costs(response: httpx.Response) -> bool:
-    """Whether it is a 402 that offers something, in either version."""
-    said = PAYMENT_REQUIRED in response.headers or first_of(response) is not None
-    return response.status_code == 402 and said

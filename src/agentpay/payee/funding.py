@@ -9,7 +9,7 @@ from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.onchain import is_signed, is_used, read_channel
+from agentpay.onchain import is_used, read_channel, wrong_signature
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
@@ -17,9 +17,9 @@ from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, Settler
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.x402 import DepositPayload
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_deposits import (
     deposit_signature_code,
     read_deposit,
@@ -71,15 +71,16 @@ class ChannelFunding:
         return None
 
     def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
-        asset, permit = self._settings.asset, None
+        asset, approvals = self._settings.asset, None
         if payload.deposit.authorization.permit2_authorization is not None:
-            permit = sponsoring.read_permit(
+            approvals = read_approvals(
                 call.payment.extensions,
                 asset,
                 payer=call.config.payer,
                 amount=payload.deposit.amount,
+                sponsors=self._settings.sponsors_approvals,
             )
-        return read_deposit(payload, call.config, asset, permit=permit)
+        return read_deposit(payload, call.config, asset, approvals=approvals)
 
     async def _send(self, call: ChannelRequest, deposit: Deposit) -> Refusal | None:
         """Simulate, record the channel, send: nothing is kept of what cannot be had."""
@@ -117,10 +118,14 @@ class ChannelFunding:
         record = await self._books.store.read(call.channel)
         if record is None and deposit.amount < least:
             return "deposit_below_min_deposit"
-        digest, payer = deposit.digest(), call.config.payer
-        if not await is_signed(self._chain, payer, digest, deposit.signature):
-            return deposit_signature_code(deposit)
-        return None
+        return await wrong_signature(
+            self._chain,
+            call.config.payer,
+            deposit.digest(),
+            deposit.signature,
+            factories=self._settings.wallet_factories,
+            code=deposit_signature_code(deposit),
+        )
 
     async def open_record(self, call: ChannelRequest) -> bool:
         """Record a channel before it is funded; False if we lost what it was."""

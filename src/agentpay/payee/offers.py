@@ -14,6 +14,7 @@ from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address, Asset, ChainId
 from agentpay.wire import bazaar, parallel, payment_identifier, sign_in
+from agentpay.wire import x402_approvals as approvals
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -30,6 +31,8 @@ from agentpay.wire.x402 import (
 from agentpay.wire.x402_terms import UPFRONT
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
+NO_PAYMENT = "Payment required"
+"""What a 402 says where nothing was paid with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,10 @@ class PayeeSettings:
     """How payers may sign transfers and deposits, the preferred way first."""
     facilitator: Address | None = None
     """Who settles `upto`, and alone may; None where nobody does."""
+    sponsors_approvals: bool = False
+    """Whether it pays for payers' approvals of Permit2, sent by themselves."""
+    wallet_factories: frozenset[Address] = frozenset()
+    """Who makes the wallets of payers that are not deployed yet (ERC-6492)."""
     max_timeout_seconds: int = 300
 
 
@@ -133,6 +140,8 @@ def payment_required(
     by_permit = PERMIT2 in settings.transfer_methods or UPTO in terms.schemes
     if by_permit and settings.asset.name:
         extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
+    if by_permit and settings.sponsors_approvals:
+        extensions[approvals.APPROVAL_KEY] = approvals.offer()
     message = write.payment_required(
         url=terms.url,
         about=terms.about.resource() if terms.about else None,

@@ -24,7 +24,9 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
+from agentpay.payee.mpp_offers import Asked, MppTerms, with_challenges
 from agentpay.payee.offers import (
+    NO_PAYMENT,
     PayeeSettings,
     make_offers,
     malformed,
@@ -81,10 +83,13 @@ class Payee:
         withdraw_delay: int = _DAY,
         min_deposit: Money = 0,
         transfer_methods: tuple[str, ...] | None = None,
+        wallet_factories: tuple[str, ...] = (),
+        sponsor_approvals_up_to: int = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
         answers: AnswerPolicy = KEEP_ANSWERS,
+        mpp: MppTerms | None = None,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,9 +98,13 @@ class Payee:
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
         wallet's own account, if not given). `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
-        given, they do so where it has no EIP-3009. `claim_at` and
+        given, they do so where it has no EIP-3009. `wallet_factories` are contracts
+        that may be called to make payers' wallets (ERC-6492), and for the gas of each
+        payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
+        above 0. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
-        much of what was sold is kept to be told again to who paid for it.
+        much of what was sold is kept to be told again to who paid for it. With `mpp`,
+        whatever takes one transfer takes it by MPP too, and every 402 says so.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -112,6 +121,11 @@ class Payee:
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
+            raise ConfigurationError(
+                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
+                " not pay where a facilitator does"
+            )
         self._facilitator = facilitator
         self._clock = clock
         decimals = place.usdc.decimals
@@ -125,6 +139,10 @@ class Payee:
             names=answers.bytes_each > 0,
             transfer_methods=_methods(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
+            sponsors_approvals=sponsor_approvals_up_to > 0,
+            wallet_factories=frozenset(
+                _account(factory, "wallet_factories") for factory in wallet_factories
+            ),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -138,6 +156,8 @@ class Payee:
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
+            mpp=mpp,
+            sponsor_wei=sponsor_approvals_up_to,
         )
         self._works: Works | None = None
         self._starting = asyncio.Lock()
@@ -146,6 +166,11 @@ class Payee:
     def asset(self) -> Asset:
         """The token it is paid in."""
         return self.settings.asset
+
+    @property
+    def mpp(self) -> MppTerms | None:
+        """How it takes payments by MPP, if it does."""
+        return self._plan.mpp
 
     @property
     def settlement(self) -> Settlement:
@@ -243,7 +268,7 @@ class Payee:
         )
 
     async def answer(
-        self, header: str | None, terms: Terms, *, why: str = "Payment required"
+        self, header: str | None, terms: Terms, *, why: str = NO_PAYMENT
     ) -> Sale | Refusal:
         """
         Decide what a request's payment header buys; None is no payment, and asks for
@@ -275,6 +300,26 @@ class Payee:
         except (ChainError, StoreError) as error:
             paid_with = payment_id(payment, self.asset)
             return unavailable(error, self.asset.chain, payment=paid_with)
+
+    async def answer_credential(
+        self, credential: str, terms: Terms, asked: Asked
+    ) -> Sale | Refusal:
+        """Decide what a `Payment` credential buys, as `answer` does."""
+        charges = self._running.charges
+        if charges is None:
+            raise ConfigurationError("the payee takes no payments by MPP: pass mpp=")
+        try:
+            await self._ready()
+            return await charges.answer(credential, terms, asked)
+        except (ChainError, StoreError) as error:
+            return unavailable(error, self.asset.chain)
+
+    def refuse(self, refusal: Refusal, terms: Terms, asked: Asked) -> Refusal:
+        """A refusal as it leaves: a 402 has what MPP offers too, if that is spoken."""
+        if self.mpp is None:
+            return refusal
+        now = int(self._clock())
+        return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
     async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
@@ -335,8 +380,8 @@ def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
     return wanted
 
 
-def _account(text: str) -> Address:
+def _account(text: str, name: str = "pay_to") -> Address:
     try:
         return checked_address(text)
     except ValueError as error:
-        raise ConfigurationError(f"pay_to: {error}") from error
+        raise ConfigurationError(f"{name}: {error}") from error

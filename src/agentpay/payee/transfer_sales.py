@@ -6,23 +6,22 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, is_signed, moved_in, read_funds
+from agentpay.onchain import find_transfer, moved_by, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
-from agentpay.types import Address
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
-from agentpay.wire.x402 import UPTO, Extension, Permit2Payload
+from agentpay.wire.x402 import Extension, Permit2Payload
+from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     read_transfer,
@@ -30,18 +29,6 @@ from agentpay.wire.x402_transfers import (
     wrong_terms,
     wrong_time,
 )
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purchase:
-    """One transfer for one request."""
-
-    transfer: Transfer
-    scheme: str
-    terms: Terms
-    record: PaymentRecord
 
 
 class TransferSales:
@@ -95,16 +82,44 @@ class TransferSales:
         if wrong is not None:
             return self._refuse(terms, wrong)
         transfer = self._read(payload, extensions)
-        signed = await is_signed(
-            self._chain, transfer.payer, transfer.digest(), transfer.signature
+        wrong = await self.wrong(transfer)
+        if wrong is not None:
+            return self._refuse(terms, wrong)
+        return await self.sell(transfer, scheme, terms)
+
+    async def wrong(self, transfer: Transfer) -> str | None:
+        """
+        What is wrong with a signature or its time, if anything.
+
+        Raises:
+            ChainError, StoreUnavailable: It could not be asked.
+        """
+        wrong = await wrong_signature(
+            self._chain,
+            transfer.payer,
+            transfer.digest(),
+            transfer.signature,
+            factories=self._settings.wallet_factories,
+            code=signature_code(transfer),
         )
-        if not signed:
-            return self._refuse(terms, signature_code(transfer))
-        ours = self._new_record(transfer, terms)
+        if wrong is not None:
+            return wrong
         late = wrong_time(transfer, int(self._clock()))
         # What was taken before may have expired since, and is not refused for that.
-        if late is not None and await self._store.find_payment(ours.id) is None:
-            return self._refuse(terms, late)
+        if late is not None and await self._store.find_payment(transfer.id) is None:
+            return late
+        return None
+
+    async def sell(
+        self, transfer: Transfer, scheme: str, terms: Terms
+    ) -> TransferSale | Refusal:
+        """
+        Sell for a transfer that is on a route's terms, and not `wrong`.
+
+        Raises:
+            ChainError, StoreUnavailable: Nothing was decided.
+        """
+        ours = self._new_record(transfer, terms)
         if ours.id in self._running:
             return self._already(ours)
         # From here to the next await nobody else runs: one request per signature.
@@ -126,13 +141,17 @@ class TransferSales:
     def _read(
         self, payload: TransferPayload, extensions: Mapping[str, Extension]
     ) -> Transfer:
-        asset, permit = self._settings.asset, None
+        asset, approvals = self._settings.asset, None
         if isinstance(payload, Permit2Payload):
             fields = payload.permit2_authorization
-            permit = sponsoring.read_permit(
-                extensions, asset, payer=fields.payer, amount=fields.permitted.amount
+            approvals = read_approvals(
+                extensions,
+                asset,
+                payer=fields.payer,
+                amount=fields.permitted.amount,
+                sponsors=self._settings.sponsors_approvals,
             )
-        return read_transfer(payload, asset, permit=permit)
+        return read_transfer(payload, asset, approvals=approvals)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
@@ -195,8 +214,9 @@ class TransferSales:
         )
         return replace(refusal, presented=known.id) if answered else refusal
 
-    async def _sell(self, purchase: Purchase) -> "TransferSale | Refusal":
-        sale, record = TransferSale(self, purchase), purchase.record
+    async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
+        sale = TransferSale(self, purchase)
+        record = purchase.record
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -217,7 +237,7 @@ class TransferSales:
             earlier = await find_transfer(self._chain, purchase.transfer)
             if earlier is None:
                 return await self._failed(purchase, error)
-            moved = await moved_in(self._chain, purchase.transfer, earlier)
+            moved = await moved_by(self._chain, purchase.transfer, earlier)
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 
@@ -328,73 +348,3 @@ class TransferSales:
                 amount=str(settled.amount),
             )
         )
-
-
-class TransferSale:
-    """One transfer that may run its request; see `Sale`."""
-
-    def __init__(self, sales: TransferSales, purchase: Purchase) -> None:
-        self._sales = sales
-        self._purchase = purchase
-        self.settled: Settled | None = None
-        self._charged = purchase.transfer.maximum
-        self._settling = False
-        """Money may have moved: never void it, whatever cut the settlement short."""
-
-    @property
-    def payer(self) -> Address:
-        return self._purchase.transfer.payer
-
-    @property
-    def key(self) -> str:
-        return self._purchase.record.id
-
-    @property
-    def maximum(self) -> int:
-        return self._purchase.transfer.maximum
-
-    async def commit(self, charged: int) -> str | Refusal:
-        """See `Sale.commit`; `exact` is all or nothing, so it charges all."""
-        if self._purchase.scheme == UPTO:
-            self._charged = charged
-        if self.settled is None and self._purchase.terms.order is Order.RESERVE:
-            self._settling = True
-            settled: Settled | Refusal | None = None
-            try:
-                settled = await self._sales.settle(self._purchase, self._charged)
-            finally:
-                if not isinstance(settled, Settled):
-                    self._sales.release(self._purchase)
-            if isinstance(settled, Refusal):
-                return settled
-            self.settled = settled
-        due = Settled(transaction="", amount=self._charged)
-        return self._sales.receipt(self._purchase, self.settled or due)
-
-    async def delivered(self) -> None:
-        """See `Sale.delivered`; serve-then-settle settles here."""
-        try:
-            if self.settled is None:
-                settled = await self._sales.settle(self._purchase, self._charged)
-                if isinstance(settled, Refusal):
-                    _log.warning("served and not paid: %s", self._purchase.record.id)
-                    return
-                self.settled = settled
-            await self._sales.delivered(self._purchase, self.settled)
-        finally:
-            self._sales.release(self._purchase)
-
-    async def abandon(self, *, charged: int, failed: bool) -> str:
-        """
-        See `Sale.abandon`. What is settled stays settled, and the answer is owed: to
-        the same payment, when it is sent again.
-        """
-        del charged, failed
-        try:
-            if self.settled is not None:
-                return self._sales.receipt(self._purchase, self.settled)
-            if not self._settling:
-                await self._sales.void(self._purchase)
-            return ""
-        finally:
-            self._sales.release(self._purchase)

@@ -6,16 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.errors import UnsuitableToken
+from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
+from agentpay.payee.mpp_offers import MppTerms
+from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
@@ -23,6 +29,9 @@ from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
+
+APPROVALS_PER_HOUR = 100
+"""Of payers whose gas we pay: what strangers can make us spend is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,9 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    mpp: MppTerms | None = None
+    sponsor_wei: int = 0
+    """For each payer's approval of Permit2, where the facilitator is our own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +62,10 @@ class Works:
     settlement: Settlement
     channels: ChannelSales
     transfers: TransferSales
+    charges: ChargeSales | None
+    """None where MPP is not spoken."""
     answers: Answers
+    mpp: MppTerms | None
     sign_ins: SignIns
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
@@ -63,7 +78,15 @@ class Works:
             store=self.store,
             clock=clock,
         )
-        return replace(self, channels=channels, transfers=transfers)
+        charges = _charges(
+            self.mpp,
+            settings,
+            transfers=transfers,
+            answers=self.answers,
+            store=self.store,
+            clock=clock,
+        )
+        return replace(self, channels=channels, transfers=transfers, charges=charges)
 
     async def close(self) -> None:
         """Stop following the chain, and close everything."""
@@ -96,12 +119,18 @@ async def open_works(
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
+        await _check_contracts(chain, settings)
         store = await open_store(plan.store_url)
     except BaseException:
         await sender.aclose()
         await chain.aclose()
         raise
-    settler = facilitator or Facilitator(chain=chain, senders=[sender])
+    settler = facilitator or Facilitator(
+        chain=chain,
+        senders=[sender],
+        wallet_factories=settings.wallet_factories,
+        sponsor=_sponsor(plan, chain, clock=clock),
+    )
     works = _wire(
         plan,
         settings,
@@ -119,6 +148,26 @@ async def open_works(
         await chain.aclose()
         raise
     return works
+
+
+def _sponsor(
+    plan: Plan, chain: RpcChain, *, clock: Callable[[], float]
+) -> Sponsor | None:
+    if not plan.sponsor_wei:
+        return None
+    limits = SponsorLimits(
+        wei_each=plan.sponsor_wei, wei_per_hour=APPROVALS_PER_HOUR * plan.sponsor_wei
+    )
+    relay = TransactionRelay(chain)
+    return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
+
+
+async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
+    if settings.wallet_factories and not await chain.code(MULTICALL3):
+        raise UnsuitableToken(
+            f"there is no Multicall3 on chain {chain.chain_id}, which wallet_factories"
+            " need: leave them out"
+        )
 
 
 def _wire(
@@ -158,6 +207,14 @@ def _wire(
         store=store,
         clock=clock,
     )
+    charges = _charges(
+        plan.mpp,
+        settings,
+        transfers=transfers,
+        answers=answers,
+        store=store,
+        clock=clock,
+    )
     return Works(
         chain=chain,
         sender=sender,
@@ -167,8 +224,31 @@ def _wire(
         settlement=settlement,
         channels=channels,
         transfers=transfers,
+        charges=charges,
         answers=answers,
+        mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
+    )
+
+
+def _charges(
+    mpp: MppTerms | None,
+    settings: PayeeSettings,
+    *,
+    transfers: TransferSales,
+    answers: Answers,
+    store: Store,
+    clock: Callable[[], float],
+) -> ChargeSales | None:
+    if mpp is None:
+        return None
+    return ChargeSales(
+        settings=settings,
+        mpp=mpp,
+        transfers=transfers,
+        answers=answers,
+        store=store.payee,
+        clock=clock,
     )
 
 

@@ -2,9 +2,10 @@
 A payer's approvals of Permit2: for exactly what is paid, signed along with the payment.
 
 An allowance that is there is used; where it does not reach, a payee that sends
-approvals along (`eip2612GasSponsoring`) is given one for this payment's amount. Such a
-permit sets the allowance, and permits are numbered: one goes at a time per token, while
-nothing else that Permit2 moves is under way.
+approvals along is given one for this payment's amount: a permit
+(`eip2612GasSponsoring`), or for a token without permits a signed transaction
+(`erc20ApprovalGasSponsoring`). Both set the allowance and are numbered: one goes at a
+time per token, while nothing else that Permit2 moves is under way.
 """
 
 import asyncio
@@ -12,15 +13,22 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from agentpay.errors import ApprovalBusy, ApprovalNeeded
+from agentpay.errors import ApprovalBusy, ApprovalNeeded, TransactionFailed
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import allowance_call, permit_nonce_call
+from agentpay.evm.approval import (
+    APPROVAL_GAS,
+    ApprovalTransaction,
+    SignedApproval,
+)
 from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.onchain import read_words
 from agentpay.payer.offer import Offer
 from agentpay.payer.policy import Policy
 from agentpay.ports import Chain, Signer
+from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import Asset, ChainId
+from agentpay.wire.x402_approvals import APPROVAL_KEY, SignedApprovals
 from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
 
@@ -28,8 +36,8 @@ from agentpay.wire.x402_sponsoring import EIP2612_KEY
 class Approval:
     """The right to have one payment moved by Permit2; ended once that is over."""
 
-    permit: SignedPermit | None = None
-    """Goes along with the payment; None if the allowance is there."""
+    along: SignedApprovals = field(default_factory=SignedApprovals)
+    """Goes along with the payment; nothing if the allowance is there."""
     _endings: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
 
     def at_end(self, ending: Callable[[], None]) -> None:
@@ -87,9 +95,11 @@ class Approvals:
             async with asyncio.timeout(self._policy.give_up_seconds):
                 await moves.permitting.acquire()
                 approval.at_end(moves.permitting.release)
-                if not await self._is_allowed(offer, amount + moves.amount):
+                allowance = await self._allowance(offer)
+                if allowance < amount + moves.amount:
+                    self._require_help(offer, allowance, amount + moves.amount)
                     await moves.idle.wait()
-                    approval.permit = await self._permit(offer, amount, valid_before)
+                    approval.along = await self._sign(offer, amount, valid_before)
         except TimeoutError as error:
             approval.end()
             raise ApprovalBusy(
@@ -99,23 +109,59 @@ class Approvals:
         except BaseException:
             approval.end()
             raise
-        if approval.permit is None:
+        if approval.along == SignedApprovals():
             approval.end()
         moves.begin(amount)
         approval.at_end(lambda: moves.end(amount))
         return approval
 
-    async def _is_allowed(self, offer: Offer, amount: int) -> bool:
+    async def _allowance(self, offer: Offer) -> int:
+        token, owner = offer.asset.address, self._signer.address
+        call = allowance_call(token, owner=owner, spender=PERMIT2)
+        (allowance,) = await read_words(self._chains[offer.asset.chain], [call])
+        return allowance
+
+    def _require_help(self, offer: Offer, allowance: int, amount: int) -> None:
+        """The payee has to send something along, which a contract cannot sign."""
+        sends = APPROVAL_KEY in offer.extensions or _sends_permits(offer)
+        if not sends or isinstance(self._signer, SmartWallet):
+            token = offer.asset.address
+            raise ApprovalNeeded(token, allowance=allowance, amount=amount)
+
+    async def _sign(
+        self, offer: Offer, amount: int, valid_before: int
+    ) -> SignedApprovals:
+        """A permit, or a transaction for a token without."""
+        if _sends_permits(offer):
+            try:
+                permit = await self._permit(offer, amount, valid_before)
+            except TransactionFailed:
+                pass  # the token has no permits
+            else:
+                return SignedApprovals(permit=permit)
+        # Some tokens change an allowance only from zero, and there is one step here.
+        allowance = await self._allowance(offer)
+        if APPROVAL_KEY not in offer.extensions or allowance:
+            token = offer.asset.address
+            raise ApprovalNeeded(token, allowance=allowance, amount=amount)
+        return SignedApprovals(transaction=await self._transaction(offer, amount))
+
+    async def _transaction(self, offer: Offer, amount: int) -> SignedApproval:
         asset = offer.asset
-        call = allowance_call(
-            asset.address, owner=self._signer.address, spender=PERMIT2
+        standing = await self._chains[asset.chain].standing(self._signer.address)
+        unsigned = ApprovalTransaction(
+            chain=asset.chain,
+            nonce=standing.nonce,
+            tip=standing.tip,
+            fee_max=2 * standing.base_fee + standing.tip,
+            gas=APPROVAL_GAS,
+            token=asset.address,
+            amount=amount,
         )
-        (allowance,) = await read_words(self._chains[asset.chain], [call])
-        if allowance >= amount:
-            return True
-        if EIP2612_KEY not in offer.extensions or not asset.name:
-            raise ApprovalNeeded(asset.address, allowance=allowance, amount=amount)
-        return False
+        digest = unsigned.digest()
+        return unsigned.signed(
+            await self._signer.sign_digest(digest, chain=asset.chain)
+        )
 
     async def _permit(
         self, offer: Offer, amount: int, valid_before: int
@@ -133,3 +179,7 @@ class Approvals:
         digest = permit_digest(permit, asset)
         signature = await self._signer.sign_digest(digest, chain=asset.chain)
         return SignedPermit(permit=permit, signature=signature)
+
+
+def _sends_permits(offer: Offer) -> bool:
+    return EIP2612_KEY in offer.extensions and bool(offer.asset.name)

@@ -38,6 +38,10 @@ from agentpay.wire.x402 import (
 )
 
 
+async def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelPayment:
     """A signed voucher, for one request only. Implements `Payment`."""
@@ -52,6 +56,8 @@ class ChannelPayment:
     header: str = PAYMENT_SIGNATURE
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
+    is_made: Callable[[], Awaitable[bool]] = _never
+    """Whether the chain shows that deposit."""
 
     @property
     def id(self) -> str:
@@ -159,7 +165,8 @@ class ChannelPayment:
         events: list[PayerEvent] = []
         money: tuple[BudgetEvent, ...] = ()
         arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED)
-        if self.deposit is not None and arrived:
+        # Its payee's word is not enough: what it did not make, it may still make.
+        if self.deposit is not None and arrived and await self.is_made():
             events.append(DepositArrived(salt=self.deposit.salt))
             amount = scale(self.deposit.amount, self.record.decimals)
             money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)

@@ -12,6 +12,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, replace
+from functools import partial
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -205,9 +206,9 @@ class Channels:
                 kind="deposit" if deposit else "voucher",
                 url=target.url,
                 words=offer.words,
-                deposit=deposit,
+                deposit=(deposit, self._chains[record.chain]) if deposit else None,
                 extensions=answer_extensions(
-                    offer, permit=approval.permit, tagged=record.ledger.tagged
+                    offer, approvals=approval.along, tagged=record.ledger.tagged
                 ),
             )
         except BaseException:
@@ -222,6 +223,7 @@ class Channels:
             deposit=issued.deposit,
             leave=self.inquiry.ask_later,
             approval=approval,
+            is_made=partial(self.inquiry.is_made, record.chain, deposit),
         )
 
     def _wish(self, offer: Offer) -> DepositWish:

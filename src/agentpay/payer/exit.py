@@ -93,7 +93,8 @@ class Exit:
             call = channels.finalize_withdraw_call(record.config)
             transaction = (await sender.send(call)).transaction
             state = await read_channel(self._chain, channel)
-        returned = max(0, record.ledger.balance - state.balance)
+        now = await self._record(channel)  # another may have booked it meanwhile
+        returned = max(0, now.ledger.balance - state.balance)
         back = Returned(host=record.host, amount=scale(returned, record.decimals))
         await self._ledger.book(
             channel, ChannelEmptied(returned=returned), money=(back,)

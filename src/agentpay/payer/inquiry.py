@@ -15,7 +15,13 @@ from agentpay.core.payer_channel import (
     PendingDeposit,
     TicketVoid,
 )
-from agentpay.errors import AgentPayError, ChannelUnusable, PaymentOutcomeUnknown
+from agentpay.errors import (
+    AgentPayError,
+    ChainError,
+    ChannelUnusable,
+    PaymentOutcomeUnknown,
+)
+from agentpay.evm.deposit import Deposit
 from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_payment import ChannelPayment
@@ -90,7 +96,10 @@ class Inquiry:
         await self._ledger.check_host(record.host)
         await self.look_for_deposit(channel)
         record = await self._ledger.read(channel) or record
-        record = replace(record, url=place.url, offer=place.offer)
+        if record.ledger.deposit is None:
+            # One that goes along is signed as it was: in another way it could be made
+            # a second time.
+            record = replace(record, url=place.url, offer=place.offer)
         amounts = [ticket.cumulative for ticket in record.ledger.open]
         if record.ledger.tagged and not amounts:
             amounts = [record.ledger.highest]
@@ -175,7 +184,7 @@ class Inquiry:
             url=url,
             words=words,
             query=True,
-            deposit=first,
+            deposit=(first, self._chains[record.chain]) if first else None,
         )
         ticket = ledger.ticket(cumulative)
         return ChannelPayment(
@@ -233,6 +242,19 @@ class Inquiry:
                     f" {deposit.valid_before}: until then it counts as spent"
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def is_made(self, chain: ChainId, deposit: Deposit | None) -> bool:
+        """Whether the chain shows a deposit that its payee says was made; soon."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _DEPOSIT_MINED_SECONDS
+        while deposit is not None and loop.time() < deadline:
+            try:
+                if await is_used(self._chains[chain], deposit):
+                    return True
+            except ChainError:
+                return False
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return False
 
     async def resolve_deposit(
         self, record: PayerRecord, deposit: PendingDeposit

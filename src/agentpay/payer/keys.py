@@ -8,8 +8,9 @@ says which key signs for it, not the agent that reads it.
 from dataclasses import dataclass
 
 from agentpay.errors import ChannelUnusable
-from agentpay.ports import Signer
+from agentpay.ports import Chain, Signer
 from agentpay.records import PayerRecord
+from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.signers.watched import WatchedWallet
 from agentpay.types import ZERO_ADDRESS, Address
 
@@ -54,3 +55,18 @@ class PayerKeys:
             f"channel {record.channel} takes vouchers of {named}, and this agent holds"
             f" {self.voucher.address}: run it with the key the channel was opened with"
         )
+
+
+async def sign_by_wallet(wallet: Signer, digest: bytes, chain: Chain) -> bytes:
+    """
+    Sign what moves a wallet's money; wrapped, while its contract is not deployed.
+
+    Raises:
+        KeyElsewhere: The wallet is only watched.
+        ConfigurationError: The contract is not deployed, and we cannot say by whom.
+        ChainError: The chain could not be asked whether it is.
+    """
+    signature = await wallet.sign_digest(digest, chain=chain.chain_id)
+    if not isinstance(wallet, SmartWallet) or await chain.code(wallet.address):
+        return signature
+    return wallet.wrap(signature)

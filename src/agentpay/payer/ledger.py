@@ -270,7 +270,11 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
         budgets.check_request(self._limits(decimals), hold.amount)
-        await self.move(decimals, budgets.Reserved(hold=hold))
+        try:
+            await self.move(decimals, budgets.Reserved(hold=hold))
+        except asyncio.CancelledError:  # nobody is there to sign for it
+            await self.move(decimals, budgets.Released(id=hold.id))
+            raise
 
     async def affords(self, amount: int, *, host: str, decimals: int) -> bool:
         """Whether the budget has so much left now; another may take it next."""

@@ -89,6 +89,8 @@ class Policy:
     """Leave a channel whose payee contradicted our signatures, if a key has gas."""
     same_resource: bool = True
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
+    pay_redirected: bool = False
+    """Pay at another origin, too, that a redirect led to."""
     sign_in: bool = True
     """Come back to what was paid for by signing, where a 402 offers it (SIWE)."""
     v1: bool = False

@@ -8,20 +8,21 @@ from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.deposit import Deposit, TokenDeposit
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.evm.transfer import Transfer
-from agentpay.payer.keys import PayerKeys
+from agentpay.payer.keys import PayerKeys, sign_by_wallet
 from agentpay.payer.offer import Offer
+from agentpay.ports import Chain
 from agentpay.records import PayerRecord
+from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel, payment_identifier
-from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.echo import echo
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import EIP3009, PERMIT2
+from agentpay.wire.x402_approvals import SignedApprovals
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
 from agentpay.wire.x402_v1_pay import first_payment
@@ -37,7 +38,7 @@ async def sign_voucher(
     words: JsonObject,
     query: bool = False,
     extensions: JsonObject | None = None,
-    deposit: Deposit | None = None,
+    deposit: tuple[Deposit, Chain] | None = None,
 ) -> str:
     """
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
@@ -55,8 +56,9 @@ async def sign_voucher(
         kind, record.config, record.channel, cumulative, signature
     )
     if deposit is not None:
-        signature = await keys.wallet.sign_digest(deposit.digest(), chain=record.chain)
-        payload["deposit"] = deposit_part(deposit, signature)
+        unsigned, chain = deposit
+        signature = await sign_by_wallet(keys.wallet, unsigned.digest(), chain)
+        payload["deposit"] = deposit_part(unsigned, signature)
     ledger, said = record.ledger, dict(extensions or {})
     if ledger.tagged:
         terms = ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
@@ -66,7 +68,7 @@ async def sign_voucher(
 
 
 def answer_extensions(
-    offer: Offer, *, permit: SignedPermit | None, tagged: bool = False
+    offer: Offer, *, approvals: SignedApprovals, tagged: bool = False
 ) -> JsonObject:
     """
     What a payment says back of its offer's extensions, and the name that it gets where
@@ -76,7 +78,7 @@ def answer_extensions(
     payee a write: it has none unless one is required.
     """
     offered = offer.extensions
-    ours = sponsoring.permit_info(permit, offer.asset) if permit else JsonObject()
+    ours = approvals.info(offer.asset)
     key = payment_identifier.KEY
     if key in offered and (not tagged or payment_identifier.is_required(offered)):
         name = f"pay_{secrets.token_hex(16)}"
@@ -88,8 +90,10 @@ def answer_extensions(
 
 async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
     digest = voucher_digest(record.channel, cumulative, record.chain)
-    signature = await keys.of(record).sign_digest(digest, chain=record.chain)
-    if record.config.payer_authorizer != ZERO_ADDRESS and len(signature) != 65:
+    signer = keys.of(record)
+    signature = await signer.sign_digest(digest, chain=record.chain)
+    by_contract = isinstance(signer, SmartWallet) or len(signature) != 65
+    if record.config.payer_authorizer != ZERO_ADDRESS and by_contract:
         raise ConfigurationError(
             f"{record.config.payer_authorizer} signs as a contract, which vouchers"
             " cannot be checked by: give the agent a voucher_key of its own"
@@ -128,7 +132,7 @@ def unsigned_deposits(
 
 
 def transfer_credential(
-    transfer: Transfer, offer: Offer, *, url: str, permit: SignedPermit | None
+    transfer: Transfer, offer: Offer, *, url: str, approvals: SignedApprovals
 ) -> str:
     """The credential of one `exact` or `upto` payment, in its offer's version."""
     if offer.first_network is not None:
@@ -137,6 +141,6 @@ def transfer_credential(
         accepted=offer.words,
         payload=transfer_payload(transfer),
         url=url,
-        extensions=answer_extensions(offer, permit=permit),
+        extensions=answer_extensions(offer, approvals=approvals),
     )
     return encode_json(message)

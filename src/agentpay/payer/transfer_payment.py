@@ -23,8 +23,9 @@ from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
-from agentpay.onchain import find_transfer, is_used
+from agentpay.onchain import find_transfer, is_used, moved_in
 from agentpay.payer.approvals import Approval, Approvals
+from agentpay.payer.keys import sign_by_wallet
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement, Target
@@ -111,10 +112,10 @@ class TransferPayment:
         if not charged:
             return False
         try:
-            mined = await self.chain.receipt(Hash32(receipt.transaction))
+            mined = Hash32(receipt.transaction)
+            return await moved_in(self.chain, self.transfer, mined) == charged
         except (ValueError, ChainError):
             return False
-        return mined is not None and self.transfer.moved(mined.logs) == charged
 
     async def _doubt(self, refusal: Verdict) -> Verdict:
         """
@@ -180,8 +181,7 @@ class TransferPayments:
                 approval = await self._approvals.get(
                     offer, offer.amount, valid_before=unsigned.valid_before
                 )
-            digest = unsigned.digest()
-            signature = await self._signer.sign_digest(digest, chain=offer.asset.chain)
+            signature = await sign_by_wallet(self._signer, unsigned.digest(), chain)
         except BaseException:
             # Also cancelled: the signature has not left us, and never will.
             approval.end()
@@ -197,7 +197,7 @@ class TransferPayments:
             approval=approval,
             header=X_PAYMENT if offer.first_network is not None else PAYMENT_SIGNATURE,
             credential=transfer_credential(
-                signed, offer, url=target.url, permit=approval.permit
+                signed, offer, url=target.url, approvals=approval.along
             ),
         )
 

@@ -17,7 +17,6 @@ from agentpay.errors import InvariantViolated, MalformedMessage, MessageTooLarge
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim, channel_id
 from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.deposit import Deposit, TokenDeposit
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.hashing import checksummed
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
@@ -32,7 +31,7 @@ from agentpay.wire.x402 import (
     UPTO,
     VERSION,
 )
-from agentpay.wire.x402_sponsoring import permit_info
+from agentpay.wire.x402_approvals import SignedApprovals
 
 ANSWER_BYTES_MAX: Final = 256 * 1024
 _VALUES_MAX: Final = 4096
@@ -117,13 +116,16 @@ def to_body(request: JsonObject) -> bytes:
 
 def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
     """Verify or settle `amount` of a transfer."""
-    asset, extra, permit = transfer.asset, _domain(transfer.asset), None
+    asset, extra, approvals = transfer.asset, _domain(transfer.asset), None
     match transfer:
         case TokenTransfer():
             scheme = EXACT
             payload = write.exact_payload(transfer.authorization, transfer.signature)
         case Permit2Transfer():
-            scheme, permit = UPTO if transfer.facilitator else EXACT, transfer.permit
+            scheme = UPTO if transfer.facilitator else EXACT
+            approvals = SignedApprovals(
+                permit=transfer.permit, transaction=transfer.approval
+            )
             payload = write.permit2_payload(transfer.transfer, transfer.signature)
             extra["assetTransferMethod"] = PERMIT2
             if transfer.facilitator is not None:
@@ -133,12 +135,13 @@ def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
     wanted = _requirements(scheme, asset, amount, transfer.to, extra)
     # What was accepted is the maximum, also where less of `upto` is due.
     accepted = _requirements(scheme, asset, transfer.maximum, transfer.to, extra)
-    return _request(wanted, payload, accepted=accepted, permit=permit, asset=asset)
+    extensions = approvals.info(asset) if approvals else None
+    return _request(wanted, payload, accepted=accepted, extensions=extensions)
 
 
 def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
     """Verify or settle a deposit, which comes with a voucher."""
-    asset, permit = deposit.asset, None
+    asset, approvals = deposit.asset, None
     wanted = _channel_requirements(deposit.config, asset, voucher.amount)
     match deposit:
         case TokenDeposit():
@@ -151,7 +154,9 @@ def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
             )
         case Permit2Deposit():
             part = write.permit2_deposit_part(deposit.permitted, deposit.signature)
-            permit = deposit.permit
+            approvals = SignedApprovals(
+                permit=deposit.permit, transaction=deposit.approval
+            )
             extra = wanted["extra"]
             wanted["extra"] = {
                 **(extra if isinstance(extra, dict) else {}),
@@ -161,7 +166,8 @@ def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
             raise InvariantViolated(f"a deposit without a message: {type(deposit)}")
     payload = _voucher("deposit", deposit.config, asset, voucher)
     payload["deposit"] = part
-    return _request(wanted, payload, permit=permit, asset=asset)
+    extensions = approvals.info(asset) if approvals else None
+    return _request(wanted, payload, extensions=extensions)
 
 
 def claim_request(
@@ -215,16 +221,15 @@ def _request(
     payload: JsonObject,
     *,
     accepted: JsonObject | None = None,
-    permit: SignedPermit | None = None,
-    asset: Asset | None = None,
+    extensions: JsonObject | None = None,
 ) -> JsonObject:
     payment: JsonObject = {
         "x402Version": VERSION,
         "accepted": accepted or wanted,
         "payload": payload,
     }
-    if permit is not None and asset is not None:
-        payment["extensions"] = permit_info(permit, asset)
+    if extensions:
+        payment["extensions"] = extensions
     return {
         "x402Version": VERSION,
         "paymentPayload": payment,

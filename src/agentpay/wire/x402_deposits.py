@@ -9,12 +9,12 @@ from agentpay.errors import InvariantViolated
 from agentpay.evm.addresses import PERMIT2_COLLECTOR
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.evm.deposit import Deposit, TokenDeposit
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.permit2_signed import Permit2Deposit
 from agentpay.types import Asset, Hash32
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import ConfigFields, DepositPayload
+from agentpay.wire.x402_approvals import SignedApprovals
 
 
 def read_config(fields: ConfigFields) -> ChannelConfig:
@@ -53,7 +53,7 @@ def read_deposit(
     config: ChannelConfig,
     asset: Asset,
     *,
-    permit: SignedPermit | None = None,
+    approvals: SignedApprovals | None = None,
 ) -> Deposit:
     """The deposit in a message in which `wrong_deposit` found nothing."""
     authorization = payload.deposit.authorization
@@ -65,7 +65,8 @@ def read_deposit(
             nonce=by_permit.nonce,
             deadline=by_permit.deadline,
             signature=by_permit.signature,
-            permit=permit,
+            permit=approvals.permit if approvals else None,
+            approval=approvals.transaction if approvals else None,
         )
     fields = authorization.erc3009_authorization
     if fields is None:

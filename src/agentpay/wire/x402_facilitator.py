@@ -51,6 +51,7 @@ from agentpay.wire.x402 import (
     VoucherFields,
     VoucherPayload,
 )
+from agentpay.wire.x402_approvals import APPROVAL_KEY
 from agentpay.wire.x402_deposits import read_config
 from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
@@ -289,6 +290,7 @@ def supported(
     schemes: tuple[str, ...],
     signers: tuple[Address, ...],
     authorizer: Address | None,
+    sponsors: bool = False,
 ) -> JsonObject:
     """What a facilitator does, and who sends it."""
     kinds: list[JsonValue] = []
@@ -304,5 +306,7 @@ def supported(
             kind["extra"] = {"receiverAuthorizer": checksummed(authorizer)}
         kinds.append(kind)
     extensions: list[JsonValue] = [EIP2612_KEY]
+    if sponsors:
+        extensions.append(APPROVAL_KEY)
     accounts: list[JsonValue] = [checksummed(signer) for signer in signers]
     return {"kinds": kinds, "extensions": extensions, "signers": {"eip155:*": accounts}}

@@ -7,7 +7,6 @@ the codes are those of the official SDKs.
 
 from typing import Final
 
-from agentpay.evm.eip2612 import SignedPermit
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
@@ -23,11 +22,16 @@ from agentpay.wire.x402 import (
     Permit2Fields,
     Permit2Payload,
 )
+from agentpay.wire.x402_approvals import SignedApprovals
 
 TransferPayload = ExactPayload | Permit2Payload
 
 EXPIRY_MARGIN_SECONDS: Final = 6
 """A transfer that is about to expire may be refused by the block it is mined in."""
+
+
+FACTORY_NOT_ALLOWED: Final = "eip6492_factory_not_allowed"
+"""The code of a wallet that is not deployed, by a factory that is not listed."""
 
 
 def wrong_terms(
@@ -87,7 +91,7 @@ def _wrong_permit(
 
 
 def read_transfer(
-    payload: TransferPayload, asset: Asset, *, permit: SignedPermit | None = None
+    payload: TransferPayload, asset: Asset, *, approvals: SignedApprovals | None = None
 ) -> Transfer:
     """The transfer of `asset` in a message in which `wrong_terms` found nothing."""
     if isinstance(payload, Permit2Payload):
@@ -95,7 +99,8 @@ def read_transfer(
             asset=asset,
             transfer=_transfer_of(payload.permit2_authorization),
             signature=payload.signature,
-            permit=permit,
+            permit=approvals.permit if approvals else None,
+            approval=approvals.transaction if approvals else None,
         )
     fields = payload.authorization
     authorization = Authorization(

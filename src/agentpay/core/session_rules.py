@@ -1,0 +1,205 @@
+"""
+How a payee's MPP session changes: the rules of a channel, where its contract differs.
+
+Rules 21 to 24. The escrow pays a whole voucher and not what was charged; vouchers may
+come without a request; a close is final. What is not said here is as in `payee_rules`.
+"""
+
+from dataclasses import dataclass, replace
+
+from agentpay.core import payee_rules
+from agentpay.core.payee_channel import (
+    HELD_MAX,
+    Fate,
+    HeldVoucher,
+    PayeeChannel,
+    Status,
+    Used,
+)
+from agentpay.core.payee_checks import check
+from agentpay.core.payee_events import (
+    BUSY,
+    CLOSING,
+    EXCEEDS_BALANCE,
+    MISMATCH,
+    NOT_COVERED,
+    Closing,
+    Event,
+    Noted,
+    OutcomeAsked,
+    OwnersDied,
+    RefundAsked,
+    RefundDone,
+    Refused,
+    VoucherRefused,
+    VoucherVerified,
+)
+from agentpay.core.payee_rules import Transition, refuse, reserve
+from agentpay.errors import InvariantViolated
+
+LOWER = "below_highest_voucher"
+"""An older voucher: the draft answers it with 200 and no content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VoucherRaised:
+    """A verified voucher came without a request (`HEAD`): it raises what is held."""
+
+    cumulative: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseAsked:
+    """The payer asks to close, with a verified voucher of exactly what is charged."""
+
+    cumulative: int
+    signature: bytes
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalized:
+    """The contract has closed the session, for whatever reason, and for ever."""
+
+
+SessionEvent = Event | VoucherRaised | CloseAsked | Finalized
+
+
+def apply(before: PayeeChannel, event: SessionEvent) -> Transition:
+    """
+    Decide what an event does to a session.
+
+    Raises:
+        InvariantViolated: A bug here; nothing may be saved.
+    """
+    if not before.pays_whole:
+        raise InvariantViolated("not a session's books")
+    transition = _decide(before, event)
+    check(before, transition.channel)
+    _check_vouchers(transition.channel)
+    return transition
+
+
+def _decide(channel: PayeeChannel, event: SessionEvent) -> Transition:
+    match event:
+        case VoucherVerified() if not channel.tagged:
+            return _admit_rising(channel, event)
+        case VoucherRaised():
+            return _raise(channel, event)
+        case CloseAsked():
+            return _start_close(channel, event)
+        case Finalized():
+            closed = replace(channel, status=Status.CLOSED)
+            return Transition(channel=closed, answer=Noted())
+        case RefundAsked() | RefundDone() | OutcomeAsked():
+            raise InvariantViolated(f"a session knows no {type(event).__name__}")
+        case _:
+            return payee_rules.apply(channel, event)
+
+
+def _check_vouchers(channel: PayeeChannel) -> None:
+    fair = channel.settle_voucher()
+    highest = channel.held[-1].amount if channel.held else 0
+    rules = {
+        "a routine settle takes nothing that is not due": (
+            fair is None or fair.amount <= channel.due
+        ),
+        "whatever is due can be had": channel.due <= max(highest, channel.claimed),
+        "few vouchers are held": len(channel.held) <= HELD_MAX,
+    }
+    for sentence, holds in rules.items():
+        if not holds:
+            raise InvariantViolated(f"{sentence}: {channel}")
+
+
+def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
+    """Rule 22: one request at a time, on a higher voucher or the very same one."""
+    cumulative = event.cumulative
+    if channel.running:
+        if any(r.owner == event.owner for r in channel.running):
+            return refuse(channel, BUSY)
+        return _after_the_dead(channel, event)
+    if channel.status is not Status.OPEN:
+        return refuse(channel, CLOSING)
+    if cumulative < channel.highest:
+        return refuse(channel, LOWER)
+    if cumulative == channel.highest and not _may_repeat(channel, event):
+        return refuse(channel, MISMATCH)
+    if cumulative > channel.spendable:
+        return refuse(channel, EXCEEDS_BALANCE)
+    if channel.charged + event.maximum > cumulative:
+        return refuse(channel, NOT_COVERED)
+    return reserve(channel, event)
+
+
+def _after_the_dead(channel: PayeeChannel, event: VoucherVerified) -> Transition:
+    """Its owner died: its own request runs again, and any other one ends it first."""
+    running = channel.reservation(event.cumulative)
+    same = (event.resource, event.maximum)
+    if running is not None and (running.resource, running.maximum) == same:
+        return payee_rules.apply(channel, event)
+    expired = payee_rules.apply(channel, OwnersDied(owner=event.owner))
+    then = _admit_rising(expired.channel, event)
+    return replace(then, touched=expired.touched + then.touched)
+
+
+def _may_repeat(channel: PayeeChannel, event: VoucherVerified) -> bool:
+    """The highest voucher, bit for bit, and not published by a settle of ours."""
+    if not channel.held or event.cumulative <= max(channel.floor, channel.claimed):
+        return False
+    highest = channel.held[-1]
+    return (highest.amount, highest.signature) == (event.cumulative, event.signature)
+
+
+def _raise(channel: PayeeChannel, event: VoucherRaised) -> Transition:
+    """It buys nothing by itself, and on a tagged channel nothing later."""
+    cumulative = event.cumulative
+    known = cumulative <= channel.highest
+    if channel.tagged:
+        known = cumulative <= channel.floor or channel.find_used(cumulative) is not None
+    if known:
+        return Transition(channel=channel, answer=Noted())
+    reason = EXCEEDS_BALANCE if cumulative > channel.spendable else ""
+    if channel.status is not Status.OPEN:
+        reason = CLOSING
+    if reason:
+        burnt = payee_rules.apply(channel, VoucherRefused(cumulative=cumulative))
+        refused = Refused(reason=reason, burnt=channel.tagged)
+        return replace(burnt, answer=refused)
+    voucher = HeldVoucher(amount=cumulative, signature=event.signature)
+    raised = replace(
+        channel,
+        highest=max(channel.highest, cumulative),
+        held=channel.keep((*channel.held, voucher), channel.due),
+    )
+    if not channel.tagged:
+        return Transition(channel=raised, answer=Noted())
+    spent = Used(cumulative=cumulative, fate=Fate.CHARGED)
+    used, floor = payee_rules.use(raised, spent)
+    raised = replace(raised, used=used, floor=floor)
+    return Transition(channel=raised, answer=Noted(), touched=(cumulative,))
+
+
+def _start_close(channel: PayeeChannel, event: CloseAsked) -> Transition:
+    """Rule 23: the contract pays all of it, so the payer signs exactly what is due."""
+    if channel.status is not Status.OPEN:
+        if channel.closing_voucher == event.cumulative:
+            return Transition(channel=channel, answer=Closing(ready=True))
+        return refuse(channel, CLOSING)
+    expired = payee_rules.apply(channel, OwnersDied(owner=event.owner))
+    after = expired.channel
+    if after.running:
+        return replace(refuse(after, BUSY), touched=expired.touched)
+    if event.cumulative != after.charged:
+        return replace(refuse(after, MISMATCH), touched=expired.touched)
+    voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
+    closing = replace(
+        after,
+        status=Status.CLOSING,
+        closing_voucher=event.cumulative,
+        held=after.keep((*after.held, voucher), after.due),
+    )
+    return Transition(
+        channel=closing, answer=Closing(ready=True), touched=expired.touched
+    )

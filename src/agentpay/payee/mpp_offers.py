@@ -1,0 +1,210 @@
+"""
+What a payee offers by MPP: challenges beside the offers of x402, and their problems.
+
+Source: draft-httpauth-payment-00; draft-evm-charge-00, "Request Schema". A route that
+takes one transfer takes it by either protocol, at one price.
+"""
+
+import secrets as randomness
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from agentpay.errors import ConfigurationError, MalformedMessage
+from agentpay.payee.answers import request_of
+from agentpay.payee.offers import NO_PAYMENT, PayeeSettings, payment_required
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal
+from agentpay.wire.mpp import binding
+from agentpay.wire.mpp.binding import BindingSecrets
+from agentpay.wire.mpp.challenge import (
+    AUTHORIZATION,
+    WWW_AUTHENTICATE,
+    Challenge,
+    format_challenge,
+    is_default_field,
+)
+from agentpay.wire.mpp.encoding import encode_base64url
+from agentpay.wire.mpp.evm_charge import CHARGE, METHOD
+from agentpay.wire.mpp.evm_write import charge_request
+from agentpay.wire.mpp.preference import parse_accept_payment, rank
+from agentpay.wire.mpp.problem import PROBLEM_JSON, ProblemKind, write_problem
+from agentpay.wire.x402 import EXACT, PAYMENT_RESPONSE
+
+BY_AUTHORIZATION = "authorization"
+
+_NOTHING = b"{}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MppTerms:
+    """How a payee takes payments by MPP, beside x402."""
+
+    realm: str
+    """The protection space that challenges name: usually the host."""
+    secrets: tuple[bytes, ...] = field(repr=False)
+    """What challenges are bound with, 32 bytes or more each; see `BindingSecrets`."""
+    header: str | None = None
+    """The field of credentials, where `Authorization` is the application's own."""
+    body_bytes_max: int = 1024 * 1024
+    """A request with a longer body is offered x402 only: a challenge is for one body,
+    so the body is read before it is paid for."""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ConfigurationError: A secret is short, the realm or the header cannot be
+                written, or the bound is negative.
+        """
+        if self.body_bytes_max < 0:
+            raise ConfigurationError(f"body_bytes_max is {self.body_bytes_max}")
+        trial = binding.Terms(
+            realm=self.realm,
+            method=METHOD,
+            intent=CHARGE,
+            request={},
+            scope="trial",
+            header=self.header,
+        )
+        nonce = bytes(binding.NONCE_BYTES)
+        challenge = binding.issue(
+            trial, secrets=self.binding, nonce=nonce, expires_at=0
+        )
+        try:
+            format_challenge(challenge)
+        except MalformedMessage as error:
+            raise ConfigurationError(f"no challenge can be written: {error}") from error
+
+    @property
+    def binding(self) -> BindingSecrets:
+        """The secrets, checked."""
+        return BindingSecrets(secrets=self.secrets)
+
+    @property
+    def credential_field(self) -> str:
+        """The name of the request field that carries credentials."""
+        default = is_default_field(self.header)
+        return AUTHORIZATION if default else str(self.header)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request is beside its route: a challenge is for exactly that."""
+
+    body: bytes | None = b""
+    """None: longer than we read, and then it cannot be paid for by MPP."""
+    preference: Sequence[str] = ()
+    """The lines of its `Accept-Payment`."""
+
+
+def mpp_offers(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> tuple[binding.Terms, ...]:
+    """What a route asks for by MPP, the provider's favourite first."""
+    if EXACT not in terms.schemes or not settings.asset.eip3009:
+        return ()
+    request = charge_request(
+        chain=settings.asset.chain,
+        currency=settings.asset.address,
+        recipient=settings.pay_to,
+        amount=terms.maximum,
+        credential_types=(BY_AUTHORIZATION,),
+        decimals=settings.asset.decimals,
+    )
+    charge = binding.Terms(
+        realm=mpp.realm,
+        method=METHOD,
+        intent=CHARGE,
+        request=request,
+        # Of a fixed length, and without what a path or a query may hold.
+        scope=encode_base64url(request_of(terms)),
+        header=mpp.header,
+    )
+    return (charge,)
+
+
+def challenges(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms, asked: Asked, *, now: int
+) -> tuple[Challenge, ...]:
+    """Fresh challenges for one request, in the order that its client likes."""
+    if asked.body is None:
+        return ()
+    offers = mpp_offers(settings, mpp, terms)
+    order: Sequence[int] = range(len(offers))
+    if asked.preference and offers:
+        try:
+            ranges = parse_accept_payment(asked.preference)
+        except MalformedMessage:
+            ranges = ()  # the draft: a server may ignore it
+        if ranges:
+            order = rank(ranges, [(offer.method, offer.intent) for offer in offers])
+    return tuple(
+        binding.issue(
+            offers[index],
+            secrets=mpp.binding,
+            nonce=randomness.token_bytes(binding.NONCE_BYTES),
+            expires_at=now + settings.max_timeout_seconds,
+            body=asked.body,
+        )
+        for index in order
+    )
+
+
+def with_challenges(
+    refusal: Refusal,
+    settings: PayeeSettings,
+    mpp: MppTerms,
+    terms: Terms,
+    asked: Asked,
+    *,
+    now: int,
+) -> Refusal:
+    """A 402 with fresh challenges beside its offers, and a problem for its body."""
+    if refusal.status != 402:
+        return refusal
+    headers = {**refusal.headers, "content-type": PROBLEM_JSON}
+    fresh = challenges(settings, mpp, terms, asked, now=now)
+    if fresh:
+        lines = [format_challenge(challenge) for challenge in fresh]
+        headers[WWW_AUTHENTICATE.lower()] = ", ".join(lines)
+    if refusal.body != _NOTHING:
+        return replace(refusal, headers=headers)
+    error = _error_of(refusal)
+    unpaid = error == NO_PAYMENT
+    kind = ProblemKind.PAYMENT_REQUIRED if unpaid else ProblemKind.VERIFICATION_FAILED
+    return replace(refusal, headers=headers, body=write_problem(kind, error))
+
+
+def problem(
+    settings: PayeeSettings,
+    terms: Terms,
+    kind: ProblemKind,
+    detail: str,
+    *,
+    challenge_id: str | None = None,
+) -> Refusal:
+    """
+    What is wrong with a credential; the challenges are added by `with_challenges`.
+
+    A kind that is not a 402 asks for nothing.
+    """
+    body = write_problem(kind, detail, challenge_id=challenge_id)
+    if kind.status != 402:
+        headers = {"content-type": PROBLEM_JSON, "cache-control": "no-store"}
+        return Refusal(status=kind.status, headers=headers, body=body)
+    return replace(payment_required(settings, terms, error=detail), body=body)
+
+
+def failed(refusal: Refusal, *, challenge_id: str) -> Refusal:
+    """What x402 says of a transfer that does not pay, as MPP says it."""
+    if refusal.status != 402:
+        return refusal
+    unspoken = PAYMENT_RESPONSE.lower()
+    headers = {n: v for n, v in refusal.headers.items() if n != unspoken}
+    body = write_problem(
+        ProblemKind.VERIFICATION_FAILED, _error_of(refusal), challenge_id=challenge_id
+    )
+    return replace(refusal, headers=headers, body=body)
+
+
+def _error_of(refusal: Refusal) -> str:
+    return str((refusal.required or {}).get("error", ""))

@@ -1,0 +1,246 @@
+"""
+Sells requests for credentials of MPP: `evm/charge`, paid by an EIP-3009 transfer.
+
+Source: draft-httpauth-payment-00, "Credentials"; draft-evm-charge-00, "Verification
+Procedure". The transfer is sold for as any other: a signature buys one answer, whatever
+protocol it comes by. A challenge buys one, too: the first transfer that answers it.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from agentpay.errors import MalformedMessage
+from agentpay.evm.eip3009 import Authorization
+from agentpay.evm.session_escrow import is_charge_nonce
+from agentpay.evm.transfer import TokenTransfer
+from agentpay.payee.answers import Answers, request_of
+from agentpay.payee.mpp_offers import Asked, MppTerms, failed, mpp_offers, problem
+from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal
+from agentpay.payee.transfer_sale import TransferSale
+from agentpay.payee.transfer_sales import TransferSales
+from agentpay.ports import PayeeStore
+from agentpay.records import PaymentRecord, PaymentStatus
+from agentpay.types import Address, ChainId, Hash32
+from agentpay.wire.mpp.binding import EchoFault, check_echo
+from agentpay.wire.mpp.challenge import Challenge
+from agentpay.wire.mpp.credential import Credential, parse_credential
+from agentpay.wire.mpp.evm_charge import (
+    AuthorizationPayload,
+    ChargePayload,
+    parse_charge_payload,
+)
+from agentpay.wire.mpp.problem import ProblemKind, problem_of
+from agentpay.wire.mpp.receipt import charge_receipt, format_receipt
+from agentpay.wire.mpp.source import parse_source
+from agentpay.wire.x402 import EXACT
+
+
+class ChargeSales:
+    """Sells for charges, for one payee."""
+
+    def __init__(
+        self,
+        *,
+        settings: PayeeSettings,
+        mpp: MppTerms,
+        transfers: TransferSales,
+        answers: Answers,
+        store: PayeeStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._mpp = mpp
+        self._transfers = transfers
+        self._answers = answers
+        self._store = store
+        self._clock = clock
+
+    async def answer(
+        self, encoded: str, terms: Terms, asked: Asked
+    ) -> "ChargeSale | Refusal":
+        """
+        Decide what a credential buys.
+
+        Raises:
+            ChainError, StoreUnavailable: Nothing was decided.
+        """
+        malformed = ProblemKind.MALFORMED_CREDENTIAL
+        try:
+            credential = parse_credential(encoded)
+        except MalformedMessage as error:
+            return problem(self._settings, terms, malformed, str(error))
+        echo = credential.challenge
+        fault = self._fault(echo, terms, asked)
+        if fault not in (None, EchoFault.EXPIRED):
+            return self._no_challenge(echo, terms, fault)
+        try:
+            payload = parse_charge_payload(credential.payload)
+            wrong = self._wrong(credential, payload, terms)
+        except MalformedMessage as error:
+            return self._refuse(echo, terms, malformed, str(error))
+        if wrong or not isinstance(payload, AuthorizationPayload):
+            return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, wrong)
+        transfer = _transfer_of(payload, self._settings)
+        # What was taken in time is not refused when it comes again.
+        late = fault is not None
+        if late and await self._store.find_payment(transfer.id) is None:
+            return self._no_challenge(echo, terms, fault)
+        return await self._sell(transfer, echo, terms)
+
+    def _fault(self, echo: Challenge, terms: Terms, asked: Asked) -> EchoFault | None:
+        """Why a challenge is not for this request; `EXPIRED` if that is all."""
+        offers = mpp_offers(self._settings, self._mpp, terms)
+        if not offers:
+            return EchoFault.REQUEST
+        if asked.body is None:
+            return EchoFault.DIGEST
+        (charge,) = offers
+        return check_echo(
+            echo,
+            charge,
+            secrets=self._mpp.binding,
+            now=int(self._clock()),
+            body=asked.body,
+        )
+
+    def _wrong(
+        self, credential: Credential, payload: ChargePayload, terms: Terms
+    ) -> str:
+        """What is wrong with a payload under its challenge; "" if nothing."""
+        echo, settings = credential.challenge, self._settings
+        if not isinstance(payload, AuthorizationPayload):
+            return f"credential type {payload.type} is not offered"
+        if payload.to != settings.pay_to:
+            return f"the transfer is to {payload.to}, not to {settings.pay_to}"
+        if payload.value != terms.maximum:
+            return f"the transfer is of {payload.value}, not of {terms.maximum}"
+        if not is_charge_nonce(payload.nonce, echo.id, echo.realm):
+            return "the nonce is not that of the challenge"
+        payer = (settings.asset.chain, payload.payer)
+        if credential.source is not None and parse_source(credential.source) != payer:
+            return f"the source is not {payload.payer} on this chain"
+        return ""
+
+    async def _sell(
+        self, transfer: TokenTransfer, echo: Challenge, terms: Terms
+    ) -> "ChargeSale | Refusal":
+        wrong = await self._transfers.wrong(transfer)
+        if wrong is not None:
+            return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, wrong)
+        if not await self._take(echo, transfer, terms):
+            return self._used(echo, terms)
+        outcome = await self._transfers.sell(transfer, EXACT, terms)
+        if isinstance(outcome, TransferSale):
+            return ChargeSale(
+                outcome, echo, chain=self._settings.asset.chain, clock=self._clock
+            )
+        if not outcome.presented:
+            return failed(outcome, challenge_id=echo.id)
+        earlier = await self._answers.find(outcome.presented, request_of(terms))
+        used = self._used(echo, terms)
+        return replace(used, presented=outcome.presented, earlier=earlier)
+
+    async def _take(
+        self, echo: Challenge, transfer: TokenTransfer, terms: Terms
+    ) -> bool:
+        """A challenge is for the first good transfer that answers it, durably."""
+        taken = PaymentRecord(
+            id=f"challenge {echo.id}",
+            payer=transfer.payer,
+            amount=terms.maximum,
+            resource=transfer.id,
+            owner=self._store.owner,
+            started_at=int(self._clock()),
+            status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
+        )
+        known = await self._store.begin_payment(taken)
+        return known.resource == transfer.id
+
+    def _used(self, echo: Challenge, terms: Terms) -> Refusal:
+        detail = "the challenge was paid for and answered; it buys one answer"
+        return self._refuse(echo, terms, ProblemKind.INVALID_CHALLENGE, detail)
+
+    def _no_challenge(
+        self, echo: Challenge, terms: Terms, fault: EchoFault | None
+    ) -> Refusal:
+        kind = problem_of(fault or EchoFault.NOT_OURS)
+        detail = f"the challenge is not one for this request: {fault}"
+        return self._refuse(echo, terms, kind, detail)
+
+    def _refuse(
+        self, echo: Challenge, terms: Terms, kind: ProblemKind, detail: str
+    ) -> Refusal:
+        return problem(self._settings, terms, kind, detail, challenge_id=echo.id)
+
+
+class ChargeSale:
+    """A charge that may run its request; see `Sale`. Its receipt is MPP's."""
+
+    def __init__(
+        self,
+        sale: TransferSale,
+        echo: Challenge,
+        *,
+        chain: ChainId,
+        clock: Callable[[], float],
+    ) -> None:
+        self._sale = sale
+        self._echo = echo
+        self._chain = chain
+        self._clock = clock
+
+    @property
+    def payer(self) -> Address:
+        return self._sale.payer
+
+    @property
+    def key(self) -> str:
+        return self._sale.key
+
+    @property
+    def maximum(self) -> int:
+        return self._sale.maximum
+
+    async def commit(self, charged: int) -> str | Refusal:
+        """See `Sale.commit`. By the draft, no receipt before the money has moved."""
+        receipt = await self._sale.commit(charged)
+        if isinstance(receipt, Refusal):
+            return failed(receipt, challenge_id=self._echo.id)
+        settled = self._sale.settled
+        if settled is None or not settled.transaction:
+            return ""
+        return format_receipt(
+            charge_receipt(
+                challenge_id=self._echo.id,
+                chain=self._chain,
+                transaction=Hash32(settled.transaction),
+                at=int(self._clock()),
+            )
+        )
+
+    async def delivered(self) -> None:
+        """See `Sale.delivered`."""
+        await self._sale.delivered()
+
+    async def abandon(self, *, charged: int, failed: bool) -> str:
+        """See `Sale.abandon`. MPP's receipts never stand on a failure."""
+        await self._sale.abandon(charged=charged, failed=failed)
+        return ""
+
+
+def _transfer_of(
+    payload: AuthorizationPayload, settings: PayeeSettings
+) -> TokenTransfer:
+    authorization = Authorization(
+        payer=payload.payer,
+        to=payload.to,
+        value=payload.value,
+        valid_after=payload.valid_after,
+        valid_before=payload.valid_before,
+        nonce=payload.nonce,
+    )
+    return TokenTransfer(
+        asset=settings.asset, authorization=authorization, signature=payload.signature
+    )

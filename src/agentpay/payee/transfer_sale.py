@@ -1,0 +1,110 @@
+"""
+One transfer that may run its request, from its record to its receipt.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from agentpay.evm.transfer import Transfer
+from agentpay.payee.pricing import Order, Terms
+from agentpay.payee.sales import Refusal
+from agentpay.records import PaymentRecord, Settled
+from agentpay.types import Address
+from agentpay.wire.x402 import UPTO
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase:
+    """One transfer for one request."""
+
+    transfer: Transfer
+    scheme: str
+    terms: Terms
+    record: PaymentRecord
+
+
+class Till(Protocol):
+    """What a sale does with its payment; see `TransferSales`."""
+
+    async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal: ...
+
+    async def delivered(self, purchase: Purchase, settled: Settled) -> None: ...
+
+    async def void(self, purchase: Purchase) -> None: ...
+
+    def release(self, purchase: Purchase) -> None: ...
+
+    def receipt(self, purchase: Purchase, settled: Settled) -> str: ...
+
+
+class TransferSale:
+    """One transfer that may run its request; see `Sale`."""
+
+    def __init__(self, sales: Till, purchase: Purchase) -> None:
+        self._sales = sales
+        self._purchase = purchase
+        self.settled: Settled | None = None
+        self._charged = purchase.transfer.maximum
+        self._settling = False
+        """Money may have moved: never void it, whatever cut the settlement short."""
+
+    @property
+    def payer(self) -> Address:
+        return self._purchase.transfer.payer
+
+    @property
+    def key(self) -> str:
+        return self._purchase.record.id
+
+    @property
+    def maximum(self) -> int:
+        return self._purchase.transfer.maximum
+
+    async def commit(self, charged: int) -> str | Refusal:
+        """See `Sale.commit`; `exact` is all or nothing, so it charges all."""
+        if self._purchase.scheme == UPTO:
+            self._charged = charged
+        if self.settled is None and self._purchase.terms.order is Order.RESERVE:
+            self._settling = True
+            settled: Settled | Refusal | None = None
+            try:
+                settled = await self._sales.settle(self._purchase, self._charged)
+            finally:
+                if not isinstance(settled, Settled):
+                    self._sales.release(self._purchase)
+            if isinstance(settled, Refusal):
+                return settled
+            self.settled = settled
+        due = Settled(transaction="", amount=self._charged)
+        return self._sales.receipt(self._purchase, self.settled or due)
+
+    async def delivered(self) -> None:
+        """See `Sale.delivered`; serve-then-settle settles here."""
+        try:
+            if self.settled is None:
+                settled = await self._sales.settle(self._purchase, self._charged)
+                if isinstance(settled, Refusal):
+                    _log.warning("served and not paid: %s", self._purchase.record.id)
+                    return
+                self.settled = settled
+            await self._sales.delivered(self._purchase, self.settled)
+        finally:
+            self._sales.release(self._purchase)
+
+    async def abandon(self, *, charged: int, failed: bool) -> str:
+        """
+        See `Sale.abandon`. What is settled stays settled, and the answer is owed: to
+        the same payment, when it is sent again.
+        """
+        del charged, failed
+        try:
+            if self.settled is not None:
+                return self._sales.receipt(self._purchase, self.settled)
+            if not self._settling:
+                await self._sales.void(self._purchase)
+            return ""
+        finally:
+            self._sales.release(self._purchase)

@@ -1,0 +1,170 @@
+"""Approvals that payers sign whole, at a facilitator for other people."""
+
+import secrets
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentpay import Wallet
+from agentpay.chain.rpc import RpcChain
+from agentpay.errors import (
+    ChainUnreachable,
+    GasLimitReached,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
+from agentpay.evm.approval import APPROVAL_GAS, ApprovalTransaction, SignedApproval
+from agentpay.evm.permit2 import PermitTransfer
+from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
+from agentpay.facilitator.host import FacilitatorLimits
+from agentpay.facilitator.service import FacilitatorTerms
+from agentpay.facilitator.sponsor import SponsorLimits, before_the_payment
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, Asset
+from agentpay.wire import x402_asks as asks
+from agentpay.wire.x402_approvals import APPROVAL_KEY
+from tests.facilitator.world import AMOUNT, Channel, a_desk
+from tests.payee.test_sponsored_approvals import a_plain_token, mint
+
+CAP = 10**16
+
+
+def options(asset: Asset, *, cap: int = CAP) -> dict[str, Any]:
+    sponsoring = SponsorLimits(wei_each=cap, wei_per_hour=10 * cap) if cap else None
+    return {
+        "terms": FacilitatorTerms(assets=(asset,)),
+        "limits": FacilitatorLimits(sponsoring=sponsoring),
+    }
+
+
+async def an_approval(
+    local: LocalChain, asset: Asset, payer: Wallet, amount: int = AMOUNT
+) -> SignedApproval:
+    async with RpcChain(local.rpc_url, chain_id=local.chain_id) as chain:
+        standing = await chain.standing(payer.address)
+    unsigned = ApprovalTransaction(
+        chain=asset.chain,
+        nonce=standing.nonce,
+        tip=standing.tip,
+        fee_max=2 * standing.base_fee + standing.tip,
+        gas=APPROVAL_GAS,
+        token=asset.address,
+        amount=amount,
+    )
+    digest = unsigned.digest()
+    return unsigned.signed(await payer.sign_digest(digest, chain=asset.chain))
+
+
+async def a_payment(
+    asset: Asset, payer: Wallet, to: Address, approval: SignedApproval
+) -> Permit2Transfer:
+    unsigned = Permit2Transfer(
+        asset=asset,
+        transfer=PermitTransfer(
+            payer=payer.address,
+            token=asset.address,
+            amount=AMOUNT,
+            nonce=secrets.randbits(256),
+            deadline=int(time.time()) + 300,
+            to=to,
+            valid_after=0,
+            facilitator=None,
+        ),
+        signature=b"",
+        approval=approval,
+    )
+    signature = await payer.sign_digest(unsigned.digest(), chain=asset.chain)
+    return replace(unsigned, signature=signature)
+
+
+async def test_an_approval_is_paid_for_and_the_payment_follows(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    asset, payer = await a_plain_token(chain), Wallet.create()
+    await mint(chain, asset, payer.address, AMOUNT)
+    async with a_desk(chain, **options(asset)) as desk:
+        approval = await an_approval(chain, asset, payer)
+        payment = await a_payment(asset, payer, payee, approval)
+        request = asks.transfer_request(payment, AMOUNT)
+        supported = (await desk.client.get(desk.url + "/supported")).json()
+        verified, settled = await desk.verify(request), await desk.settle(request)
+        again = await desk.settle(request)
+
+        assert APPROVAL_KEY in supported["extensions"]
+        assert verified["isValid"], verified
+        assert (settled["success"], settled["amount"]) == (True, str(AMOUNT))
+        assert again["errorReason"] == "duplicate_settlement"
+
+
+async def test_an_approval_comes_with_a_deposit(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    asset, payer = await a_plain_token(chain), Wallet.create()
+    await mint(chain, asset, payer.address, AMOUNT)
+    channel = Channel(asset, payer, Wallet.create())
+    unsigned = Permit2Deposit(
+        config=channel.config,
+        asset=asset,
+        amount=AMOUNT,
+        nonce=secrets.randbits(256),
+        deadline=int(time.time()) + 300,
+        signature=b"",
+        approval=await an_approval(chain, asset, payer),
+    )
+    signature = await payer.sign_digest(unsigned.digest(), chain=asset.chain)
+    deposit = replace(unsigned, signature=signature)
+    async with a_desk(chain, **options(asset)) as desk:
+        request = asks.deposit_request(deposit, await channel.voucher(1))
+        verified, settled = await desk.verify(request), await desk.settle(request)
+
+        assert verified["isValid"], verified
+        assert settled["success"], settled
+
+
+@pytest.mark.parametrize("cap", [0, 1])
+async def test_f7_nothing_is_paid_unless_it_was_configured_and_within_the_cap(
+    agentpay_shared_chain: LocalChain, cap: int
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    asset, payer = await a_plain_token(chain), Wallet.create()
+    await mint(chain, asset, payer.address, AMOUNT)
+    async with a_desk(chain, **options(asset, cap=cap)) as desk:
+        approval = await an_approval(chain, asset, payer)
+        payment = await a_payment(asset, payer, payee, approval)
+        request = asks.transfer_request(payment, AMOUNT)
+        supported = (await desk.client.get(desk.url + "/supported")).json()
+        verified, settled = await desk.verify(request), await desk.settle(request)
+        coin = await chain.node.rpc("eth_getBalance", payer.address, "latest")
+
+        assert (APPROVAL_KEY in supported["extensions"]) == bool(cap)
+        assert not verified["isValid"]
+        assert not settled["success"]
+        assert coin == "0x0"
+
+
+async def test_f7_an_approval_for_less_is_no_payload(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    asset, payer = await a_plain_token(chain), Wallet.create()
+    async with a_desk(chain, **options(asset)) as desk:
+        approval = await an_approval(chain, asset, payer, AMOUNT - 1)
+        payment = await a_payment(asset, payer, payee, approval)
+        verified = await desk.verify(asks.transfer_request(payment, AMOUNT))
+
+        assert verified["invalidReason"] == "invalid_payload"
+
+
+def test_k7_what_happens_before_a_payment_is_not_what_became_of_it() -> None:
+    with pytest.raises(TransactionFailed) as failed, before_the_payment("approve"):
+        raise TransactionFailed("it", reason="no", transaction="0x12")
+    with pytest.raises(TransactionFailed), before_the_payment("approve"):
+        raise GasLimitReached(who="all", limit=1)
+    with pytest.raises(ChainUnreachable), before_the_payment("approve"):
+        raise TransactionOutcomeUnknown("it", transaction="0x12")
+
+    assert failed.value.transaction == ""
