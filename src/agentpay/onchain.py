@@ -122,7 +122,7 @@ async def find_deposit(
 async def _is_made_by(chain: Chain, deposit: Deposit, receipt: Receipt) -> bool:
     """Not by one like it: its nonce may have been used up for something else."""
     if isinstance(deposit, TokenDeposit):
-        return await moved_in(chain, deposit.transfer, receipt) > 0
+        return await moved_by(chain, deposit.transfer, receipt) > 0
     # Permit2 names no nonce in its events: only the very call is a proof.
     call = deposit.call()
     sent = await chain.input(receipt.transaction)
@@ -260,6 +260,14 @@ async def read_funds(chain: Chain, transfer: Transfer) -> int:
     return min(await read_words(chain, transfer.funds_calls()))
 
 
+async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int:
+    """What a transaction moved of a transfer that it used; 0 if it is another's."""
+    receipt = await chain.receipt(transaction)
+    if receipt is None or not await is_used(chain, transfer):
+        return 0
+    return await moved_by(chain, transfer, receipt)
+
+
 async def find_transfer(
     chain: Chain, transfer: Transfer, *, blocks: int = 1000
 ) -> Receipt | None:
@@ -274,12 +282,12 @@ async def find_transfer(
     )
     for log in logs:
         receipt = await chain.receipt(log.transaction)
-        if receipt is not None and await moved_in(chain, transfer, receipt):
+        if receipt is not None and await moved_by(chain, transfer, receipt):
             return receipt
     return None
 
 
-async def moved_in(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
+async def moved_by(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
     """
     What somebody's transaction moved of this very transfer, and not of one like it.
 

@@ -43,7 +43,7 @@ from agentpay.onchain import (
     find_deposit,
     find_transfer,
     is_used,
-    moved_in,
+    moved_by,
     read_claimed,
     read_funds,
 )
@@ -177,7 +177,7 @@ class RemoteFacilitator:
             return None if receipt is None else transfer_result(transfer, receipt)
 
         async def result(receipt: Receipt) -> Settled:
-            if not await moved_in(self._reads, transfer, receipt):
+            if not await moved_by(self._reads, transfer, receipt):
                 raise TransactionFailed(
                     order.what, reason="it is another's transaction"
                 )

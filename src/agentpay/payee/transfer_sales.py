@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, moved_in, read_funds, wrong_signature
+from agentpay.onchain import find_transfer, moved_by, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -215,7 +215,8 @@ class TransferSales:
         return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
-        sale, record = TransferSale(self, purchase), purchase.record
+        sale = TransferSale(self, purchase)
+        record = purchase.record
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -236,7 +237,7 @@ class TransferSales:
             earlier = await find_transfer(self._chain, purchase.transfer)
             if earlier is None:
                 return await self._failed(purchase, error)
-            moved = await moved_in(self._chain, purchase.transfer, earlier)
+            moved = await moved_by(self._chain, purchase.transfer, earlier)
             sale.settled = Settled(transaction=earlier.transaction, amount=moved)
         return sale
 

@@ -112,9 +112,7 @@ class TransferPayment:
         if not charged:
             return False
         try:
-            mined = await self.chain.receipt(Hash32(receipt.transaction))
-            if mined is None:
-                return False
+            mined = Hash32(receipt.transaction)
             return await moved_in(self.chain, self.transfer, mined) == charged
         except (ValueError, ChainError):
             return False
