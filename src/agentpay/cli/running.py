@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import httpx
 import typer
 from rich.console import Console
 
+from agentpay.agent import HTTP_ERRORS
 from agentpay.errors import AgentPayError
 
 T = TypeVar("T")
@@ -22,7 +22,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     except AgentPayError as error:
         err.print(f"{error.code}: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except HTTP_ERRORS as error:
         err.print(f"http_error: {error}", style="red", markup=False, soft_wrap=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
