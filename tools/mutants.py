@@ -19,6 +19,7 @@ survives, if a patch does not apply any more, or if the tests fail without it.
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -131,9 +132,9 @@ def run_forge(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def applies(place: Path, patch: Path) -> bool:
+def applies(place: Path, patch: Path, *how: str) -> bool:
     """`git apply` minds no repository above: the copy is outside of any."""
-    command = ["git", "apply", "--whitespace=nowarn", str(patch)]
+    command = ["git", "apply", "--whitespace=nowarn", *how, str(patch)]
     environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(place.parent)}
     done = subprocess.run(
         command, cwd=place, env=environment, capture_output=True, check=False
@@ -141,24 +142,34 @@ def applies(place: Path, patch: Path) -> bool:
     return done.returncode == 0
 
 
-def judge(mutant: Mutant) -> tuple[Outcome, str]:
+def judge(place: Path, mutant: Mutant) -> tuple[Outcome, str]:
+    """Plant it in the copy, run its tests, and take it out again."""
     if not mutant.tests and not mutant.forge:
         return Outcome.UNTESTED, ""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
-        place = Path(temporary)
-        copy_tree(place)
+    if mutant.forge:
+        with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
+            copy_tree(Path(temporary))
+            copy_contracts(Path(temporary))
+            return planted(Path(temporary), mutant)
+    outcome = planted(place, mutant)
+    if outcome[0] is not Outcome.STALE and not applies(place, mutant.patch, "-R"):
+        raise RuntimeError(f"{mutant.name} cannot be taken out again")
+    forget(place, mutant.patch)
+    return outcome
+
+
+def planted(place: Path, mutant: Mutant) -> tuple[Outcome, str]:
+    if not applies(place, mutant.patch):
+        return Outcome.STALE, ""
+    forget(place, mutant.patch)
+    try:
         if mutant.forge:
-            copy_contracts(place)
-        if not applies(place, mutant.patch):
-            return Outcome.STALE, ""
-        try:
-            if mutant.forge:
-                names = names_of(mutant.forge)
-                done = run_forge(place, "planted", mutant.contract, *names)
-            else:
-                done = run_tests(place, mutant.tests)
-        except subprocess.TimeoutExpired:
-            return Outcome.KILLED, f"no end after {SECONDS} s"
+            names = names_of(mutant.forge)
+            done = run_forge(place, "planted", mutant.contract, *names)
+        else:
+            done = run_tests(place, mutant.tests)
+    except subprocess.TimeoutExpired:
+        return Outcome.KILLED, f"no end after {SECONDS} s"
     if done.returncode == 0:
         return Outcome.SURVIVED, ""
     killer = first_failure(done.stdout)
@@ -166,6 +177,14 @@ def judge(mutant: Mutant) -> tuple[Outcome, str]:
         print(done.stdout[-2000:], done.stderr[-2000:], file=sys.stderr)
         return Outcome.BROKEN, ""
     return Outcome.KILLED, killer
+
+
+def forget(place: Path, patch: Path) -> None:
+    """What Python compiled of the patched files, however alike their times are."""
+    for name in re.findall(r"^\+\+\+ b/(\S+)", patch.read_text(), re.MULTILINE):
+        file = place / name
+        for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
+            compiled.unlink()
 
 
 def names_of(forge: Sequence[str]) -> list[str]:
@@ -181,7 +200,7 @@ def first_failure(output: str) -> str:
     return ""
 
 
-def passes_unharmed(mutants: Sequence[Mutant]) -> bool:
+def passes_unharmed(place: Path, mutants: Sequence[Mutant]) -> bool:
     """Without a mutant every named test passes, or their failures say nothing."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     forge = names_of([test for mutant in mutants for test in mutant.forge])
@@ -192,13 +211,24 @@ def passes_unharmed(mutants: Sequence[Mutant]) -> bool:
             return False
     if not tests:
         return True
-    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
-        place = Path(temporary)
-        copy_tree(place)
-        done = run_tests(place, tests)
+    done = run_tests(place, tests)
     if done.returncode != 0:
         print(done.stdout[-4000:], file=sys.stderr)
     return done.returncode == 0
+
+
+def judge_all(place: Path, mutants: Sequence[Mutant]) -> list[Result]:
+    width = max(len(mutant.name) for mutant in mutants)
+    results: list[Result] = []
+    for mutant in mutants:
+        began = time.monotonic()
+        outcome, killer = judge(place, mutant)
+        seconds = time.monotonic() - began
+        result = Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
+        results.append(result)
+        line = f"{mutant.name:{width}}  {outcome:16} {seconds:5.1f} s  {killer}"
+        print(line.rstrip(), flush=True)
+    return results
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -215,19 +245,13 @@ def main(arguments: Sequence[str]) -> int:
     if not mutants:
         print("no such mutants", file=sys.stderr)
         return 1
-    if not passes_unharmed(mutants):
-        print("the tests fail without any mutant", file=sys.stderr)
-        return 1
-    width = max(len(mutant.name) for mutant in mutants)
-    results: list[Result] = []
-    for mutant in mutants:
-        began = time.monotonic()
-        outcome, killer = judge(mutant)
-        seconds = time.monotonic() - began
-        result = Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
-        results.append(result)
-        line = f"{mutant.name:{width}}  {outcome:16} {seconds:5.1f} s  {killer}"
-        print(line.rstrip(), flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
+        place = Path(temporary)
+        copy_tree(place)
+        if not passes_unharmed(place, mutants):
+            print("the tests fail without any mutant", file=sys.stderr)
+            return 1
+        results = judge_all(place, mutants)
     alive = [r for r in results if r.outcome is not Outcome.KILLED]
     print(f"{len(results) - len(alive)} of {len(results)} mutants killed")
     for result in alive:

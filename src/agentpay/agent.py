@@ -41,6 +41,9 @@ from agentpay.types import (
 
 _log = logging.getLogger(__name__)
 
+HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
+"""What a request raises that never had an answer, for who does not know httpx."""
+
 _DEPARTURE_SECONDS = 10.0
 """How long an agent that ends waits for a withdrawal that it is sending."""
 

@@ -335,7 +335,7 @@ def test_k6_a_refunded_channel_sells_nothing_though_it_is_funded_again() -> None
     assert answer(channel, voucher(25, 5)) == Refused(reason=CLOSING, burnt=True)
 
 
-def test_the_voucher_that_asks_for_a_refund_buys_nothing() -> None:
+def test_k12_the_voucher_that_asks_for_a_refund_buys_nothing() -> None:
     channel = after(payee_channel(), *sold(10, 10, 10), refund_asked(11))
 
     assert answer(channel, voucher(11, 1)) == Spent(fate=Fate.VOID)
@@ -343,7 +343,7 @@ def test_the_voucher_that_asks_for_a_refund_buys_nothing() -> None:
     assert all(held.amount != 11 for held in channel.held)
 
 
-def test_a_voucher_that_bought_something_asks_for_no_refund() -> None:
+def test_k12_a_voucher_that_bought_something_asks_for_no_refund() -> None:
     channel = after(payee_channel(), *sold(10, 10, 10))
 
     assert answer(channel, refund_asked(10)) == Spent(fate=Fate.CHARGED, charged=10)

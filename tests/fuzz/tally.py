@@ -22,6 +22,8 @@ class Tally:
     """Parsed, and all of its payer's signatures are right."""
     accepted: int = 0
     """Paid for, settled, or delivered."""
+    faults: int = 0
+    """How often something was what must not be."""
     compared: int = 0
     """Stores that were compared before and after, where nothing was accepted."""
     answers: Counter[str] = field(default_factory=Counter)
@@ -33,6 +35,7 @@ class Tally:
 
     def blame(self, what: str, sent: object) -> None:
         """Note what must not be, and what it was sent."""
+        self.faults += 1
         if len(self.wrong) < 20:
             self.wrong.append(f"{what}\n    {str(sent)[:3000]}")
 
@@ -60,6 +63,7 @@ class Tally:
             f"answers: {said}",
             f"stores compared where nothing was accepted: {self.compared:,}",
             f"hashes that held: {len(self.hashes)}, as {' '.join(self.hashes[:1])}",
+            f"faults: {self.faults:,}",
             f"slowest: {self.slowest:.2f} s",
         ]
 

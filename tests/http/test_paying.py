@@ -586,7 +586,7 @@ async def test_a_price_that_fell_is_paid_at_the_new_price(
     assert str(spending).startswith("$0.0015 spent")
 
 
-async def test_a_price_that_rose_is_the_callers_decision(
+async def test_c3_a_price_that_rose_is_the_callers_decision(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_shop(agentpay_shared_chain) as (shop, payee, wall):

@@ -228,10 +228,11 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 assert len(await agent.channels()) == 1
 
 
+@pytest.mark.parametrize("claimed", [1500, 500])
 async def test_c13_a_corrective_total_without_our_voucher_is_not_believed(
-    agentpay_shared_chain: LocalChain,
+    agentpay_shared_chain: LocalChain, claimed: int
 ) -> None:
-    claims = {"channelState": {"chargedCumulativeAmount": "1500"}}
+    claims = {"channelState": {"chargedCumulativeAmount": str(claimed)}}
 
     def lying(app: App) -> App:
         async def liar(scope: Scope, receive: Receive, send: Send) -> None:

@@ -45,7 +45,6 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
-_ASK_SECONDS_MAX = 10.0
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -274,10 +273,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
         """See `payer.payment.Asker`."""
-        # In all: httpx counts each read, and headers can come a byte at a time.
-        seconds = min(_ASK_SECONDS_MAX, self._bound().policy.give_up_seconds)
-        timeout = httpx.Timeout(seconds).as_dict()
-        request = httpx.Request(method, url, extensions={"timeout": timeout})
+        seconds = min(10.0, self._bound().policy.give_up_seconds)  # not for each read
+        request = httpx.Request(method, url)
         try:
             async with asyncio.timeout(seconds):
                 response = await self._send(request, {PAYMENT_SIGNATURE: credential})
