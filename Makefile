@@ -12,7 +12,7 @@ PEERS_READY := $(PEERS)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts gas mutants threats threats-mutate peers \
-	examples clean
+	bench bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -76,6 +76,12 @@ threats-mutate: $(READY) ## take each guard away; its tests must fail
 
 peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
+
+bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: $(READY) ## the ratios of the last run against bench/baseline.json
+	@$(BIN)/python -m bench.check
 
 examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)
