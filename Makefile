@@ -9,10 +9,12 @@ READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
+PEERS_MPP := .venv-peers-mpp
+PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts gas mutants threats threats-mutate peers \
-	bench bench-check examples clean
+.PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate \
+	peers peers-mpp bench bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -38,6 +40,13 @@ $(PEERS_READY): tests/peers/requirements.lock
 	@$(PEERS)/bin/pip install --quiet --require-hashes \
 		--requirement tests/peers/requirements.lock >&2
 	@touch $(PEERS_READY)
+
+$(PEERS_MPP_READY): tests/peers/mpp-requirements.lock
+	@echo "making $(PEERS_MPP) ..." >&2
+	@$(PYTHON) -m venv $(PEERS_MPP) >&2
+	@$(PEERS_MPP)/bin/pip install --quiet --require-hashes \
+		--requirement tests/peers/mpp-requirements.lock >&2
+	@touch $(PEERS_MPP_READY)
 
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
@@ -67,6 +76,9 @@ gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 mutants: $(READY) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
 
+fuzz: $(READY) ## send both sides and the facilitator what should not be sent
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
 threats: $(READY) ## the threats we know, and the tests that answer them
 	$(BIN)/python tools/threats.py $(ARGS)
 
@@ -76,6 +88,9 @@ threats-mutate: $(READY) ## take each guard away; its tests must fail
 
 peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
+
+peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
+	@$(BIN)/python tools/peers_mpp.py $(ARGS)
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)
@@ -87,4 +102,5 @@ examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)
 
 clean: ## remove what these targets made
-	rm -rf $(VENV) $(PEERS) .cache contracts/node_modules contracts/out contracts/cache
+	rm -rf $(VENV) $(PEERS) $(PEERS_MPP) tests/peers/mppx/node_modules .cache \
+		contracts/node_modules contracts/out contracts/cache

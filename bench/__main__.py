@@ -40,13 +40,15 @@ async def run(*, repetitions: int, scale: float, only: str, seed: int) -> Json:
     """Every row once in each repetition, each time in another order."""
     samples: list[Sample] = []
     shuffle = random.Random(seed).shuffle
-    load = os.getloadavg()
+    load, began = os.getloadavg(), time.monotonic()
     async with open_world() as world:
         for repetition in range(repetitions):
             order = chosen(scale, only)
             shuffle(order)
             for number, row in enumerate(order, 1):
-                _say(f"{repetition + 1}/{repetitions} {number}/{len(order)} {row.case}")
+                where = f"{repetition + 1}/{repetitions} {number}/{len(order)}"
+                seconds = time.monotonic() - began
+                _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
                 samples.append(await measure(world, row))
         books = [await shop.close_books() for shop in world.shops.values()]
         peers = next(p for n, p in world.payers.items() if n == "x402")

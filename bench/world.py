@@ -96,19 +96,21 @@ async def _open_shops(stack: AsyncExitStack, chain: LocalChain) -> dict[str, Sho
 
 
 async def _open_purses(world: World, chain: LocalChain) -> None:
-    for shop in world.shops.values():
-        if shop.pay_to is None:
-            continue
-        if shop.name != "fastapi batched":
-            count = 1 + LANES if shop.name in _WITH_LANES else 1
-            purses = await _open_channels(shop, chain, count)
-            world.purses[shop.name, CHANNEL] = purses
-            shop.channels += [purse.channel for purse in purses]
-            shop.by_channel += sum(purse.paid for purse in purses)
-        if shop.name in _WITH_TRANSFERS:
-            purse = await Purse.open(chain, shop.program.url, EXACT)
-            world.purses[shop.name, EXACT] = [purse]
-            shop.by_transfer += purse.paid
+    paid = [shop for shop in world.shops.values() if shop.pay_to is not None]
+    await asyncio.gather(*(_open_purses_of(world, chain, shop) for shop in paid))
+
+
+async def _open_purses_of(world: World, chain: LocalChain, shop: Shop) -> None:
+    if shop.name != "fastapi batched":
+        count = 1 + LANES if shop.name in _WITH_LANES else 1
+        purses = await _open_channels(shop, chain, count)
+        world.purses[shop.name, CHANNEL] = purses
+        shop.channels += [purse.channel for purse in purses]
+        shop.by_channel += sum(purse.paid for purse in purses)
+    if shop.name in _WITH_TRANSFERS:
+        purse = await Purse.open(chain, shop.program.url, EXACT)
+        world.purses[shop.name, EXACT] = [purse]
+        shop.by_transfer += purse.paid
 
 
 async def _open_channels(shop: Shop, chain: LocalChain, count: int) -> list[Purse]:

@@ -136,17 +136,17 @@ def write_launcher() -> Path:
     return launcher
 
 
-def install() -> None:
+def install(project: Path = CONTRACTS) -> None:
     """`npm ci`, unless what is installed is what the lock file says."""
-    wanted = hashlib.sha256((CONTRACTS / "package-lock.json").read_bytes()).hexdigest()
-    stamp = MODULES / ".installed"
+    wanted = hashlib.sha256((project / "package-lock.json").read_bytes()).hexdigest()
+    stamp = project / "node_modules" / ".installed"
     if stamp.is_file() and stamp.read_text() == wanted:
         return
     npm = find_npm()
     where = os.pathsep.join([str(find_node().parent), os.environ.get("PATH", "")])
     command = [*npm, "ci", "--ignore-scripts"]
     done = subprocess.run(
-        command, cwd=CONTRACTS, env={**os.environ, "PATH": where}, check=False
+        command, cwd=project, env={**os.environ, "PATH": where}, check=False
     )
     if done.returncode != 0:
         raise ToolFailed("npm ci failed")
@@ -279,6 +279,24 @@ def test(arguments: Sequence[str]) -> None:
     print(f"contracts: {passed[-1][0]} forge tests passed")
 
 
+def planted(contract: str, tests: Sequence[str]) -> None:
+    """
+    Put a contract with a planted bug in its artifact's place, and run some tests.
+
+    Compiled as the tests are, which is quick: only for a copy that is thrown away.
+    """
+    done = run_forge(["build", "--skip", "test"], profile="tests")
+    if done.returncode != 0:
+        print(done.stdout, end="")
+        raise ToolFailed("the contracts do not compile")
+    text = artifact_text(CACHE / "tests" / "out", contract)
+    (ARTIFACTS / f"{contract}.json").write_text(text)
+    done = run_forge(["test", "--match-test", "|".join(tests)], profile="tests")
+    print(done.stdout, end="")
+    if done.returncode != 0:
+        raise ToolFailed("a Solidity test failed")
+
+
 def measure_gas() -> dict[str, int]:
     """Gas per step, from the log of the gas tests."""
     require_fresh()
@@ -369,6 +387,9 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("check", help="compare the artifacts with the sources")
     tests = commands.add_parser("test", help="run the Solidity tests")
     tests.add_argument("forge", nargs="*", help="more arguments for forge test")
+    bug = commands.add_parser("planted", help="run tests with a planted bug")
+    bug.add_argument("contract", help="the one that has it")
+    bug.add_argument("tests", nargs="+", help="names of tests")
     commands.add_parser("gas", help="print what each step costs")
     snapshots = commands.add_parser("snapshot", help="write down what each step costs")
     snapshots.add_argument("--check", action="store_true", help="only compare")
@@ -383,6 +404,8 @@ def main(arguments: Sequence[str]) -> int:
                 check()
             case "test":
                 test(options.forge)
+            case "planted":
+                planted(options.contract, options.tests)
             case "gas":
                 print_gas()
             case "snapshot":

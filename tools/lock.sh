@@ -9,3 +9,6 @@ uv pip compile pyproject.toml --extra server --extra cli --group dev --universal
 uv pip compile tests/peers/requirements.in --universal --python-version 3.11 \
     --generate-hashes --no-annotate --no-header --upgrade \
     --output-file tests/peers/requirements.lock
+uv pip compile tests/peers/mpp-requirements.in --universal --python-version 3.11 \
+    --generate-hashes --no-annotate --no-header --upgrade \
+    --output-file tests/peers/mpp-requirements.lock

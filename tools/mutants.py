@@ -8,6 +8,11 @@ tests must fail:
     # tests: tests/core/test_channel_holes.py::test_a tests/core/test_channel_machine.py
     # threat: K2 (if it takes the guard against a threat of docs/threats.md away)
 
+One in a contract names it, and Solidity tests in place of Python ones:
+
+    # contract: x402BatchSettlement
+    # forge: Claim.t.sol::test_k2_claim_never_lowers_total
+
 Run it as `python tools/mutants.py [part of a name ...]`; it exits with 1 if a mutant
 survives, if a patch does not apply any more, or if the tests fail without it.
 """
@@ -49,6 +54,8 @@ class Mutant:
     breaks: str
     tests: tuple[str, ...]
     threats: tuple[str, ...]
+    contract: str
+    forge: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +76,8 @@ def read_mutant(patch: Path) -> Mutant:
         breaks=" ".join(said(head, "breaks")),
         tests=tuple(said(head, "tests")),
         threats=tuple(said(head, "threat")),
+        contract=" ".join(said(head, "contract")),
+        forge=tuple(said(head, "forge")),
     )
 
 
@@ -102,6 +111,26 @@ def run_tests(place: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[
     )
 
 
+def copy_contracts(place: Path) -> None:
+    """With what was installed and compiled, so that little has to be again."""
+    ignored = shutil.ignore_patterns("node_modules", "forge", "solc*")
+    shutil.copytree(ROOT / "contracts", place / "contracts", ignore=ignored)
+    shutil.copy(ROOT / "contracts" / "solc.cjs", place / "contracts")
+    modules = place / "contracts" / "node_modules"
+    modules.symlink_to(ROOT / "contracts" / "node_modules")
+
+
+def run_forge(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "tools/contracts.py", *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+
+
 def applies(place: Path, patch: Path) -> bool:
     """`git apply` minds no repository above: the copy is outside of any."""
     command = ["git", "apply", "--whitespace=nowarn", str(patch)]
@@ -113,15 +142,21 @@ def applies(place: Path, patch: Path) -> bool:
 
 
 def judge(mutant: Mutant) -> tuple[Outcome, str]:
-    if not mutant.tests:
+    if not mutant.tests and not mutant.forge:
         return Outcome.UNTESTED, ""
     with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
         place = Path(temporary)
         copy_tree(place)
+        if mutant.forge:
+            copy_contracts(place)
         if not applies(place, mutant.patch):
             return Outcome.STALE, ""
         try:
-            done = run_tests(place, mutant.tests)
+            if mutant.forge:
+                names = names_of(mutant.forge)
+                done = run_forge(place, "planted", mutant.contract, *names)
+            else:
+                done = run_tests(place, mutant.tests)
         except subprocess.TimeoutExpired:
             return Outcome.KILLED, f"no end after {SECONDS} s"
     if done.returncode == 0:
@@ -133,16 +168,30 @@ def judge(mutant: Mutant) -> tuple[Outcome, str]:
     return Outcome.KILLED, killer
 
 
+def names_of(forge: Sequence[str]) -> list[str]:
+    return [test.rpartition("::")[2] for test in forge]
+
+
 def first_failure(output: str) -> str:
     for line in output.splitlines():
         if line.startswith(("FAILED ", "ERROR ")):
             return line.split()[1].rpartition("/")[2]
+        if line.startswith("[FAIL"):
+            return next(word for word in line.split() if word.startswith("test"))
     return ""
 
 
 def passes_unharmed(mutants: Sequence[Mutant]) -> bool:
     """Without a mutant every named test passes, or their failures say nothing."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
+    forge = names_of([test for mutant in mutants for test in mutant.forge])
+    if forge:
+        done = run_forge(ROOT, "test", "--", "--match-test", "|".join(forge))
+        if done.returncode != 0:
+            print(done.stdout[-4000:], done.stderr, file=sys.stderr)
+            return False
+    if not tests:
+        return True
     with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
         place = Path(temporary)
         copy_tree(place)

@@ -8,11 +8,11 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.batch_settlement_abi import CLAIMED, DEPOSITED, REFUNDED, SETTLED
 from agentpay.evm.eip3009_abi import TRANSFER
-from agentpay.evm.hashing import address_word
+from agentpay.evm.hashing import address_word, keccak
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Hash32
@@ -21,10 +21,16 @@ Json = dict[str, Any]
 CHANNEL = "batch-settlement"
 Variant = tuple[str, str]
 """A scheme, and what of it: a method of transfer, or a step in a channel's life."""
+PERMIT = "eip2612"
+"""By Permit2 without an allowance: a permit comes along, to be sent by who settles."""
+CONTRACT = "erc1271"
+"""By EIP-3009, from a payer that is a contract."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
     "permit2": DEPOSITED,
+    PERMIT: DEPOSITED,
+    CONTRACT: DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
     "refund": REFUNDED,
@@ -34,6 +40,7 @@ VOUCHERS = frozenset(
     {(CHANNEL, "voucher"), (CHANNEL, "voucher-key"), (CHANNEL, "recovery")}
 )
 """What sends no transaction."""
+_APPROVAL = Hash32.of(keccak(b"Approval(address,address,uint256)"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,8 @@ async def doubt(
     if Address(receipt["from"]) not in expected.senders:
         return f"the transaction was sent by {receipt['from']}"
     scheme, name = variant
+    if name == PERMIT and not _approved(chain, receipt, expected.payer):
+        return "no approval of Permit2 came along"
     if scheme == CHANNEL:
         topics: list[str] = [EVENTS[name]]
         topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
@@ -102,6 +111,11 @@ async def doubt(
     paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]
     wanted = expected.price
     return "" if paid == [wanted] else f"the payer sent {paid}, not {wanted}"
+
+
+def _approved(chain: LocalChain, receipt: Json, payer: Address) -> bool:
+    parties = [Hash32.of(address_word(party)) for party in (payer, PERMIT2)]
+    return bool(_logs(receipt, chain.usdc.address, [_APPROVAL, *parties]))
 
 
 def _logs(receipt: Json, contract: Address, topics: Sequence[str]) -> list[Json]:

@@ -64,7 +64,7 @@ class OurFacilitator(Facilitator):
 async def their_facilitator(chain: LocalChain) -> AsyncIterator[TheirFacilitator]:
     """The official facilitator, with gas."""
     wallet = await chain.funded_wallet(0)
-    async with Peer.running("facilitator", chain_settings(chain, wallet)) as peer:
+    async with Peer.running("facilitator.py", chain_settings(chain, wallet)) as peer:
         yield TheirFacilitator(url=peer.url, account=wallet.address, peer=peer)
 
 

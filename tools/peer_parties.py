@@ -29,13 +29,14 @@ from agentpay import (
 )
 from agentpay.errors import AnswerLost
 from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
+from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
 from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import UINT128_MAX, Address, Hash32, Money
+from agentpay.types import UINT128_MAX, Address, ChainId, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
@@ -109,6 +110,22 @@ class LossyTransport(PooledTransport):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContractWallet:
+    """A contract that takes its owner's signatures (ERC-1271). Implements `Signer`."""
+
+    address: Address
+    owner: Wallet
+
+    async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
+        """See `Signer.sign_digest`."""
+        return await self.owner.sign_digest(digest, chain=chain)
+
+    async def derive_secret(self, purpose: bytes) -> bytes:
+        """See `Signer.derive_secret`."""
+        return await self.owner.derive_secret(purpose)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
@@ -127,9 +144,11 @@ class OurBuyer:
         budget: Money = "$1",
         deposit: Money = "$0.01",
         two_keys: bool = False,
+        contract: bool = False,
     ) -> AsyncIterator["OurBuyer"]:
-        wallet = await _rich_wallet(chain)
-        hot = Wallet.create() if two_keys else wallet
+        """A `contract` pays, whose vouchers need a key of their own; or a wallet."""
+        wallet = await (contract_wallet if contract else rich_wallet)(chain)
+        hot = Wallet.create() if two_keys or contract else wallet
         wire = LossyTransport()
         async with (
             FaultyRpc(chain.rpc_url) as rpc,
@@ -288,10 +307,10 @@ class TheirBuyer:
     async def open(
         cls, chain: LocalChain, *, two_keys: bool = False
     ) -> AsyncIterator["TheirBuyer"]:
-        wallet = await _rich_wallet(chain)
+        wallet = await rich_wallet(chain)
         hot = Wallet.create() if two_keys else wallet
         settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
-        async with Peer.running("client", settings) as peer:
+        async with Peer.running("client.py", settings) as peer:
             yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
     async def lose_answer(self, url: str) -> None:
@@ -334,9 +353,6 @@ class TheirShop:
             **chain_settings(chain, wallet),
             "facilitator": facilitator,
             "pay_to": checksummed(wallet.address),
-            "token": checksummed(chain.usdc.address),
-            "name": chain.usdc.name,
-            "version": chain.usdc.version,
             "price": str(PRICE),
             "used": str(USED),
             "withdraw_delay": WITHDRAW_DELAY,
@@ -344,7 +360,7 @@ class TheirShop:
             "routes": routes,
         }
         # In mixed case: theirs pass an address to web3 as it came.
-        async with Peer.running("server", settings) as peer:
+        async with Peer.running("server.py", settings) as peer:
             yield cls(url=peer.url, peer=peer)
 
     async def claim(self) -> str:
@@ -362,6 +378,10 @@ def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
         "key": _hex_key(wallet),
         "rpc_url": chain.rpc_url,
         "chain_id": chain.chain_id,
+        "token": checksummed(chain.usdc.address),
+        "name": chain.usdc.name,
+        "version": chain.usdc.version,
+        "decimals": chain.usdc.decimals,
     }
 
 
@@ -369,11 +389,25 @@ def _hex_key(wallet: Wallet) -> str:
     return "0x" + wallet.gas_key().hex()
 
 
-async def _rich_wallet(chain: LocalChain) -> Wallet:
+async def rich_wallet(chain: LocalChain) -> Wallet:
     """Has test dollars, and has allowed Permit2 to take them, once and for all."""
     wallet = await chain.funded_wallet()
-    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
-    await chain.node.transact(
-        wallet.address, approve + uint_word(UINT128_MAX), to=chain.usdc.address
-    )
+    await allow_permit2(chain, wallet.address, UINT128_MAX)
     return wallet
+
+
+async def contract_wallet(chain: LocalChain) -> ContractWallet:
+    """Has test dollars, and an owner who signs for it."""
+    owner, maker = Wallet.create(), await chain.funded_wallet(0)
+    code = load_artifact("Wallet1271").creation + address_word(owner.address)
+    sent = await chain.node.transact(maker.address, code, to=None)
+    receipt = await chain.node.rpc("eth_getTransactionReceipt", sent)
+    address = Address(receipt["contractAddress"])
+    await chain.fund(address)
+    return ContractWallet(address=address, owner=owner)
+
+
+async def allow_permit2(chain: LocalChain, payer: Address, amount: int) -> None:
+    """Have an account allow Permit2 to take so much."""
+    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
+    await chain.node.transact(payer, approve + uint_word(amount), to=chain.usdc.address)

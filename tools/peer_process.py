@@ -1,5 +1,5 @@
 """
-Runs a program of the peer's (`tests/peers`) in the peer's environment, as a child.
+Runs a program of a peer's (`tests/peers`) in that peer's environment, as a child.
 
 It is spoken to by lines of JSON, and ends when its input does.
 """
@@ -16,6 +16,7 @@ from peer_evidence import Evidence, Json, read_note
 
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+MPP_PYTHON = ROOT / ".venv-peers-mpp" / "bin" / "python"
 PROGRAMS = ROOT / "tests" / "peers"
 _ANSWER_SECONDS = 60
 _STOP_SECONDS = 10
@@ -37,13 +38,15 @@ class Peer:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, program: str, settings: Json) -> AsyncIterator["Peer"]:
-        """Start it, and end it by its process id."""
+    async def running(
+        cls, program: str, settings: Json, *, by: Path = PYTHON
+    ) -> AsyncIterator["Peer"]:
+        """Start it by an interpreter, and end it by its process id."""
         with tempfile.TemporaryDirectory(prefix="peer-") as folder:
             log = Path(folder, "log")
             with log.open("wb") as errors:  # noqa: ASYNC230 - it is given to a child
                 process = await asyncio.create_subprocess_exec(
-                    *(PYTHON, PROGRAMS / f"{program}.py"),
+                    *(by, PROGRAMS / program),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=errors,

@@ -22,13 +22,14 @@ from collections.abc import AsyncIterator, Collection, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from peer_burst import AT_ONCE, AtOnce, holds, many_at_once
+from peer_burst import many_at_once
 from peer_evidence import (
     CHANNEL,
+    CONTRACT,
+    PERMIT,
     VOUCHERS,
     Evidence,
     Expected,
-    Json,
     Variant,
     doubt,
 )
@@ -47,12 +48,14 @@ from peer_parties import (
     Shop,
     TheirBuyer,
     TheirShop,
+    allow_permit2,
 )
 from peer_process import PYTHON, Peer, PeerFailed
+from peer_report import Cell, Report, table
 
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address
+from agentpay.types import UINT128_MAX, Address
 
 STEPS = (
     "deposit",
@@ -67,10 +70,17 @@ STEPS = (
 VARIANTS: tuple[Variant, ...] = (
     ("exact", "eip3009"),
     ("exact", "permit2"),
+    ("exact", PERMIT),
+    ("exact", CONTRACT),
     ("upto", "permit2"),
+    ("upto", PERMIT),
     *((CHANNEL, step) for step in STEPS),
     (CHANNEL, "permit2"),
+    (CHANNEL, PERMIT),
+    (CHANNEL, CONTRACT),
 )
+SOLD_BY = {PERMIT: "permit2", CONTRACT: "eip3009"}
+"""How a server sells what is up to its buyer."""
 Pair = tuple[str, str]
 """Who we are, and who they are."""
 PAIRS: tuple[Pair, ...] = (
@@ -88,22 +98,6 @@ RUN_SECONDS = 170
 REQUESTS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One way to pay, between one of our parties and one of theirs."""
-
-    ours: str
-    peer: str
-    scheme: str
-    variant: str
-    passed: bool
-    version: str
-    status: int
-    transaction: str
-    voucher: Json
-    why: str
-
-
 @dataclass(frozen=True, slots=True)
 class Meeting:
     """Who buys from whom, the process whose record is evidence, and what it showed."""
@@ -113,19 +107,36 @@ class Meeting:
     peer: Peer
     senders: Set[Address]
     """Who may send what moves money."""
+    contract: Buyer | None = field(default=None, kw_only=True)
+    """Another buyer, which is a contract; None where the official client buys."""
     verified: bool = field(default=False, kw_only=True)
     """Whether the facilitator sees all vouchers."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
+
+    def payer(self, variant: Variant) -> Buyer:
+        """Who pays."""
+        if variant[1] == CONTRACT and self.contract is not None:
+            return self.contract
+        return self.buyer
 
 
 # The stories.
 
 
-async def pay_once(meeting: Meeting, variant: Variant) -> None:
-    """One request, one transfer."""
+async def pay_once(chain: LocalChain, meeting: Meeting, variant: Variant) -> None:
+    """One request, one transfer; or those until a channel is funded."""
     scheme, method = variant
+    buyer = meeting.payer(variant)
+    sold_by = SOLD_BY.get(method, method)
+    if sold_by == "permit2":  # whether a permit has to come along is the buyer's to see
+        most = 0 if method == PERMIT else UINT128_MAX
+        await allow_permit2(chain, buyer.address, most)
+    url = f"{meeting.shop.url}/{scheme}/{sold_by}"
+    if scheme == CHANNEL:
+        meeting.found[variant] = await until(meeting, url, "deposit", buyer)
+        return
     await meeting.peer.notes()
-    await meeting.buyer.get(f"{meeting.shop.url}/{scheme}/{method}")
+    await buyer.get(url)
     for seen in await meeting.peer.notes():
         meeting.found[variant] = seen
 
@@ -152,11 +163,13 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
         found[CHANNEL, "refund"] = refunded
 
 
-async def until(meeting: Meeting, url: str, kind: str) -> Evidence:
+async def until(
+    meeting: Meeting, url: str, kind: str, buyer: Buyer | None = None
+) -> Evidence:
     """Pay until a payment is of this kind."""
     await meeting.peer.notes()
     for _ in range(REQUESTS_MAX):
-        await meeting.buyer.get(url)
+        await (buyer or meeting.buyer).get(url)
         for seen in await meeting.peer.notes():
             if seen.kind == kind:
                 return seen
@@ -198,19 +211,22 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
     two_keys = pair in TWO_KEYS
     our_buyer = OurBuyer.open(chain, two_keys=two_keys)
     their_buyer = TheirBuyer.open(chain, two_keys=two_keys)
+    our_contract = OurBuyer.open(chain, contract=True)
     match pair:
         case ("client", "server"):
             their_shop = TheirShop.open(chain, theirs.url, routes(pair))
-            async with our_buyer as buyer, their_shop as shop:
-                yield Meeting(buyer, shop, shop.peer, {theirs.account})
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {theirs.account}
+                yield Meeting(buyer, shop, shop.peer, who, contract=contract)
         case ("server", "client"):
             our_shop = OurShop.open(chain, routes(pair))
             async with their_buyer as client, our_shop as server:
                 yield Meeting(client, server, client.peer, server.accounts)
         case ("server", "facilitator"):
             our_shop = OurShop.open(chain, routes(pair), facilitator=theirs.url)
-            async with our_buyer as buyer, our_shop as server:
-                yield Meeting(buyer, server, theirs.peer, {theirs.account})
+            async with our_buyer as buyer, our_contract as contract, our_shop as server:
+                who = {theirs.account}
+                yield Meeting(buyer, server, theirs.peer, who, contract=contract)
         case ("facilitator", "server"):
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
@@ -221,8 +237,11 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
             )
-            async with our_buyer as buyer, their_shop as shop:
-                yield Meeting(buyer, shop, shop.peer, {ours.account}, verified=True)
+            async with our_buyer as buyer, our_contract as contract, their_shop as shop:
+                who = {ours.account}
+                yield Meeting(
+                    buyer, shop, shop.peer, who, contract=contract, verified=True
+                )
         case _:
             raise PeerFailed(f"nobody has said how {pair} meet")
 
@@ -234,12 +253,14 @@ def variants_of(pair: Pair) -> list[Variant]:
     else:
         by = "voucher" if pair in TWO_KEYS else "voucher-key"
         left_out = frozenset({(CHANNEL, by)})
+    if pair[1] == "client" or pair == ("facilitator", "server"):
+        left_out |= {variant for variant in VARIANTS if variant[1] == CONTRACT}
     return [variant for variant in VARIANTS if variant not in left_out]
 
 
 def routes(pair: Pair) -> list[list[str]]:
     """What the server of a pair sells: scheme and method of transfer."""
-    once = [variant for variant in variants_of(pair) if variant[1] not in STEPS]
+    once = [v for v in variants_of(pair) if v[1] not in (*STEPS, *SOLD_BY)]
     return [list(route) for route in (*once, (CHANNEL, "eip3009"))]
 
 
@@ -256,7 +277,7 @@ async def run_pair(place: Place, pair: Pair) -> list[Cell]:
                 if lives:
                     await live_a_channel(meeting, wanted)
                 else:
-                    await pay_once(meeting, variant)
+                    await pay_once(place.chain, meeting, variant)
             except (AgentPayError, PeerFailed, ValueError) as error:
                 stopped = [v for v in wanted if v[1] in STEPS] if lives else [variant]
                 whys.update(dict.fromkeys(stopped, f"{type(error).__name__}: {error}"))
@@ -278,8 +299,8 @@ async def judge(
         why = "the peer's version is not known"
     else:
         expected = Expected(
-            payer=meeting.buyer.address,
-            voucher_signer=meeting.buyer.voucher_signer,
+            payer=meeting.payer(variant).address,
+            voucher_signer=meeting.payer(variant).voucher_signer,
             price=USED if scheme == "upto" else PRICE,
             senders=meeting.senders,
             verified=meeting.verified,
@@ -302,23 +323,6 @@ async def judge(
 # Saying it.
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What a run showed."""
-
-    cells: list[Cell]
-    at_once: list[AtOnce]
-    supported: Json
-    """What our facilitator says it does."""
-    missing: list[str]
-    """What it does and does not say."""
-
-    @property
-    def passed(self) -> bool:
-        cells = all(cell.passed for cell in self.cells)
-        return cells and holds(self.at_once[0]) and not self.missing
-
-
 async def run() -> Report:
     async with (
         asyncio.timeout(RUN_SECONDS),
@@ -336,34 +340,6 @@ async def run() -> Report:
             supported=ours.supported,
             missing=ours.lacks(chain),
         )
-
-
-def table(report: Report) -> str:
-    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':12}{'passed':8}evidence"]
-    for cell in report.cells:
-        shown = cell.transaction or cell.voucher.get("signature", "")
-        proof = f"{cell.status} {shown[:18]}…" if cell.passed else cell.why
-        passed = "yes" if cell.passed else "NO"
-        lines.append(
-            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:12}"
-            f"{passed:8}{proof}"
-        )
-    lines.append("")
-    lines.append(f"{AT_ONCE} requests at once to the official {CHANNEL} server:")
-    for burst in report.at_once:
-        budget = f" of a budget of {burst.budget}" if burst.budget else ""
-        lines.append(
-            f"  {burst.client:16}{burst.ok:3} ok {burst.failed:3} failed"
-            f" {burst.seconds:6.2f} s, deposited {burst.deposited}{budget},"
-            f" signed {burst.signed}"
-        )
-    kinds = [f"{k['scheme']} on {k['network']}" for k in report.supported["kinds"]]
-    lines.append(f"agentpay facilitator lists {', '.join(kinds)}")
-    if report.missing:
-        lines.append(f"  and NOT {', '.join(report.missing)}")
-    good = sum(cell.passed for cell in report.cells)
-    lines.append(f"{good} of {len(report.cells)} cells passed, at {PRICE} a request")
-    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> int:

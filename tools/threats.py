@@ -16,8 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 ROW = re.compile(r"^\| ([CPFKT]\d+) \| (.+?) \|", re.MULTILINE)
-TEST = re.compile(r"\b(?:def|function) (test_([cpfkt]\d+)_\w+)")
-HEAD = re.compile(r"^# (threat|tests): (.+)$", re.MULTILINE)
+TEST = re.compile(
+    r"\b(?:def|function) ((?:test|testFuzz|invariant)_((?:[cpfkt]\d+_)+)\w+)"
+)
+HEAD = re.compile(r"^# (threat|tests|forge): (.+)$", re.MULTILINE)
 
 
 def threats() -> dict[str, str]:
@@ -30,8 +32,9 @@ def tests_by_threat() -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for path in _test_files():
         place = path.relative_to(ROOT).as_posix()
-        for name, threat in TEST.findall(path.read_text(encoding="utf-8")):
-            found[threat.upper()].append(f"{place}::{name}")
+        for name, carried in TEST.findall(path.read_text(encoding="utf-8")):
+            for threat in carried.upper().strip("_").split("_"):
+                found[threat].append(f"{place}::{name}")
     return found
 
 
@@ -49,7 +52,9 @@ def mutants_by_threat() -> dict[str, list[str]]:
         for key, value in HEAD.findall(head):
             words[key] += value.split()
         for threat in words["threat"]:
-            if any(f"test_{threat.lower()}_" in test for test in words["tests"]):
+            named = re.compile(rf"_{threat.lower()}_.*")
+            carried = [*words["tests"], *words["forge"]]
+            if any(named.search(test.rpartition("::")[2]) for test in carried):
                 found[threat].append(patch.stem)
     return found
 

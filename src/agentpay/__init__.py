@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
+    from agentpay.payer.receipts import PaidReceipt
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
 
@@ -50,6 +51,7 @@ _HOMES = {
     "ConfigurationError": "agentpay.errors",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
+    "PaidReceipt": "agentpay.payer.receipts",
     "PaidRequest": "agentpay.http.paywall",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
@@ -80,6 +82,7 @@ __all__ = [
     "ConfigurationError",
     "Network",
     "Order",
+    "PaidReceipt",
     "PaidRequest",
     "Payee",
     "PaymentOutcomeUnknown",

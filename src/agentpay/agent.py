@@ -26,6 +26,7 @@ from agentpay.payer.exit import Exit, Withdrawal
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.payer import Payer
 from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.payer.receipts import KeepReceipt
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
@@ -79,6 +80,7 @@ class Agent(httpx.AsyncClient):
         timeout: float = 60.0,
         transport: httpx.AsyncBaseTransport | None = None,
         follow_redirects: bool = False,
+        on_receipt: KeepReceipt | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -86,7 +88,8 @@ class Agent(httpx.AsyncClient):
         of channels that are opened from now on: it can spend what they hold and nothing
         else. With a `WatchedWallet`, an agent spends stored channels by that key alone.
         `store` is `"memory:"`, or a file in which budget and channels survive.
-        `transport` is what requests go through, httpx's own if not given.
+        `transport` is what requests go through, httpx's own if not given. `on_receipt`
+        is told of each receipt that a payee signed.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -105,6 +108,7 @@ class Agent(httpx.AsyncClient):
         self._payments = PaymentTransport(
             transport or PooledTransport(),
             allow_private_networks=allow_private_networks,
+            on_receipt=on_receipt,
         )
         super().__init__(
             transport=self._payments,

@@ -319,7 +319,7 @@ def test_a_claim_taken_back_by_the_chain_is_stored() -> None:
     assert isinstance(answer(reorganized, voucher(70, 10)), Admitted)
 
 
-def test_a_refunded_channel_sells_nothing_though_it_is_funded_again() -> None:
+def test_k6_a_refunded_channel_sells_nothing_though_it_is_funded_again() -> None:
     channel = after(
         payee_channel(balance=30),
         *sold(10, 10, 10),

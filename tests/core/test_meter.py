@@ -65,7 +65,7 @@ def exact(tariff: Tariff, steps: list[Step]) -> Fraction:
 
 
 @given(usages())
-def test_charges_add_up_to_the_charge_of_the_whole(
+def test_k14_charges_add_up_to_the_charge_of_the_whole(
     usage: tuple[Tariff, list[Step]],
 ) -> None:
     tariff, steps = usage
@@ -93,7 +93,7 @@ def test_the_order_of_usage_changes_nothing(
 
 
 @given(usages())
-def test_a_total_is_off_by_less_than_one_increment_on_the_declared_side(
+def test_k14_a_total_is_off_by_less_than_one_increment_on_the_declared_side(
     usage: tuple[Tariff, list[Step]],
 ) -> None:
     tariff, steps = usage

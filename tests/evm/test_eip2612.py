@@ -129,7 +129,7 @@ def test_reads_and_approvals_are_understood(
 
 
 @given(ADDRESSES, WORDS, st.integers(0, 15), st.integers(1, 255))
-def test_an_approval_with_anything_else_in_it_is_refused(
+def test_f7_an_approval_with_anything_else_in_it_is_refused(
     spender: Address, amount: int, place: int, change: int
 ) -> None:
     data = allowance_abi.approve_call(TOKEN, spender=spender, amount=amount).data

@@ -191,7 +191,7 @@ def test_a_deposit_of_another_payer_or_token_is_not_sent(
 
 
 @given(ADDRESSES, WORDS, WORDS)
-def test_a_used_nonce_is_one_bit_of_its_word(
+def test_t10_a_used_nonce_is_one_bit_of_its_word(
     owner: Address, nonce: int, word: int
 ) -> None:
     name, said = understood("Permit2", permit2_abi.nonces_call(owner, nonce))
@@ -209,7 +209,7 @@ def test_what_is_not_a_word_is_no_answer(answer: bytes) -> None:
 
 
 @given(WORDS)
-def test_a_transfer_is_taken_back_by_its_bit(nonce: int) -> None:
+def test_t10_a_transfer_is_taken_back_by_its_bit(nonce: int) -> None:
     name, said = understood("Permit2", permit2_abi.invalidate_nonce_call(nonce))
 
     assert name == "invalidateUnorderedNonces"

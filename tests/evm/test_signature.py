@@ -56,7 +56,7 @@ def test_without_libsecp256k1_the_same_account_is_found(
 
 
 @given(DIGESTS, KEYS)
-def test_the_mirrored_form_is_refused(digest: bytes, key: bytes) -> None:
+def test_k3_the_mirrored_form_is_refused(digest: bytes, key: bytes) -> None:
     """r, n - s and the other v verify as well, and would be a second signature."""
     r, s, v = parts(sign(digest, key))
 
@@ -96,7 +96,7 @@ def test_a_signature_is_65_bytes(length: int) -> None:
 
 
 @pytest.mark.parametrize("v", [0, 1, 26, 29, 30, 35, 36, 255])
-def test_v_is_27_or_28(v: int) -> None:
+def test_k3_v_is_27_or_28(v: int) -> None:
     with pytest.raises(BadSignature, match="v must be"):
         check_form(sign(DIGEST, KEY)[:64] + bytes((v,)))
 
@@ -108,7 +108,7 @@ def test_r_is_below_the_order_and_not_zero(r: int) -> None:
 
 
 @pytest.mark.parametrize("s", [0, ORDER // 2 + 1, ORDER - 1, ORDER, 2**256 - 1])
-def test_s_is_in_the_lower_half_and_not_zero(s: int) -> None:
+def test_k3_s_is_in_the_lower_half_and_not_zero(s: int) -> None:
     with pytest.raises(BadSignature, match="lower half"):
         check_form(rebuilt(1, s, 27))
 

@@ -45,6 +45,7 @@ async def a_permit2_transfer(
     signer: Wallet,
     to: Address,
     *,
+    amount: int = AMOUNT,
     facilitator: Address | None = None,
     permit: SignedPermit | None = None,
 ) -> Permit2Transfer:
@@ -54,7 +55,7 @@ async def a_permit2_transfer(
         transfer=PermitTransfer(
             payer=signer.address,
             token=chain.usdc.address,
-            amount=AMOUNT,
+            amount=amount,
             nonce=secrets.randbits(256),
             deadline=int(time.time()) + 300,
             to=to,
@@ -98,6 +99,21 @@ async def test_upto_moves_what_is_due_and_its_own_key_sends_it(
         assert (settled["success"], settled["amount"]) == (True, "300")
         assert sent["from"] == key
     assert await chain.balance(payee) == 900
+
+
+async def test_upto_that_allows_nothing_is_answered_and_moves_nothing(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    key = desk.host._wallets[0].address
+    transfer = await a_permit2_transfer(chain, payer, payee, amount=0, facilitator=key)
+    request = asks.transfer_request(transfer, 0)
+    verified, settled = await desk.verify(request), await desk.settle(request)
+    sent = await chain.node.rpc("eth_getTransactionCount", key, "latest")
+
+    assert verified["invalidReason"] == "invalid_transaction_state", verified
+    assert (settled["amount"], settled["transaction"]) == ("0", "")
+    assert int(sent, 16) == 0
 
 
 async def test_upto_of_nothing_needs_no_transaction(

@@ -1,5 +1,6 @@
 """Who has paid comes back by a signature, and nobody else does."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentpay import Wallet
+from agentpay import Agent, Policy, Wallet
 from agentpay.errors import ConfigurationError
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
@@ -19,14 +20,21 @@ from agentpay.payer.sign_in import sign_challenge
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
 from agentpay.wire.sign_in import HEADER
-from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_payment_required
+from agentpay.wire.x402 import (
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+    parse_payment_required,
+)
 from tests.http.world import (
     BASE,
     EXACT_ONLY,
     PRICE,
     Shop,
+    Wire,
+    an_agent,
     open_payee,
     required_header,
+    rewriting,
     through,
 )
 from tests.payee.hand import HandPayer, decoded, terms_of
@@ -213,3 +221,140 @@ async def test_p6_payers_sign_in_only_to_a_known_origin(
         Paywall(Shop(), payee=payee, routes=ROUTES)
     with pytest.raises(ConfigurationError, match="each time"):
         Route(price=1, metered=True, access_seconds=1)
+
+
+# Our own agent
+
+
+def signed_in(wire: Wire) -> int:
+    """How often a client signed in."""
+    return sum(HEADER in request.headers for request in wire.sent)
+
+
+def other_challenge(said: Any, changes: dict[str, str]) -> Any:
+    """A 402 whose challenge says something else."""
+    words = said["extensions"].get("sign-in-with-x")
+    if words is not None:
+        words["info"] |= changes
+    return said
+
+
+@contextlib.asynccontextmanager
+async def returning(
+    chain: LocalChain, *, says: dict[str, str] | None = None, **policy: Any
+) -> AsyncIterator[tuple[Shop, Wire, Agent, list[float]]]:
+    """An agent of a payee whose routes are paid for once, and their clock."""
+    shop, ahead = Shop(), [0.0]
+
+    def clock() -> float:
+        return time.time() + ahead[0]
+
+    payee = await open_payee(chain, clock=clock)
+    wall = Paywall(shop, payee=payee, routes=ROUTES, origin=BASE)
+    app = rewriting(
+        wall, PAYMENT_REQUIRED, lambda said: other_challenge(said, says or {})
+    )
+    wire = Wire(through(app))
+    agent = await an_agent(chain, wire, policy=Policy(**policy), clock=clock)
+    await payee.start()
+    async with agent:
+        yield shop, wire, agent, ahead
+    await payee.stop()
+
+
+async def test_an_agent_pays_once_and_comes_back_by_signing(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with returning(agentpay_shared_chain) as (shop, wire, agent, _):
+        answers = [await agent.get(BASE + f"/one?n={n}") for n in range(4)]
+        at_once = [agent.get(BASE + "/one") for _ in range(4)]
+        answers += await asyncio.gather(*at_once)
+        spending = await agent.spending()
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert (len(wire.credentials), signed_in(wire)) == (1, 7)
+        assert len({r.headers.get(HEADER) for r in wire.sent}) == 8
+        assert spending.spent == PRICE * 10**12
+        assert shop.served["/one"] == 8
+
+
+async def test_an_agent_signs_only_for_what_it_has_paid_itself(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with returning(agentpay_shared_chain) as (_, wire, agent, _):
+        for path in ("/one", "/two", "/each", "/each"):
+            assert (await agent.get(BASE + path)).status_code == 200
+        assert (len(wire.credentials), signed_in(wire)) == (4, 0)
+        await agent.get(BASE + "/two")
+
+        assert (len(wire.credentials), signed_in(wire)) == (4, 1)
+
+
+async def test_what_opens_nothing_any_more_is_paid_again_once(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with returning(agentpay_shared_chain) as (shop, wire, agent, ahead):
+        await agent.get(BASE + "/one")
+        ahead[0] = 3601
+        again = await agent.get(BASE + "/one")
+        back = await agent.get(BASE + "/one")
+
+        assert (again.status_code, back.status_code) == (200, 200)
+        assert (len(wire.credentials), signed_in(wire)) == (2, 2)
+        assert shop.served["/one"] == 3
+
+
+async def test_an_agent_that_may_not_sign_in_pays_each_time(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with returning(agentpay_shared_chain, sign_in=False) as (_, wire, agent, _):
+        for _ in range(3):
+            assert (await agent.get(BASE + "/one")).status_code == 200
+
+        assert (len(wire.credentials), signed_in(wire)) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"domain": "bank.example"},
+        {"uri": "https://bank.example/one"},
+        {"uri": "https://shop.example/one"},
+        {"domain": "shop.example:81"},
+        {"issuedAt": "2020-01-01T00:00:00.000Z"},
+        {"issuedAt": "2999-01-01T00:00:00.000Z"},
+        {"statement": "line one\nURI: https://bank.example"},
+        {"version": "2"},
+    ],
+)
+async def test_c5_a_challenge_that_is_not_this_origins_is_not_signed(
+    agentpay_shared_chain: LocalChain, changes: dict[str, str]
+) -> None:
+    async with returning(agentpay_shared_chain, says=changes) as (_, wire, agent, _):
+        await agent.get(BASE + "/one")
+        assert (await agent.get(BASE + "/one")).status_code == 200
+
+        assert (len(wire.credentials), signed_in(wire)) == (2, 0)
+
+
+async def test_c6_a_signature_follows_no_redirect(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    elsewhere: list[httpx.Request] = []
+    async with returning(agentpay_shared_chain) as (_, wire, agent, _):
+        shop = wire.inner
+
+        async def route(request: httpx.Request) -> httpx.Response:
+            if request.url.host == "thief.example":
+                elsewhere.append(request)
+                return httpx.Response(200)
+            if HEADER in request.headers:
+                return httpx.Response(307, headers={"location": "http://thief.example"})
+            return await shop.handle_async_request(request)
+
+        wire.inner = httpx.MockTransport(route)
+        await agent.get(BASE + "/one")
+        await agent.get(BASE + "/one", follow_redirects=True)
+
+    assert len(elsewhere) == 1
+    assert HEADER not in elsewhere[0].headers

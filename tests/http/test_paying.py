@@ -80,7 +80,9 @@ def each(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]],
 
 
 SPOILT: dict[str, Callable[[dict[str, Any]], None]] = {
-    "c2 another asset": each(lambda o: o.update(asset=str(NOBODY))),
+    "c2 t11 another asset of the same name": each(
+        lambda o: o.update(asset=str(NOBODY))
+    ),
     "c2 another chain": each(lambda o: o.update(network="eip155:1")),
     "c2 not an EVM chain": each(lambda o: o.update(network="solana:x")),
     "c2 paid to nobody": each(lambda o: o.update(payTo="0x" + "0" * 40)),
@@ -102,7 +104,7 @@ SPOILT: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("name", SPOILT)
-async def test_c2_c4_c10_c11_c12_a_hostile_402_gets_no_signature(
+async def test_c2_c4_c10_c11_c12_t11_a_hostile_402_gets_no_signature(
     agentpay_shared_chain: LocalChain, name: str
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:

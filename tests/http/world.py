@@ -15,13 +15,14 @@ import httpx
 import uvicorn
 
 from agentpay import Agent, Budget, Payee, Paywall, Policy, Route
-from agentpay.http.paywall import App, Receive, Scope, Send
+from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.pricing import Order
 from agentpay.ports import Signer
 from agentpay.records import PaymentRecord
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Money
+from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
 
 BASE = "http://shop.example"
@@ -119,6 +120,30 @@ async def a_shop(
     async with a_payee(chain, **options) as payee:
         shop = Shop()
         yield shop, payee, Paywall(shop, payee=payee, routes=ROUTES)
+
+
+def rewriting(app: App, header: str, change: Callable[[Any], Any]) -> App:
+    """The same application, one of whose headers says something else."""
+    named = header.lower().encode()
+
+    async def rewritten(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_rewritten(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [
+                    (n, _rewritten(v, change) if n == named else v)
+                    for n, v in message["headers"]
+                ]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await app(scope, receive, send_rewritten)
+
+    return rewritten
+
+
+def _rewritten(value: bytes, change: Callable[[Any], Any]) -> bytes:
+    message = decode_json(value.decode(), name="a header of a test")
+    return encode_json(change(message)).encode()
 
 
 def through(app: App) -> httpx.ASGITransport:

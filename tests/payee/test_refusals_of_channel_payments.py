@@ -181,7 +181,7 @@ async def test_k3_a_forged_voucher_learns_and_changes_nothing(
 
 @pytest.mark.parametrize("kind", ["voucher", "deposit", "refund"])
 @pytest.mark.parametrize("query", [True, False])
-async def test_p12_nothing_is_done_or_told_without_the_payers_signature(
+async def test_p12_k4_nothing_is_done_or_told_without_the_payers_signature(
     agentpay_shared_chain: LocalChain, kind: str, query: bool
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:

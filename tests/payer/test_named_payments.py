@@ -5,44 +5,27 @@ from typing import Any
 import pytest
 
 from agentpay import Policy
-from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.http.paywall import App
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
-from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
-from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, through
+from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, rewriting, through
 from tests.payee.hand import decoded
 
-NAME = PAYMENT_REQUIRED.lower().encode()
 KEY = "payment-identifier"
 LANE = BASE + "/channel/reserve-then-settle/ok"
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"
 
 
-def offering(app: App, change: dict[str, Any]) -> App:
+def offering(app: App, changes: dict[str, Any]) -> App:
     """The same application, whose 402s offer other extensions; None takes one away."""
 
-    async def changed(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_changed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [
-                    (n, _changed(v, change) if n == NAME else v)
-                    for n, v in message["headers"]
-                ]
-                message = {**message, "headers": headers}
-            await send(message)
+    def changed(message: Any) -> Any:
+        merged = {**message.get("extensions", {}), **changes}
+        kept = {name: words for name, words in merged.items() if words is not None}
+        return {**message, "extensions": kept}
 
-        await app(scope, receive, send_changed)
-
-    return changed
-
-
-def _changed(header: bytes, change: JsonObject) -> bytes:
-    message = decode_json(header.decode(), name=PAYMENT_REQUIRED)
-    known = message.get("extensions")
-    merged = {**(known if isinstance(known, dict) else {}), **change}
-    message["extensions"] = {n: w for n, w in merged.items() if w is not None}
-    return encode_json(message).encode()
+    return rewriting(app, PAYMENT_REQUIRED, changed)
 
 
 def strict(app: App) -> App:

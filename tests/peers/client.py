@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import httpx
 from eth_account import Account
-from lines import VERSION, Json, note, obey, read, say
+from lines import Json, named, note, obey, read, say
 from x402 import x402Client
 from x402.http.clients.httpx import PaymentError, x402AsyncTransport
 from x402.mechanisms.evm.batch_settlement.client import (
@@ -119,7 +119,7 @@ class Buyer:
 
 async def main() -> None:
     buyer = Buyer(read() or {})
-    say({"version": VERSION})
+    say({"version": named("x402-py", "x402")})
     await obey(buyer.act)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import FastAPI
-from lines import Json, read, serve
+from lines import Json, named, read, serve
 from x402 import x402FacilitatorSync
 from x402.mechanisms.evm import FacilitatorWeb3Signer
 from x402.mechanisms.evm.batch_settlement.facilitator import (
@@ -66,7 +66,7 @@ def _read(asked: Json) -> tuple[PaymentPayload, PaymentRequirements]:
 
 async def main() -> None:
     service = Service(read() or {})
-    await serve(service.app(), service.act)
+    await serve(service.app(), service.act, named("x402-py", "x402"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 What the peer's programs share: a line of JSON in, a line of JSON out, and a record of
 every HTTP exchange that carried a payment.
 
-They run in an environment of their own, which has the official SDK and not us.
+They run in environments of their own, which have an official SDK and not us.
 """
 
 import asyncio
@@ -17,7 +17,11 @@ from typing import Any
 import uvicorn
 
 Json = dict[str, Any]
-VERSION = f"x402-py {version('x402')}"
+
+
+def named(name: str, distribution: str) -> str:
+    """An SDK with its version in this environment."""
+    return f"{name} {version(distribution)}"
 
 
 def read() -> Json | None:
@@ -39,6 +43,18 @@ def note(status: int, payment: str | None, receipt: str | None) -> Json:
     return {"status": status, "payload": sent.get("payload", {}), "receipt": got}
 
 
+def mpp_note(status: int, authorization: str | None, receipt: str | None) -> Json:
+    """The same for MPP, whose headers are base64url JSON without padding."""
+    sent = _unpadded(authorization.partition(" ")[2]) if authorization else {}
+    got = _unpadded(receipt) if receipt else {}
+    paid = {**got, "transaction": got.get("reference", "")}
+    return {"status": status, "payload": sent.get("payload", {}), "receipt": paid}
+
+
+def _unpadded(text: str) -> Json:
+    return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+
+
 async def obey(act: Callable[[Json], Awaitable[Json]]) -> None:
     """Answer each line with one; an exception is an answer too."""
     loop = asyncio.get_running_loop()
@@ -49,7 +65,7 @@ async def obey(act: Callable[[Json], Awaitable[Json]]) -> None:
             say({"error": f"{type(error).__name__}: {error}"})
 
 
-async def serve(app: Any, act: Callable[[Json], Awaitable[Json]]) -> None:
+async def serve(app: Any, act: Callable[[Json], Awaitable[Json]], sdk: str) -> None:
     """Serve on a free port of loopback, say which, and obey until input ends."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
@@ -61,7 +77,7 @@ async def serve(app: Any, act: Callable[[Json], Awaitable[Json]]) -> None:
             sys.exit("the server did not start")
         await asyncio.sleep(0.01)
     port = listener.getsockname()[1]
-    say({"version": VERSION, "url": f"http://127.0.0.1:{port}"})
+    say({"version": sdk, "url": f"http://127.0.0.1:{port}"})
     await obey(act)
     server.should_exit = True
     await serving

@@ -5,8 +5,11 @@ import json
 
 import httpx
 from fastapi import FastAPI, Request, Response
-from lines import Json, note, read, serve
+from lines import Json, named, note, read, serve
 from x402 import x402ResourceServer
+from x402.extensions.eip2612_gas_sponsoring import (
+    declare_eip2612_gas_sponsoring_extension,
+)
 from x402.http import FacilitatorConfig, HTTPFacilitatorClient
 from x402.http.middleware.fastapi import (
     PaymentMiddlewareASGI,
@@ -82,7 +85,12 @@ class Shop:
                 price=price,
                 network=self._network,
                 extra=extra,
-            )
+            ),
+            extensions=(
+                declare_eip2612_gas_sponsoring_extension()
+                if method == "permit2"
+                else None
+            ),
         )
 
     def app(self) -> FastAPI:
@@ -142,7 +150,7 @@ class Shop:
 
 async def main() -> None:
     shop = Shop(read() or {})
-    await serve(shop.app(), shop.act)
+    await serve(shop.app(), shop.act, named("x402-py", "x402"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from peer_evidence import CHANNEL, Evidence, Expected, Variant, doubt
+from peer_evidence import CHANNEL, PERMIT, Evidence, Expected, Variant, doubt
 
 from agentpay import Wallet
 from agentpay.evm.batch_settlement import voucher_digest
@@ -143,3 +143,15 @@ async def test_a_payers_voucher_key_has_to_sign_where_there_is_one(
     for signer, good in ((hot, True), (payer, False)):
         seen = Evidence(status=200, voucher=await a_voucher(chain, signer))
         assert (not await doubt(chain, seen, variant, wanted)) is good
+
+
+async def test_a_transfer_without_an_approval_in_it_is_no_payment_by_permit(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer))
+    wanted = expected(payer.address)
+
+    assert "approval" in await doubt(chain, seen, ("exact", PERMIT), wanted)
+    assert not await doubt(chain, seen, ("exact", "permit2"), wanted)

@@ -9,7 +9,7 @@ from eth_abi.abi import decode
 from fastapi import FastAPI
 
 from agentpay import Agent, Budget, Payee, PaymentRejected, Paywall, Route, Wallet
-from agentpay.errors import UnsuitableToken
+from agentpay.errors import TransactionFailed, UnsuitableToken
 from agentpay.evm.artifacts import load_artifact
 from agentpay.evm.hashing import address_word, keccak, uint_word
 from agentpay.evm.networks import LOCAL, Network
@@ -160,6 +160,15 @@ async def test_t1_a_channel_is_not_funded_by_less_than_was_signed(
         assert await held(agentpay_chain, network, shop.wallet.address) == RICH
 
 
+async def test_t1_a_transfer_that_arrives_short_buys_nothing(
+    agentpay_chain: LocalChain,
+) -> None:
+    network = await deploy(agentpay_chain, "FeeToken")
+    async with a_shop(agentpay_chain, network) as shop:
+        with pytest.raises(PaymentRejected):
+            await shop.agent.get(f"{shop.url}/exact")
+
+
 @pytest.mark.parametrize("path", ["/exact", "/channel"])
 async def test_f4_t4_a_transfer_without_its_event_buys_nothing(
     path: str, agentpay_chain: LocalChain
@@ -186,7 +195,7 @@ async def test_k8_a_token_that_calls_back_gains_nothing(
         assert await shop.payee.settlement.settle() == 3000
 
 
-async def test_a_rebasing_token_is_counted_as_the_contract_counts_it(
+async def test_t5_a_rebasing_token_is_counted_as_the_contract_counts_it(
     agentpay_chain: LocalChain,
 ) -> None:
     network = await deploy(agentpay_chain, "RebasingToken")
@@ -195,3 +204,26 @@ async def test_a_rebasing_token_is_counted_as_the_contract_counts_it(
         (record,) = await shop.agent.channels()
 
         assert record.ledger.spent == 1000
+
+
+async def test_t5_a_payout_that_a_shrunk_escrow_cannot_make_is_made_later(
+    agentpay_chain: LocalChain,
+) -> None:
+    network = await deploy(agentpay_chain, "RebasingToken")
+    async with a_shop(agentpay_chain, network) as shop:
+        assert (await shop.agent.get(f"{shop.url}/channel")).status_code == 200
+        (channel,) = await shop.agent.channels()
+        settlement = shop.payee.settlement
+        await settlement.claim()
+        before = await settlement.see_chain(channel.channel)
+        await act(agentpay_chain, network, call_data("rebase(uint256)", uint_word(0)))
+        with pytest.raises(TransactionFailed):
+            await settlement.settle()
+        after = await settlement.see_chain(channel.channel)
+        whole = uint_word(100)
+        await act(agentpay_chain, network, call_data("rebase(uint256)", whole))
+
+        assert before is not None
+        assert after is not None
+        assert after.ledger == before.ledger
+        assert await settlement.settle() == 1000

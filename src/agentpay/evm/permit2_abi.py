@@ -91,7 +91,7 @@ def settle_call(
         ValueError: Another amount than was signed for, or another's permit.
     """
     exact = transfer.facilitator is None
-    least = transfer.amount if exact else 1
+    least = transfer.amount if exact else min(1, transfer.amount)
     if not least <= amount <= transfer.amount:
         up_to = "" if exact else "up to "
         raise ValueError(f"{amount} of a payment of {up_to}{transfer.amount}")

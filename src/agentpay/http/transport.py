@@ -9,7 +9,8 @@ cost one round trip.
 import asyncio
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import httpx
 
@@ -23,15 +24,20 @@ from agentpay.errors import (
     PriceRose,
 )
 from agentpay.http.bodies import read_body
+from agentpay.http.first_version import first_of, in_second, read_first
 from agentpay.http.places import check_network, check_resource
+from agentpay.http.receipts import Receipts
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
+from agentpay.payer.receipts import KeepReceipt
+from agentpay.wire import sign_in
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_SIGNATURE,
     parse_payment_required,
 )
+from agentpay.wire.x402_v1 import X_PAYMENT
 
 _ROUTES_MAX = 1024
 _OFFER_FRESH_SECONDS = 300.0
@@ -57,12 +63,21 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     """Pays 402s with a `Payer` and sends everything through `inner`."""
 
     def __init__(
-        self, inner: httpx.AsyncBaseTransport, *, allow_private_networks: bool = False
+        self,
+        inner: httpx.AsyncBaseTransport,
+        *,
+        allow_private_networks: bool = False,
+        on_receipt: KeepReceipt | None = None,
     ) -> None:
-        """`bind` gives it its payer, which asks questions through it."""
+        """
+        `bind` gives it its payer, which asks questions through it. `on_receipt` is told
+        of the receipts that payees sign.
+        """
         self._inner = inner
         self._allow_private_networks = allow_private_networks
+        self._receipts = Receipts(on_receipt)
         self._payer: Payer | None = None
+        self._v1 = False
         self._offers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
         self._learning: dict[tuple[str, str], asyncio.Event] = {}
         self._charging: set[str] = set()
@@ -71,6 +86,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     def bind(self, payer: Payer) -> None:
         """Pay with this payer from now on."""
         self._payer = payer
+        self._v1 = payer.policy.v1
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -87,12 +103,31 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         target = _target_of(request)
         known = await self._known(target)
         offer = known.offer if known is not None else None
-        if offer is None:
+        returns = self._bound().policy.sign_in and self._bound().returns.may(target)
+        if offer is None or returns:
             learned = await self._learn(request, target, alone=known is None)
             if isinstance(learned, httpx.Response):
                 return learned
             offer = learned
+            back = await self._come_back(request, target, offer) if returns else None
+            if back is not None:
+                return back
         return await self._pay_and_send(request, target, offer)
+
+    async def _come_back(
+        self, request: httpx.Request, target: Target, offer: Offer
+    ) -> httpx.Response | None:
+        """Sign in where an answer was paid before; None if it is to be paid again."""
+        returns = self._bound().returns
+        proof = await returns.sign(offer, target)
+        if proof is None:
+            return None
+        response = await self._send(request, {sign_in.HEADER: proof})
+        if not _costs(response):
+            return response
+        returns.refused(target)
+        await response.aclose()
+        return None
 
     async def _pay_and_send(
         self, request: httpx.Request, target: Target, offer: Offer
@@ -106,6 +141,15 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 raise
             answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
+                self._receipts.take(
+                    _answer_of(answered),
+                    payer=payer,
+                    payment=payment.id,
+                    offer=offer,
+                    url=request.url,
+                )
+                if answered.status_code < 400:
+                    payer.returns.paid(offer, target)
                 return answered
             reason, fresh = answered
             self._offers.pop(target.route, None)
@@ -127,12 +171,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
+        paid = {payment.header: payment.credential}
         settled = False
         try:
             while await _have_time(attempt, deadline):
                 attempt += 1
                 try:
-                    response = await self._send(request, payment.credential)
+                    response = await self._send(request, paid)
                 except httpx.TransportError as error:
                     why = f"{type(error).__name__}: {error}"
                     arrived = arrived or not isinstance(error, _NEVER_SENT)
@@ -189,13 +234,14 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     # Sending.
 
     async def _send(
-        self, request: httpx.Request, credential: str | None
+        self, request: httpx.Request, added: Mapping[str, str]
     ) -> httpx.Response:
         headers = request.headers.copy()
         headers.pop(PAYMENT_SIGNATURE, None)
+        if self._v1:
+            headers.pop(X_PAYMENT, None)
         headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
-        if credential is not None:
-            headers[PAYMENT_SIGNATURE] = credential
+        headers.update(added)
         copy = httpx.Request(
             request.method,
             request.url,
@@ -206,6 +252,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self.round_trips += 1
         response = await self._inner.handle_async_request(copy)
         response.request = request
+        if self._v1:
+            await read_first(response)
         return response
 
     async def ask(self, method: str, url: str, credential: str) -> Answer | None:
@@ -213,7 +261,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         timeout = httpx.Timeout(_ASK_TIMEOUT_SECONDS).as_dict()
         request = httpx.Request(method, url, extensions={"timeout": timeout})
         try:
-            response = await self._send(request, credential)
+            response = await self._send(request, {PAYMENT_SIGNATURE: credential})
         except httpx.TransportError:
             return None
         await response.aclose()
@@ -230,9 +278,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         """
         request = httpx.Request("GET", url)
         target = _target_of(request)
-        response = await self._send(request, None)
+        response = await self._send(request, {})
         try:
-            if PAYMENT_REQUIRED not in response.headers:
+            if not _costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
             return self._require(response, request.url), target
         finally:
@@ -268,8 +316,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if alone and target.origin in self._charging:
             self._learning.setdefault(target.route, learned)
         try:
-            response = await self._send(request, None)
-            if response.status_code != 402 or PAYMENT_REQUIRED not in response.headers:
+            response = await self._send(request, {})
+            if not _costs(response):
                 self._remember(target, None)
                 return response
             try:
@@ -287,10 +335,17 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             learned.set()
 
     def _require(self, response: httpx.Response, url: httpx.URL) -> Offer:
-        required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
+        first = first_of(response)
+        if first is not None:
+            required = first.required
+        else:
+            required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
         if required.resource is not None and self._bound().policy.same_resource:
             check_resource(required.resource.url, url)
-        return self._bound().choose(required)
+        offer = self._bound().choose(required)
+        if first is not None:
+            offer = replace(offer, first_network=first.name_of(offer.words))
+        return self._receipts.with_signature(required, offer, url)
 
     def _choose(self, response: httpx.Response) -> Offer | None:
         try:
@@ -333,5 +388,10 @@ def _target_of(request: httpx.Request) -> Target:
 
 
 def _answer_of(response: httpx.Response) -> Answer:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(status=response.status_code, headers=headers)
+    return Answer(status=response.status_code, headers=in_second(response))
+
+
+def _costs(response: httpx.Response) -> bool:
+    """Whether it is a 402 that offers something, in either version."""
+    said = PAYMENT_REQUIRED in response.headers or first_of(response) is not None
+    return response.status_code == 402 and said

@@ -130,14 +130,23 @@ class Keeper:
         await self.sync()
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
-        await self._settlement.settle(at_least=1 if late else self._policy.settle_at)
-        if late:
+        sent = await self._settle(at_least=1 if late else self._policy.settle_at)
+        if late and sent:
             self._claimed_at = self._clock()
         for record in await self._store.closing(limit=50):
             try:
                 await self._settlement.refund(record.channel)
             except TransactionFailed as error:
                 _log.warning("channel %s cannot be refunded: %s", record.channel, error)
+
+    async def _settle(self, *, at_least: int) -> bool:
+        """A paused token, or a payee that it froze, keeps no payer's money here."""
+        try:
+            await self._settlement.settle(at_least=at_least)
+        except TransactionFailed as error:
+            _log.warning("what was claimed cannot be sent on yet: %s", error)
+            return False
+        return True
 
     def start(self) -> None:
         """Run rounds in the background until `stop`."""

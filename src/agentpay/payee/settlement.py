@@ -128,6 +128,8 @@ class Settlement:
                 _log.warning(
                     "channel %s cannot be claimed: %s", ready[0].channel, error
                 )
+                # Perhaps the chain took its deposit back: nothing is sold on that.
+                await self.see_chain(ready[0].channel)
                 return 0
             half = len(ready) // 2
             first = await self._claim_batch(ready[:half], skip)

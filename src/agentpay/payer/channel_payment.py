@@ -31,6 +31,7 @@ from agentpay.wire import parallel
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     PAYMENT_REQUIRED,
+    PAYMENT_SIGNATURE,
     PaymentResponse,
     Requirements,
     parse_payment_required,
@@ -48,6 +49,7 @@ class ChannelPayment:
     credential: str
     deposit: PendingDeposit | None
     leave: Callable[["ChannelPayment"], Awaitable[None]]
+    header: str = PAYMENT_SIGNATURE
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
 

@@ -20,6 +20,7 @@ from agentpay.types import (
 )
 from agentpay.wire import parallel
 from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.offer_receipt import SignedOffer
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
@@ -58,6 +59,10 @@ class Offer:
     channel: ChannelTerms | None = None
     facilitator: Address | None = None
     """Who settles it, of `upto` offers."""
+    first_network: str | None = None
+    """What a server of x402's first version calls the chain; None of the second."""
+    signed: SignedOffer | None = None
+    """The same, signed by somebody (x402's `offer-receipt`)."""
 
 
 def choose(

@@ -19,6 +19,7 @@ from agentpay.payer.offer import Offer, choose
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
+from agentpay.payer.sign_in import Returns
 from agentpay.payer.transfer_payment import (
     TransferPayments,
     resolve_hold,
@@ -68,6 +69,7 @@ class Payer:
             clock=clock,
             cheated=cheated,
         )
+        self.returns = Returns(keys, clock=clock)
         self.approvals = Approvals(signer=keys.wallet, chains=chains, policy=policy)
         self.transfers = TransferPayments(
             signer=keys.wallet,

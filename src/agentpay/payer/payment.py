@@ -64,8 +64,13 @@ class Payment(Protocol):
         ...
 
     @property
+    def header(self) -> str:
+        """The header that it goes in."""
+        ...
+
+    @property
     def credential(self) -> str:
-        """The value of the `PAYMENT-SIGNATURE` header."""
+        """The value of that header."""
         ...
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:

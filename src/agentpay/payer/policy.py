@@ -2,11 +2,13 @@
 What an agent may spend and whom it trusts: decided once, outside of any message.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
 
 from agentpay.core.budget import Limits
 from agentpay.errors import ConfigurationError
-from agentpay.types import MONEY_DECIMALS, Money, to_base_units
+from agentpay.types import MONEY_DECIMALS, Address, Money, to_base_units
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
@@ -87,6 +89,15 @@ class Policy:
     """Leave a channel whose payee contradicted our signatures, if a key has gas."""
     same_resource: bool = True
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
+    sign_in: bool = True
+    """Come back to what was paid for by signing, where a 402 offers it (SIWE)."""
+    v1: bool = False
+    """Pay servers that speak x402's first version too, by `exact`."""
+    attestors: Mapping[str, Collection[str]] = field(
+        default_factory=dict[str, Collection[str]]
+    )
+    """By host, the keys that its payees are known to sign receipts with, beside the
+    account that is paid."""
     body_bytes_max: int = 32 * 2**20
     """The largest body of a request: it is kept, to be sent with a payment or again."""
     pay_again_max: int = 2
@@ -95,13 +106,19 @@ class Policy:
     def check(self, decimals: int) -> None:
         """
         Raises:
-            ConfigurationError: An amount cannot be read, or is finer than the token.
+            ConfigurationError: An amount or address cannot be read, or an amount is
+                finer than the token.
         """
         for name in ("deposit", "headroom", "low_water"):
             try:
                 to_base_units(getattr(self, name), decimals)
             except ValueError as error:
                 raise ConfigurationError(f"policy, {name}: {error}") from error
+        try:
+            for key in chain.from_iterable(self.attestors.values()):
+                Address(key)
+        except ValueError as error:
+            raise ConfigurationError(f"policy, attestors: {error}") from error
         for name in ("price_rise_max", "quarantine_after"):
             value = getattr(self, name)
             if value is not None and value < 1:

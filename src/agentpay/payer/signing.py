@@ -24,6 +24,7 @@ from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import EIP3009, PERMIT2
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
+from agentpay.wire.x402_v1_pay import first_payment
 
 
 async def sign_voucher(
@@ -129,7 +130,9 @@ def unsigned_deposits(
 def transfer_credential(
     transfer: Transfer, offer: Offer, *, url: str, permit: SignedPermit | None
 ) -> str:
-    """The credential of one `exact` or `upto` payment."""
+    """The credential of one `exact` or `upto` payment, in its offer's version."""
+    if offer.first_network is not None:
+        return first_payment(offer.first_network, transfer_payload(transfer))
     message = write.payment(
         accepted=offer.words,
         payload=transfer_payload(transfer),

@@ -33,8 +33,15 @@ from agentpay.payer.signing import transfer_credential
 from agentpay.ports import Chain, Signer
 from agentpay.types import Address, Asset, ChainId, Hash32, parse_amount
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import PAYMENT_REQUIRED, PERMIT2, UPTO, PaymentResponse
+from agentpay.wire.x402 import (
+    PAYMENT_REQUIRED,
+    PAYMENT_SIGNATURE,
+    PERMIT2,
+    UPTO,
+    PaymentResponse,
+)
 from agentpay.wire.x402_transfers import read_unsigned, transfer_payload
+from agentpay.wire.x402_v1 import X_PAYMENT
 
 _PENDING = ("settlement_pending", "unexpected_settle_error")
 """Reasons that mean unknown: the second is the official server's, in a 402."""
@@ -52,6 +59,7 @@ class TransferPayment:
     transfer: Transfer
     upto: bool
     approval: Approval
+    header: str
     credential: str
 
     @property
@@ -187,6 +195,7 @@ class TransferPayments:
             transfer=signed,
             upto=offer.scheme == UPTO,
             approval=approval,
+            header=X_PAYMENT if offer.first_network is not None else PAYMENT_SIGNATURE,
             credential=transfer_credential(
                 signed, offer, url=target.url, permit=approval.permit
             ),
