@@ -94,14 +94,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="few requests")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--baseline", action="store_true", help="keep the ratios")
+    parser.add_argument("--repetitions", type=int, help=f"{REPETITIONS} if not given")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     wanted: Any = parser.parse_args(arguments)
     if not PEERS.exists():
         _say("the peer has no environment: run `make bench`")
         return 1
+    usual = QUICK_REPETITIONS if wanted.quick else REPETITIONS
     results = asyncio.run(
         run(
-            repetitions=QUICK_REPETITIONS if wanted.quick else REPETITIONS,
+            repetitions=wanted.repetitions or usual,
             scale=QUICK_SCALE if wanted.quick else 1,
             only=wanted.only,
             seed=wanted.seed,

@@ -6,6 +6,8 @@ those on one lane share its payments, in the order in which they were signed.
 """
 
 import asyncio
+import base64
+import json
 import time
 from collections import deque
 from functools import partial
@@ -23,13 +25,19 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._sent_at = 0.0
         self._transport: Any = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.accepted: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[None] = loop.create_future()
         self.latencies: list[float] = []
         self.bodies: list[bytes] = []
         self.refused: list[str] = []
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
+        transport.write(b"GET /nothing HTTP/1.1\r\nhost: load\r\n\r\n")
+
+    def start(self) -> None:
+        """Once all are accepted: a payment that waits for that would become too old."""
         self._next()
 
     def _next(self) -> None:
@@ -50,19 +58,33 @@ class Connection(asyncio.Protocol):
         if len(body) < int(after.partition(b"\r\n")[0] or 0):
             return
         self._buffer = b""
+        if not self.accepted.done():
+            self.accepted.set_result(None)
+            return
         paid = b"\r\npayment-response: " in fields
         if head.startswith(b"HTTP/1.1 200 ") and paid == self._paid:
             self.latencies.append(time.perf_counter() - self._sent_at)
             self.bodies.append(body)
         else:
-            self.refused.append((head[:40] + b" " + body[:200]).decode("latin-1"))
+            self.refused.append(_reason(head, body))
         self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self.refused.append(repr(exc))
+        if not self.accepted.done():
+            self.accepted.set_result(None)
         if not self.done.done():
             self.done.set_result(None)
+
+
+def _reason(head: bytes, body: bytes) -> str:
+    """The status, and what a 402 says in its header or another answer in its body."""
+    status, _, fields = head.partition(b"\r\n")
+    _, _, after = fields.partition(b"payment-required: ")
+    said = base64.b64decode(after.partition(b"\r\n")[0])
+    why = json.loads(said)["error"] if said else body[:200].decode("latin-1")
+    return f"{status.decode('latin-1')}: {why}"
 
 
 def requests(command: Json) -> list[deque[bytes]]:
@@ -82,7 +104,6 @@ def _same(connection: Connection) -> Connection:
 async def load(command: Json) -> Json:
     lanes, paid = requests(command), command["paid"]
     loop, place = asyncio.get_running_loop(), (command["host"], command["port"])
-    began = time.perf_counter()
     connections = [
         Connection(lanes[number % len(lanes)], paid=paid)
         for number in range(command["at_once"])
@@ -90,6 +111,10 @@ async def load(command: Json) -> Json:
     await asyncio.gather(
         *(loop.create_connection(partial(_same, c), *place) for c in connections)
     )
+    await asyncio.gather(*(connection.accepted for connection in connections))
+    began = time.perf_counter()
+    for connection in connections:
+        connection.start()
     await asyncio.gather(*(connection.done for connection in connections))
     return {
         "seconds": time.perf_counter() - began,
