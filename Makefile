@@ -14,7 +14,7 @@ PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate \
-	peers peers-mpp examples clean
+	peers peers-mpp bench bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -91,6 +91,12 @@ peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell 
 
 peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
 	@$(BIN)/python tools/peers_mpp.py $(ARGS)
+
+bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
+	@$(BIN)/python -m bench $(ARGS)
+
+bench-check: $(READY) ## the ratios of the last run against bench/baseline.json
+	@$(BIN)/python -m bench.check
 
 examples: $(READY) ## run every program in examples/
 	$(BIN)/pytest tests/test_examples.py $(ARGS)

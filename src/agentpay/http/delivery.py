@@ -184,6 +184,11 @@ class Delivery:
         self._closed = False
         self._replaced = False
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is left to `finish`."""
+        return self._closed
+
     async def send(self, message: Message) -> None:
         if self._replaced:
             return

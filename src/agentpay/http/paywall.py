@@ -317,7 +317,9 @@ class Paywall:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
-            await asyncio.shield(delivery.finish())
+            # Most have been closed with their last byte; a task costs more than a look.
+            if not delivery.closed:
+                await asyncio.shield(delivery.finish())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The benchmark: ours and the peers, measured by one harness in one run."""

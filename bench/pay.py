@@ -1,0 +1,51 @@
+"""Our whole client: an `Agent` that pays, or plain httpx where nothing costs."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+
+from agentpay import Agent, Budget, Policy, Wallet
+from agentpay.evm.networks import LOCAL
+from bench.lines import Json, obey, read, run
+from bench.many import many
+
+DEPOSIT = "$100"
+
+
+@asynccontextmanager
+async def client(settings: Json) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=None)
+    if settings["store"] == "none":
+        async with httpx.AsyncClient(limits=limits, timeout=60) as plain:
+            yield plain
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-agent-") as folder:
+        on_disk = settings["store"] == "sqlite"
+        async with Agent(
+            Wallet.from_key(settings["key"]),
+            budget=Budget(total="$1000", per_request="$0.01"),
+            network=replace(LOCAL, rpc_url=settings["rpc_url"]),
+            store=str(Path(folder, "agent.db")) if on_disk else "memory:",
+            policy=Policy(deposit=DEPOSIT, low_water=0),
+            allow_private_networks=True,
+        ) as agent:
+            yield agent
+
+
+async def main() -> None:
+    async with client(read()) as http:
+
+        async def act(command: Json) -> Json:
+            if command["do"] == "channels" and isinstance(http, Agent):
+                return {"channels": [r.channel for r in await http.channels()]}
+            return await many(http, command)
+
+        await obey(act)
+
+
+if __name__ == "__main__":
+    run(main())
