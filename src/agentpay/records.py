@@ -47,6 +47,8 @@ class PaymentStatus(StrEnum):
     """Recorded; its transaction may or may not have been sent."""
     SETTLED = "settled"
     """The money is ours; the answer may not have left yet."""
+    SERVED = "served"
+    """Answered before it was settled, and whether the money moved is not known."""
     DELIVERED = "delivered"
     FAILED = "failed"
 

@@ -238,6 +238,34 @@ async def test_f1_an_unknown_settlement_is_503_and_its_resend_is_served_once(
         assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
+async def test_p1_what_was_served_first_is_served_once_while_it_is_unknown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        headers = await a_payment(chain, payee, Order.SERVE_FIRST)
+        path = path_of(Order.SERVE_FIRST)
+        async with client_of(wall) as client:
+            await payee.start()
+            payee._running.sender._mined_within_seconds = 0.3
+            rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
+            rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+            rpc.plan("eth_blockNumber", Fault.UNAVAILABLE, times=500)
+            first = await client.get(path, headers=headers)
+            rpc.heal()
+            await chain.node.mine(2)
+            again = await client.get(path, headers=headers)
+        await payee.stop()
+
+        assert (first.status_code, again.status_code) == (200, 200)
+        assert again.content == first.content
+        assert shop.begun[path] == 1
+        assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
 @pytest.mark.parametrize("status", [PaymentStatus.STARTED, PaymentStatus.SETTLED])
 @pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
 async def test_f1_what_was_settled_before_a_crash_is_served_after_it(

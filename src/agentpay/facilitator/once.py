@@ -137,7 +137,7 @@ class SettledOnce:
     ) -> Settled | Refused | None:
         """What is known of a movement that was asked for before; None is nothing."""
         match known.status:
-            case PaymentStatus.DELIVERED:
+            case PaymentStatus.DELIVERED | PaymentStatus.SERVED:
                 return Refused(
                     code=DUPLICATE,
                     message="it was settled, and its payee was told",

@@ -33,6 +33,8 @@ class Till(Protocol):
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None: ...
 
+    async def served(self, purchase: Purchase, charged: int) -> None: ...
+
     async def void(self, purchase: Purchase) -> None: ...
 
     def release(self, purchase: Purchase) -> None: ...
@@ -88,6 +90,8 @@ class TransferSale:
                 settled = await self._sales.settle(self._purchase, self._charged)
                 if isinstance(settled, Refusal):
                     _log.warning("served and not paid: %s", self._purchase.record.id)
+                    if settled.status == 503:
+                        await self._sales.served(self._purchase, self._charged)
                     return
                 self.settled = settled
             await self._sales.delivered(self._purchase, self.settled)

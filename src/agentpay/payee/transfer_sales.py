@@ -30,6 +30,8 @@ from agentpay.wire.x402_transfers import (
     wrong_time,
 )
 
+_ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+
 
 class TransferSales:
     """Sells for single transfers, for one payee."""
@@ -186,7 +188,7 @@ class TransferSales:
 
     async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
         """Paid for or under way, not answered, and nobody is at it: its own resend."""
-        if known.status is PaymentStatus.DELIVERED or known.resource != ours.resource:
+        if known.status in _ANSWERED or known.resource != ours.resource:
             return False
         if known.owner == ours.owner:
             return True
@@ -195,8 +197,8 @@ class TransferSales:
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord) -> Refusal:
-        paid = known.status is not PaymentStatus.STARTED
-        answered = known.status is PaymentStatus.DELIVERED
+        paid = known.status in (PaymentStatus.SETTLED, PaymentStatus.DELIVERED)
+        answered = known.status in _ANSWERED
         receipt = write.receipt(
             success=paid,
             chain=self._settings.asset.chain,
@@ -286,6 +288,15 @@ class TransferSales:
             status=PaymentStatus.DELIVERED,
             transaction=settled.transaction,
             charged=settled.amount,
+        )
+
+    async def served(self, purchase: Purchase, charged: int) -> None:
+        """The answer has left, and nobody knows yet whether it was paid for."""
+        await self._store.finish_payment(
+            purchase.record.id,
+            status=PaymentStatus.SERVED,
+            transaction="",
+            charged=charged,
         )
 
     async def void(self, purchase: Purchase) -> None:
