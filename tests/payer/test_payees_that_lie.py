@@ -1,7 +1,9 @@
 """Payees that say what is not so: no budget is freed on their word."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from agentpay.errors import AgentPayError, AnswerLost
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, through
+from tests.http.world import BASE, PRICE, QUICK, Wire, a_shop, an_agent, through
 from tests.payer.test_lanes import EXACTLESS, official
 from tests.payer.test_paying_by_permit2 import a_pair
 
@@ -208,3 +210,17 @@ async def test_c8_an_answer_that_breaks_off_is_said_to_be_paid_for(
                 await agent.get(BASE + "/ok")
 
     assert lost.value.charged == PRICE
+
+
+async def test_c8_a_deposit_that_was_not_made_keeps_nobody_longer_than_agreed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    hasty = replace(QUICK, give_up_seconds=0.2)
+    async with a_shop(chain) as (_, _, wall):
+        wire = Pocketing(through(wall))
+        async with await an_agent(chain, wire, policy=hasty) as agent:
+            async with asyncio.timeout(3):
+                answer = await agent.get(BASE + "/ok")
+
+    assert answer.status_code == 200

@@ -233,7 +233,7 @@ class Inquiry:
         if record.ledger.open and self._clock() <= deposit.valid_before:
             return
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _DEPOSIT_MINED_SECONDS
+        deadline = loop.time() + self._mined_seconds
         while not await self.resolve_deposit(record, deposit):
             if loop.time() > deadline:
                 raise ChannelUnusable(
@@ -246,7 +246,7 @@ class Inquiry:
     async def is_made(self, chain: ChainId, deposit: Deposit | None) -> bool:
         """Whether the chain shows a deposit that its payee says was made; soon."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _DEPOSIT_MINED_SECONDS
+        deadline = loop.time() + self._mined_seconds
         while deposit is not None and loop.time() < deadline:
             try:
                 if await is_used(self._chains[chain], deposit):
@@ -255,6 +255,11 @@ class Inquiry:
                 return False
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
         return False
+
+    @property
+    def _mined_seconds(self) -> float:
+        """A deposit has so long to appear, and no caller waits longer than it said."""
+        return min(_DEPOSIT_MINED_SECONDS, self._policy.give_up_seconds)
 
     async def resolve_deposit(
         self, record: PayerRecord, deposit: PendingDeposit
