@@ -49,6 +49,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
             *("--rpc-url", chain.rpc_url, "--port", "0"),
             *("--key-env", "GAS_KEY", "--keystore", str(stored)),
             *("--token-env", "DESK_TOKEN", "--payee", payee),
+            *("--sponsor-wei", str(10**15), "--wallet-factory", payee),
             cwd=tmp_path,
             GAS_KEY=keys[0].gas_key().hex(),
             DESK_TOKEN="secret",
@@ -67,6 +68,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
 
     signers = [s.lower() for s in supported["signers"]["eip155:*"]]
     assert signers == [key.address for key in keys]
+    assert "erc20ApprovalGasSponsoring" in supported["extensions"]
     assert [a.status_code for a in answers] == [401, 200, 401, 200]
     assert answers[1].json()["success"]
     assert answers[3].json()["errorReason"] == "duplicate_settlement"
@@ -81,6 +83,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
         (["--key-env", "GAS_KEY", "--host", "0.0.0.0"], "give a --token-env"),  # noqa: S104
         (["--key-env", "GAS_KEY", "--network", "base"], "mainnet_not_enabled"),
         (["--key-env", "GAS_KEY", "--payee", "0x12"], "not an address"),
+        (["--key-env", "GAS_KEY", "--wallet-factory", "x"], "--wallet-factory: not"),
     ],
 )
 async def test_what_it_cannot_do_is_one_sentence_and_a_status_of_1(

@@ -9,6 +9,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from agentpay.evm.networks import NETWORKS, find_network
 from agentpay.facilitator.batches import BatchPolicy
 from agentpay.facilitator.host import FacilitatorHost, FacilitatorLimits
 from agentpay.facilitator.service import FacilitatorTerms
+from agentpay.facilitator.sponsor import SponsorLimits
 from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.signers.wallet import Wallet
 from agentpay.types import Address
@@ -64,6 +66,16 @@ def facilitator(
     batch_seconds: Annotated[
         float, typer.Option(min=0, help="Wait to share a transaction; 0 is never.")
     ] = 0,
+    wallet_factory: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A contract that may be called to make a payer's wallet; repeatable."
+        ),
+    ] = None,
+    sponsor_wei: Annotated[
+        int, typer.Option(min=0, help="For the gas of a payer's approval; 0 is none.")
+    ] = 0,
+    sponsor_wei_per_hour: Annotated[int, typer.Option(min=0)] = 0,
     allow_mainnet: Annotated[bool, typer.Option(help="Move real money.")] = False,
 ) -> None:
     """Verify and settle payments for others, and pay their gas, until Ctrl-C."""
@@ -78,10 +90,16 @@ def facilitator(
             )
         terms = FacilitatorTerms(
             assets=(find_network(network).usdc,),
-            payees=frozenset(map(_account, payee)) if payee else None,
+            payees=_accounts("--payee", payee) if payee else None,
+            wallet_factories=_accounts("--wallet-factory", wallet_factory or ()),
+        )
+        sponsoring = SponsorLimits(
+            wei_each=sponsor_wei, wei_per_hour=max(sponsor_wei, sponsor_wei_per_hour)
         )
         limits = FacilitatorLimits(
-            gas_per_hour=gas_per_hour, gas_per_payee_hour=gas_per_payee_hour
+            gas_per_hour=gas_per_hour,
+            gas_per_payee_hour=gas_per_payee_hour,
+            sponsoring=sponsoring if sponsor_wei else None,
         )
         service = FacilitatorHost(
             wallets,
@@ -128,11 +146,11 @@ def _variable(name: str) -> str:
     return value
 
 
-def _account(text: str) -> Address:
+def _accounts(option: str, texts: Iterable[str]) -> frozenset[Address]:
     try:
-        return Address(text)
+        return frozenset(map(Address, texts))
     except ValueError as error:
-        raise ConfigurationError(f"--payee: {error}") from error
+        raise ConfigurationError(f"{option}: {error}") from error
 
 
 def _is_loopback(host: str) -> bool:
