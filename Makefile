@@ -15,7 +15,7 @@ PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
-	simulate-mutants threats threats-mutate \
+	simulate-mutants faults threats threats-mutate \
 	peers peers-mpp bench bench-check examples clean
 
 help: ## this list
@@ -89,6 +89,9 @@ simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 
 simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
 	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
+
+faults: $(READY) ## kill and break what a payment needs, and count the money: RUNS=60
+	$(BIN)/python -m tests.faults --runs $(or $(RUNS),60) $(ARGS)
 
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent
 	$(BIN)/python -m tests.fuzz $(ARGS)
