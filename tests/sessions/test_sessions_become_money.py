@@ -203,7 +203,6 @@ async def test_t2_a_facilitator_that_is_down_holds_up_no_session(
     async with a_till(agentpay_shared_chain) as till:
         config = await till.opened(100)
         await till.sells(config, 30, 30)
-        await till.asks_to_close(config, 30)
         channel = payee_record()
         owed = happens(voucher(9, maximum=9), channel)
         await till.store.update(channel.channel, owed)
@@ -212,6 +211,8 @@ async def test_t2_a_facilitator_that_is_down_holds_up_no_session(
         table = till.table
         down = Down(chain=table.chain, senders=[table.sender])
         keeper = a_till_at(table, claim_at=1, store=till.store, facilitator=down).keeper
+        await keeper.sync()
+        await till.asks_to_close(config, 30)
         with pytest.raises(FacilitatorUnavailable):
             await keeper.tick()
         state = await table.state(config)
