@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from agentpay.errors import ConfigurationError, MalformedMessage
+from agentpay.evm.hashing import checked_address
 from agentpay.payee.answers import request_of
 from agentpay.payee.offers import NO_PAYMENT, PayeeSettings, payment_required
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
+from agentpay.types import Address, Money, to_base_units
 from agentpay.wire.mpp import binding
 from agentpay.wire.mpp.binding import BindingSecrets
 from agentpay.wire.mpp.challenge import (
@@ -24,15 +26,49 @@ from agentpay.wire.mpp.challenge import (
     is_default_field,
 )
 from agentpay.wire.mpp.encoding import encode_base64url
-from agentpay.wire.mpp.evm_charge import CHARGE, METHOD
+from agentpay.wire.mpp.evm_charge import CHARGE, MEMO_MAX, METHOD, SPLITS_MAX
 from agentpay.wire.mpp.evm_write import charge_request
 from agentpay.wire.mpp.preference import parse_accept_payment, rank
 from agentpay.wire.mpp.problem import PROBLEM_JSON, ProblemKind, write_problem
 from agentpay.wire.x402 import EXACT, PAYMENT_RESPONSE
 
 BY_AUTHORIZATION = "authorization"
+BY_PERMIT2 = "permit2"
+BY_TRANSACTION = "transaction"
+BY_HASH = "hash"
+CREDENTIAL_TYPES = frozenset({BY_AUTHORIZATION, BY_PERMIT2, BY_TRANSACTION, BY_HASH})
 
 _NOTHING = b"{}"
+_WHOLE = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What somebody else gets of every charge, in the same transaction."""
+
+    recipient: str
+    basis_points: int
+    """Hundredths of a percent of the amount; cut off to whole base units."""
+    memo: str = ""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ConfigurationError: No address, no share, or a memo that is too long.
+        """
+        try:
+            checked_address(self.recipient)
+        except ValueError as error:
+            raise ConfigurationError(f"a share's recipient: {error}") from error
+        if not 0 < self.basis_points < _WHOLE or len(self.memo) > MEMO_MAX:
+            raise ConfigurationError(
+                f"a share is 1 to 9999 basis points with a memo of at most {MEMO_MAX}"
+                f" characters, not {self.basis_points} and {len(self.memo)}"
+            )
+
+    def of(self, amount: int) -> int:
+        """The share of an amount, in base units."""
+        return amount * self.basis_points // _WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +84,38 @@ class MppTerms:
     body_bytes_max: int = 1024 * 1024
     """A request with a longer body is offered x402 only: a challenge is for one body,
     so the body is read before it is paid for."""
+    credential_types: tuple[str, ...] = (BY_AUTHORIZATION,)
+    """What pays a charge, the preferred first. `authorization` and `permit2` are signed
+    for one challenge, and we pay their gas. `transaction` and `hash` are transfers of
+    the payer's own, which name no challenge: who sees one first may present it."""
+    hash_up_to: Money = "$1"
+    """A higher price is not paid by `hash`: a stranger who watches the chain may
+    present the hash of a transfer to us before its payer does."""
+    shares: tuple[Share, ...] = ()
+    """What others get of each charge. Only `permit2` can be split."""
 
     def __post_init__(self) -> None:
         """
         Raises:
             ConfigurationError: A secret is short, the realm or the header cannot be
-                written, or the bound is negative.
+                written, the bound is negative, or credentials or shares cannot be had.
         """
         if self.body_bytes_max < 0:
             raise ConfigurationError(f"body_bytes_max is {self.body_bytes_max}")
+        types = set(self.credential_types)
+        if not types or not types <= CREDENTIAL_TYPES:
+            raise ConfigurationError(
+                f"credential_types are some of {sorted(CREDENTIAL_TYPES)}, not"
+                f" {list(self.credential_types)}"
+            )
+        if self.shares and types != {BY_PERMIT2}:
+            raise ConfigurationError("shares are paid by permit2, and nothing else")
+        given = sum(share.basis_points for share in self.shares)
+        if given >= _WHOLE or len(self.shares) > SPLITS_MAX:
+            raise ConfigurationError(
+                f"shares are at most {SPLITS_MAX} and leave something, not"
+                f" {len(self.shares)} of {given} basis points"
+            )
         trial = binding.Terms(
             realm=self.realm,
             method=METHOD,
@@ -100,15 +159,21 @@ def mpp_offers(
     settings: PayeeSettings, mpp: MppTerms, terms: Terms
 ) -> tuple[binding.Terms, ...]:
     """What a route asks for by MPP, the provider's favourite first."""
-    if EXACT not in terms.schemes or not settings.asset.eip3009:
+    types = charge_types(settings, mpp, terms)
+    if not types:
         return ()
     request = charge_request(
         chain=settings.asset.chain,
         currency=settings.asset.address,
         recipient=settings.pay_to,
         amount=terms.maximum,
-        credential_types=(BY_AUTHORIZATION,),
+        credential_types=types,
         decimals=settings.asset.decimals,
+        spender=settings.facilitator if BY_PERMIT2 in types else None,
+        splits=[
+            (_account(share), share.of(terms.maximum), share.memo)
+            for share in _shares(mpp, terms)
+        ],
     )
     charge = binding.Terms(
         realm=mpp.realm,
@@ -120,6 +185,37 @@ def mpp_offers(
         header=mpp.header,
     )
     return (charge,)
+
+
+def charge_types(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> tuple[str, ...]:
+    """What pays a route's charge; nothing where it takes no single transfer."""
+    if EXACT not in terms.schemes:
+        return ()
+    ways = set(mpp.credential_types)
+    if not settings.asset.eip3009:
+        ways.discard(BY_AUTHORIZATION)
+    if terms.maximum > to_base_units(mpp.hash_up_to, settings.asset.decimals):
+        ways.discard(BY_HASH)
+    return tuple(way for way in mpp.credential_types if way in ways)
+
+
+def charge_parts(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> list[tuple[Address, int]]:
+    """Who gets what of a charge: the payee first, then the shares in their order."""
+    given = [(_account(s), s.of(terms.maximum)) for s in _shares(mpp, terms)]
+    rest = terms.maximum - sum(amount for _, amount in given)
+    return [(settings.pay_to, rest), *given]
+
+
+def _shares(mpp: MppTerms, terms: Terms) -> list[Share]:
+    return [share for share in mpp.shares if share.of(terms.maximum)]
+
+
+def _account(share: Share) -> Address:
+    return Address(share.recipient)
 
 
 def challenges(

@@ -24,7 +24,7 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
-from agentpay.payee.mpp_offers import Asked, MppTerms, with_challenges
+from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, with_challenges
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -125,6 +125,11 @@ class Payee:
             raise ConfigurationError(
                 "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
                 " not pay where a facilitator does"
+            )
+        if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
+            raise ConfigurationError(
+                "MPP's permit2 is sent by the payee's own wallet: leave it out of"
+                " credential_types, or the facilitator"
             )
         self._facilitator = facilitator
         self._clock = clock
