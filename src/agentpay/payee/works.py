@@ -21,6 +21,7 @@ from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
+from agentpay.payee.charges import Charges
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
@@ -95,6 +96,7 @@ class Works:
         charges = _charges(
             self.mpp,
             settings,
+            chain=self.chain,
             transfers=transfers,
             answers=self.answers,
             store=self.store,
@@ -267,6 +269,7 @@ def _wire(
     charges = _charges(
         plan.mpp,
         settings,
+        chain=chain,
         transfers=transfers,
         answers=answers,
         store=store,
@@ -322,6 +325,7 @@ def _charges(
     mpp: MppTerms | None,
     settings: PayeeSettings,
     *,
+    chain: RpcChain,
     transfers: TransferSales,
     answers: Answers,
     store: Store,
@@ -329,9 +333,18 @@ def _charges(
 ) -> ChargeSales | None:
     if mpp is None:
         return None
+    charges = Charges(
+        settings=settings,
+        mpp=mpp,
+        transfers=transfers,
+        chain=chain,
+        relay=TransactionRelay(chain),
+        store=store.payee,
+    )
     return ChargeSales(
         settings=settings,
         mpp=mpp,
+        charges=charges,
         transfers=transfers,
         answers=answers,
         store=store.payee,
