@@ -9,10 +9,10 @@ from typing import Protocol, TypeVar
 
 from agentpay.core.budget import Budget
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.evm.approval import SignedApproval
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.evm.deposit import Deposit
+from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
@@ -69,6 +69,10 @@ class Chain(Protocol):
         ...
 
     async def head(self) -> Block: ...
+
+    async def block(self, number: int) -> Block:
+        """A block that is mined."""
+        ...
 
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
@@ -147,7 +151,7 @@ class Sender(Protocol):
 class Relay(Protocol):
     """Sends transactions that others signed whole, and pay for."""
 
-    async def simulate(self, signed: SignedApproval) -> None:
+    async def simulate(self, signed: SignedCall) -> None:
         """
         Raises:
             TransactionFailed: It would revert, or use more gas than it has.
@@ -155,12 +159,13 @@ class Relay(Protocol):
         """
         ...
 
-    async def send(self, signed: SignedApproval) -> Receipt:
+    async def send(self, signed: SignedCall) -> Receipt:
         """
         Send it, unless it was sent before, and wait until it is mined.
 
         Raises:
-            TransactionFailed: The chain will not have it, or it reverted.
+            TransactionFailed: The chain will not have it, it reverted, or another one
+                of its sender's has its nonce.
             TransactionOutcomeUnknown: It was sent, and not mined in time.
             ChainUnreachable: Perhaps it was sent; it may be sent again.
         """

@@ -21,6 +21,7 @@ from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
+from agentpay.payee.charges import Charges
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
@@ -77,7 +78,7 @@ class Works:
     """None where MPP is not spoken."""
     sessions: SessionSales | None
     """None where none are sold: MPP is not spoken, or there is no escrow for them."""
-    desk: SessionDesk | None
+    session_settlement: SessionSettlement | None
     answers: Answers
     mpp: MppTerms | None
     sign_ins: SignIns
@@ -95,6 +96,7 @@ class Works:
         charges = _charges(
             self.mpp,
             settings,
+            chain=self.chain,
             transfers=transfers,
             answers=self.answers,
             store=self.store,
@@ -103,7 +105,7 @@ class Works:
         sessions = _sessions(
             self.mpp,
             settings,
-            desk=self.desk,
+            settlement=self.session_settlement,
             answers=self.answers,
             store=self.store,
             clock=clock,
@@ -240,12 +242,18 @@ def _wire(
         authorizer=plan.authorizer,
         clock=clock,
     )
+    session_settlement = None
+    if desk is not None:
+        session_settlement = SessionSettlement(
+            desk=desk, store=store.payee, clock=clock
+        )
     keeper = Keeper(
         settings=settings,
         policy=plan.keeping,
         chain=chain,
         store=store.payee,
         settlement=settlement,
+        sessions=session_settlement,
         clock=clock,
     )
     answers = Answers(
@@ -262,6 +270,7 @@ def _wire(
     charges = _charges(
         plan.mpp,
         settings,
+        chain=chain,
         transfers=transfers,
         answers=answers,
         store=store,
@@ -278,9 +287,14 @@ def _wire(
         transfers=transfers,
         charges=charges,
         sessions=_sessions(
-            plan.mpp, settings, desk=desk, answers=answers, store=store, clock=clock
+            plan.mpp,
+            settings,
+            settlement=session_settlement,
+            answers=answers,
+            store=store,
+            clock=clock,
         ),
-        desk=desk,
+        session_settlement=session_settlement,
         answers=answers,
         mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
@@ -291,19 +305,18 @@ def _sessions(
     mpp: MppTerms | None,
     settings: PayeeSettings,
     *,
-    desk: SessionDesk | None,
+    settlement: SessionSettlement | None,
     answers: Answers,
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSales | None:
-    if mpp is None or desk is None:
+    if mpp is None or settlement is None:
         return None
     books = SessionBooks(settings=settings, store=store.payee, clock=clock)
-    settlement = SessionSettlement(desk=desk, store=store.payee, clock=clock)
     return SessionSales(
         books=books,
         mpp=mpp,
-        funding=SessionFunding(books=books, desk=desk, settlement=settlement),
+        funding=SessionFunding(books=books, settlement=settlement),
         closing=SessionClosing(books=books, settlement=settlement),
         answers=answers,
     )
@@ -313,6 +326,7 @@ def _charges(
     mpp: MppTerms | None,
     settings: PayeeSettings,
     *,
+    chain: RpcChain,
     transfers: TransferSales,
     answers: Answers,
     store: Store,
@@ -320,9 +334,18 @@ def _charges(
 ) -> ChargeSales | None:
     if mpp is None:
         return None
+    charges = Charges(
+        settings=settings,
+        mpp=mpp,
+        transfers=transfers,
+        chain=chain,
+        relay=TransactionRelay(chain),
+        store=store.payee,
+    )
     return ChargeSales(
         settings=settings,
         mpp=mpp,
+        charges=charges,
         transfers=transfers,
         answers=answers,
         store=store.payee,
