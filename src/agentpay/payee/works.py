@@ -200,10 +200,11 @@ async def _desk(
     """Where sessions are sold; None where there is no escrow to rely on."""
     if plan.mpp is None or settings.escrow is None:
         return None
+    own = plan.wallet.address == settings.pay_to
     desk = EscrowDesk(
         chain=chain,
         senders=[sender],
-        payee=plan.wallet,
+        payee=plan.wallet if own else plan.authorizer,
         asset=settings.asset,
         escrow=Escrow(chain=settings.asset.chain, contract=settings.escrow),
     )
