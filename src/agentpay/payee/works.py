@@ -168,7 +168,7 @@ async def open_works(
         chain=chain,
         sender=sender,
         facilitator=settler,
-        desk=desk,
+        sessions=_look_after(desk, store, clock=clock),
         store=store,
         clock=clock,
     )
@@ -215,6 +215,14 @@ async def _desk(
     return desk
 
 
+def _look_after(
+    desk: SessionDesk | None, store: Store, *, clock: Callable[[], float]
+) -> SessionSettlement | None:
+    if desk is None:
+        return None
+    return SessionSettlement(desk=desk, store=store.payee, clock=clock)
+
+
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
     if settings.wallet_factories and not await chain.code(MULTICALL3):
         raise UnsuitableToken(
@@ -230,7 +238,7 @@ def _wire(
     chain: RpcChain,
     sender: TransactionSender,
     facilitator: Settler,
-    desk: SessionDesk | None,
+    sessions: SessionSettlement | None,
     store: Store,
     clock: Callable[[], float],
 ) -> Works:
@@ -242,11 +250,6 @@ def _wire(
         authorizer=plan.authorizer,
         clock=clock,
     )
-    session_settlement = None
-    if desk is not None:
-        session_settlement = SessionSettlement(
-            desk=desk, store=store.payee, clock=clock
-        )
     keeper = Keeper(
         settings=settings,
         policy=plan.keeping,
@@ -288,12 +291,12 @@ def _wire(
         sessions=_sessions(
             plan.mpp,
             settings,
-            settlement=session_settlement,
+            settlement=sessions,
             answers=answers,
             store=store,
             clock=clock,
         ),
-        session_settlement=session_settlement,
+        session_settlement=sessions,
         answers=answers,
         mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
