@@ -256,6 +256,7 @@ def _wire(
         chain=chain,
         store=store.payee,
         settlement=settlement,
+        sessions=session_settlement,
         clock=clock,
     )
     answers = Answers(
