@@ -10,7 +10,7 @@ from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from tests.http.session_world import DEPOSIT, OK, a_world
-from tests.http.world import PRICE, answer, until
+from tests.http.world import PRICE, answer, eventually, until
 from tests.payee.mpp_hand import kind_of
 from tests.payee.session_hand import outcome_of, session_receipt_of
 from tests.payee.test_durable_before_it_is_told import Crash
@@ -189,3 +189,26 @@ async def test_p1_a_dead_processs_request_runs_again_and_costs_once(
         assert outcome_of(again).charged == PRICE
         assert session_receipt_of(asked).spent == PRICE
         assert await after.spent(config) == (PRICE, 2 * PRICE)
+
+
+async def test_what_is_due_is_taken_where_no_sessions_are_sold_any_more(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "payee.db")
+    async with a_world(agentpay_shared_chain, store=store) as before:
+        config = await before.opened()
+        await before.buy(config, PRICE)
+    async with a_world(
+        agentpay_shared_chain,
+        store=store,
+        wallet=before.wallet,
+        mpp=None,
+        claim_at=1,
+        poll_seconds=0.1,
+    ) as after:
+
+        async def paid() -> bool:
+            return await after.balance() == PRICE
+
+        assert "www-authenticate" not in (await after.client.get(OK)).headers
+        await eventually(paid)

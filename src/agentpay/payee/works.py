@@ -11,7 +11,7 @@ from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import UnsuitableEscrow, UnsuitableToken
-from agentpay.evm.addresses import MULTICALL3
+from agentpay.evm.addresses import MULTICALL3, SESSION_ESCROW
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.session_escrow import Escrow
 from agentpay.facilitator.embedded import Facilitator
@@ -36,7 +36,6 @@ from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
-from agentpay.session_ports import SessionDesk
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 
@@ -150,7 +149,6 @@ async def open_works(
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
-        desk = await _desk(plan, settings, chain=chain, sender=sender)
         store = await open_store(plan.store_url)
     except BaseException:
         await sender.aclose()
@@ -162,17 +160,19 @@ async def open_works(
         wallet_factories=settings.wallet_factories,
         sponsor=_sponsor(plan, chain, clock=clock),
     )
-    works = _wire(
-        plan,
-        settings,
-        chain=chain,
-        sender=sender,
-        facilitator=settler,
-        sessions=_look_after(desk, store, clock=clock),
-        store=store,
-        clock=clock,
-    )
     try:
+        works = _wire(
+            plan,
+            settings,
+            chain=chain,
+            sender=sender,
+            facilitator=settler,
+            sessions=await _sessions_kept(
+                plan, settings, chain=chain, sender=sender, store=store, clock=clock
+            ),
+            store=store,
+            clock=clock,
+        )
         await works.keeper.sync()
     except BaseException:
         await store.close()
@@ -194,33 +194,41 @@ def _sponsor(
     return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
-async def _desk(
-    plan: Plan, settings: PayeeSettings, *, chain: RpcChain, sender: TransactionSender
-) -> SessionDesk | None:
-    """Where sessions are sold; None where there is no escrow to rely on."""
-    if plan.mpp is None or settings.escrow is None:
+async def _sessions_kept(
+    plan: Plan,
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    sender: TransactionSender,
+    store: Store,
+    clock: Callable[[], float],
+) -> SessionSettlement | None:
+    """
+    What looks after sessions; None where none are sold, and none are left.
+
+    What is due on sessions that were sold is taken also where none are sold any more.
+    """
+    if settings.escrow is None and not await _has_sessions(store):
         return None
+    escrow = settings.escrow or SESSION_ESCROW
     desk = EscrowDesk(
         chain=chain,
         senders=[sender],
         payee=plan.wallet,
         asset=settings.asset,
-        escrow=Escrow(chain=settings.asset.chain, contract=settings.escrow),
+        escrow=Escrow(chain=settings.asset.chain, contract=escrow),
     )
     try:
         await desk.start()
     except UnsuitableEscrow as error:
         _log.warning("no sessions are sold: %s", error)
         return None
-    return desk
-
-
-def _look_after(
-    desk: SessionDesk | None, store: Store, *, clock: Callable[[], float]
-) -> SessionSettlement | None:
-    if desk is None:
-        return None
     return SessionSettlement(desk=desk, store=store.payee, clock=clock)
+
+
+async def _has_sessions(store: Store) -> bool:
+    due = await store.payee.claimable(sessions=True, at_least=1, limit=1)
+    return bool(due or await store.payee.closing(sessions=True, limit=1))
 
 
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
@@ -256,7 +264,7 @@ def _wire(
         chain=chain,
         store=store.payee,
         settlement=settlement,
-        sessions=session_settlement,
+        sessions=sessions,
         clock=clock,
     )
     answers = Answers(
@@ -313,7 +321,7 @@ def _sessions(
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSales | None:
-    if mpp is None or settlement is None:
+    if mpp is None or settings.escrow is None or settlement is None:
         return None
     books = SessionBooks(settings=settings, store=store.payee, clock=clock)
     return SessionSales(
