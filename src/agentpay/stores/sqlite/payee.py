@@ -15,12 +15,14 @@ from agentpay.records import (
     PayeeStep,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
-from agentpay.stores.sqlite import answer_rows, payee_rows
+from agentpay.stores.sqlite import answer_rows, payee_rows, sending_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
+from agentpay.stores.sqlite.tables import Change
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
-from agentpay.types import Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -193,6 +195,38 @@ class SqlitePayeeStore:
         entry = await self._cursors.entry(name)
         self._cursors.save(entry, position, payee_rows.save_cursor(name, position))
         await self._writer.wait(entry.group)
+
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        changes = sending_rows.save_sent(sent, self._owner)
+        await self._writer.wait(self._writer.submit(changes))
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        changes = sending_rows.forget_sent(chain, account, nonce, self._owner)
+        group = self._writer.submit(changes)
+        if durable:
+            await self._writer.wait(group)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """One process owns the file: whoever else wrote into it is dead."""
+        await self._writer.drain()
+        find = partial(sending_rows.load_sent, chain=chain, account=account)
+        found = await self._writer.read(find)
+        ours = {s.nonce: s for owner, s in found if owner == self._owner}
+        changes: list[Change] = []
+        for owner, sent in found:
+            if owner == self._owner:
+                continue
+            if sent.nonce not in ours:
+                ours[sent.nonce] = sent
+                changes += sending_rows.save_sent(sent, self._owner)
+            changes += sending_rows.forget_sent(chain, account, sent.nonce, owner)
+        if changes:
+            await self._writer.wait(self._writer.submit(changes))
+        return [ours[nonce] for nonce in sorted(ours)]
 
     async def close(self) -> None:
         """Close the whole store; see `SqliteStore.close`."""
