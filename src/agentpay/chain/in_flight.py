@@ -15,7 +15,7 @@ from typing import Any, Final
 from agentpay.chain.account import GasKey
 from agentpay.chain.decoding import quantity
 from agentpay.chain.flight import Flight, Landed, attempt_of
-from agentpay.chain.json_rpc import BATCH_MAX, JsonRpc, NodeRefused
+from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
 from agentpay.chain.price import Price, read_price
 from agentpay.chain.refusals import Refusal, refusal_of
 from agentpay.core import sending as rules
@@ -45,7 +45,7 @@ class InFlight:
     """All flights of one account, by nonce. Belongs to one event loop."""
 
     def __init__(
-        self, rpc: JsonRpc, key: GasKey, *, fees: FeePolicy, book: SendBook | None
+        self, rpc: Rpc, key: GasKey, *, fees: FeePolicy, book: SendBook | None
     ) -> None:
         self._rpc = rpc
         self._key = key

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agentpay.chain.decoding import quantity
-from agentpay.chain.json_rpc import JsonRpc, NodeRefused
+from agentpay.chain.json_rpc import NodeRefused, Rpc
 from agentpay.chain.refusals import is_poor, wants_more_gas
 from agentpay.chain.rpc import RpcChain
 from agentpay.core import sending as rules
@@ -52,7 +52,7 @@ class Terms:
     block: int
 
 
-async def read_price(rpc: JsonRpc) -> Price:
+async def read_price(rpc: Rpc) -> Price:
     """
     Raises:
         ChainUnreachable: It could not be read.
@@ -64,7 +64,7 @@ async def read_price(rpc: JsonRpc) -> Price:
     return _price_of(rpc, *answers)
 
 
-def _price_of(rpc: JsonRpc, block: Any, tip: Any) -> Price:
+def _price_of(rpc: Rpc, block: Any, tip: Any) -> Price:
     with rpc.reading("the price of gas"):
         base_fee = quantity(block["baseFeePerGas"])
         return Price(

@@ -71,3 +71,9 @@ def is_poor(answer: NodeRefused) -> bool:
     """Whether the account that sends cannot pay for it."""
     said = answer.message.lower()
     return "insufficient funds" in said or "exceeds allowance" in said
+
+
+def is_revert(refusal: NodeRefused) -> bool:
+    """Whether a node refused a call because the contract reverts (geth says 3)."""
+    said = refusal.message.lower()
+    return bool(refusal.data) or refusal.number == 3 or "revert" in said

@@ -98,7 +98,8 @@ class Payee:
         """
         `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
-        wallet's own account, if not given). `store` is `"memory:"` or a file. With
+        wallet's own account, if not given). `rpc_url` may be several, with commas
+        between. `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
         given, they do so where it has no EIP-3009. `wallet_factories` are contracts
         that may be called to make payers' wallets (ERC-6492), and for the gas of each
