@@ -21,7 +21,7 @@ LAYERS = (
     ("wire",),
     ("records", "ports", "sending_ports"),
     ("signers", "chain", "stores"),
-    ("onchain", "facilitator", "payee", "payer"),
+    ("history", "onchain", "facilitator", "payee", "payer"),
     ("http",),
     ("agent",),
     ("cli", "testing"),

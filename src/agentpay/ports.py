@@ -71,6 +71,10 @@ class Chain(Protocol):
 
     async def head(self) -> Block: ...
 
+    async def block(self, number: int) -> Block:
+        """A block of the past, which the chain has."""
+        ...
+
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
     ) -> list[bytes]:
