@@ -283,6 +283,18 @@ class PayeeStore(SendBook, Protocol):
         """Make a dead owner's payment ours; False if somebody else did first."""
         ...
 
+    async def drop_payment(self, payment_id: str) -> None:
+        """Forget a payment of which nothing was sent; durable soon."""
+        ...
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        """What was answered and is not known to be settled, the oldest first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """Forget what is over, and was signed for no longer than until `now`."""
+        ...
+
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         """
         Remember an answer, or a name, in place of what its key had.

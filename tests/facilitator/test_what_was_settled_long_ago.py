@@ -99,6 +99,32 @@ async def test_nothing_is_searched_before_what_was_signed_was_good() -> None:
     ]
 
 
+async def test_nothing_is_searched_after_what_was_signed_had_expired() -> None:
+    async with (
+        Anvil(no_mining=True) as node,
+        FaultyRpc(node.url) as proxy,
+        RpcChain(proxy.url, chain_id=LOCAL) as chain,
+    ):
+        await node.mine(7)
+        then = await chain.head()
+        await node.increase_time(10_000)
+        await node.mine(7)
+        logs = logs_between(
+            chain,
+            address=Address("0x" + "11" * 20),
+            topics=[],
+            earliest=0,
+            latest=then.timestamp,
+            seconds_max=3600,
+        )
+        found = [log async for log in logs]
+        calls = [call for calls in proxy.requests for call in calls]
+        [asked] = [c["params"][0] for c in calls if c["method"] == "eth_getLogs"]
+
+    assert found == []
+    assert int(asked["toBlock"], 16) == then.number
+
+
 @pytest.mark.parametrize("offset", [-1, 0, 1])
 async def test_the_last_block_before_a_moment_is_found(offset: int) -> None:
     async with Anvil(no_mining=True) as node:

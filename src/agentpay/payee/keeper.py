@@ -14,6 +14,7 @@ from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, PayeeStore
 from agentpay.types import Hash32
@@ -54,6 +55,7 @@ class Keeper:
         chain: Chain,
         store: PayeeStore,
         settlement: Settlement,
+        served: ServedPayments,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -61,6 +63,7 @@ class Keeper:
         self._chain = chain
         self._store = store
         self._settlement = settlement
+        self._served = served
         self._clock = clock
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
@@ -130,6 +133,8 @@ class Keeper:
             StoreError: Likewise.
         """
         await self.sync()
+        await self._served.settle()
+        await self._served.sweep()
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
         if late:  # whatever comes of the rest: a claim costs gas

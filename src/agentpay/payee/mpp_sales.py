@@ -19,7 +19,7 @@ from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
 from agentpay.payee.transfer_sale import TransferSale
-from agentpay.payee.transfer_sales import TransferSales
+from agentpay.payee.transfer_sales import TransferSales, good_until
 from agentpay.ports import PayeeStore
 from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.types import Address, ChainId, Hash32
@@ -154,6 +154,7 @@ class ChargeSales:
             owner=self._store.owner,
             started_at=int(self._clock()),
             status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
+            good_until=good_until(transfer),
         )
         known = await self._store.begin_payment(taken)
         return known.resource == transfer.id

@@ -6,10 +6,16 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
+from agentpay.errors import (
+    ChainError,
+    StoreError,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import find_transfer, moved_by, read_funds, wrong_signature
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
@@ -24,13 +30,19 @@ from agentpay.wire.x402 import Extension, Permit2Payload
 from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import (
     TransferPayload,
+    kept_transfer,
     read_transfer,
     signature_code,
     wrong_terms,
     wrong_time,
 )
 
+_log = logging.getLogger(__name__)
+
 _ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+_KNOWN_SECONDS = 24 * 3600
+"""How long a payment is known after it expired: a lost answer may be asked for."""
+_FOREVER = 2**62
 
 
 class TransferSales:
@@ -164,6 +176,7 @@ class TransferSales:
         self._reserved.pop(payment_id, None)
 
     def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
+        served_first = terms.order is Order.SERVE_FIRST
         return PaymentRecord(
             id=transfer.id,
             payer=transfer.payer,
@@ -171,6 +184,8 @@ class TransferSales:
             resource=terms.resource,
             owner=self._store.owner,
             started_at=int(self._clock()),
+            good_until=good_until(transfer),
+            request=kept_transfer(transfer) if served_first else "",
         )
 
     async def _begin(
@@ -270,15 +285,21 @@ class TransferSales:
             raise
         return await self._settled(purchase, settled)
 
-    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
+    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
+        try:
+            await self._store.finish_payment(
+                purchase.record.id,
+                status=PaymentStatus.SETTLED,
+                transaction=settled.transaction,
+                charged=settled.amount,
+            )
+        except StoreError as error:
+            # The money has moved, so it is not true that nothing was decided. Sent
+            # again, the payment is found on the chain and booked then.
+            _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
+            return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        await self._store.finish_payment(
-            purchase.record.id,
-            status=PaymentStatus.SETTLED,
-            transaction=settled.transaction,
-            charged=settled.amount,
-        )
         return settled
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None:
@@ -312,7 +333,11 @@ class TransferSales:
             if head.timestamp <= purchase.transfer.valid_before:
                 return self._unknown(purchase, error.transaction)
             self._perhaps.discard(purchase.record.id)
-        await self.void(purchase)
+            await self.void(purchase)
+        elif error.transaction:
+            await self.void(purchase)
+        else:  # nothing was sent: strangers cannot fill the books with it
+            await self._store.drop_payment(purchase.record.id)
         reason = "invalid_transaction_state"
         receipt = write.receipt(
             success=False,
@@ -359,3 +384,8 @@ class TransferSales:
                 amount=str(settled.amount),
             )
         )
+
+
+def good_until(transfer: Transfer) -> int:
+    """Until when a payment has to be known: it buys nothing more after that."""
+    return min(transfer.valid_before, _FOREVER) + _KNOWN_SECONDS

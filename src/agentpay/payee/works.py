@@ -25,6 +25,7 @@ from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
@@ -201,6 +202,13 @@ def _wire(
         chain=chain,
         store=store.payee,
         settlement=settlement,
+        served=ServedPayments(
+            settings=settings,
+            chain=chain,
+            facilitator=facilitator,
+            store=store.payee,
+            clock=clock,
+        ),
         clock=clock,
     )
     answers = Answers(

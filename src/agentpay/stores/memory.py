@@ -26,6 +26,7 @@ from agentpay.stores.steps import (
     channel_order,
     check_payee_step,
     check_payer_step,
+    is_past,
     may_take,
 )
 from agentpay.types import Address, ChainId, Hash32
@@ -102,6 +103,21 @@ class MemoryPayeeStore:
             return False
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
+
+    async def drop_payment(self, payment_id: str) -> None:
+        self._payments.pop(payment_id, None)
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        kept = self._payments.values()
+        served = [p for p in kept if p.status is PaymentStatus.SERVED]
+        return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        self._payments = {
+            key: payment
+            for key, payment in self._payments.items()
+            if not is_past(payment, now)
+        }
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         del durable

@@ -132,6 +132,12 @@ VERSION_7: Final = (
         chain INTEGER, account BLOB, nonce INTEGER, owner TEXT, raws BLOB NOT NULL,
         what TEXT NOT NULL, deadline INTEGER NOT NULL,
         PRIMARY KEY (chain, account, nonce, owner)) WITHOUT ROWID""",
+    "ALTER TABLE payments ADD COLUMN good_until INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE payments ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    """CREATE INDEX payments_served ON payments (started_at, id)
+        WHERE status = 'served'""",
+    """CREATE INDEX payments_by_age ON payments (good_until)
+        WHERE status IN ('delivered', 'failed') AND good_until > 0""",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
