@@ -5,8 +5,8 @@ forgets nor repeats what was sent.
 
 from typing import Protocol
 
-from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.eip1559 import SignedCall
 from agentpay.records import SentTransaction
 from agentpay.types import Address, ChainId
 
