@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -57,6 +58,7 @@ _HOMES = {
     "ChainError": "agentpay.errors",
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
@@ -95,6 +97,7 @@ __all__ = [
     "ChainError",
     "ChallengeUsed",
     "ConfigurationError",
+    "FeePolicy",
     "HostQuarantined",
     "MppTerms",
     "Network",

@@ -192,7 +192,7 @@ class Down(Facilitator):
     """A facilitator that cannot be reached."""
 
     async def claim(
-        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer, deadline: int = 0
     ) -> Settled:
         raise FacilitatorUnavailable("it is down")
 

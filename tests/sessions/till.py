@@ -13,6 +13,7 @@ from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import PayeeStore, Settler
@@ -162,11 +163,11 @@ def a_till_at(
         parallel=ParallelTerms(window=64, in_flight_max=8),
         min_deposit=0,
     )
+    settler = facilitator or Facilitator(chain=table.chain, senders=[table.sender])
     settlement = Settlement(
         settings=settings,
         chain=table.chain,
-        facilitator=facilitator
-        or Facilitator(chain=table.chain, senders=[table.sender]),
+        facilitator=settler,
         store=kept,
         authorizer=table.payee,
         clock=clock,
@@ -179,6 +180,13 @@ def a_till_at(
         chain=table.chain,
         store=kept,
         settlement=settlement,
+        served=ServedPayments(
+            settings=settings,
+            chain=table.chain,
+            facilitator=settler,
+            store=kept,
+            clock=clock,
+        ),
         sessions=sessions,
         clock=clock,
     )

@@ -22,6 +22,7 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
 from agentpay.evm.hashing import address_word
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, PayeeStore
@@ -65,6 +66,7 @@ class Keeper:
         chain: Chain,
         store: PayeeStore,
         settlement: Settlement,
+        served: ServedPayments,
         sessions: SessionSettlement | None = None,
         clock: Callable[[], float],
     ) -> None:
@@ -74,6 +76,7 @@ class Keeper:
         self._chain = chain
         self._store = store
         self._settlement = settlement
+        self._served = served
         self._sessions = sessions
         self._clock = clock
         # What becomes due while a payer withdraws is claimed before its delay is over.
@@ -153,7 +156,8 @@ class Keeper:
         withdrawing = log.topics[0] == channels.WITHDRAW_INITIATED
         if record is not None and withdrawing:
             _log.info("the payer of channel %s withdraws: claiming", channel)
-            await self._settlement.claim_channel(channel)
+            deadline = channels.finalize_after(log)
+            await self._settlement.claim_channel(channel, deadline=deadline)
 
     async def _follow_session(
         self, channel: Hash32, sessions: SessionSettlement
@@ -172,7 +176,12 @@ class Keeper:
         """
         await self.sync()
         # A facilitator that is down keeps no session from being settled in time.
-        await _all(self._tend_channels(), self._tend_sessions())
+        await _all(
+            self._served.settle(),
+            self._served.sweep(),
+            self._tend_channels(),
+            self._tend_sessions(),
+        )
 
     async def _tend_channels(self) -> None:
         late = self._clock() - self._claimed_at >= self._claim_every

@@ -129,6 +129,7 @@ class ChargeSales:
             owner=self._store.owner,
             started_at=int(self._clock()),
             status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
+            good_until=money.good_until,
         )
         known = await self._store.begin_payment(taken)
         return known.resource == money.id

@@ -10,10 +10,12 @@ from typing import Self
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.core.sending import FeePolicy
 from agentpay.errors import UnsuitableEscrow, UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3, SESSION_ESCROW
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.session_escrow import Escrow
+from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
@@ -27,6 +29,7 @@ from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_books import SessionBooks
 from agentpay.payee.session_closing import SessionClosing
 from agentpay.payee.session_funding import SessionFunding
@@ -56,6 +59,8 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    fees: FeePolicy | None = None
+    """What gas may cost; None is a bound that real chains rarely reach."""
     mpp: MppTerms | None = None
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
@@ -144,16 +149,18 @@ async def open_works(
     chain = RpcChain(
         plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
     )
-    sender = TransactionSender(chain, key=plan.wallet.gas_key())
+    refuse_test_key(plan.wallet.address, settings.asset.chain)
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
         store = await open_store(plan.store_url)
     except BaseException:
-        await sender.aclose()
         await chain.aclose()
         raise
+    sender = TransactionSender(
+        chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
+    )
     settler = facilitator or Facilitator(
         chain=chain,
         senders=[sender],
@@ -173,6 +180,7 @@ async def open_works(
             store=store,
             clock=clock,
         )
+        await sender.resume()
         await works.keeper.sync()
     except BaseException:
         await store.close()
@@ -265,6 +273,13 @@ def _wire(
         store=store.payee,
         settlement=settlement,
         sessions=sessions,
+        served=ServedPayments(
+            settings=settings,
+            chain=chain,
+            facilitator=facilitator,
+            store=store.payee,
+            clock=clock,
+        ),
         clock=clock,
     )
     answers = Answers(

@@ -127,6 +127,19 @@ VERSION_6: Final = (
             AND pending_withdrawal > zeroblob(32) AND charged > claimed)""",
 )
 
+VERSION_7: Final = (
+    """CREATE TABLE sent_transactions (
+        chain INTEGER, account BLOB, nonce INTEGER, owner TEXT, raws BLOB NOT NULL,
+        what TEXT NOT NULL, deadline INTEGER NOT NULL,
+        PRIMARY KEY (chain, account, nonce, owner)) WITHOUT ROWID""",
+    "ALTER TABLE payments ADD COLUMN good_until INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE payments ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    """CREATE INDEX payments_served ON payments (started_at, id)
+        WHERE status = 'served'""",
+    """CREATE INDEX payments_by_age ON payments (good_until)
+        WHERE status IN ('delivered', 'failed') AND good_until > 0""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -134,6 +147,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_4,
     VERSION_5,
     VERSION_6,
+    VERSION_7,
 )
 """What leads from each version to the next. Only ever appended to."""
 
