@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
-    from agentpay.payee.mpp_offers import MppTerms
+    from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -57,6 +58,7 @@ _HOMES = {
     "ChainError": "agentpay.errors",
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
@@ -74,6 +76,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
+    "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -94,6 +97,7 @@ __all__ = [
     "ChainError",
     "ChallengeUsed",
     "ConfigurationError",
+    "FeePolicy",
     "HostQuarantined",
     "MppTerms",
     "Network",
@@ -111,6 +115,7 @@ __all__ = [
     "ProtocolError",
     "RemoteFacilitator",
     "Route",
+    "Share",
     "SmartWallet",
     "Spending",
     "StoreError",
