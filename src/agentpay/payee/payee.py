@@ -26,7 +26,8 @@ from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_
 from agentpay.payee.arguments import account_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
-from agentpay.payee.mpp_offers import Asked, MppTerms, failed, with_challenges
+from agentpay.payee.mpp_challenges import with_challenges
+from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -129,6 +130,11 @@ class Payee:
             raise ConfigurationError(
                 "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
                 " not pay where a facilitator does"
+            )
+        if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
+            raise ConfigurationError(
+                "MPP's permit2 is sent by the payee's own wallet: leave it out of"
+                " credential_types, or the facilitator"
             )
         self._facilitator = facilitator
         self._clock = clock

@@ -299,7 +299,8 @@ def list_closing(
 
 # Said as the indexes say it, or they are not used.
 _SESSION_ENDS: Final = (
-    "(status = 'closing' OR status = 'open' AND pending_withdrawal > zeroblob(32))"
+    "(status = 'closing' OR status = 'open'"
+    " AND pending_withdrawal > zeroblob(32) AND charged > claimed)"
 )
 
 
