@@ -268,13 +268,7 @@ def _wire(
         store=store.payee,
         settlement=settlement,
         sessions=sessions,
-        served=ServedPayments(
-            settings=settings,
-            chain=chain,
-            facilitator=facilitator,
-            store=store.payee,
-            clock=clock,
-        ),
+        served=ServedPayments(settings, chain, facilitator, store.payee, clock=clock),
         clock=clock,
     )
     answers = Answers(
@@ -297,6 +291,9 @@ def _wire(
         store=store,
         clock=clock,
     )
+    selling = _sessions(
+        plan.mpp, settings, sessions, answers=answers, store=store, clock=clock
+    )
     return Works(
         chain=chain,
         sender=sender,
@@ -307,14 +304,7 @@ def _wire(
         channels=channels,
         transfers=transfers,
         charges=charges,
-        sessions=_sessions(
-            plan.mpp,
-            settings,
-            settlement=sessions,
-            answers=answers,
-            store=store,
-            clock=clock,
-        ),
+        sessions=selling,
         session_settlement=sessions,
         answers=answers,
         mpp=plan.mpp,
@@ -325,8 +315,8 @@ def _wire(
 def _sessions(
     mpp: MppTerms | None,
     settings: PayeeSettings,
-    *,
     settlement: SessionSettlement | None,
+    *,
     answers: Answers,
     store: Store,
     clock: Callable[[], float],
