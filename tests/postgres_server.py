@@ -145,6 +145,6 @@ def _within_reach(programs: Path, directory: Path) -> Path:
 
 if __name__ == "__main__":
     try:
-        print(find_programs())  # noqa: T201 - what it was asked for
+        print(find_programs())
     except LookupError as error:
         sys.exit(str(error))

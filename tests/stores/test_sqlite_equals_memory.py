@@ -28,8 +28,8 @@ from agentpay.errors import (
 )
 from agentpay.records import PaymentStatus
 from agentpay.stores import MemoryStore, SqliteStore, Store
-from agentpay.stores.sqlite.payee_rows import pack_held, unpack_held
-from agentpay.stores.sqlite.rows import changes
+from agentpay.stores.rows.columns import changes
+from agentpay.stores.rows.payee import pack_held, unpack_held
 from agentpay.types import Hash32
 from tests.stores.store_cases import (
     ACCOUNT,

@@ -16,7 +16,14 @@ from agentpay.records import (
     PaymentRecord,
     PaymentStatus,
 )
-from agentpay.stores.sqlite import answer_rows, payee_rows
+from agentpay.stores.rows.answers import forget_answer, save_answer
+from agentpay.stores.rows.payee import (
+    save_channel,
+    save_cursor,
+    save_mark,
+    save_payment,
+)
+from agentpay.stores.sqlite import payee_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
@@ -65,7 +72,7 @@ class SqlitePayeeStore:
         step = decide(before)
         check_payee_step(channel, before, step.record)
         if step.record is not None and step.record is not before:
-            saving = payee_rows.save_channel(before, step.record, step.touched)
+            saving = save_channel(before, step.record, step.touched)
             self._channels.save(entry, step.record, saving)
         if durable:
             await self._writer.wait(entry.group)
@@ -141,34 +148,34 @@ class SqlitePayeeStore:
         return taken
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
-        group = self._writer.submit(answer_rows.save_answer(answer))
+        group = self._writer.submit(save_answer(answer))
         if durable:
             await self._writer.wait(group)
 
     async def find_answer(self, key: str) -> AnswerRecord | None:
         await self._writer.drain()
-        return await self._writer.read(partial(answer_rows.load_answer, key=key))
+        return await self._writer.read(partial(payee_rows.load_answer, key=key))
 
     async def drop_answer(self, key: str) -> None:
-        self._writer.submit(answer_rows.forget_answer(key))
+        self._writer.submit(forget_answer(key))
 
     async def sweep_answers(self, *, now: int, bytes_total: int) -> None:
         """Those that would be kept the longest stay."""
         await self._writer.drain()
         await self._writer.read(
-            partial(answer_rows.sweep, now=now, bytes_total=bytes_total)
+            partial(payee_rows.sweep_answers, now=now, bytes_total=bytes_total)
         )
 
     async def set_mark(self, name: str, *, until: int) -> None:
         entry = await self._marks.entry(name)
-        self._marks.save(entry, until, payee_rows.save_mark(name, until))
+        self._marks.save(entry, until, save_mark(name, until))
         await self._writer.wait(entry.group)
 
     async def take_mark(self, name: str, *, until: int, now: int) -> bool:
         entry = await self._marks.entry(name)
         free = entry.record <= now
         if free:
-            self._marks.save(entry, until, payee_rows.save_mark(name, until))
+            self._marks.save(entry, until, save_mark(name, until))
         await self._writer.wait(entry.group)
         return free
 
@@ -191,7 +198,7 @@ class SqlitePayeeStore:
 
     async def write_cursor(self, name: str, position: int) -> None:
         entry = await self._cursors.entry(name)
-        self._cursors.save(entry, position, payee_rows.save_cursor(name, position))
+        self._cursors.save(entry, position, save_cursor(name, position))
         await self._writer.wait(entry.group)
 
     async def close(self) -> None:
@@ -201,7 +208,7 @@ class SqlitePayeeStore:
     def _save_payment(
         self, entry: Entry[PaymentRecord | None], payment: PaymentRecord
     ) -> None:
-        self._payments.save(entry, payment, payee_rows.save_payment(payment))
+        self._payments.save(entry, payment, save_payment(payment))
 
     async def _read_all(self, channels: list[Hash32]) -> list[PayeeRecord]:
         records = [await self.read(channel) for channel in channels]
