@@ -272,7 +272,7 @@ class PayeeStore(Protocol):
 
     @property
     def owner(self) -> str:
-        """Who holds reservations made now; reservations of others are dead."""
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
         ...
 
     async def update(
@@ -324,7 +324,7 @@ class PayeeStore(Protocol):
     ) -> None: ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if somebody else did first."""
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
         ...
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
