@@ -71,7 +71,8 @@ class PostgresServer:
         if not data.exists():
             self._run("initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync")
         options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        program = [self._programs / "postgres", "-D", data, f"--port={self.port}"]
+        program = [str(self._programs / "postgres"), "-D", str(data)]
+        options.append(f"--port={self.port}")
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the one that was found
                 [*program, *options],

@@ -311,6 +311,12 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreOutcomeUnknown(StoreError):
+    """Something may have been saved or not, and the database can no longer be asked."""
+
+    code = "store_outcome_unknown"
+
+
 class StoreInUse(StoreError):
     """Another process holds the database, which has one writer."""
 
