@@ -90,6 +90,22 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SentTransaction:
+    """A call that was signed to be sent, and may be mined."""
+
+    chain: ChainId
+    account: Address
+    """Whose key signed it, and pays the gas."""
+    nonce: int
+    raws: tuple[bytes, ...]
+    """The signed bytes, for more and more gas; any one of them may be mined."""
+    what: str
+    """What it does, for people."""
+    deadline: int = 0
+    """When it has to be mined, by the chain's clock; 0 is whenever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerRecord:
     """What a paid request was answered, to be told again to who paid for it."""
 

@@ -21,6 +21,7 @@ from agentpay.records import (
     PayerRecord,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
 from agentpay.stores.steps import (
     channel_order,
@@ -28,7 +29,7 @@ from agentpay.stores.steps import (
     check_payer_step,
     may_take,
 )
-from agentpay.types import Address, Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -43,6 +44,7 @@ class MemoryPayeeStore:
         self._answers: dict[str, AnswerRecord] = {}
         self._marks: dict[str, int] = {}
         self._cursors: dict[str, int] = {}
+        self._sent: dict[tuple[ChainId, Address, int], SentTransaction] = {}
 
     @property
     def owner(self) -> str:
@@ -143,6 +145,22 @@ class MemoryPayeeStore:
 
     async def write_cursor(self, name: str, position: int) -> None:
         self._cursors[name] = position
+
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        self._sent[sent.chain, sent.account, sent.nonce] = sent
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        del durable
+        self._sent.pop((chain, account, nonce), None)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """All are ours: nobody else can see them."""
+        kept = [s for key, s in self._sent.items() if key[:2] == (chain, account)]
+        return sorted(kept, key=lambda sent: sent.nonce)
 
     async def close(self) -> None:
         """Nothing to release."""

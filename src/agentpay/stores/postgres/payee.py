@@ -14,6 +14,7 @@ from agentpay.records import (
     PayeeStep,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
 from agentpay.stores.postgres.connection import Connection
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
@@ -23,6 +24,7 @@ from agentpay.stores.postgres.shelves import (
     ChannelShelf,
     NumberShelf,
     PaymentShelf,
+    SentShelf,
 )
 from agentpay.stores.rows import payee as rows
 from agentpay.stores.rows.answers import (
@@ -32,9 +34,10 @@ from agentpay.stores.rows.answers import (
     to_answer,
 )
 from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
 from agentpay.stores.steps import check_payee_step, may_take
-from agentpay.types import Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -57,6 +60,7 @@ class PostgresPayeeStore:
         self._payments = PaymentShelf()
         self._marks = NumberShelf(rows.MARKS)
         self._cursors = NumberShelf(rows.CURSORS)
+        self._sent = SentShelf()
 
     @property
     def owner(self) -> str:
@@ -206,6 +210,31 @@ class PostgresPayeeStore:
         await self._write_number(
             self._cursors, name, position, rows.save_cursor(name, position)
         )
+
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        await self._lane.carry_out(_writes(save_sent(sent, self.owner)))
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        changes = forget_sent(chain, account, nonce, self.owner)
+        forgotten = self._lane.add(_writes(changes))
+        if durable:
+            await asyncio.shield(forgotten)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """What a living owner sent is its own."""
+        key = chain, account
+
+        def take(desk: Desk) -> list[SentTransaction]:
+            rows_found = desk.get(self._sent, key)
+            sent, changes = take_over(rows_found, self.owner, desk.living)
+            desk.batch.add(changes)
+            return sent
+
+        return await self._lane.carry_out(Step(take, ((self._sent, key),)))
 
     async def close(self) -> None:
         """Close the whole store; see `PostgresStore.close`."""

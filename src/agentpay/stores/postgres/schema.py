@@ -106,6 +106,10 @@ VERSION_1: Final = (
     """CREATE TABLE budget_lapses (
         position BIGINT GENERATED ALWAYS AS IDENTITY, account BYTEA, host TEXT,
         count BIGINT NOT NULL, last BIGINT NOT NULL, PRIMARY KEY (account, host))""",
+    """CREATE TABLE sent_transactions (
+        chain BIGINT, account BYTEA, nonce BIGINT, owner TEXT, raws BYTEA NOT NULL,
+        what TEXT NOT NULL, deadline BIGINT NOT NULL,
+        PRIMARY KEY (chain, account, nonce, owner))""",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1,)

@@ -15,10 +15,12 @@ from agentpay.core.budget import Budget
 from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord
 from agentpay.stores.postgres.connection import Connection
 from agentpay.stores.postgres.reading import lock, rows_of
+from agentpay.stores.postgres.schema import key_of
 from agentpay.stores.rows import payee, payer
 from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.sending import SENT
 from agentpay.stores.rows.tables import Columns, Table
-from agentpay.types import Address, Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -215,3 +217,34 @@ class PayerChannelShelf(Shelf[PayerKey, PayerRecord | None]):
             ]
             loaded[key] = Loaded(found[0] if found else None)
         return loaded
+
+
+SentKey = tuple[ChainId, Address]
+"""A chain, and an account that pays gas on it."""
+
+
+class SentShelf(Shelf[SentKey, tuple[Row, ...]]):
+    """Transactions in flight, as rows: each owner's own, until it dies."""
+
+    versioned = False
+
+    def __init__(self) -> None:
+        super().__init__(
+            SENT,
+            key=lambda key: (key[0], key[1].to_bytes()),
+            read=lambda row: (row,),
+            missing=(),
+        )
+
+    async def load(
+        self, connection: Connection, keys: Iterable[SentKey]
+    ) -> dict[SentKey, Loaded[tuple[Row, ...]]]:
+        """Whoever takes over what the dead left holds a lock for its account."""
+        raw = {self.key(key): key for key in keys}
+        for locked in sorted(key_of(f"sent {columns}") for columns in raw):
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", locked)
+        found = await rows_of(connection, SENT, list(raw), order="nonce, owner")
+        return {key: Loaded(tuple(found[columns])) for columns, key in raw.items()}
+
+    def owners(self, record: tuple[Row, ...]) -> frozenset[str]:
+        return frozenset([row[3] for row in record])

@@ -15,6 +15,7 @@ from agentpay.records import (
     PayeeStep,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
 from agentpay.stores.rows.answers import forget_answer, save_answer
 from agentpay.stores.rows.payee import (
@@ -23,11 +24,12 @@ from agentpay.stores.rows.payee import (
     save_mark,
     save_payment,
 )
+from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.sqlite import payee_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
-from agentpay.types import Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -200,6 +202,29 @@ class SqlitePayeeStore:
         entry = await self._cursors.entry(name)
         self._cursors.save(entry, position, save_cursor(name, position))
         await self._writer.wait(entry.group)
+
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        changes = save_sent(sent, self._owner)
+        await self._writer.wait(self._writer.submit(changes))
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        changes = forget_sent(chain, account, nonce, self._owner)
+        group = self._writer.submit(changes)
+        if durable:
+            await self._writer.wait(group)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """One process owns the file: whoever else wrote into it is dead."""
+        await self._writer.drain()
+        find = partial(payee_rows.load_sent, chain=chain, account=account)
+        sent, changes = take_over(await self._writer.read(find), self._owner)
+        if changes:
+            await self._writer.wait(self._writer.submit(changes))
+        return sent
 
     async def close(self) -> None:
         """Close the whole store; see `SqliteStore.close`."""

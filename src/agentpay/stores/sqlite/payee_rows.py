@@ -4,8 +4,10 @@ import sqlite3
 
 from agentpay.records import AnswerRecord, PayeeRecord, PaymentRecord
 from agentpay.stores.rows import answers, payee
+from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.sending import SENT
 from agentpay.stores.sqlite.tables import read, to_blob
-from agentpay.types import Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 
 def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord | None:
@@ -94,3 +96,10 @@ def sweep_answers(
         " FROM answers) WHERE kept_until <= ? OR kept > ?)",
         (now, bytes_total),
     )
+
+
+def load_sent(
+    connection: sqlite3.Connection, chain: ChainId, account: Address
+) -> list[Row]:
+    """All of an account, whoever sent it."""
+    return read(connection, SENT, (chain, account.to_bytes()), order="nonce, owner")

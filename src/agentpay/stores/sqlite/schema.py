@@ -126,6 +126,13 @@ VERSION_6: Final = (
         WHERE escrow IS NOT NULL AND status = 'closing'""",
 )
 
+VERSION_7: Final = (
+    """CREATE TABLE sent_transactions (
+        chain INTEGER, account BLOB, nonce INTEGER, owner TEXT, raws BLOB NOT NULL,
+        what TEXT NOT NULL, deadline INTEGER NOT NULL,
+        PRIMARY KEY (chain, account, nonce, owner)) WITHOUT ROWID""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -133,6 +140,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_4,
     VERSION_5,
     VERSION_6,
+    VERSION_7,
 )
 """What leads from each version to the next. Only ever appended to."""
 
