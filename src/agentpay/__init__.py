@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -55,6 +56,7 @@ _HOMES = {
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
@@ -91,6 +93,7 @@ __all__ = [
     "BudgetExceeded",
     "ChainError",
     "ConfigurationError",
+    "FeePolicy",
     "HostQuarantined",
     "MppTerms",
     "Network",

@@ -118,7 +118,8 @@ class Keeper:
         withdrawing = log.topics[0] == channels.WITHDRAW_INITIATED
         if record is not None and withdrawing:
             _log.info("the payer of channel %s withdraws: claiming", channel)
-            await self._settlement.claim_channel(channel)
+            deadline = channels.finalize_after(log)
+            await self._settlement.claim_channel(channel, deadline=deadline)
 
     async def tick(self) -> None:
         """

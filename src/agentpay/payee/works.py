@@ -9,9 +9,11 @@ from typing import Self
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.core.sending import FeePolicy
 from agentpay.errors import UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
+from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
@@ -45,6 +47,8 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    fees: FeePolicy | None = None
+    """What gas may cost; None is a bound that real chains rarely reach."""
     mpp: MppTerms | None = None
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
@@ -115,16 +119,18 @@ async def open_works(
     chain = RpcChain(
         plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
     )
-    sender = TransactionSender(chain, key=plan.wallet.gas_key())
+    refuse_test_key(plan.wallet.address, settings.asset.chain)
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
         store = await open_store(plan.store_url)
     except BaseException:
-        await sender.aclose()
         await chain.aclose()
         raise
+    sender = TransactionSender(
+        chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
+    )
     settler = facilitator or Facilitator(
         chain=chain,
         senders=[sender],
@@ -141,6 +147,7 @@ async def open_works(
         clock=clock,
     )
     try:
+        await sender.resume()
         await works.keeper.sync()
     except BaseException:
         await store.close()
