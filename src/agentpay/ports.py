@@ -316,6 +316,10 @@ class PayeeStore(SendBook, Protocol):
         """Forget the names whose moment is past."""
         ...
 
+    async def lead(self, name: str) -> bool:
+        """Of the owners that share a store, one gets True, until it dies."""
+        ...
+
     async def read_cursor(self, name: str) -> int:
         """How far something has been followed (a block number); 0 at first."""
         ...

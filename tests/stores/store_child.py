@@ -54,10 +54,11 @@ async def hold(place: str) -> None:
 
 
 async def serve(place: str) -> None:
-    """Hold a reservation until killed."""
+    """Hold a reservation and a lead until killed."""
     store = await open_place(place)
     owner = store.payee.owner
     await store.payee.update(channel(), happens(voucher(5, owner=owner)))
+    await store.payee.lead("x")
     say("serving", owner)
     await asyncio.sleep(60)
 

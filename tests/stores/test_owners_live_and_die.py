@@ -20,9 +20,12 @@ from agentpay.core.payee_events import (
     Refused,
     Spent,
 )
+from agentpay.records import SentTransaction
 from agentpay.stores import PostgresStore
 from tests.stores.cut_wire import cut_wire
 from tests.stores.store_cases import (
+    ACCOUNT,
+    CHAIN,
     channel,
     happens,
     payee_record,
@@ -107,6 +110,41 @@ async def test_a_living_owners_payment_is_not_taken(two: Two) -> None:
     taken = await other.payee.take_payment(payment().id, owner=other.payee.owner)
 
     assert (refused, taken) == (False, True)
+
+
+async def test_what_a_living_owner_sent_is_not_taken_over(two: Two) -> None:
+    one, other = two
+    sent = SentTransaction(
+        chain=CHAIN, account=ACCOUNT, nonce=7, raws=(b"raw",), what="a claim"
+    )
+    await one.payee.keep_sent(sent)
+
+    while_alive = await other.payee.list_sent(CHAIN, ACCOUNT)
+    await one.close()
+    taken = [await other.payee.list_sent(CHAIN, ACCOUNT) for _ in range(2)]
+
+    assert (while_alive, taken) == ([], [[sent], [sent]])
+
+
+async def test_one_owner_leads_until_it_dies(two: Two) -> None:
+    one, other = two
+    first = [await one.payee.lead("x"), await other.payee.lead("x")]
+    second = [await other.payee.lead("y"), await one.payee.lead("y")]
+    again = [await one.payee.lead("x"), await other.payee.lead("x")]
+    await one.close()
+
+    assert first == second == again == [True, False]
+    assert await other.payee.lead("x")
+
+
+async def test_a_killed_owner_leads_no_more(postgres_url: str) -> None:
+    child = await start("serve", postgres_url)
+    await first_line(child)
+    async with await PostgresStore.open(postgres_url) as store:
+        before = await store.payee.lead("x")
+        await kill(child)
+
+        assert (before, await store.payee.lead("x")) == (False, True)
 
 
 async def test_a_killed_owners_request_runs_again_at_once(postgres_url: str) -> None:

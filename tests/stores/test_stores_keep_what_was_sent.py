@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agentpay.stores.rows.sending import pack, unpack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.records import SentTransaction
 from agentpay.stores import Store, open_store
+from agentpay.stores.rows.sending import pack, unpack
 from agentpay.types import Address, ChainId
 
 LOCAL = ChainId(31337)

@@ -24,6 +24,7 @@ from agentpay.stores.postgres.shelves import (
     ChannelShelf,
     NumberShelf,
     PaymentShelf,
+    SentKey,
     SentShelf,
 )
 from agentpay.stores.rows import payee as rows
@@ -34,7 +35,7 @@ from agentpay.stores.rows.answers import (
     to_answer,
 )
 from agentpay.stores.rows.columns import Row
-from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
+from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
 from agentpay.stores.steps import check_payee_step, may_take
 from agentpay.types import Address, ChainId, Hash32
@@ -203,6 +204,14 @@ class PostgresPayeeStore:
         """What is past counts as forgotten."""
         await self._execute("DELETE FROM marks WHERE until <= $1", now)
 
+    async def lead(self, name: str) -> bool:
+        """Its session holds an advisory lock, so that another can when it is gone."""
+
+        async def lead(connection: Connection) -> bool:
+            return await self._session.lead(connection, name)
+
+        return await self._lane.carry_out(Query(lead))
+
     async def read_cursor(self, name: str) -> int:
         return await self._read_number(self._cursors, name)
 
@@ -212,13 +221,14 @@ class PostgresPayeeStore:
         )
 
     async def keep_sent(self, sent: SentTransaction) -> None:
-        await self._lane.carry_out(_writes(save_sent(sent, self.owner)))
+        step = self._sends((sent.chain, sent.account), save_sent(sent, self.owner))
+        await self._lane.carry_out(step)
 
     async def forget_sent(
         self, chain: ChainId, account: Address, nonce: int, *, durable: bool
     ) -> None:
         changes = forget_sent(chain, account, nonce, self.owner)
-        forgotten = self._lane.add(_writes(changes))
+        forgotten = self._lane.add(self._sends((chain, account), changes))
         if durable:
             await asyncio.shield(forgotten)
 
@@ -229,9 +239,9 @@ class PostgresPayeeStore:
         key = chain, account
 
         def take(desk: Desk) -> list[SentTransaction]:
-            rows_found = desk.get(self._sent, key)
-            sent, changes = take_over(rows_found, self.owner, desk.living)
-            desk.batch.add(changes)
+            found = desk.get(self._sent, key)
+            sent, changes = take_over(found, self.owner, desk.living)
+            desk.put(self._sent, key, changed(found, changes), changes)
             return sent
 
         return await self._lane.carry_out(Step(take, ((self._sent, key),)))
@@ -239,6 +249,15 @@ class PostgresPayeeStore:
     async def close(self) -> None:
         """Close the whole store; see `PostgresStore.close`."""
         await self._close()
+
+    def _sends(self, key: SentKey, changes: list[Change]) -> Step[None]:
+        """A step on what is in flight, which the next one sees."""
+
+        def send(desk: Desk) -> None:
+            before: tuple[Row, ...] = desk.get(self._sent, key)
+            desk.put(self._sent, key, changed(before, changes), changes)
+
+        return Step(send, ((self._sent, key),))
 
     async def _on_payment(self, payment_id: str, decide: Callable[[Desk], T]) -> T:
         needs = ((self._payments, payment_id),)

@@ -41,6 +41,17 @@ def forget_sent(
     return [Cut(SENT, (integer(chain), account.to_bytes(), integer(nonce), owner))]
 
 
+def changed(rows: Iterable[Row], changes: Iterable[Change]) -> tuple[Row, ...]:
+    """What rows are after changes, in order of their keys."""
+    after = {row[: SENT.keys]: row for row in rows}
+    for change in changes:
+        if isinstance(change, Put):
+            after[change.row[: SENT.keys]] = change.row
+        else:
+            after.pop(change.key, None)
+    return tuple([after[key] for key in sorted(after)])
+
+
 def take_over(
     rows: Iterable[Row], owner: str, living: frozenset[str] = frozenset()
 ) -> tuple[list[SentTransaction], list[Change]]:

@@ -192,6 +192,11 @@ class SqlitePayeeStore:
         await self._writer.drain()
         await self._writer.read(partial(payee_rows.sweep_marks, now=now))
 
+    async def lead(self, name: str) -> bool:
+        """One process owns the file."""
+        del name
+        return True
+
     async def read_cursor(self, name: str) -> int:
         entry = await self._cursors.entry(name)
         position = entry.record
