@@ -218,6 +218,10 @@ class PaymentBook(Protocol):
         """See `PayeeStore.finish_payment`."""
         ...
 
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        """See `PayeeStore.take_payment`."""
+        ...
+
 
 class PayeeStore(SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
