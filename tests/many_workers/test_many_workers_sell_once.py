@@ -13,6 +13,7 @@ from agentpay import Agent, Budget, Policy, Wallet
 from agentpay.stores.postgres.connection import Connection, connect
 from agentpay.stores.postgres.schema import key_of
 from agentpay.testing.local_chain import LocalChain
+from tests.http.world import eventually
 from tests.many_workers.shop import PRICE
 from tests.many_workers.workers import Workers, workers
 
@@ -134,9 +135,9 @@ async def leader(connection: Connection, chain: LocalChain, *, but: str = "") ->
     async with asyncio.timeout(20):
         while True:
             rows = await connection.fetch(
-                "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
-                " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-                " AND classid = $1 AND objid = $2",
+                "SELECT application_name FROM pg_locks"
+                " JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory'"
+                " AND granted AND objsubid = 1 AND classid = $1 AND objid = $2",
                 key >> 32,
                 key % 2**32,
             )
@@ -149,6 +150,8 @@ async def leader(connection: Connection, chain: LocalChain, *, but: str = "") ->
 
 async def earned(chain: LocalChain, shop: Workers, amount: int) -> None:
     """Wait until so much was claimed and sent on."""
-    async with asyncio.timeout(30):
-        while await chain.balance(shop.wallet.address) < amount:
-            await asyncio.sleep(0.2)
+
+    async def all_of_it() -> bool:
+        return await chain.balance(shop.wallet.address) >= amount
+
+    await eventually(all_of_it, seconds=30)

@@ -53,13 +53,14 @@ class Workers:
         )
         async with asyncio.timeout(60):
             while len(await self.processes()) < WORKERS:
-                await asyncio.sleep(0.1)
+                pass  # it waits for answers
 
     async def processes(self) -> dict[int, str]:
         """The processes that answer now, with their owners."""
         found: dict[int, str] = {}
         for _ in range(6 * WORKERS):
             # A connection each: whichever worker takes it, answers.
+            await asyncio.sleep(0.02)
             with contextlib.suppress(httpx.TransportError):
                 async with httpx.AsyncClient() as client:
                     said = (await client.get(self.base + "/who", timeout=10)).json()

@@ -291,7 +291,7 @@ def channels(
 
     async def show() -> None:
         account = _signer(wallet, password).address
-        async with await open_store(store) as books:
+        async with await open_store(store, shared=True) as books:
             table = Table("channel", "with", "status", "balance", "spent")
             for record in await books.payer.channels(account):
                 ledger = record.ledger

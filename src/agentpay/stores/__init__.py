@@ -50,10 +50,11 @@ class Store(Protocol):
     ) -> None: ...
 
 
-async def open_store(url: str) -> Store:
+async def open_store(url: str, *, shared: bool = False) -> Store:
     """
     Open `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, or
-    `postgresql://user:password@host/database`.
+    `postgresql://user:password@host/database`. With `shared`, a file is opened for a
+    payer beside others; PostgreSQL always is.
 
     Raises:
         ConfigurationError: Not one of these, or its directory does not exist.
@@ -63,6 +64,8 @@ async def open_store(url: str) -> Store:
         return MemoryStore()
     if url.startswith(_POSTGRES):
         return await PostgresStore.open(url)
+    if shared:
+        return await SqliteStore.open_shared(_path(url))
     return await SqliteStore.open(_path(url))
 
 
