@@ -323,6 +323,12 @@ class StoreOutcomeUnknown(StoreError):
     code = "store_outcome_unknown"
 
 
+class StoreNotEmpty(StoreError):
+    """What was to be filled keeps something already, which is not overwritten."""
+
+    code = "store_not_empty"
+
+
 class StoreInUse(StoreError):
     """Another process holds the database, which has one writer."""
 

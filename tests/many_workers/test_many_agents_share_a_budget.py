@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentpay import Payee, Paywall, Route, Wallet
-from agentpay.stores import open_store
+from agentpay.stores import PostgresStore, SqliteStore, open_store
+from agentpay.stores.checking import Books
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
 from tests.http.world import Shop
@@ -55,13 +56,16 @@ async def test_a_budget_for_100_payments_buys_100_in_1000_attempts_of_4_processe
     outcomes: Counter[str] = Counter()
     for out, _ in said:
         outcomes.update(json.loads(out.decode().splitlines()[-1]))
-    async with await open_store(place, shared=True) as store:
+    async with await open_store(place) as store:
+        assert isinstance(store, SqliteStore | PostgresStore)
         budget = await store.payer.budget(account)
+        books = Books(await store.all_rows())
 
     assert outcomes == {"200": PAYMENTS, "refused": ATTEMPTS - PAYMENTS}
     assert shop.served["/ok"] == PAYMENTS
     assert await chain.balance(wallet.address) == PAYMENTS * PRICE
     assert budget.exposure == PAYMENTS * MONEY
+    assert books.check() == []
     print(place.partition(":")[0], dict(outcomes))
 
 

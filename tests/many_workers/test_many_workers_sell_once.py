@@ -10,6 +10,8 @@ import httpx
 import pytest
 
 from agentpay import Agent, Budget, Policy, Wallet
+from agentpay.stores import PostgresStore
+from agentpay.stores.checking import Books
 from agentpay.stores.postgres.connection import Connection, connect
 from agentpay.stores.postgres.schema import key_of
 from agentpay.testing.local_chain import LocalChain
@@ -102,7 +104,10 @@ async def test_many_requests_at_four_workers_are_each_served_and_charged_once(
             *(agent.get(shop.base + "/channel") for _ in range(200))
         )
         (record,) = await agent.channels()
+    async with await PostgresStore.open(postgres_url) as store:
+        books = Books(await store.all_rows())
 
+    assert books.check() == []
     assert {a.status_code for a in answers} == {200}
     assert shop.served().total() == 201
     assert len(shop.served()) > 1

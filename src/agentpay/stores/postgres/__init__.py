@@ -7,15 +7,21 @@ the second sees what the first saved.
 """
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from secrets import token_hex
 from types import TracebackType
 from typing import Self
 
-from agentpay.stores.postgres.lane import Lane
+from agentpay.errors import StoreNotEmpty
+from agentpay.stores.postgres.lane import Lane, Query
 from agentpay.stores.postgres.payee import PostgresPayeeStore
 from agentpay.stores.postgres.payer import PostgresPayerStore
 from agentpay.stores.postgres.schema import check_name
 from agentpay.stores.postgres.session import Session
+from agentpay.stores.postgres.whole import fill, read_all
+from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.tables import Put, Table
 
 __all__ = ["PostgresPayeeStore", "PostgresPayerStore", "PostgresStore"]
 
@@ -63,6 +69,23 @@ class PostgresStore:
         )
         await session.ready()
         return cls(session, cached=cached)
+
+    async def all_rows(self) -> list[tuple[Table, Row]]:
+        """
+        Everything that is kept at one moment, in an order in which it can be put again.
+        """
+        return await self._lane.carry_out(Query(read_all))
+
+    async def fill(self, changes: Sequence[Put]) -> None:
+        """
+        Put everything that another store kept.
+
+        Raises:
+            StoreNotEmpty: Something is here already, and stays.
+        """
+        if await self.all_rows():
+            raise StoreNotEmpty("this store keeps something already: name a new one")
+        await self._lane.carry_out(Query(partial(fill, changes=changes)))
 
     async def close(self) -> None:
         """Save what is queued and let go. Serves both views; may be repeated."""

@@ -193,6 +193,7 @@ class Lane:
                 self._session.drop()
                 why = error
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
+                await self._session.rollback()
                 _fail([query], error)
                 return
             else:

@@ -10,12 +10,16 @@ import asyncio
 import os
 import sqlite3
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agentpay.errors import ConfigurationError, StoreInUse
+from agentpay.errors import ConfigurationError, StoreInUse, StoreNotEmpty
+from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.tables import Put, Table
+from agentpay.stores.rows.whole import TABLES
 from agentpay.stores.sqlite.lock import lock
 from agentpay.stores.sqlite.payee import SqlitePayeeStore
 from agentpay.stores.sqlite.payer import SqlitePayerStore
@@ -27,6 +31,7 @@ from agentpay.stores.sqlite.schema import (
     migrate,
 )
 from agentpay.stores.sqlite.shared import SharedSqliteStore
+from agentpay.stores.sqlite.tables import read
 from agentpay.stores.sqlite.thread import DatabaseThread
 from agentpay.stores.sqlite.writer import Writer
 
@@ -88,6 +93,28 @@ class SqliteStore:
         held = await asyncio.to_thread(_hold_shared, database, lock_wait_seconds)
         thread = await _start(database, held, lock_wait_seconds=lock_wait_seconds)
         return SharedSqliteStore(thread, database=database, cached=cached)
+
+    async def all_rows(self) -> list[tuple[Table, Row]]:
+        """
+        Everything that is kept, in an order in which it can be put again.
+
+        Raises:
+            StoreCorrupt: A row is not one that we wrote.
+        """
+        await self._writer.drain()
+        return await self._writer.read(_all_rows)
+
+    async def fill(self, changes: Sequence[Put]) -> None:
+        """
+        Put everything that another store kept.
+
+        Raises:
+            StoreNotEmpty: Something is here already, and stays.
+        """
+        await self._writer.drain()
+        if await self._writer.read(_all_rows):
+            raise StoreNotEmpty("this store keeps something already: name a new one")
+        await self._writer.wait(self._writer.submit(changes))
 
     async def close(self) -> None:
         """
@@ -158,6 +185,14 @@ async def _start(
         await asyncio.shield(thread.stop())
         raise
     return thread
+
+
+def _all_rows(connection: sqlite3.Connection) -> list[tuple[Table, Row]]:
+    return [
+        (table, row)
+        for table, order in TABLES.items()
+        for row in read(connection, table, (), order=order)
+    ]
 
 
 def _bring_up(connection: sqlite3.Connection, *, database: Path) -> None:

@@ -81,7 +81,7 @@ def _flat(table: Table, rows: Sequence[Columns]) -> list[Column]:
 
 @lru_cache(maxsize=256)
 def _select(table: Table, by: int, order: str) -> str:
-    where = " AND ".join(f"{name} = ?" for name in table.names[:by])
+    where = " AND ".join(f"{name} = ?" for name in table.names[:by]) or "TRUE"
     ordered = f" ORDER BY {order}" if order else ""
     return f"SELECT {table.columns} FROM {table.name} WHERE {where}{ordered}"  # noqa: S608
 
