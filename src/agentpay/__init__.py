@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ApprovalNeeded,
         BudgetExceeded,
         ChainError,
+        ChallengeUsed,
         ConfigurationError,
         HostQuarantined,
         PaymentOutcomeUnknown,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
-    from agentpay.payee.mpp_offers import MppTerms
+    from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -55,6 +56,7 @@ _HOMES = {
     "Budget": "agentpay.payer.policy",
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
+    "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
     "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
@@ -74,6 +76,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
+    "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -92,6 +95,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "ChainError",
+    "ChallengeUsed",
     "ConfigurationError",
     "FeePolicy",
     "HostQuarantined",
@@ -111,6 +115,7 @@ __all__ = [
     "ProtocolError",
     "RemoteFacilitator",
     "Route",
+    "Share",
     "SmartWallet",
     "Spending",
     "StoreError",

@@ -71,6 +71,10 @@ class Chain(Protocol):
 
     async def head(self) -> Block: ...
 
+    async def block(self, number: int) -> Block:
+        """A block of the past, which the chain has."""
+        ...
+
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
     ) -> list[bytes]:
@@ -259,7 +263,7 @@ class PayeeStore(SendBook, Protocol):
         ...
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
-        """Channels whose payer asked for a refund or close that is not done."""
+        """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
@@ -281,6 +285,18 @@ class PayeeStore(SendBook, Protocol):
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """Make a dead owner's payment ours; False if it lives, or others were first."""
+        ...
+
+    async def drop_payment(self, payment_id: str) -> None:
+        """Forget a payment of which nothing was sent; durable soon."""
+        ...
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        """What was answered and is not known to be settled, the oldest first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """Forget what is over, and was signed for no longer than until `now`."""
         ...
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:

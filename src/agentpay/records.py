@@ -77,8 +77,12 @@ class PaymentRecord:
     started_at: int
     status: PaymentStatus = PaymentStatus.STARTED
     charged: int = 0
-    """What it moved, once it is settled."""
+    """What it moved, once it is settled; or what is due, once it is served."""
     transaction: str = ""
+    good_until: int = 0
+    """When what was signed expires, after which it need not be known; 0 is never."""
+    request: str = ""
+    """The transfer itself (JSON), where it may have to be settled after its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

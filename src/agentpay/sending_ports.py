@@ -5,8 +5,8 @@ forgets nor repeats what was sent.
 
 from typing import Protocol
 
-from agentpay.evm.approval import SignedApproval
 from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.eip1559 import SignedCall
 from agentpay.records import SentTransaction
 from agentpay.types import Address, ChainId
 
@@ -60,9 +60,9 @@ class Sender(Protocol):
 
 
 class Relay(Protocol):
-    """Sends transactions that others signed whole, and pay for."""
+    """Sends what others signed whole and pay for. May raise `ChainUnreachable`."""
 
-    async def simulate(self, signed: SignedApproval) -> None:
+    async def simulate(self, signed: SignedCall) -> None:
         """
         Raises:
             TransactionFailed: It would revert, or use more gas than it has.
@@ -70,7 +70,7 @@ class Relay(Protocol):
         """
         ...
 
-    async def send(self, signed: SignedApproval) -> Receipt:
+    async def send(self, signed: SignedCall) -> Receipt:
         """
         Send it, unless it was sent before, and wait until it is mined.
 

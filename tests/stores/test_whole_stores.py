@@ -138,7 +138,7 @@ async def rows_of_a_store(path: Path) -> list[tuple[Table, Sequence[object]]]:
     async with await SqliteStore.open(path) as store:
         for amount in (5, 6, 7):
             await payee_step(store, 1, voucher(amount))
-        await payee_step(store, 4, voucher(9))
+        await payee_step(store, 5, voucher(9))
         await fill(store, [])
     async with await SqliteStore.open(path) as store:
         return [(table, row) for table, row in await store.all_rows()]

@@ -82,6 +82,12 @@ class RpcChain:
         self._head_seen = block.number
         return block
 
+    async def block(self, number: int) -> Block:
+        """See `ports.Chain.block`."""
+        answer = await self._ask("eth_getBlockByNumber", hex(number), _WITHOUT_BODIES)
+        with self.rpc.reading("a block"):
+            return block_of(answer)
+
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
     ) -> list[bytes]:

@@ -27,6 +27,7 @@ from agentpay.evm.batch_settlement import (
 )
 from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.charge_permit import ChargePermit
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
@@ -121,7 +122,7 @@ class Facilitator:
         call = transfer.call(transfer.maximum)
         await self._senders.simulate(
             call_after(deploy, call) if deploy else call,
-            gas_max=self._gas.transfer + (self._gas.wallet if deploy else 0),
+            gas_max=self._transfer_gas(transfer) + (self._gas.wallet if deploy else 0),
             by=transfer.facilitator,
         )
 
@@ -140,7 +141,7 @@ class Facilitator:
         """Send it, and first what it needs: an approval, or its payer's wallet."""
         payee, bound = transfer.to, transfer.facilitator
         await self._approve(transfer, payee)
-        call, gas = transfer.call(amount), self._gas.transfer
+        call, gas = transfer.call(amount), self._transfer_gas(transfer)
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
         if deploy is not None and bound is None:
             call, gas = call_after(deploy, call), gas + self._gas.wallet
@@ -148,6 +149,10 @@ class Facilitator:
             with before_the_payment(deploy.what):
                 await self.send(deploy, gas_max=self._gas.wallet, payee=payee)
         return await self.send(call, gas_max=gas, payee=payee, by=bound)
+
+    def _transfer_gas(self, transfer: Transfer) -> int:
+        parts = len(transfer.parts) if isinstance(transfer, ChargePermit) else 1
+        return self._gas.transfers(parts)
 
     async def verify_deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None

@@ -117,7 +117,7 @@ class Sponsor:
             with before_the_payment(f"approval of {owner}"):
                 if missing:
                     await self._fund(owner, missing, send)
-                await self._relay.send(approval)
+                await self._relay.send(approval.signed)
 
     async def _missing(self, signed: Sponsored, approval: SignedApproval) -> int:
         """The wei that its signer lacks to have it mined."""
@@ -131,7 +131,7 @@ class Sponsor:
             wrong = "no more is paid for it in this hour"
         if wrong is not None:
             raise TransactionFailed(what, reason=wrong)
-        await self._relay.simulate(approval)
+        await self._relay.simulate(approval.signed)
         return missing
 
     def _wrong(self, fields: ApprovalTransaction, standing: Standing) -> str | None:

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from agentpay.core.budget import Budget
-from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
@@ -27,6 +26,7 @@ from agentpay.stores.steps import (
     channel_order,
     check_payee_step,
     check_payer_step,
+    is_past,
     may_take,
 )
 from agentpay.types import Address, ChainId, Hash32
@@ -76,7 +76,7 @@ class MemoryPayeeStore:
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         records = self._of_kind(sessions=sessions)
-        asked = [r for r in records if r.ledger.status is Status.CLOSING]
+        asked = [r for r in records if r.ledger.is_ending]
         return sorted(asked, key=lambda r: (r.last_voucher_at, r.channel))[:limit]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
@@ -103,6 +103,21 @@ class MemoryPayeeStore:
             return False
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
+
+    async def drop_payment(self, payment_id: str) -> None:
+        self._payments.pop(payment_id, None)
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        kept = self._payments.values()
+        served = [p for p in kept if p.status is PaymentStatus.SERVED]
+        return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        self._payments = {
+            key: payment
+            for key, payment in self._payments.items()
+            if not is_past(payment, now)
+        }
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         del durable

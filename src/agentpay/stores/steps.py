@@ -50,5 +50,11 @@ def may_take(
     return payment.owner not in (owner, *living) and unanswered
 
 
+def is_past(payment: PaymentRecord, now: int) -> bool:
+    """Whether nothing of a payment is open, and what was signed has expired."""
+    over = payment.status in (PaymentStatus.DELIVERED, PaymentStatus.FAILED)
+    return over and 0 < payment.good_until < now
+
+
 def channel_order(record: PayerRecord) -> tuple[str, int, Hash32]:
     return record.origin, record.index, record.channel

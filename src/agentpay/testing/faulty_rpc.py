@@ -233,7 +233,9 @@ class FaultyRpc:
         calls = request if isinstance(request, list) else [request]
         before = [_before(call, self._frozen_at) for call in calls]
         asked = before if isinstance(request, list) else before[0]
-        answered = json.loads(await self._forward(json.dumps(asked).encode()))
+        answered: list[dict[str, Any]] | dict[str, Any] = json.loads(
+            await self._forward(json.dumps(asked).encode())
+        )
         answers = answered if isinstance(answered, list) else [answered]
         methods = {call["id"]: str(call["method"]) for call in calls}
         for answer in answers:
@@ -273,10 +275,10 @@ def _before(call: dict[str, Any], block: int) -> dict[str, Any]:
 
 def _forget_after(answer: dict[str, Any], method: str, block: int) -> None:
     """Take out of an answer what happened in later blocks."""
-    result = answer.get("result")
     if method == "eth_blockNumber":
         answer["result"] = hex(block)
-    elif method in _OF_BLOCKS and isinstance(result, dict):
-        number = result.get("blockNumber") or result.get("number")
+    elif method in _OF_BLOCKS:
+        fields: dict[str, Any] = answer.get("result") or {}
+        number = fields.get("blockNumber") or fields.get("number")
         if number is not None and int(number, 16) > block:
             answer["result"] = None

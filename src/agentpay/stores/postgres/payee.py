@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
-from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
@@ -16,7 +15,7 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
-from agentpay.stores.postgres.connection import Connection
+from agentpay.stores.postgres.connection import Connection, from_columns
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
 from agentpay.stores.postgres.reading import rows_of
 from agentpay.stores.postgres.session import Session
@@ -107,10 +106,10 @@ class PostgresPayeeStore:
         """Those whose last voucher is the oldest first."""
         found = await self._find(
             f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-            " AND status = 'closing' ORDER BY last_voucher_at, channel LIMIT $1",
+            f" AND {_ending(sessions)} ORDER BY last_voucher_at, channel LIMIT $1",
             limit,
         )
-        return [r for r in found if r.ledger.status is Status.CLOSING]
+        return [r for r in found if r.ledger.is_ending]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
@@ -156,6 +155,33 @@ class PostgresPayeeStore:
             return True
 
         return await self._on_payment(payment_id, take)
+
+    async def drop_payment(self, payment_id: str) -> None:
+        def drop(desk: Desk) -> None:
+            changes = rows.forget_payment(payment_id)
+            desk.put(self._payments, payment_id, None, changes)
+
+        self._lane.add(Step(drop, ((self._payments, payment_id),)))
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        async def find(connection: Connection) -> list[str]:
+            served = await connection.fetch(
+                "SELECT id FROM payments WHERE status = 'served'"
+                " ORDER BY started_at, id LIMIT $1",
+                limit,
+            )
+            return [str(from_columns(row, ("text",))[0]) for row in served]
+
+        found = await self._lane.carry_out(Query(find))
+        records = await asyncio.gather(*map(self.find_payment, found))
+        return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        await self._execute(
+            "DELETE FROM payments WHERE status IN ('delivered', 'failed')"
+            " AND good_until > 0 AND good_until < $1",
+            now,
+        )
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         saved = self._lane.add(_writes(save_answer(answer)))
@@ -300,6 +326,16 @@ def _writes(changes: Iterable[Change]) -> Step[None]:
 def _kind(sessions: bool) -> str:
     """Said as the indexes say it, or they are not used."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
+
+
+def _ending(sessions: bool) -> str:
+    """See `PayeeChannel.is_ending`."""
+    if not sessions:
+        return "status = 'closing'"
+    return (
+        "(status = 'closing' OR status = 'open'"
+        " AND pending_withdrawal > 0 AND charged > claimed)"
+    )
 
 
 def _as_it_is(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:

@@ -47,7 +47,8 @@ VERSION_1: Final = (
         WHERE escrow IS NULL AND status = 'closing'""",
     """CREATE INDEX payee_sessions_closing
         ON payee_channels (last_voucher_at, channel)
-        WHERE escrow IS NOT NULL AND status = 'closing'""",
+        WHERE escrow IS NOT NULL AND (status = 'closing' OR status = 'open'
+            AND pending_withdrawal > 0 AND charged > claimed)""",
     """CREATE TABLE payee_used (
         channel BYTEA, cumulative NUMERIC(78,0), fate TEXT NOT NULL,
         charged NUMERIC(78,0) NOT NULL, PRIMARY KEY (channel, cumulative))""",
@@ -61,7 +62,12 @@ VERSION_1: Final = (
         id TEXT PRIMARY KEY, version BIGINT NOT NULL, payer BYTEA NOT NULL,
         amount NUMERIC(78,0) NOT NULL, resource TEXT NOT NULL, owner TEXT NOT NULL,
         started_at BIGINT NOT NULL, status TEXT NOT NULL,
-        transaction_hash TEXT NOT NULL, charged NUMERIC(78,0) NOT NULL)""",
+        transaction_hash TEXT NOT NULL, charged NUMERIC(78,0) NOT NULL,
+        good_until BIGINT NOT NULL, request TEXT NOT NULL)""",
+    """CREATE INDEX payments_served ON payments (started_at, id)
+        WHERE status = 'served'""",
+    """CREATE INDEX payments_by_age ON payments (good_until)
+        WHERE status IN ('delivered', 'failed') AND good_until > 0""",
     """CREATE TABLE marks (
         name TEXT PRIMARY KEY, version BIGINT NOT NULL, until BIGINT NOT NULL)""",
     "CREATE INDEX marks_by_age ON marks (until)",

@@ -59,7 +59,8 @@ RUNNING: Final = Table(
 PAYMENTS: Final = Table(
     "payments",
     "id text, payer bytes, amount amount, resource text, owner text,"
-    " started_at integer, status text, transaction_hash text, charged amount",
+    " started_at integer, status text, transaction_hash text, charged amount,"
+    " good_until integer, request text",
     keys=1,
 )
 MARKS: Final = Table("marks", "name text, until integer", keys=1)
@@ -270,8 +271,14 @@ def save_payment(payment: PaymentRecord) -> list[Change]:
         payment.status.value,
         text(payment.transaction),
         amount(payment.charged),
+        integer(payment.good_until),
+        text(payment.request),
     )
     return [Put(PAYMENTS, columns)]
+
+
+def forget_payment(payment_id: str) -> list[Change]:
+    return [Cut(PAYMENTS, (text(payment_id),))]
 
 
 def to_payment(row: Row) -> PaymentRecord:
@@ -280,7 +287,7 @@ def to_payment(row: Row) -> PaymentRecord:
         ValueError: The row is not one that we wrote.
     """
     payment_id, payer, paid, resource, owner, started_at, *rest = row
-    status, transaction, charged = rest
+    status, transaction, charged, good_until, request = rest
     return PaymentRecord(
         id=payment_id,
         payer=to_address(payer),
@@ -291,6 +298,8 @@ def to_payment(row: Row) -> PaymentRecord:
         status=PaymentStatus(status),
         transaction=transaction,
         charged=charged,
+        good_until=good_until,
+        request=request,
     )
 
 

@@ -6,7 +6,6 @@ from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
-from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
@@ -19,13 +18,14 @@ from agentpay.records import (
 )
 from agentpay.stores.rows.answers import forget_answer, save_answer
 from agentpay.stores.rows.payee import (
+    forget_payment,
     save_channel,
     save_cursor,
     save_mark,
     save_payment,
 )
 from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
-from agentpay.stores.sqlite import payee_rows
+from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
@@ -47,7 +47,7 @@ class SqlitePayeeStore:
             writer, payee_rows.load_channel, capacity=cached
         )
         self._payments: Cache[str, PaymentRecord | None] = Cache(
-            writer, payee_rows.load_payment, capacity=cached
+            writer, payment_rows.load_payment, capacity=cached
         )
         self._cursors: Cache[str, int] = Cache(
             writer, payee_rows.load_cursor, capacity=cached
@@ -110,7 +110,7 @@ class SqlitePayeeStore:
             partial(payee_rows.list_closing, sessions=sessions, limit=limit)
         )
         records = await self._read_all(found)
-        return [r for r in records if r.ledger.status is Status.CLOSING]
+        return [r for r in records if r.ledger.is_ending]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
@@ -148,6 +148,21 @@ class SqlitePayeeStore:
             self._save_payment(entry, replace(payment, owner=owner))
         await self._writer.wait(entry.group)
         return taken
+
+    async def drop_payment(self, payment_id: str) -> None:
+        entry = await self._payments.entry(payment_id)
+        self._payments.save(entry, None, forget_payment(payment_id))
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        await self._writer.drain()
+        found = await self._writer.read(partial(payment_rows.list_served, limit=limit))
+        records = [await self.find_payment(payment_id) for payment_id in found]
+        return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """What is past is not asked for: stale copies in memory do no harm."""
+        await self._writer.drain()
+        await self._writer.read(partial(payment_rows.sweep_payments, now=now))
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         group = self._writer.submit(save_answer(answer))

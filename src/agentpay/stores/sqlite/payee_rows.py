@@ -1,8 +1,9 @@
 """A payee's records as SQLite reads them back, and how it lists and sweeps them."""
 
 import sqlite3
+from typing import Final
 
-from agentpay.records import AnswerRecord, PayeeRecord, PaymentRecord
+from agentpay.records import AnswerRecord, PayeeRecord
 from agentpay.stores.rows import answers, payee
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import SENT
@@ -38,28 +39,24 @@ def list_claimable(
 def list_closing(
     connection: sqlite3.Connection, *, sessions: bool, limit: int
 ) -> list[Hash32]:
+    ending = _SESSION_ENDS if sessions else "status = 'closing'"
     rows = connection.execute(
         f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-        " AND status = 'closing' ORDER BY last_voucher_at, channel LIMIT ?",
+        f" AND {ending} ORDER BY last_voucher_at, channel LIMIT ?",
         (limit,),
     )
     return [Hash32.of(channel) for (channel,) in rows]
 
 
+# Said as the indexes say it, or they are not used.
+_SESSION_ENDS: Final = (
+    "(status = 'closing' OR status = 'open'"
+    " AND pending_withdrawal > zeroblob(32) AND charged > claimed)"
+)
+
+
 def _kind(sessions: bool) -> str:
-    """Said as the indexes say it, or they are not used."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
-
-
-def load_payment(
-    connection: sqlite3.Connection, payment_id: str
-) -> PaymentRecord | None:
-    """
-    Raises:
-        ValueError: The row is not one that we wrote.
-    """
-    rows = read(connection, payee.PAYMENTS, (payment_id,))
-    return payee.to_payment(rows[0]) if rows else None
 
 
 def load_cursor(connection: sqlite3.Connection, name: str) -> int:

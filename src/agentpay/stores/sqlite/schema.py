@@ -123,7 +123,8 @@ VERSION_6: Final = (
         WHERE escrow IS NULL AND status = 'closing'""",
     """CREATE INDEX payee_sessions_closing
         ON payee_channels (last_voucher_at, channel)
-        WHERE escrow IS NOT NULL AND status = 'closing'""",
+        WHERE escrow IS NOT NULL AND (status = 'closing' OR status = 'open'
+            AND pending_withdrawal > zeroblob(32) AND charged > claimed)""",
 )
 
 VERSION_7: Final = (
@@ -131,6 +132,12 @@ VERSION_7: Final = (
         chain INTEGER, account BLOB, nonce INTEGER, owner TEXT, raws BLOB NOT NULL,
         what TEXT NOT NULL, deadline INTEGER NOT NULL,
         PRIMARY KEY (chain, account, nonce, owner)) WITHOUT ROWID""",
+    "ALTER TABLE payments ADD COLUMN good_until INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE payments ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    """CREATE INDEX payments_served ON payments (started_at, id)
+        WHERE status = 'served'""",
+    """CREATE INDEX payments_by_age ON payments (good_until)
+        WHERE status IN ('delivered', 'failed') AND good_until > 0""",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (

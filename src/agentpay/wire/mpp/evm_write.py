@@ -8,10 +8,12 @@ addresses in EIP-55's mixed case, payloads have everything in lower case.
 from collections.abc import Sequence
 from functools import lru_cache
 
+from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import checksummed
 from agentpay.types import ZERO_ADDRESS, Address, ChainId, Hash32
 from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.parallel import KEY as PARALLEL
 
 _mixed_case = lru_cache(maxsize=4096)(checksummed)
 
@@ -25,8 +27,13 @@ def charge_request(
     credential_types: Sequence[str],
     decimals: int,
     external_id: str | None = None,
+    spender: Address | None = None,
+    splits: Sequence[tuple[Address, int, str]] = (),
 ) -> JsonObject:
-    """What a server asks for, once."""
+    """
+    What a server asks for, once; with a `spender`, by Permit2 too. Of each of the
+    `splits`: who gets it, how much, and what for.
+    """
     types: list[JsonValue] = [*credential_types]
     details: JsonObject = {
         "chainId": chain,
@@ -39,6 +46,18 @@ def charge_request(
         "recipient": _mixed_case(recipient),
         "methodDetails": details,
     }
+    if spender is not None:
+        details["permit2Address"] = _mixed_case(PERMIT2)
+        details["spender"] = _mixed_case(spender)
+    if splits:
+        details["splits"] = [
+            {
+                "recipient": _mixed_case(to),
+                "amount": str(share),
+                **({"memo": memo} if memo else {}),
+            }
+            for to, share, memo in splits
+        ]
     if external_id is not None:
         request["externalId"] = external_id
     return request
@@ -57,8 +76,13 @@ def session_request(
     fee_payer: bool,
     credential_types: Sequence[str],
     channel: Hash32 | None = None,
+    parallel: JsonObject | None = None,
 ) -> JsonObject:
-    """What a server asks for each unit."""
+    """
+    What a server asks for each unit.
+
+    `parallel` says that it serves many at once: our extension (`wire.parallel`).
+    """
     types: list[JsonValue] = [*credential_types]
     details: JsonObject = {
         "chainId": chain,
@@ -69,6 +93,8 @@ def session_request(
     }
     if channel is not None:
         details["channelId"] = str(channel)
+    if parallel is not None:
+        details[PARALLEL] = parallel
     return {
         "amount": str(unit_price),
         "unitType": unit_type,
