@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from agentpay.evm.networks import Network
+    from agentpay.http.discovery import Discovery
     from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paywall import PaidRequest, Paywall
     from agentpay.http.transport import PaymentTransport
@@ -55,6 +56,7 @@ _HOMES = {
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "Discovery": "agentpay.http.discovery",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
@@ -92,6 +94,7 @@ __all__ = [
     "BudgetExceeded",
     "ChainError",
     "ConfigurationError",
+    "Discovery",
     "HostQuarantined",
     "MppTerms",
     "Network",

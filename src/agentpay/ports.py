@@ -70,9 +70,7 @@ class Chain(Protocol):
 
     async def head(self) -> Block: ...
 
-    async def block(self, number: int) -> Block:
-        """A block that is mined."""
-        ...
+    async def block(self, number: int) -> Block: ...
 
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
@@ -149,13 +147,12 @@ class Sender(Protocol):
 
 
 class Relay(Protocol):
-    """Sends transactions that others signed whole, and pay for."""
+    """Sends what others signed whole and pay for. May raise `ChainUnreachable`."""
 
     async def simulate(self, signed: SignedCall) -> None:
         """
         Raises:
             TransactionFailed: It would revert, or use more gas than it has.
-            ChainUnreachable: The chain could not be asked.
         """
         ...
 
@@ -164,8 +161,7 @@ class Relay(Protocol):
         Send it, unless it was sent before, and wait until it is mined.
 
         Raises:
-            TransactionFailed: The chain will not have it, it reverted, or another one
-                of its sender's has its nonce.
+            TransactionFailed: It was refused, reverted, or its nonce is another's.
             TransactionOutcomeUnknown: It was sent, and not mined in time.
             ChainUnreachable: Perhaps it was sent; it may be sent again.
         """
