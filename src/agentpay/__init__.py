@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         ApprovalNeeded,
         BudgetExceeded,
         ChainError,
+        ChallengeUsed,
         ConfigurationError,
         HostQuarantined,
         PaymentOutcomeUnknown,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
-    from agentpay.payee.mpp_offers import MppTerms, Share
+    from agentpay.payee.mpp_terms import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -55,10 +56,11 @@ _HOMES = {
     "Budget": "agentpay.payer.policy",
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
+    "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
     "Discovery": "agentpay.http.discovery",
     "HostQuarantined": "agentpay.errors",
-    "MppTerms": "agentpay.payee.mpp_offers",
+    "MppTerms": "agentpay.payee.mpp_terms",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
@@ -74,7 +76,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
-    "Share": "agentpay.payee.mpp_offers",
+    "Share": "agentpay.payee.mpp_terms",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -93,6 +95,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "ChainError",
+    "ChallengeUsed",
     "ConfigurationError",
     "Discovery",
     "HostQuarantined",

@@ -85,7 +85,7 @@ def offers_of(operation: Mapping[str, Any]) -> list[dict[str, Any]]:
 async def test_a_plain_application_is_described_by_its_price_list() -> None:
     found = await document(wall(origin="https://shop.example"))
     paths = found["paths"]
-    (offer,) = offers_of(paths["/report"]["get"])
+    charge, session = offers_of(paths["/report"]["get"])
     item = paths["/items/{name}"]["get"]
 
     assert found["openapi"].startswith("3.")
@@ -103,19 +103,17 @@ async def test_a_plain_application_is_described_by_its_price_list() -> None:
     }
     assert found["servers"] == [{"url": "https://shop.example"}]
     assert set(paths) == {"/report", "/ask", "/items/{name}", "/channel"}
-    assert (offer["method"], offer["intent"], offer["amount"]) == (
-        "evm",
-        "charge",
-        "1000",
-    )
-    assert offer["currency"].lower() == a_payee().asset.address
+    assert (charge["intent"], session["intent"]) == ("charge", "session")
+    for offer in (charge, session):
+        assert (offer["method"], offer["amount"]) == ("evm", "1000")
+        assert offer["currency"].lower() == a_payee().asset.address
     assert paths["/report"]["get"]["parameters"][0]["name"] == "city"
     assert paths["/ask"]["post"]["requestBody"]["content"]["application/json"][
         "example"
     ] == {"question": "why?"}
     assert [p["name"] for p in item["parameters"]] == ["name"]
-    assert "x-payment-info" not in paths["/channel"]["get"]
-    assert "402" in paths["/channel"]["get"]["responses"]
+    (on_a_channel,) = offers_of(paths["/channel"]["get"])
+    assert on_a_channel["intent"] == "session"
 
 
 async def test_a_document_of_the_application_is_kept_and_has_prices() -> None:

@@ -32,7 +32,8 @@ from agentpay.payee.movements import (
     TransactionMovement,
     transaction_id,
 )
-from agentpay.payee.mpp_offers import MppTerms, charge_parts, charge_types
+from agentpay.payee.mpp_offers import charge_parts, charge_types
+from agentpay.payee.mpp_terms import MppTerms
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.transfer_sales import TransferSales
