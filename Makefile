@@ -107,6 +107,7 @@ peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell 
 	@$(BIN)/python tools/peers.py $(ARGS)
 
 peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
+	@$(BIN)/python tools/peers_discovery.py
 	@$(BIN)/python tools/peers_mpp.py $(ARGS)
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
