@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
-    from agentpay.payee.mpp_terms import MppTerms, Share
+    from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route
     from agentpay.payer.policy import Budget, Policy
@@ -59,8 +60,9 @@ _HOMES = {
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
     "Discovery": "agentpay.http.discovery",
+    "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
-    "MppTerms": "agentpay.payee.mpp_terms",
+    "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
@@ -76,7 +78,7 @@ _HOMES = {
     "ProtocolError": "agentpay.errors",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
     "Route": "agentpay.payee.pricing",
-    "Share": "agentpay.payee.mpp_terms",
+    "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -98,6 +100,7 @@ __all__ = [
     "ChallengeUsed",
     "ConfigurationError",
     "Discovery",
+    "FeePolicy",
     "HostQuarantined",
     "MppTerms",
     "Network",

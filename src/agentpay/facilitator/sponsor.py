@@ -31,7 +31,8 @@ from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.gas import GasSpending
 from agentpay.onchain import is_used, read_words
-from agentpay.ports import Chain, Relay
+from agentpay.ports import Chain
+from agentpay.sending_ports import Relay
 from agentpay.types import Address
 
 GAS_MIN: Final = 30_000

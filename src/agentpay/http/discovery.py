@@ -23,7 +23,7 @@ from agentpay.http.asgi import (
 )
 from agentpay.http.routes import Found, PricedRoute, RouteTable
 from agentpay.payee.about import About
-from agentpay.payee.mpp_offers import mpp_offers
+from agentpay.payee.mpp_challenges import mpp_offers
 from agentpay.payee.offers import to_json
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route

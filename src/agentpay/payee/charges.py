@@ -32,12 +32,12 @@ from agentpay.payee.movements import (
     TransactionMovement,
     transaction_id,
 )
-from agentpay.payee.mpp_offers import charge_parts, charge_types
-from agentpay.payee.mpp_terms import MppTerms
+from agentpay.payee.mpp_offers import MppTerms, charge_parts, charge_types
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.transfer_sales import TransferSales
-from agentpay.ports import Chain, PayeeStore, Relay
+from agentpay.ports import Chain, PayeeStore
+from agentpay.sending_ports import Relay
 from agentpay.types import Address, ChainId
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential

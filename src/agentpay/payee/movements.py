@@ -15,12 +15,17 @@ from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import find_transfer, moved_by, read_funds, read_words
-from agentpay.ports import Chain, Relay, Settler
+from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
+from agentpay.sending_ports import Relay
 from agentpay.types import Address, ChainId, Hash32
+from agentpay.wire.x402_transfers import kept_transfer
 
 GAS_MAX: Final = 2**24
 """The most that a transaction may ask for (EIP-7825)."""
+_KNOWN_SECONDS = 24 * 3600
+"""How long a payment is known after it expired: a lost answer may be asked for."""
+_FOREVER = 2**62
 
 
 class Movement(Protocol):
@@ -44,6 +49,16 @@ class Movement(Protocol):
     @property
     def done(self) -> bool:
         """Whether it has moved before anybody asked for anything."""
+        ...
+
+    @property
+    def good_until(self) -> int:
+        """Until when it has to be known: it buys nothing after; 0 is for ever."""
+        ...
+
+    @property
+    def kept(self) -> str:
+        """What is kept to settle it with after its answer has left; "" if nothing."""
         ...
 
     async def check(self) -> None:
@@ -93,6 +108,14 @@ class TransferMovement:
     @property
     def done(self) -> bool:
         return False
+
+    @property
+    def good_until(self) -> int:
+        return min(self.transfer.valid_before, _FOREVER) + _KNOWN_SECONDS
+
+    @property
+    def kept(self) -> str:
+        return kept_transfer(self.transfer)
 
     async def check(self) -> None:
         """See `Movement.check`."""
@@ -144,6 +167,14 @@ class TransactionMovement:
     @property
     def done(self) -> bool:
         return False
+
+    @property
+    def good_until(self) -> int:
+        return 0
+
+    @property
+    def kept(self) -> str:
+        return ""
 
     async def check(self) -> None:
         """See `Movement.check`."""
@@ -212,6 +243,14 @@ class SentMovement:
     @property
     def done(self) -> bool:
         return True
+
+    @property
+    def good_until(self) -> int:
+        return 0
+
+    @property
+    def kept(self) -> str:
+        return ""
 
     async def check(self) -> None:
         """See `Movement.check`."""

@@ -13,8 +13,7 @@ from agentpay.errors import MalformedMessage
 from agentpay.payee.answers import Answers, request_of
 from agentpay.payee.charges import Charges
 from agentpay.payee.movements import Movement, TransferMovement
-from agentpay.payee.mpp_offers import Asked, charge_offer, failed, problem
-from agentpay.payee.mpp_terms import MppTerms
+from agentpay.payee.mpp_offers import Asked, MppTerms, charge_offer, failed, problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
@@ -130,6 +129,7 @@ class ChargeSales:
             owner=self._store.owner,
             started_at=int(self._clock()),
             status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
+            good_until=money.good_until,
         )
         known = await self._store.begin_payment(taken)
         return known.resource == money.id

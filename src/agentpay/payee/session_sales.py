@@ -31,8 +31,7 @@ from agentpay.core.session_rules import LOWER, VoucherRaised
 from agentpay.errors import InvariantViolated, MalformedMessage
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payee.answers import Answers, request_of
-from agentpay.payee.mpp_offers import UNKNOWN, Asked, problem
-from agentpay.payee.mpp_terms import MppTerms
+from agentpay.payee.mpp_offers import UNKNOWN, Asked, MppTerms, problem
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.session_books import SessionBooks, SessionCall, fate_of

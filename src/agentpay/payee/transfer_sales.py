@@ -6,10 +6,16 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
+from agentpay.errors import (
+    ChainError,
+    StoreError,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee.movements import Movement, TransferMovement
@@ -30,6 +36,8 @@ from agentpay.wire.x402_transfers import (
     wrong_terms,
     wrong_time,
 )
+
+_log = logging.getLogger(__name__)
 
 _ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
 
@@ -176,6 +184,7 @@ class TransferSales:
     def _new_record(
         self, movement: Movement, terms: Terms, only_for: str
     ) -> PaymentRecord:
+        served_first = terms.order is Order.SERVE_FIRST
         return PaymentRecord(
             id=movement.id,
             payer=movement.payer,
@@ -183,6 +192,8 @@ class TransferSales:
             resource=f"{terms.resource} {only_for}".rstrip(),
             owner=self._store.owner,
             started_at=int(self._clock()),
+            good_until=movement.good_until,
+            request=movement.kept if served_first else "",
         )
 
     async def _begin(
@@ -280,15 +291,21 @@ class TransferSales:
             raise
         return await self._settled(purchase, settled)
 
-    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
+    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
+        try:
+            await self._store.finish_payment(
+                purchase.record.id,
+                status=PaymentStatus.SETTLED,
+                transaction=settled.transaction,
+                charged=settled.amount,
+            )
+        except StoreError as error:
+            # The money has moved, so it is not true that nothing was decided. Sent
+            # again, the payment is found on the chain and booked then.
+            _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
+            return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        await self._store.finish_payment(
-            purchase.record.id,
-            status=PaymentStatus.SETTLED,
-            transaction=settled.transaction,
-            charged=settled.amount,
-        )
         return settled
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None:
@@ -321,7 +338,11 @@ class TransferSales:
             if not await purchase.movement.is_over():
                 return self._unknown(purchase, error.transaction)
             self._perhaps.discard(purchase.record.id)
-        await self.void(purchase)
+            await self.void(purchase)
+        elif error.transaction:
+            await self.void(purchase)
+        else:  # nothing was sent: strangers cannot fill the books with it
+            await self._store.drop_payment(purchase.record.id)
         reason = "invalid_transaction_state"
         receipt = write.receipt(
             success=False,
