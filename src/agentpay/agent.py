@@ -138,7 +138,11 @@ class Agent(httpx.AsyncClient):
             StoreError: The store cannot be opened.
         """
         await super().__aenter__()
-        self._store = await open_store(self._store_url, shared=True)
+        try:
+            self._store = await open_store(self._store_url, shared=True)
+        except BaseException as error:  # also when cancelled
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         self._payer = Payer(
             keys=self._keys,
             budget=self._budget,

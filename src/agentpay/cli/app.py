@@ -275,24 +275,33 @@ def pay(
 
 
 def _signer(wallet: str, password: str) -> Wallet | WatchedWallet:
-    if wallet.startswith("0x") and not Path(wallet).exists():
+    if _is_address(wallet):
         return WatchedWallet(wallet)
     return Wallet.from_keystore(wallet, password=password)
+
+
+def _is_address(wallet: str) -> bool:
+    return wallet.startswith("0x") and not Path(wallet).exists()
 
 
 @app.command()
 def channels(
     wallet: Annotated[str, typer.Option(help="The key file that pays, or an address.")],
-    password: Password,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="AGENTPAY_PASSWORD", help="Of a key file; asked for."),
+    ] = None,
     *,
     store: Annotated[
         str, typer.Option(help="Where channels are kept.")
     ] = "agentpay.db",
 ) -> None:
-    """List a wallet's channels."""
+    """List a wallet's channels; an address needs no password."""
+    if password is None and not _is_address(wallet):
+        password = typer.prompt("Password", hide_input=True)
 
     async def show() -> None:
-        account = _signer(wallet, password).address
+        account = _signer(wallet, password or "").address
         async with await open_store(store, shared=True) as books:
             table = Table("channel", "with", "status", "balance", "spent")
             for record in await books.payer.channels(account):

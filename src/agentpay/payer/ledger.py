@@ -82,6 +82,8 @@ class PayerLedger:
         self._clock = clock
         self._cheated = cheated
         self._lapsed: frozenset[str] = frozenset()
+        self._refused: set[str] = set()
+        """Holds of transfers that their payee refused."""
         self.distrusted: set[str] = set()
         """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
@@ -108,6 +110,18 @@ class PayerLedger:
             within=self._policy.quarantine_seconds * 1000,
         )
         await self._note(lapse)
+
+    def refused(self, hold: Hold) -> None:
+        """A payee says that it will not have a transfer, and could still settle it."""
+        self._refused.add(hold.id)
+
+    async def resolved(self, hold: Hold, *, moved: bool) -> None:
+        """The chain told of a transfer: one that was refused is not to move."""
+        refused = hold.id in self._refused
+        self._refused.discard(hold.id)
+        if refused and moved:
+            _log.warning("%s settled a payment that it had refused", hold.host)
+            await self.undelivered(hold.host, sent_at=self._clock())
 
     async def delivered(self, host: str) -> None:
         """A host gave an answer for a payment."""
