@@ -3,6 +3,7 @@ What a started payee runs on, and how it is put together.
 """
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -144,34 +145,32 @@ async def open_works(
             is not what was declared.
         StoreError: The store cannot be opened.
     """
-    chain = RpcChain(
+    refuse_test_key(plan.wallet.address, settings.asset.chain)
+    reads = RpcChain(
         plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
     )
-    refuse_test_key(plan.wallet.address, settings.asset.chain)
-    try:
+    async with AsyncExitStack() as opened:
+        chain = await opened.enter_async_context(reads)
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
-        store = await open_store(plan.store_url)
-    except BaseException:
-        await chain.aclose()
-        raise
-    sender = TransactionSender(
-        chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
-    )
-    settler = facilitator or Facilitator(
-        chain=chain,
-        senders=[sender],
-        wallet_factories=settings.wallet_factories,
-        sponsor=_sponsor(plan, chain, clock=clock),
-    )
-    try:
+        store = await opened.enter_async_context(await open_store(plan.store_url))
+        sending = TransactionSender(
+            chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
+        )
+        sender = await opened.enter_async_context(sending)
         works = _wire(
             plan,
             settings,
             chain=chain,
             sender=sender,
-            facilitator=settler,
+            facilitator=facilitator
+            or Facilitator(
+                chain=chain,
+                senders=[sender],
+                wallet_factories=settings.wallet_factories,
+                sponsor=_sponsor(plan, chain, clock=clock),
+            ),
             sessions=await look_after_sessions(
                 settings,
                 payee=plan.signer_for(settings.pay_to),
@@ -185,11 +184,7 @@ async def open_works(
         )
         await sender.resume()
         await works.keeper.sync()
-    except BaseException:
-        await store.close()
-        await sender.aclose()
-        await chain.aclose()
-        raise
+        opened.pop_all()
     return works
 
 
@@ -297,13 +292,7 @@ def _keeper(
     store: Store,
     clock: Callable[[], float],
 ) -> Keeper:
-    served = ServedPayments(
-        settings=settings,
-        chain=chain,
-        facilitator=facilitator,
-        store=store.payee,
-        clock=clock,
-    )
+    served = ServedPayments(settings, chain, facilitator, store.payee, clock=clock)
     return Keeper(
         settings=settings,
         policy=plan.keeping,
