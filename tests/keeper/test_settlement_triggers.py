@@ -134,7 +134,7 @@ async def test_requests_in_flight_are_not_claimed_before_they_are_over(
         assert await world.payee.settlement.settle() == 2 * PRICE
 
 
-async def test_t3_what_a_dead_process_charged_is_claimed_though_nobody_comes_back(
+async def test_what_a_dead_process_charged_is_claimed_though_nobody_comes_back(
     agentpay_chain: LocalChain,
 ) -> None:
     clock = Clock()
