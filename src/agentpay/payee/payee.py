@@ -138,8 +138,7 @@ class Payee:
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
                 " credential_types, or the facilitator"
             )
-        self._facilitator = facilitator
-        self._clock = clock
+        self._facilitator, self._clock = facilitator, clock
         account = account_of(pay_to) if pay_to else wallet.address
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
