@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from agentpay.evm.networks import Network
+    from agentpay.http.discovery import Discovery
     from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paywall import PaidRequest, Paywall
     from agentpay.http.transport import PaymentTransport
@@ -58,6 +59,7 @@ _HOMES = {
     "ChainError": "agentpay.errors",
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "Discovery": "agentpay.http.discovery",
     "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
@@ -97,6 +99,7 @@ __all__ = [
     "ChainError",
     "ChallengeUsed",
     "ConfigurationError",
+    "Discovery",
     "FeePolicy",
     "HostQuarantined",
     "MppTerms",

@@ -272,10 +272,20 @@ class Keeper:
                 await self._task
             self._task = None
 
+    async def _round(self) -> None:
+        """One round by whoever leads; the others hear how far it has come."""
+        chain = self._settings.asset.chain
+        if await self._store.lead(f"keeper {chain}"):
+            await self.tick()
+            await self._store.write_cursor(f"synced {chain}", int(self.synced_at))
+            return
+        synced_at = await self._store.read_cursor(f"synced {chain}")
+        self.synced_at = max(self.synced_at, synced_at)
+
     async def _run(self) -> None:
         while True:
             try:
-                await self.tick()
+                await self._round()
             except (ChainError, StoreError) as error:
                 _log.warning("keeper: %s", error)
             except Exception:  # noqa: BLE001
