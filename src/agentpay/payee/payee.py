@@ -138,13 +138,13 @@ class Payee:
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
                 " credential_types, or the facilitator"
             )
-        self._facilitator = facilitator
-        self._clock = clock
+        self._facilitator, self._clock = facilitator, clock
         account = account_of(pay_to) if pay_to else wallet.address
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
         sells_sessions = account in (wallet.address, signs.address)
         decimals = place.usdc.decimals
+        enough = units_of(claim_at, decimals, "claim_at")
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
@@ -167,9 +167,9 @@ class Payee:
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(
-                claim_at=units_of(claim_at, decimals, "claim_at"),
+                claim_at=enough,
+                settle_at=enough,
                 claim_every_seconds=claim_every_seconds,
-                settle_at=units_of(claim_at, decimals, "claim_at"),
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
