@@ -143,14 +143,14 @@ class Payee:
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
         sells_sessions = account in (wallet.address, signs.address)
-        decimals = place.usdc.decimals
+        enough = units_of(claim_at, place.usdc.decimals, "claim_at")
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
             authorizer=signs.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=units_of(min_deposit, decimals, "min_deposit"),
+            min_deposit=units_of(min_deposit, place.usdc.decimals, "min_deposit"),
             names=answers.bytes_each > 0,
             transfer_methods=methods_of(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
@@ -166,9 +166,9 @@ class Payee:
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(
-                claim_at=units_of(claim_at, decimals, "claim_at"),
+                claim_at=enough,
+                settle_at=enough,
                 claim_every_seconds=claim_every_seconds,
-                settle_at=units_of(claim_at, decimals, "claim_at"),
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
