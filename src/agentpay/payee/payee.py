@@ -25,6 +25,7 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.arguments import account_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
+from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
 from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
@@ -234,6 +235,14 @@ class Payee:
                     await self._ready()
                 except FacilitatorUnavailable as error:
                     _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def figures(self) -> Figures:
+        """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
+        works, own = self._running, self._facilitator is None
+        gas = self._plan.wallet.address if own else None
+        return await read_figures(
+            works.store.payee, works.chain, gas, now=self._clock()
+        )
 
     async def _ready(self) -> None:
         """Have the facilitator up, and offer `upto` in its name."""

@@ -4,7 +4,7 @@ A payer's books: budget and channels, moved together in one durable step.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -26,7 +26,7 @@ from agentpay.errors import BudgetExceeded, HostQuarantined, StoreError
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
-from agentpay.types import MONEY_DECIMALS, Address, Hash32
+from agentpay.types import MONEY_DECIMALS, Address, Hash32, format_money
 
 _log = logging.getLogger(__name__)
 
@@ -232,13 +232,15 @@ class PayerLedger:
         self, channel: Hash32, *events: PayerEvent, money: tuple[BudgetEvent, ...] = ()
     ) -> list[PayerAnswer]:
         """Write what an answer or the chain said; durable soon."""
+        before: Budget | None = None
 
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[list[PayerAnswer]]:
+            nonlocal before
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
-            limits = self._limits(record.decimals)
+            limits, before = self._limits(record.decimals), budget
             ledger = record.ledger
             answers: list[PayerAnswer] = []
             for event in events:
@@ -253,8 +255,11 @@ class PayerLedger:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
-        durable = bool(money)
-        return await self.store.update(self.account, channel, decide, durable=durable)
+        answers = await self.store.update(
+            self.account, channel, decide, durable=bool(money)
+        )
+        _log_money(before, money)
+        return answers
 
     async def move(self, decimals: int, *events: BudgetEvent) -> None:
         """
@@ -265,15 +270,18 @@ class PayerLedger:
         """
         limits = self._limits(decimals)
 
-        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[Budget | None]:
+            before = budget
             for event in events:
                 if isinstance(event, budgets.Reserved):
                     self._check_host(budget, event.hold.host)
                 budget = budgets.apply(budget, event, limits)
             self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
-            return PayerStep(budget=budget, record=record, answer=None)
+            return PayerStep(budget=budget, record=record, answer=before)
 
-        await self.store.update(self.account, None, decide)
+        _log_money(await self.store.update(self.account, None, decide), events)
 
     async def reserve(self, hold: Hold, *, decimals: int) -> None:
         """
@@ -369,3 +377,19 @@ def _take(
         answer = Wait(reason="the budget has no more to deposit until answers come in")
     after = replace(record, ledger=transition.channel)
     return PayerStep(budget=budget, record=after, answer=answer)
+
+
+def _log_money(before: Budget | None, events: Sequence[BudgetEvent]) -> None:
+    """One line for each movement of money, once it is written down."""
+    for event in events:
+        match event:
+            case budgets.Spent():
+                hold = before.hold(event.id) if before is not None else None
+                if hold is not None:
+                    amount = format_money(event.amount, MONEY_DECIMALS)
+                    _log.info("paid %s to %s: %s", amount, hold.host, event.id)
+            case budgets.Returned():
+                amount = format_money(event.amount, MONEY_DECIMALS)
+                _log.info("%s came back from %s", amount, event.host)
+            case _:
+                pass
