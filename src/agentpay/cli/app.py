@@ -19,6 +19,7 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.cli.demo import DemoReport, run_demo
 from agentpay.cli.facilitator import facilitator
 from agentpay.cli.running import err, run
+from agentpay.cli.store import store_app
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.hashing import checksummed
 from agentpay.evm.networks import NETWORKS, find_network
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 wallet_app = typer.Typer(help="Keys in encrypted files.", no_args_is_help=True)
 app.add_typer(wallet_app, name="wallet")
+app.add_typer(store_app, name="store")
 
 _out = Console()
 
@@ -300,7 +302,7 @@ def channels(
 
     async def show() -> None:
         account = _signer(wallet, password or "").address
-        async with await open_store(store) as books:
+        async with await open_store(store, shared=True) as books:
             table = Table("channel", "with", "status", "balance", "spent")
             for record in await books.payer.channels(account):
                 ledger = record.ledger

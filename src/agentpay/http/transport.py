@@ -8,6 +8,7 @@ cost one round trip.
 
 import asyncio
 import random
+import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,7 @@ from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
 from agentpay.payer.receipts import KeepReceipt
 from agentpay.wire import sign_in
+from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT
@@ -180,7 +182,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
-        paid = {payment.header: payment.credential}
+        paid = _credentials(payment, request)
         settled = False
         try:
             while await _have_time(attempt, deadline):
@@ -362,6 +364,20 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _credentials(payment: Payment, request: httpx.Request) -> dict[str, str]:
+    """
+    The fields that pay for a request.
+
+    MPP asks for a name beside the credential (draft-evm-session-00, "Request
+    Idempotency"), so that what is sent again is known as the same request.
+    """
+    paid = {payment.header: payment.credential}
+    by_mpp = payment.header not in (PAYMENT_SIGNATURE, X_PAYMENT)
+    if by_mpp and IDEMPOTENCY_KEY not in request.headers:
+        paid[IDEMPOTENCY_KEY] = f'"{secrets.token_hex(16)}"'
+    return paid
 
 
 async def _have_time(attempts: int, deadline: float) -> bool:

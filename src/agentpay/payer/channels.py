@@ -133,7 +133,7 @@ class Channels:
         if offer.channel is None:
             return False
         key = key_of(offer, offer.channel, target, self._keys.authorizer)
-        return bool(await self._lanes(key))
+        return bool((await self._all()).get(key))
 
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
@@ -255,6 +255,9 @@ class Channels:
     # Which channels there are.
 
     async def _lanes(self, key: ChannelKey) -> list[Hash32]:
+        return (await self._all()).setdefault(key, [])
+
+    async def _all(self) -> dict[ChannelKey, list[Hash32]]:
         if self._known is None:
             known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
             for record in await self._recorded():
@@ -262,7 +265,7 @@ class Channels:
                     known[key_in(record)].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
-        return self._known.setdefault(key, [])
+        return self._known
 
     async def _recorded(self) -> list[PayerRecord]:
         """Every channel of x402's that is in the store; sessions are kept there too."""

@@ -3,6 +3,7 @@ A payer's books: budget and channels, moved together in one durable step.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,12 @@ from agentpay.core.payer_channel import (
     TicketWanted,
     Wait,
 )
-from agentpay.errors import BudgetExceeded, HostQuarantined, StoreError
+from agentpay.errors import (
+    AgentPayError,
+    BudgetExceeded,
+    HostQuarantined,
+    StoreError,
+)
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
@@ -192,8 +198,6 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
 
-        taken: list[PayerAnswer] = []
-
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[PayerAnswer]:
@@ -205,19 +209,24 @@ class PayerLedger:
             step = _take(
                 budget, record, maximum=maximum, host=host, wish=wish, limits=limits
             )
-            taken[:] = [step.answer]
             if isinstance(step.answer, Issued) and step.record is not None:
                 here = replace(step.record, url=place.url, offer=place.offer)
                 step = replace(step, record=here)
             return step
 
+        step = asyncio.create_task(self.store.update(self.account, channel, decide))
         try:
-            return await self.store.update(self.account, channel, decide)
+            return await asyncio.shield(step)
         except asyncio.CancelledError:
-            for answer in taken:
-                if isinstance(answer, Issued):
-                    await self.take_back(channel, answer)
+            await asyncio.shield(self._undo(channel, step))
             raise
+
+    async def _undo(self, channel: Hash32, step: "asyncio.Task[PayerAnswer]") -> None:
+        """The store goes on without whoever leaves: take back what it issues."""
+        with contextlib.suppress(AgentPayError, KeyError):
+            answer = await step
+            if isinstance(answer, Issued):
+                await self.take_back(channel, answer)
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""
