@@ -5,7 +5,7 @@ What a payee is owed, as figures for who watches it: read when asked for, never 
 from dataclasses import dataclass
 from typing import Final
 
-from agentpay.ports import Chain, PayeeStore
+from agentpay.payee.works import Works
 from agentpay.types import Address
 
 _COUNTED_MAX: Final = 10_000
@@ -34,12 +34,13 @@ class Figures:
 
 
 async def read_figures(
-    store: PayeeStore, chain: Chain, gas_account: Address | None, *, now: float
+    works: Works, gas_account: Address | None, *, now: float
 ) -> Figures:
     """
     Raises:
         ChainError, StoreError: They cannot be read now.
     """
+    store = works.store.payee
     owing = [
         record
         for sessions in (False, True)
@@ -50,7 +51,7 @@ async def read_figures(
     served = await store.served_payments(limit=_COUNTED_MAX)
     gas = None
     if gas_account is not None:
-        gas = (await chain.standing(gas_account)).balance
+        gas = (await works.chain.standing(gas_account)).balance
     oldest = min((record.last_voucher_at for record in owing), default=int(now))
     return Figures(
         unclaimed=sum(record.ledger.unclaimed for record in owing),

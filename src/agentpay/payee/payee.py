@@ -23,7 +23,7 @@ from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
-from agentpay.payee.arguments import account_of, methods_of, units_of
+from agentpay.payee.arguments import account_of, accounts_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.keeper import KeeperPolicy
@@ -158,9 +158,7 @@ class Payee:
             facilitator=facilitator.address if facilitator else wallet.address,
             sponsors_approvals=sponsor_approvals_up_to > 0,
             escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
-            wallet_factories=frozenset(
-                account_of(factory, "wallet_factories") for factory in wallet_factories
-            ),
+            wallet_factories=accounts_of(wallet_factories, "wallet_factories"),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -241,11 +239,8 @@ class Payee:
 
     async def figures(self) -> Figures:
         """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
-        works, own = self._running, self._facilitator is None
-        gas = self._plan.wallet.address if own else None
-        return await read_figures(
-            works.store.payee, works.chain, gas, now=self._clock()
-        )
+        gas = None if self._facilitator else self._plan.wallet.address
+        return await read_figures(self._running, gas, now=self._clock())
 
     async def _ready(self) -> None:
         """Have the facilitator up, and offer `upto` in its name."""

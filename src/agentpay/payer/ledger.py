@@ -5,7 +5,7 @@ A payer's books: budget and channels, moved together in one durable step.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
@@ -29,10 +29,11 @@ from agentpay.errors import (
     HostQuarantined,
     StoreError,
 )
+from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
-from agentpay.types import MONEY_DECIMALS, Address, Hash32, format_money
+from agentpay.types import MONEY_DECIMALS, Address, Hash32
 
 _log = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ class PayerLedger:
         answers = await self.store.update(
             self.account, channel, decide, durable=bool(money)
         )
-        _log_money(before, money)
+        log_money(before, money)
         return answers
 
     async def move(self, decimals: int, *events: BudgetEvent) -> None:
@@ -290,7 +291,7 @@ class PayerLedger:
             self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
             return PayerStep(budget=budget, record=record, answer=before)
 
-        _log_money(await self.store.update(self.account, None, decide), events)
+        log_money(await self.store.update(self.account, None, decide), events)
 
     async def reserve(self, hold: Hold, *, decimals: int) -> None:
         """
@@ -386,19 +387,3 @@ def _take(
         answer = Wait(reason="the budget has no more to deposit until answers come in")
     after = replace(record, ledger=transition.channel)
     return PayerStep(budget=budget, record=after, answer=answer)
-
-
-def _log_money(before: Budget | None, events: Sequence[BudgetEvent]) -> None:
-    """One line for each movement of money, once it is written down."""
-    for event in events:
-        match event:
-            case budgets.Spent():
-                hold = before.hold(event.id) if before is not None else None
-                if hold is not None:
-                    amount = format_money(event.amount, MONEY_DECIMALS)
-                    _log.info("paid %s to %s: %s", amount, hold.host, event.id)
-            case budgets.Returned():
-                amount = format_money(event.amount, MONEY_DECIMALS)
-                _log.info("%s came back from %s", amount, event.host)
-            case _:
-                pass
