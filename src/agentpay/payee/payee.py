@@ -23,8 +23,9 @@ from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
-from agentpay.payee.arguments import account_of, methods_of, units_of
+from agentpay.payee.arguments import account_of, accounts_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
+from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
 from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
@@ -156,9 +157,7 @@ class Payee:
             facilitator=facilitator.address if facilitator else wallet.address,
             sponsors_approvals=sponsor_approvals_up_to > 0,
             escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
-            wallet_factories=frozenset(
-                account_of(factory, "wallet_factories") for factory in wallet_factories
-            ),
+            wallet_factories=accounts_of(wallet_factories, "wallet_factories"),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -236,6 +235,11 @@ class Payee:
                     await self._ready()
                 except FacilitatorUnavailable as error:
                     _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def figures(self) -> Figures:
+        """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
+        gas = None if self._facilitator else self._plan.wallet.address
+        return await read_figures(self._running, gas, now=self._clock())
 
     async def _ready(self) -> None:
         """Have the facilitator up, and offer `upto` in its name."""
