@@ -313,7 +313,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init
+            if field.init and field.compare  # what is not compared is not saved
         }
     raise TypeError(f"no JSON for {value!r}")
 
