@@ -250,12 +250,17 @@ class Channels:
     async def _lanes(self, key: ChannelKey) -> list[Hash32]:
         if self._known is None:
             known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
-            for record in await self._ledger.store.channels(self._ledger.account):
+            for record in await self._recorded():
                 if record.ledger.status is PayerStatus.OPEN:
                     known[key_in(record)].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
         return self._known.setdefault(key, [])
+
+    async def _recorded(self) -> list[PayerRecord]:
+        """Every channel of x402's that is in the store; sessions are kept there too."""
+        records = await self._ledger.store.channels(self._ledger.account)
+        return [r for r in records if isinstance(r.config, ChannelConfig)]
 
     def _forget(self, channel: Hash32) -> None:
         for lanes in (self._known or {}).values():
@@ -270,7 +275,7 @@ class Channels:
             lanes = await self._lanes(key)
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
-            records = await self._ledger.store.channels(self._ledger.account)
+            records = await self._recorded()
             index = sum(1 for record in records if key_in(record) == key)
             while True:
                 config = await self._config(key, index)
@@ -324,7 +329,7 @@ class Channels:
         """
         if offer.channel is None:
             return []
-        known = await self._ledger.store.channels(self._ledger.account)
+        known = await self._recorded()
         ours = {record.channel for record in known}
         found: list[Hash32] = []
         for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):
