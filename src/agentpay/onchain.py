@@ -17,7 +17,7 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Receipt
-from agentpay.evm.deposit import Deposit, TokenDeposit
+from agentpay.evm.deposit import Deposit, SignedDeposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
@@ -145,7 +145,7 @@ async def read_words(chain: Chain, calls: Sequence[Call]) -> list[int]:
 
 
 async def is_used(
-    chain: Chain, signed: Transfer | Deposit, *, block: int | None = None
+    chain: Chain, signed: Transfer | SignedDeposit, *, block: int | None = None
 ) -> bool:
     """Whether a signed transfer or deposit was used (or cancelled)."""
     (answer,) = await chain.read([signed.used_call()], block=block)

@@ -6,7 +6,12 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from agentpay.core import budget as budget_rules
-from agentpay.core import payee_rules, payer_rules, session_rules
+from agentpay.core import (
+    payee_rules,
+    payer_rules,
+    payer_session_rules,
+    session_rules,
+)
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_events import (
@@ -31,7 +36,6 @@ from agentpay.core.payer_channel import (
     DepositLapsed,
     PayerAnswer,
     PayerChannel,
-    PayerEvent,
     PendingDeposit,
     SpentReported,
     TicketArrived,
@@ -39,6 +43,13 @@ from agentpay.core.payer_channel import (
     TicketOld,
     TicketVoid,
     TicketWanted,
+)
+from agentpay.core.payer_session_rules import (
+    AcceptedReported,
+    CloseCorrected,
+    PayerSessionEvent,
+    RaiseWanted,
+    TicketDelivered,
 )
 from agentpay.core.session_rules import (
     CloseAsked,
@@ -206,8 +217,21 @@ def is_put(record: PayeeRecord) -> PayeeDecide[None]:
     return decide
 
 
+def _apply_payers(
+    record: PayerRecord, event: PayerSessionEvent
+) -> payer_rules.PayerTransition:
+    if isinstance(record.config, SessionConfig):
+        return payer_session_rules.apply(record.ledger, event)
+    if isinstance(event, ONLY_OF_SESSIONS):
+        raise InvariantViolated(f"x402 knows no {type(event).__name__}")
+    return payer_rules.apply(record.ledger, event)
+
+
+ONLY_OF_SESSIONS = RaiseWanted | TicketDelivered | CloseCorrected | AcceptedReported
+
+
 def books(
-    event: PayerEvent | None,
+    event: PayerSessionEvent | None,
     spending: BudgetEvent | None,
     limits: Limits,
     fresh: PayerRecord,
@@ -221,7 +245,7 @@ def books(
         answer: PayerAnswer | None = None
         if event is not None:
             before = record or fresh
-            done = payer_rules.apply(before.ledger, event)
+            done = _apply_payers(before, event)
             answer = done.answer
             if record is None or done.channel is not record.ledger:
                 after = replace(before, ledger=done.channel, offer=f"after {event!r}")
@@ -287,7 +311,7 @@ def session_events(scale: int = 1) -> st.SearchStrategy[SessionEvent]:
     )
 
 
-def payer_events() -> st.SearchStrategy[PayerEvent]:
+def payer_events() -> st.SearchStrategy[PayerSessionEvent]:
     prices = st.integers(0, 8)
     salts = st.sampled_from([Hash32.of(bytes([n]) * 32) for n in (1, 2)])
     deposits = st.builds(
@@ -309,6 +333,12 @@ def payer_events() -> st.SearchStrategy[PayerEvent]:
         st.builds(DepositLapsed, salt=salts),
         st.just(CloseWanted()),
         st.builds(ChannelEmptied, returned=prices),
+        st.builds(
+            RaiseWanted, cumulative=_small, more=prices, deposit=st.none() | deposits
+        ),
+        st.builds(TicketDelivered, cumulative=_small, delivered=prices),
+        st.builds(CloseCorrected, charged=prices),
+        st.builds(AcceptedReported, cumulative=_small),
     )
 
 

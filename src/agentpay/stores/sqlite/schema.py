@@ -126,6 +126,11 @@ VERSION_6: Final = (
         WHERE escrow IS NOT NULL AND status = 'closing'""",
 )
 
+VERSION_7: Final = (
+    f"""ALTER TABLE payer_tickets
+        ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -133,6 +138,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_4,
     VERSION_5,
     VERSION_6,
+    VERSION_7,
 )
 """What leads from each version to the next. Only ever appended to."""
 
