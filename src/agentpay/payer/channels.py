@@ -128,6 +128,13 @@ class Channels:
                     f" {self._policy.give_up_seconds} s"
                 )
 
+    async def has_open(self, offer: Offer, target: Target) -> bool:
+        """Whether there is a channel that may pay for this offer."""
+        if offer.channel is None:
+            return False
+        key = key_of(offer, offer.channel, target, self._keys.authorizer)
+        return bool(await self._lanes(key))
+
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
     ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
