@@ -13,6 +13,7 @@ from eth_abi.exceptions import DecodingError
 from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm import session_escrow_abi as sessions
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
@@ -22,6 +23,8 @@ from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.permit2_abi import is_settle_of
+from agentpay.evm.session_escrow import SessionConfig
+from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.ports import Chain
@@ -89,6 +92,19 @@ async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
     answers = await chain.read(channels.channel_state_calls(channel))
     with _sense():
         return channels.decode_channel_state(answers)
+
+
+async def read_session(chain: Chain, config: SessionConfig) -> SessionOnChain:
+    """
+    What the escrow contract says of a session of MPP's.
+
+    Raises:
+        ChainUnreachable: It could not be read, or the answer makes no sense.
+    """
+    call = sessions.channel_state_call(config.channel, config.escrow)
+    (answer,) = await chain.read([call])
+    with _sense():
+        return sessions.decode_channel_state(answer)
 
 
 async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:

@@ -6,12 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from agentpay.core import budget as budget_rules
-from agentpay.core import (
-    payee_rules,
-    payer_rules,
-    payer_session_rules,
-    session_rules,
-)
+from agentpay.core import payee_rules, session_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_events import (
@@ -60,6 +55,7 @@ from agentpay.core.session_rules import (
 from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import PARALLEL_TAG, ChannelConfig, channel_id
 from agentpay.evm.session_escrow import Escrow, SessionConfig, SessionTerms
+from agentpay.payer.ledger import apply_to
 from agentpay.records import (
     Config,
     PayeeDecide,
@@ -217,19 +213,6 @@ def is_put(record: PayeeRecord) -> PayeeDecide[None]:
     return decide
 
 
-def _apply_payers(
-    record: PayerRecord, event: PayerSessionEvent
-) -> payer_rules.PayerTransition:
-    if isinstance(record.config, SessionConfig):
-        return payer_session_rules.apply(record.ledger, event)
-    if isinstance(event, ONLY_OF_SESSIONS):
-        raise InvariantViolated(f"x402 knows no {type(event).__name__}")
-    return payer_rules.apply(record.ledger, event)
-
-
-ONLY_OF_SESSIONS = RaiseWanted | TicketDelivered | CloseCorrected | AcceptedReported
-
-
 def books(
     event: PayerSessionEvent | None,
     spending: BudgetEvent | None,
@@ -245,10 +228,9 @@ def books(
         answer: PayerAnswer | None = None
         if event is not None:
             before = record or fresh
-            done = _apply_payers(before, event)
-            answer = done.answer
-            if record is None or done.channel is not record.ledger:
-                after = replace(before, ledger=done.channel, offer=f"after {event!r}")
+            moved, answer = apply_to(before, event)
+            if moved is not record:
+                after = replace(moved, offer=f"after {event!r}")
         if spending is not None:
             budget = budget_rules.apply(budget, spending, limits)
         return PayerStep(budget=budget, record=after, answer=answer)

@@ -74,9 +74,8 @@ class AcceptedReported:
     cumulative: int
 
 
-PayerSessionEvent = (
-    PayerEvent | RaiseWanted | TicketDelivered | CloseCorrected | AcceptedReported
-)
+OnlyOfSessions = RaiseWanted | TicketDelivered | CloseCorrected | AcceptedReported
+PayerSessionEvent = PayerEvent | OnlyOfSessions
 
 
 def apply(before: PayerChannel, event: PayerSessionEvent) -> PayerTransition:

@@ -46,9 +46,14 @@ def offer(terms: ParallelTerms) -> JsonObject:
 def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
     """The terms that a 402 offers, if it offers any that we know."""
     try:
-        info = Extension.model_validate(extensions.get(KEY)).info
+        said = Extension.model_validate(extensions.get(KEY)).info
     except ValidationError:
         return None
+    return read_info(said)
+
+
+def read_info(info: JsonObject) -> ParallelTerms | None:
+    """What it says: also in `methodDetails` of an MPP session, under the same name."""
     window, in_flight_max = info.get("window"), info.get("maxInFlight")
     if info.get("version") != 1:
         return None
