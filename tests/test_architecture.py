@@ -19,7 +19,7 @@ LAYERS = (
     ("core",),
     ("evm",),
     ("wire",),
-    ("records", "ports"),
+    ("records", "ports", "session_ports"),
     ("signers", "chain", "stores"),
     ("onchain", "facilitator", "payee", "payer"),
     ("http",),

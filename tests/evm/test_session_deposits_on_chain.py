@@ -7,22 +7,23 @@ import pytest
 from agentpay.errors import TransactionFailed
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.session_deposit import (
-    SessionDeposit,
-    SessionPermit2Deposit,
-    SessionTokenDeposit,
+    Permit2SessionDeposit,
+    TokenSessionDeposit,
 )
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import is_used
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 
-from .test_session_escrow_on_chain import ESCROW, FAR, SALT, Table, seated
+from .test_session_escrow_on_chain import ESCROW, FAR, Table, seated
 
 
-def deposit_of(table: Table, way: str, amount: int, *, opens: bool) -> SessionDeposit:
+def deposit_of(
+    table: Table, way: str, amount: int, *, opens: bool
+) -> TokenSessionDeposit | Permit2SessionDeposit:
     config = SessionConfig(terms=table.terms, escrow=ESCROW)
     if way == "permit2":
-        return SessionPermit2Deposit(
+        return Permit2SessionDeposit(
             config=config,
             asset=table.local.usdc,
             payer=table.payer.address,
@@ -32,16 +33,15 @@ def deposit_of(table: Table, way: str, amount: int, *, opens: bool) -> SessionDe
             opens=opens,
             signature=b"",
         )
-    return SessionTokenDeposit(
+    return TokenSessionDeposit(
         config=config,
         asset=table.local.usdc,
         payer=table.payer.address,
         amount=amount,
         valid_after=0,
         valid_before=FAR,
-        opens=opens,
-        salt=SALT if opens else Hash32.of(amount.to_bytes(32, "big")),
         signature=b"",
+        top_up_salt=None if opens else Hash32.of(amount.to_bytes(32, "big")),
     )
 
 

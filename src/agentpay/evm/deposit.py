@@ -27,17 +27,6 @@ class SignedDeposit(Protocol):
     @property
     def amount(self) -> int: ...
 
-    @property
-    def valid_after(self) -> int: ...
-
-    @property
-    def valid_before(self) -> int: ...
-
-    @property
-    def signature(self) -> bytes:
-        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
-        ...
-
     def digest(self) -> bytes:
         """What the payer signed."""
         ...
@@ -63,6 +52,17 @@ class Deposit(SignedDeposit, Protocol):
 
     @property
     def config(self) -> ChannelConfig: ...
+
+    @property
+    def valid_after(self) -> int: ...
+
+    @property
+    def valid_before(self) -> int: ...
+
+    @property
+    def signature(self) -> bytes:
+        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

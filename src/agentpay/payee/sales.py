@@ -31,6 +31,11 @@ class Sale(Protocol):
         """The most this request may cost, in base units."""
         ...
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What its answer says beside a receipt, whatever its status; once charged."""
+        ...
+
     async def commit(self, charged: int) -> "str | Refusal":
         """
         Charge, durably, before the answer's first byte; returns the receipt header.

@@ -3,6 +3,7 @@ One transfer that may run its request, from its record to its receipt.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -64,6 +65,10 @@ class TransferSale:
     @property
     def maximum(self) -> int:
         return self._purchase.transfer.maximum
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`; `exact` is all or nothing, so it charges all."""

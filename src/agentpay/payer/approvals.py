@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
+from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ApprovalBusy, ApprovalNeeded, TransactionFailed
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import allowance_call, permit_nonce_call
@@ -22,7 +23,6 @@ from agentpay.evm.approval import (
     ApprovalTransaction,
     SignedApproval,
 )
-from agentpay.evm.deposit import SignedDeposit
 from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.onchain import read_words
 from agentpay.payer.offer import Offer
@@ -120,7 +120,7 @@ class Approvals:
 
     @contextlib.asynccontextmanager
     async def along(
-        self, offer: Offer, deposit: SignedDeposit | None
+        self, offer: Offer, deposit: PendingDeposit | None
     ) -> AsyncGenerator[Approval]:
         """
         What a deposit needs, ended if it is not signed; nothing, unless by Permit2.

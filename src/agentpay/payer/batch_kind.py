@@ -125,7 +125,7 @@ class BatchKind:
         deposit: Deposit | None = None
         if issued.deposit is not None:
             deposit = self.deposits(record, offer.asset, issued.deposit)[offer.method]
-        async with self._approvals.along(offer, deposit) as approval:
+        async with self._approvals.along(offer, issued.deposit) as approval:
             credential = await sign_voucher(
                 self._keys,
                 record,

@@ -202,7 +202,7 @@ class SessionKind:
         part = None
         if issued.deposit is not None:
             deposit = self.deposits(record, offer.asset, issued.deposit)[offer.method]
-        async with self._approvals.along(offer, deposit) as approval:
+        async with self._approvals.along(offer, issued.deposit) as approval:
             signature = await sign_session_voucher(
                 self._keys, record, issued.cumulative
             )

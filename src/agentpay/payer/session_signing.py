@@ -5,11 +5,11 @@ Source: draft-evm-session-00, "Voucher Payload", "Close Payload" and "Channel St
 """
 
 from agentpay.core.payer_channel import PendingDeposit
-from agentpay.errors import MalformedMessage
+from agentpay.errors import InvariantViolated, MalformedMessage
 from agentpay.evm.session_deposit import (
+    Permit2SessionDeposit,
     SessionDeposit,
-    SessionPermit2Deposit,
-    SessionTokenDeposit,
+    TokenSessionDeposit,
 )
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.payer.keys import PayerKeys, sign_by_wallet
@@ -56,7 +56,7 @@ def unsigned_session_deposits(
     config = session_config(record)
     opens = not record.ledger.balance
     deposits: dict[str, SessionDeposit] = {
-        PERMIT2: SessionPermit2Deposit(
+        PERMIT2: Permit2SessionDeposit(
             config=config,
             asset=asset,
             payer=config.payer,
@@ -68,16 +68,15 @@ def unsigned_session_deposits(
         )
     }
     if asset.eip3009:
-        deposits[EIP3009] = SessionTokenDeposit(
+        deposits[EIP3009] = TokenSessionDeposit(
             config=config,
             asset=asset,
             payer=config.payer,
             amount=pending.amount,
             valid_after=0,
             valid_before=pending.valid_before,
-            opens=opens,
-            salt=pending.salt,
             signature=b"",
+            top_up_salt=None if opens else pending.salt,
         )
     return deposits
 
@@ -95,11 +94,13 @@ async def sign_session_deposit(
     """
     signature = await sign_by_wallet(keys.wallet, deposit.digest(), chain)
     terms = deposit.config.terms
-    if isinstance(deposit, SessionTokenDeposit):
+    if isinstance(deposit, TokenSessionDeposit):
         kind, authorization = (
             BY_AUTHORIZATION,
             write.authorization_fields(deposit.authorization),
         )
+    elif not isinstance(deposit, Permit2SessionDeposit):
+        raise InvariantViolated(f"no way to carry {deposit}")
     elif deposit.opens:
         kind, authorization = (
             BY_PERMIT2,
@@ -134,7 +135,7 @@ async def sign_session_deposit(
             salt=terms.salt,
             authorized_signer=terms.authorized_signer,
         )
-    salt = deposit.salt if isinstance(deposit, SessionTokenDeposit) else None
+    salt = deposit.top_up_salt if isinstance(deposit, TokenSessionDeposit) else None
     return write.top_up_deposit(
         kind, authorization=authorization, signature=signature, salt=salt
     )

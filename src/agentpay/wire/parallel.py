@@ -35,12 +35,16 @@ class ParallelTerms:
 
 def offer(terms: ParallelTerms) -> JsonObject:
     """The extension as a 402 carries it."""
-    info: JsonObject = {
+    return {"info": info(terms), "schema": _SCHEMA}
+
+
+def info(terms: ParallelTerms) -> JsonObject:
+    """What it says: also in `methodDetails` of an MPP session, under the same name."""
+    return {
         "version": 1,
         "window": terms.window,
         "maxInFlight": terms.in_flight_max,
     }
-    return {"info": info, "schema": _SCHEMA}
 
 
 def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
@@ -66,14 +70,10 @@ def read_info(info: JsonObject) -> ParallelTerms | None:
 
 def echo(terms: ParallelTerms, *, query: bool = False) -> JsonObject:
     """The extension as a payment carries it; `query` asks and runs nothing."""
-    info: JsonObject = {
-        "version": 1,
-        "window": terms.window,
-        "maxInFlight": terms.in_flight_max,
-    }
+    said = info(terms)
     if query:
-        info["query"] = True
-    return {KEY: {"info": info}}
+        said["query"] = True
+    return {KEY: {"info": said}}
 
 
 def is_query(extensions: dict[str, Extension]) -> bool:
@@ -90,14 +90,14 @@ def outcome(
 
     `repeated` says that its request was answered before and is not answered again.
     """
-    info: JsonObject = {
+    said: JsonObject = {
         "cumulative": str(cumulative),
         "fate": fate,
         "charged": str(charged),
     }
     if repeated:
-        info["repeated"] = True
-    return {KEY: {"info": info}}
+        said["repeated"] = True
+    return {KEY: {"info": said}}
 
 
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:
