@@ -90,6 +90,12 @@ class NoAcceptableOffer(PaymentRefused):
     code = "no_acceptable_offer"
 
 
+class ChallengeUsed(PaymentRefused):
+    """A challenge of MPP was paid before: nothing is signed for it again."""
+
+    code = "challenge_used"
+
+
 class ApprovalNeeded(PaymentRefused):
     """Permit2 may not move enough of a token, and the payee sends no approval along."""
 
