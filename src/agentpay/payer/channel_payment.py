@@ -24,6 +24,7 @@ from agentpay.evm.signature import BadSignature, recover
 from agentpay.payer.approvals import Approval
 from agentpay.payer.channel_kind import VoucherPayment
 from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, channel_config
@@ -61,6 +62,7 @@ class ChannelPayment:
     deposit: PendingDeposit | None
     leave: Callable[[VoucherPayment], Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
+    idempotency_key: str = ""
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
     is_made: Callable[[], Awaitable[bool]] = never
@@ -74,6 +76,10 @@ class ChannelPayment:
         """See `Payment.leave_open`."""
         self.approval.end()
         await self.leave(self)
+
+    async def renew(self, offer: Offer) -> None:
+        """See `Payment.renew`: in x402 an offer is over when its payment is."""
+        del offer
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""

@@ -118,6 +118,16 @@ class Payer:
             )
         )
 
+    def allowed(self, offered: Offered) -> tuple[Offer, ...]:
+        """
+        The offers of a 402 that our policy allows.
+
+        Raises:
+            NoAcceptableOffer: There is none.
+        """
+        now = int(self._clock())
+        return acceptable(offered, assets=self._assets, policy=self.policy, now=now)
+
     async def choose(self, offered: Offered, target: Target) -> Offer:
         """
         The best offer of a 402 that our policy allows.
@@ -125,9 +135,7 @@ class Payer:
         Raises:
             NoAcceptableOffer: There is none.
         """
-        offers = acceptable(
-            offered, assets=self._assets, policy=self.policy, now=int(self._clock())
-        )
+        offers = self.allowed(offered)
         opened = [offer for offer in offers if await self._is_open(offer, target)]
         return best(offers, opened=opened, policy=self.policy)
 

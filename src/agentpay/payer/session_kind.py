@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from dataclasses import astuple
 from functools import partial
 
-from agentpay.core.budget import Returned
-from agentpay.core.payer_channel import ChannelEmptied, ExitWanted, PendingDeposit
+from agentpay.core.payer_channel import ExitWanted, PendingDeposit
 from agentpay.errors import (
     ChainError,
     ChannelUnusable,
@@ -41,11 +40,13 @@ from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Target
-from agentpay.payer.policy import Policy, scale
+from agentpay.payer.policy import Policy
+from agentpay.payer.session_ending import book_end
 from agentpay.payer.session_offer import session_of
 from agentpay.payer.session_payment import SessionPayment
 from agentpay.payer.session_signing import (
     BY_AUTHORIZATION,
+    framed_in,
     sign_session_deposit,
     sign_session_voucher,
     unsigned_session_deposits,
@@ -56,9 +57,7 @@ from agentpay.records import Config, PayerRecord, session_config
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import ZERO_ADDRESS, Address, Asset, ChainId, Hash32
 from agentpay.wire.mpp.challenge import (
-    WWW_AUTHENTICATE,
     make_challenge,
-    parse_challenges,
 )
 from agentpay.wire.mpp.evm_session import SessionRequest, parse_session_request
 from agentpay.wire.x402 import EIP3009, PERMIT2
@@ -222,7 +221,7 @@ class SessionKind:
             deposit_part=part,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
-            name="" if record.ledger.tagged else secrets.token_hex(16),
+            idempotency_key="" if record.ledger.tagged else secrets.token_hex(16),
         )
 
     # Asking.
@@ -274,12 +273,8 @@ class SessionKind:
         """See `ChannelKind.renewed`: a challenge was over."""
         if not isinstance(payment, SessionPayment):
             return None
-        try:
-            said = answer.headers.get(WWW_AUTHENTICATE.lower(), "")
-            challenges = parse_challenges([said])
-        except MalformedMessage:
-            return None
-        return next((payment.under(c) for c in challenges if payment.fits(c)), None)
+        fresh = framed_in(answer, session_config(payment.record))
+        return payment.under(fresh) if fresh is not None else None
 
     async def _end(self, record: PayerRecord) -> None:
         """
@@ -305,11 +300,7 @@ class SessionKind:
                 record.channel,
             )
             return
-        returned = max(0, now.ledger.balance - state.settled)
-        back = Returned(host=record.host, amount=scale(returned, record.decimals))
-        await self._ledger.book(
-            record.channel, ChannelEmptied(returned=returned), money=(back,)
-        )
+        await book_end(record, state, self._ledger)
 
 
 def _session_key(key: Key) -> SessionKey:

@@ -80,8 +80,8 @@ class SessionPayment:
     """Of Permit2, for a deposit that goes along."""
     is_made: Callable[[], Awaitable[bool]] = never
     """Whether the chain shows that deposit."""
-    name: str = ""
-    """Of its request (`Idempotency-Key`), where the voucher itself is no name."""
+    idempotency_key: str = ""
+    """Where the voucher itself is no name for its request."""
 
     @property
     def id(self) -> str:
@@ -152,7 +152,7 @@ class SessionPayment:
         return Judgement(
             next=following,
             charged=verdict.charged,
-            reason=_reason(answer),
+            reason=reason_of(answer),
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
         )
 
@@ -189,7 +189,7 @@ class SessionPayment:
             served_nothing = receipt is not None
         return SessionAnswer(
             status=answer.status,
-            trouble=_trouble_of(answer.problem),
+            trouble=trouble_of(answer.problem),
             fate=outcome.fate if outcome else None,
             charged=outcome.charged if outcome else None,
             repeated=outcome.repeated if outcome else False,
@@ -273,7 +273,8 @@ def _totals(
     return accepted, spent
 
 
-def _trouble_of(problem: Problem | None) -> Trouble | None:
+def trouble_of(problem: Problem | None) -> Trouble | None:
+    """What a paywall says went wrong; None if it says nothing."""
     if problem is None or not problem.of_a_paywall:
         return None
     if problem.kind is None:
@@ -281,7 +282,8 @@ def _trouble_of(problem: Problem | None) -> Trouble | None:
     return _TROUBLES.get(problem.kind, Trouble.REFUSED)
 
 
-def _reason(answer: Answer) -> str:
+def reason_of(answer: Answer) -> str:
+    """The same in words."""
     problem = answer.problem
     if problem is None or not problem.of_a_paywall:
         return ""

@@ -13,6 +13,7 @@ from agentpay.evm.session_deposit import (
 )
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.payer.keys import PayerKeys, sign_by_wallet
+from agentpay.payer.payment import Answer
 from agentpay.payer.signing import signs_as_contract
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord, session_config
@@ -20,7 +21,11 @@ from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import Asset
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp import evm_write as write
-from agentpay.wire.mpp.challenge import Challenge
+from agentpay.wire.mpp.challenge import (
+    WWW_AUTHENTICATE,
+    Challenge,
+    parse_challenges,
+)
 from agentpay.wire.mpp.evm_charge import METHOD
 from agentpay.wire.mpp.evm_session import SESSION, parse_session_request
 from agentpay.wire.mpp.evm_session_terms import escrow_of
@@ -152,3 +157,13 @@ def frames(challenge: Challenge, config: SessionConfig) -> bool:
     terms = config.terms
     said = asked.recipient, asked.currency, escrow_of(asked)
     return said == (terms.payee, terms.token, config.escrow)
+
+
+def framed_in(answer: Answer, config: SessionConfig) -> Challenge | None:
+    """The challenge of an answer that is for this very session, if it has one."""
+    try:
+        said = answer.headers.get(WWW_AUTHENTICATE.lower(), "")
+        challenges = parse_challenges([said])
+    except MalformedMessage:
+        return None
+    return next((c for c in challenges if frames(c, config)), None)
