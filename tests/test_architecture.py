@@ -21,7 +21,7 @@ LAYERS = (
     ("wire",),
     ("records", "ports", "session_ports"),
     ("signers", "chain", "stores"),
-    ("onchain", "facilitator", "payee", "payer"),
+    ("onchain", "session_onchain", "facilitator", "payee", "payer"),
     ("http",),
     ("agent",),
     ("cli", "testing"),
