@@ -152,12 +152,8 @@ class Inquiry:
                     return True
                 if judged.next is Next.REJECTED:
                     return False
-                renewed = None
                 if judged.next is Next.RENEW:
-                    renewed = self._kind.renewed(payment, answer)
-                if renewed is not None:
-                    payment = renewed
-                    continue
+                    payment = self._kind.renewed(payment, answer) or payment
             await asyncio.sleep(pause)
             pause = min(2 * pause, _ASK_PAUSE_SECONDS_MAX)
         raise PaymentOutcomeUnknown(payment.id, "the payee does not say")

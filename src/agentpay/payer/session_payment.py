@@ -43,7 +43,7 @@ from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential, format_credential
 from agentpay.wire.mpp.evm_write import voucher_payload
 from agentpay.wire.mpp.outcome import PAYMENT_VOUCHER, SessionOutcome, parse_outcome
-from agentpay.wire.mpp.problem import Problem, ProblemKind
+from agentpay.wire.mpp.problem import PROBLEM_JSON, Problem, ProblemKind
 from agentpay.wire.mpp.receipt import SessionReceipt
 
 _TROUBLES = {
@@ -189,7 +189,9 @@ class SessionPayment:
             served_nothing = receipt is not None
         return SessionAnswer(
             status=answer.status,
-            trouble=trouble_of(answer.problem),
+            trouble=_trouble_of_question(answer)
+            if self.asks
+            else trouble_of(answer.problem),
             fate=outcome.fate if outcome else None,
             charged=outcome.charged if outcome else None,
             repeated=outcome.repeated if outcome else False,
@@ -280,6 +282,20 @@ def trouble_of(problem: Problem | None) -> Trouble | None:
     if problem.kind is None:
         return Trouble.REFUSED
     return _TROUBLES.get(problem.kind, Trouble.REFUSED)
+
+
+def _trouble_of_question(answer: Answer) -> Trouble | None:
+    """The same where the answer to a `HEAD` may not carry its problem."""
+    told = answer.headers.get("content-type", "")
+    if answer.problem is not None or not told.startswith(PROBLEM_JSON):
+        return trouble_of(answer.problem)
+    match answer.status:
+        case 410:
+            return Trouble.GONE
+        case 402:
+            return Trouble.CHALLENGE
+        case _:
+            return Trouble.AGAIN
 
 
 def reason_of(answer: Answer) -> str:
