@@ -101,7 +101,7 @@ def test_a_slice_is_one_step_for_many_tokens() -> None:
 def test_what_was_charged_before_a_crash_is_served_for_and_not_given_back(
     charged: int,
 ) -> None:
-    tab = Tab(PER_TOKEN, increment=100, charged=charged)
+    tab = Tab(PER_TOKEN, increment=100, charged=charged, floor=charged)
 
     assert tab.left == tab.used == charged
     covered = charged // 20

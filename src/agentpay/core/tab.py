@@ -34,17 +34,19 @@ class Tab:
         "tariff",
     )
 
-    def __init__(self, tariff: Tariff, *, increment: int, charged: int = 0) -> None:
+    def __init__(
+        self, tariff: Tariff, *, increment: int, charged: int = 0, floor: int = 0
+    ) -> None:
         """
-        `increment` is what is charged ahead. What is `charged` already is for content
-        that may have left before a crash: this stream never costs less.
+        `increment` is what is charged ahead, and `charged` what is already. It never
+        costs less than `floor`: content may have left before a crash.
         """
         self.tariff = tariff
         self.increment = increment
         self.charged = charged
         self.counted = False
         """Whether anything was ever counted, be it nothing."""
-        self._floor = charged
+        self._floor = floor
         self._used = 0
         self._left = 0
         self._bound = tariff.bound(charged)

@@ -11,6 +11,7 @@ from agentpay.core.payee_events import (
     Noted,
 )
 from agentpay.payee.books import ChannelBooks, ChannelRequest
+from agentpay.payee.channel_stream import ChannelStream
 from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order
 from agentpay.payee.sales import Refusal
@@ -41,6 +42,10 @@ class ChannelSale:
     @property
     def maximum(self) -> int:
         return self._reservation.maximum
+
+    @property
+    def stream(self) -> ChannelStream:
+        return ChannelStream(self._books, self._call, self._reservation)
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. A fixed price was made durable when it was admitted."""

@@ -203,6 +203,10 @@ class ChargeSale:
     def maximum(self) -> int:
         return self._sale.maximum
 
+    @property
+    def stream(self) -> None:
+        """A charge is of all that a request may cost."""
+
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. By the draft, no receipt before the money has moved."""
         receipt = await self._sale.commit(charged)

@@ -31,6 +31,11 @@ class Sale(Protocol):
         """The most this request may cost, in base units."""
         ...
 
+    @property
+    def stream(self) -> "SaleStream | None":
+        """How it is paid while its answer flows; None: whole, before the first byte."""
+        ...
+
     async def commit(self, charged: int) -> "str | Refusal":
         """
         Charge, durably, before the answer's first byte; returns the receipt header.
@@ -45,6 +50,46 @@ class Sale(Protocol):
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
         """The handler failed, or the client left; returns a receipt for an answer."""
+        ...
+
+
+class SaleStream(Protocol):
+    """One sale's money while its answer flows. Methods may raise `StoreUnavailable`."""
+
+    @property
+    def charged(self) -> int:
+        """What is charged when it begins: above 0 where a crash cut it short before."""
+        ...
+
+    async def begin(self) -> str:
+        """The receipt that stands at the head of the answer; nothing in it is final."""
+        ...
+
+    async def draw(self, charged: int) -> int:
+        """
+        Charge so much in all, durably; returns what is charged now.
+
+        That is less where less is covered.
+
+        Raises:
+            StreamLost: The reservation is not ours any more.
+        """
+        ...
+
+    async def ask(self, charged: int) -> JsonObject | None:
+        """What the client is told when so much is needed; None: it can add nothing."""
+        ...
+
+    async def wait(self, charged: int, seconds: float) -> bool:
+        """Wait until so much in all may be covered; False: it was not, in time."""
+        ...
+
+    async def finish(self, charged: int) -> JsonObject | None:
+        """
+        Close it at what has left; returns its last receipt, if its client reads one.
+
+        Safe to call again.
+        """
         ...
 
 
