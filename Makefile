@@ -13,7 +13,8 @@ PEERS_MPP := .venv-peers-mpp
 PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts fuzz gas mutants threats threats-mutate \
+.PHONY: help demo test check format contracts fuzz gas mutants simulate \
+	simulate-mutants threats threats-mutate \
 	peers peers-mpp bench bench-check examples clean
 
 help: ## this list
@@ -75,6 +76,12 @@ gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 
 mutants: $(READY) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) $(ARGS)
+
+simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
+	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
 
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -14,7 +14,9 @@ One in a contract names it, and Solidity tests in place of Python ones:
     # forge: Claim.t.sol::test_k2_claim_never_lowers_total
 
 Run it as `python tools/mutants.py [part of a name ...]`; it exits with 1 if a mutant
-survives, if a patch does not apply any more, or if the tests fail without it.
+survives, if a patch does not apply any more, or if the tests fail without it. With
+`--simulate SEEDS`, the bugs of the ledgers are looked for by so many histories of
+`tests.simulation` instead, and the seed that finds each is named.
 """
 
 import argparse
@@ -25,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +36,10 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
 COPIED = ("src", "tests", "vectors", "tools", "docs", "examples", "pyproject.toml")
 SECONDS = 600
+LEDGERS = re.compile(r"src/agentpay/core/(budget|pay|session)\w*\.py")
+
+Run = Callable[[Path, "Mutant"], subprocess.CompletedProcess[str]]
+"""What must fail once a mutant is planted."""
 
 
 class Outcome(StrEnum):
@@ -57,6 +63,11 @@ class Mutant:
     threats: tuple[str, ...]
     contract: str
     forge: tuple[str, ...]
+
+    @property
+    def files(self) -> list[str]:
+        """What it changes."""
+        return re.findall(r"^\+\+\+ b/(\S+)", self.patch.read_text(), re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +110,15 @@ def copy_tree(place: Path) -> None:
 
 
 def run_tests(place: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    return run_module(place, "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests)
+
+
+def run_module(
+    place: Path, module: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(place / "src")}
     return subprocess.run(
-        [*command, *tests],
+        [sys.executable, "-m", module, *arguments],
         cwd=place,
         env=environment,
         capture_output=True,
@@ -142,32 +158,45 @@ def applies(place: Path, patch: Path, *how: str) -> bool:
     return done.returncode == 0
 
 
-def judge(place: Path, mutant: Mutant) -> tuple[Outcome, str]:
-    """Plant it in the copy, run its tests, and take it out again."""
+def run_own(place: Path, mutant: Mutant) -> subprocess.CompletedProcess[str]:
+    """The tests that a mutant names."""
+    if mutant.forge:
+        return run_forge(place, "planted", mutant.contract, *names_of(mutant.forge))
+    return run_tests(place, mutant.tests)
+
+
+def run_histories(seeds: int) -> Run:
+    """So many histories, the same for every mutant."""
+
+    def run(place: Path, mutant: Mutant) -> subprocess.CompletedProcess[str]:
+        del mutant
+        return run_module(place, "tests.simulation", "--seeds", str(seeds))
+
+    return run
+
+
+def judge(place: Path, mutant: Mutant, run: Run) -> tuple[Outcome, str]:
+    """Plant it in the copy, run what must fail, and take it out again."""
     if not mutant.tests and not mutant.forge:
         return Outcome.UNTESTED, ""
     if mutant.forge:
         with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
             copy_tree(Path(temporary))
             copy_contracts(Path(temporary))
-            return planted(Path(temporary), mutant)
-    outcome = planted(place, mutant)
+            return planted(Path(temporary), mutant, run)
+    outcome = planted(place, mutant, run)
     if outcome[0] is not Outcome.STALE and not applies(place, mutant.patch, "-R"):
         raise RuntimeError(f"{mutant.name} cannot be taken out again")
-    forget(place, mutant.patch)
+    forget(place, mutant)
     return outcome
 
 
-def planted(place: Path, mutant: Mutant) -> tuple[Outcome, str]:
+def planted(place: Path, mutant: Mutant, run: Run) -> tuple[Outcome, str]:
     if not applies(place, mutant.patch):
         return Outcome.STALE, ""
-    forget(place, mutant.patch)
+    forget(place, mutant)
     try:
-        if mutant.forge:
-            names = names_of(mutant.forge)
-            done = run_forge(place, "planted", mutant.contract, *names)
-        else:
-            done = run_tests(place, mutant.tests)
+        done = run(place, mutant)
     except subprocess.TimeoutExpired:
         return Outcome.KILLED, f"no end after {SECONDS} s"
     if done.returncode == 0:
@@ -179,9 +208,9 @@ def planted(place: Path, mutant: Mutant) -> tuple[Outcome, str]:
     return Outcome.KILLED, killer
 
 
-def forget(place: Path, patch: Path) -> None:
+def forget(place: Path, mutant: Mutant) -> None:
     """What Python compiled of the patched files, however alike their times are."""
-    for name in re.findall(r"^\+\+\+ b/(\S+)", patch.read_text(), re.MULTILINE):
+    for name in mutant.files:
         file = place / name
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*.pyc"):
             compiled.unlink()
@@ -197,6 +226,8 @@ def first_failure(output: str) -> str:
             return line.split()[1].rpartition("/")[2]
         if line.startswith("[FAIL"):
             return next(word for word in line.split() if word.startswith("test"))
+        if found := re.search(r"broken: (seed \d+ \(\w+\))", line):
+            return found[1]
     return ""
 
 
@@ -217,12 +248,12 @@ def passes_unharmed(place: Path, mutants: Sequence[Mutant]) -> bool:
     return done.returncode == 0
 
 
-def judge_all(place: Path, mutants: Sequence[Mutant]) -> list[Result]:
+def judge_all(place: Path, mutants: Sequence[Mutant], run: Run) -> list[Result]:
     width = max(len(mutant.name) for mutant in mutants)
     results: list[Result] = []
     for mutant in mutants:
         began = time.monotonic()
-        outcome, killer = judge(place, mutant)
+        outcome, killer = judge(place, mutant, run)
         seconds = time.monotonic() - began
         result = Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
         results.append(result)
@@ -235,6 +266,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Plant known bugs; tests must fail.")
     parser.add_argument("names", nargs="*", help="only mutants whose name has this")
     parser.add_argument("--threats", action="store_true", help="only guards")
+    parser.add_argument("--simulate", type=int, metavar="SEEDS", help="by histories")
     options = parser.parse_args(arguments)
     wanted: list[str] = options.names
     mutants = [read_mutant(patch) for patch in sorted(MUTANTS.glob("*.patch"))]
@@ -242,16 +274,20 @@ def main(arguments: Sequence[str]) -> int:
         mutants = [m for m in mutants if any(part in m.name for part in wanted)]
     if options.threats:
         mutants = [m for m in mutants if m.threats]
+    run: Run = run_own
+    if options.simulate:
+        run = run_histories(options.simulate)
+        mutants = [m for m in mutants if all(map(LEDGERS.match, m.files))]
     if not mutants:
         print("no such mutants", file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
         place = Path(temporary)
         copy_tree(place)
-        if not passes_unharmed(place, mutants):
+        if not options.simulate and not passes_unharmed(place, mutants):
             print("the tests fail without any mutant", file=sys.stderr)
             return 1
-        results = judge_all(place, mutants)
+        results = judge_all(place, mutants, run)
     alive = [r for r in results if r.outcome is not Outcome.KILLED]
     print(f"{len(results) - len(alive)} of {len(results)} mutants killed")
     for result in alive:

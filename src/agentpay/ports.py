@@ -293,12 +293,17 @@ class PayeeStore(Protocol):
 
     async def read(self, channel: Hash32) -> PayeeRecord | None: ...
 
-    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
-        """Channels with at least so much due and not claimed, the most first."""
+    async def claimable(
+        self, *, sessions: bool, at_least: int, limit: int
+    ) -> list[PayeeRecord]:
+        """
+        Channels with at least so much unclaimed (`PayeeChannel.unclaimed`), the most
+        first: of MPP's sessions alone, or of x402's channels alone.
+        """
         ...
 
-    async def closing(self, *, limit: int) -> list[PayeeRecord]:
-        """Channels whose payer asked for a refund that is not done."""
+    async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
+        """Channels whose payer asked for a refund or close that is not done."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:

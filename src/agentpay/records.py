@@ -10,12 +10,17 @@ from typing import Generic, TypeVar
 from agentpay.core.budget import Budget
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payer_channel import PayerChannel
+from agentpay.errors import ChannelUnusable, InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
 _ROW_BYTES = 128
+
+Config = ChannelConfig | SessionConfig
+"""What a channel's id is the hash of: a channel of x402's, or a session of MPP's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,11 +29,16 @@ class PayeeRecord:
 
     channel: Hash32
     chain: ChainId
-    config: ChannelConfig
+    config: Config
     ledger: PayeeChannel
     refund_nonce: int = 0
     last_voucher_at: int = 0
     chain_seen_at: int = 0
+
+    def __post_init__(self) -> None:
+        _check_chain(self.config, self.chain)
+        if isinstance(self.config, SessionConfig) != self.ledger.pays_whole:
+            raise InvariantViolated(f"channel {self.channel} has books of another kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +118,7 @@ class PayerRecord:
 
     channel: Hash32
     chain: ChainId
-    config: ChannelConfig
+    config: Config
     origin: str
     index: int
     ledger: PayerChannel
@@ -117,6 +127,9 @@ class PayerRecord:
     """Where it was last used, a method and a URL: to ask about it and to close it."""
     offer: str = ""
     """The offer it was last used under, as the payee sent it (JSON)."""
+
+    def __post_init__(self) -> None:
+        _check_chain(self.config, self.chain)
 
     @property
     def host(self) -> str:
@@ -131,6 +144,41 @@ class PayerStep(Generic[T]):
     budget: Budget
     record: PayerRecord | None
     answer: T
+
+
+def _check_chain(config: Config, chain: ChainId) -> None:
+    if isinstance(config, SessionConfig) and config.escrow.chain != chain:
+        raise InvariantViolated(f"a session of {config.escrow.chain} kept on {chain}")
+
+
+def channel_config(record: PayeeRecord | PayerRecord) -> ChannelConfig:
+    """
+    The terms of a channel of x402's, for whatever knows no others.
+
+    Raises:
+        ChannelUnusable: It is a session of MPP's.
+    """
+    if isinstance(record.config, ChannelConfig):
+        return record.config
+    raise ChannelUnusable(
+        f"channel {record.channel} is a session of MPP's, and this is done with"
+        " channels of x402's"
+    )
+
+
+def session_config(record: PayeeRecord | PayerRecord) -> SessionConfig:
+    """
+    The terms of a session of MPP's, for whatever knows no others.
+
+    Raises:
+        ChannelUnusable: It is a channel of x402's.
+    """
+    if isinstance(record.config, SessionConfig):
+        return record.config
+    raise ChannelUnusable(
+        f"channel {record.channel} is one of x402's, and this is done with sessions"
+        " of MPP's"
+    )
 
 
 PayeeDecide = Callable[[PayeeRecord | None], PayeeStep[T]]

@@ -22,7 +22,7 @@ from tests.fuzz.payees import Payees
 from tests.fuzz.sellers import Sellers
 from tests.fuzz.tally import Tally, resident
 
-_SECONDS_EACH = 10
+_SECONDS_EACH = 60
 _ROUND = 2_500
 """After so many, everything is stopped, and started on new accounts."""
 _SHARES = (55, 30, 15)

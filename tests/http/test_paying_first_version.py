@@ -17,8 +17,8 @@ from agentpay.errors import (
     PaymentRejected,
 )
 from agentpay.facilitator.embedded import Facilitator
-from agentpay.http.first_version import BODY_BYTES_MAX
 from agentpay.http.paywall import App, Message, Paywall, Receive, Scope, Send
+from agentpay.http.reread import BODY_BYTES_MAX
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain

@@ -70,7 +70,7 @@ async def until_closing(world: World) -> None:
     store = world.payee._running.store.payee
 
     async def asked() -> bool:
-        return bool(await store.closing(limit=1))
+        return bool(await store.closing(sessions=False, limit=1))
 
     await eventually(asked)
 

@@ -210,7 +210,8 @@ async def test_c1_a_price_that_creeps_up_stops_at_a_multiple_of_the_first(
             await agent.get(BASE + "/ok")
             paid = []
             for times in (2, 10, 11, 20):
-                agent._payments._offers.clear()  # as if remembered offers had expired
+                # As if remembered offers had expired.
+                agent._payments._memory._offers.clear()
                 wire.inner = priced(shop, payee, PRICE * times)
                 if most is None or times <= most:
                     await agent.get(BASE + "/ok")
@@ -222,7 +223,7 @@ async def test_c1_a_price_that_creeps_up_stops_at_a_multiple_of_the_first(
             spending = await agent.spending()
             wire.inner = priced(shop, payee, PRICE)
             if most is None:
-                agent._payments._offers.clear()
+                agent._payments._memory._offers.clear()
             assert (await agent.get(BASE + "/ok")).status_code == 200
 
     assert spending.spent == (1 + sum(paid)) * PRICE * 10**12

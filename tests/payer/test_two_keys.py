@@ -18,7 +18,7 @@ from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.networks import NETWORKS
 from agentpay.evm.signature import recover
 from agentpay.payee.pricing import Order
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId
 from tests.http.world import BASE, BUDGET, PRICE, Wire, a_shop, an_agent, through
@@ -45,7 +45,7 @@ async def a_payer(chain: LocalChain, store: Path, wire: Wire, **more: Any) -> Ag
 
 async def by_key(agent: Agent) -> dict[Address, PayerRecord]:
     """Its channels by the key of their vouchers."""
-    return {r.config.payer_authorizer: r for r in await agent.channels()}
+    return {channel_config(r).payer_authorizer: r for r in await agent.channels()}
 
 
 class DeafWallet(Wallet):
@@ -80,7 +80,7 @@ async def test_c18_the_wallet_signs_the_deposit_and_nothing_else(
             closed = await agent.close_channel(record.channel)
 
     assert record.config.payer == wallet.address
-    assert record.config.payer_authorizer == voucher_key.address
+    assert channel_config(record).payer_authorizer == voucher_key.address
     assert {signer_of(c, chain.chain_id) for c in wire.credentials} == {
         voucher_key.address
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from agentpay.core import budget as budget_rules
-from agentpay.core import payee_rules, payer_rules
+from agentpay.core import payee_rules, payer_rules, session_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_events import (
@@ -40,8 +40,17 @@ from agentpay.core.payer_channel import (
     TicketVoid,
     TicketWanted,
 )
+from agentpay.core.session_rules import (
+    CloseAsked,
+    Finalized,
+    SessionEvent,
+    VoucherRaised,
+)
+from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import PARALLEL_TAG, ChannelConfig, channel_id
+from agentpay.evm.session_escrow import Escrow, SessionConfig, SessionTerms
 from agentpay.records import (
+    Config,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -54,6 +63,7 @@ from agentpay.stores import SqliteStore
 from agentpay.types import Address, ChainId, Hash32
 
 CHAIN = ChainId(84532)
+ESCROW = Escrow(chain=CHAIN, contract=Address("0x" + "e5" * 20))
 ACCOUNT = Address("0x" + "a1" * 20)
 LARGE = 10**60
 """Makes amounts that no 64-bit integer holds."""
@@ -72,8 +82,27 @@ def config(number: int = 0, *, tagged: bool = True) -> ChannelConfig:
     )
 
 
-def channel(number: int = 0, *, tagged: bool = True) -> Hash32:
+def session_config(number: int = 0, *, tagged: bool = True) -> SessionConfig:
+    tag = PARALLEL_TAG if tagged else bytes(4)
+    terms = SessionTerms(
+        payer=ACCOUNT,
+        payee=Address("0x" + "b1" * 20),
+        token=Address("0x" + "c1" * 20),
+        salt=Hash32.of(tag + number.to_bytes(28, "big")),
+        authorized_signer=Address("0x" + "a2" * 20),
+    )
+    return SessionConfig(terms=terms, escrow=ESCROW)
+
+
+def channel(number: int = 0, *, tagged: bool = True, session: bool = False) -> Hash32:
+    if session:
+        return session_config(number, tagged=tagged).channel
     return channel_id(config(number, tagged=tagged), CHAIN)
+
+
+def _config(number: int, *, tagged: bool, session: bool) -> Config:
+    kind = session_config if session else config
+    return kind(number, tagged=tagged)
 
 
 def payee_record(
@@ -83,25 +112,29 @@ def payee_record(
     window: int = 4,
     in_flight_max: int = 3,
     balance: int = 1000,
+    session: bool = False,
 ) -> PayeeRecord:
     return PayeeRecord(
-        channel=channel(number, tagged=tagged),
+        channel=channel(number, tagged=tagged, session=session),
         chain=CHAIN,
-        config=config(number, tagged=tagged),
+        config=_config(number, tagged=tagged, session=session),
         ledger=PayeeChannel(
             tagged=tagged,
             window=window,
             in_flight_max=in_flight_max,
             balance=balance,
+            pays_whole=session,
         ),
     )
 
 
-def payer_record(number: int = 0, *, tagged: bool = True) -> PayerRecord:
+def payer_record(
+    number: int = 0, *, tagged: bool = True, session: bool = False
+) -> PayerRecord:
     return PayerRecord(
-        channel=channel(number, tagged=tagged),
+        channel=channel(number, tagged=tagged, session=session),
         chain=CHAIN,
-        config=config(number, tagged=tagged),
+        config=_config(number, tagged=tagged, session=session),
         origin="https://api.example",
         index=number,
         decimals=6,
@@ -135,14 +168,22 @@ def voucher(
     )
 
 
+def _apply(ledger: PayeeChannel, event: SessionEvent) -> payee_rules.Transition:
+    if ledger.pays_whole:
+        return session_rules.apply(ledger, event)
+    if isinstance(event, VoucherRaised | CloseAsked | Finalized):
+        raise InvariantViolated(f"x402 knows no {type(event).__name__}")
+    return payee_rules.apply(ledger, event)
+
+
 def happens(
-    event: Event, fresh: PayeeRecord | None = None, *, now: int = 0
+    event: SessionEvent, fresh: PayeeRecord | None = None, *, now: int = 0
 ) -> PayeeDecide[Answer]:
     """A payee's step: the real rules on the record, or on a fresh one."""
 
     def decide(record: PayeeRecord | None) -> PayeeStep[Answer]:
         before = record or fresh or payee_record()
-        done = payee_rules.apply(before.ledger, event)
+        done = _apply(before.ledger, event)
         if record is not None and done.channel is record.ledger:
             return PayeeStep(record=record, answer=done.answer)
         after = replace(
@@ -230,6 +271,19 @@ def payee_events(scale: int = 1) -> st.SearchStrategy[Event]:
         ),
         st.builds(VoucherPublished, amount=amounts),
         st.just(RefundDone()),
+    )
+
+
+def session_events(scale: int = 1) -> st.SearchStrategy[SessionEvent]:
+    """Those of x402's channels, and what only sessions know."""
+    amounts = _small.map(lambda amount: amount * scale)
+    signatures = st.binary(min_size=65, max_size=65)
+    return st.one_of(
+        payee_events(scale),
+        payee_events(scale),
+        st.builds(VoucherRaised, cumulative=amounts, signature=signatures),
+        st.builds(CloseAsked, cumulative=amounts, signature=signatures, owner=_owners),
+        st.just(Finalized()),
     )
 
 

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 
 from agentpay.core.budget import BudgetEvent
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.core.payee_events import Event
 from agentpay.core.payer_channel import PayerEvent
+from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import (
     AgentPayError,
     InvariantViolated,
@@ -30,6 +30,7 @@ from agentpay.records import PaymentStatus
 from agentpay.stores import MemoryStore, SqliteStore, Store
 from agentpay.stores.sqlite.payee_rows import pack_held, unpack_held
 from agentpay.stores.sqlite.rows import changes
+from agentpay.types import Hash32
 from tests.stores.store_cases import (
     ACCOUNT,
     LARGE,
@@ -38,11 +39,11 @@ from tests.stores.store_cases import (
     budget_events,
     channel,
     happens,
-    payee_events,
     payee_record,
     payer_events,
     payer_record,
     payment,
+    session_events,
 )
 
 T = TypeVar("T")
@@ -50,8 +51,9 @@ T = TypeVar("T")
 IN_MEMORY = next((d for d in ["/dev/shm"] if Path(d).is_dir()), None)  # noqa: S108
 """Thousands of commits, and none of these tests is about the disk."""
 
-NUMBERS = range(4)
-TAGGED = {number: number != 0 for number in NUMBERS}
+NUMBERS = range(6)
+TAGGED = {number: number not in (0, 4) for number in NUMBERS}
+SESSIONS = {number: number >= 4 for number in NUMBERS}
 DURABLE = st.sampled_from([True, True, False])
 
 
@@ -64,9 +66,19 @@ async def outcome(step: Coroutine[object, object, T]) -> T | str:
 
 
 async def payee_step(
-    store: Store, number: int, event: Event, *, scale: int = 1, durable: bool = True
+    store: Store,
+    number: int,
+    event: SessionEvent,
+    *,
+    scale: int = 1,
+    durable: bool = True,
 ) -> object:
-    fresh = payee_record(number, tagged=TAGGED[number], balance=40 * scale)
+    fresh = payee_record(
+        number,
+        tagged=TAGGED[number],
+        session=SESSIONS[number],
+        balance=40 * scale,
+    )
     decide = happens(event, fresh, now=getattr(event, "cumulative", 0))
     step = store.payee.update(fresh.channel, decide, durable=durable)
     return await outcome(step)
@@ -80,13 +92,18 @@ async def payer_step(
     *,
     durable: bool = True,
 ) -> object:
-    fresh = payer_record(number or 0, tagged=TAGGED[number or 0])
+    at = number or 0
+    fresh = payer_record(at, tagged=TAGGED[at], session=SESSIONS[at])
     decide = books(event if number is not None else None, spending, LIMITS, fresh)
     key = None if number is None else fresh.channel
     return await outcome(store.payer.update(ACCOUNT, key, decide, durable=durable))
 
 
 numbers = st.sampled_from(NUMBERS)
+
+
+def id_of(number: int) -> Hash32:
+    return channel(number, tagged=TAGGED[number], session=SESSIONS[number])
 
 
 @settings(max_examples=50, deadline=None)
@@ -97,14 +114,14 @@ numbers = st.sampled_from(NUMBERS)
 def test_a_payees_record_is_loaded_as_it_was_saved(
     scale: int, data: st.DataObject
 ) -> None:
-    steps = st.tuples(numbers, payee_events(scale), DURABLE)
+    steps = st.tuples(numbers, session_events(scale), DURABLE)
     events = data.draw(st.lists(steps, max_size=40))
 
     async def scenario(path: Path) -> None:
         async with await SqliteStore.open(path) as store:
             for number, event, durable in events:
                 await payee_step(store, number, event, scale=scale, durable=durable)
-            ids = [channel(n, tagged=TAGGED[n]) for n in NUMBERS]
+            ids = [id_of(n) for n in NUMBERS]
             saved = [await store.payee.read(i) for i in ids]
         async with await SqliteStore.open(path) as store:
             assert [await store.payee.read(i) for i in ids] == saved
@@ -200,14 +217,14 @@ class StoresAgree(RuleBasedStateMachine):
         self.run(self.sqlite.close())
         self.open(self.cached)
 
-    @rule(number=numbers, event=payee_events(), durable=DURABLE)
-    def payee(self, number: int, event: Event, durable: bool) -> None:
+    @rule(number=numbers, event=session_events(), durable=DURABLE)
+    def payee(self, number: int, event: SessionEvent, durable: bool) -> None:
         expected = self.run(payee_step(self.memory, number, event))
         found = self.run(payee_step(self.sqlite, number, event, durable=durable))
         assert found == expected
 
-    @rule(steps=st.lists(st.tuples(numbers, payee_events(), DURABLE), max_size=12))
-    def payee_at_once(self, steps: list[tuple[int, Event, bool]]) -> None:
+    @rule(steps=st.lists(st.tuples(numbers, session_events(), DURABLE), max_size=12))
+    def payee_at_once(self, steps: list[tuple[int, SessionEvent, bool]]) -> None:
         """Each channel at most once, so that the order does not matter."""
         once = {number: (event, durable) for number, event, durable in steps}
 
@@ -219,11 +236,11 @@ class StoresAgree(RuleBasedStateMachine):
         expected = self.run(all_at_once(self.memory))
         assert self.run(all_at_once(self.sqlite)) == expected
 
-    @rule(number=numbers, event=payee_events())
-    def payee_while_locked(self, number: int, event: Event) -> None:
+    @rule(number=numbers, event=session_events())
+    def payee_while_locked(self, number: int, event: SessionEvent) -> None:
         """Another program holds the database: a step that changes something fails."""
         self.run(self.sqlite._writer.drain())
-        key = channel(number, tagged=TAGGED[number])
+        key = id_of(number)
         before = self.run(self.sqlite.payee.read(key))
         with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -285,16 +302,25 @@ class StoresAgree(RuleBasedStateMachine):
         for store in (self.memory, self.sqlite):
             self.run(store.payee.write_cursor(name, position))
 
-    @rule(at_least=st.integers(0, 20), limit=st.integers(0, 5))
-    def claimable(self, at_least: int, limit: int) -> None:
-        expected = self.memory.payee.claimable(at_least=at_least, limit=limit)
-        found = self.sqlite.payee.claimable(at_least=at_least, limit=limit)
-        assert self.run(found) == self.run(expected)
+    @rule(at_least=st.integers(0, 20), limit=st.integers(0, 5), sessions=st.booleans())
+    def claimable(self, at_least: int, limit: int, sessions: bool) -> None:
+        found, expected = (
+            self.run(
+                store.payee.claimable(sessions=sessions, at_least=at_least, limit=limit)
+            )
+            for store in (self.sqlite, self.memory)
+        )
+        assert found == expected
+        assert all(record.ledger.pays_whole == sessions for record in found)
 
-    @rule(limit=st.integers(0, 5))
-    def closing(self, limit: int) -> None:
-        expected = self.memory.payee.closing(limit=limit)
-        assert self.run(self.sqlite.payee.closing(limit=limit)) == self.run(expected)
+    @rule(limit=st.integers(0, 5), sessions=st.booleans())
+    def closing(self, limit: int, sessions: bool) -> None:
+        found, expected = (
+            self.run(store.payee.closing(sessions=sessions, limit=limit))
+            for store in (self.sqlite, self.memory)
+        )
+        assert found == expected
+        assert all(record.ledger.pays_whole == sessions for record in found)
 
     @rule(name=st.sampled_from("xy"))
     def read_cursor(self, name: str) -> None:
@@ -312,7 +338,7 @@ class StoresAgree(RuleBasedStateMachine):
         if not hasattr(self, "sqlite"):
             return
         for number in NUMBERS:
-            key = channel(number, tagged=TAGGED[number])
+            key = id_of(number)
             expected = self.run(self.memory.payee.read(key))
             assert self.run(self.sqlite.payee.read(key)) == expected
 

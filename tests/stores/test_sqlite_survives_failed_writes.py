@@ -101,7 +101,7 @@ async def test_a_step_that_was_not_durable_and_failed_is_not_remembered(
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         await store.payee.update(channel(), happens(voucher(1)), durable=False)
-        assert await store.payee.claimable(at_least=1, limit=1) == []
+        assert await store.payee.claimable(sessions=False, at_least=1, limit=1) == []
         other.execute("ROLLBACK")
 
     assert await store.payee.read(channel()) == WIDE

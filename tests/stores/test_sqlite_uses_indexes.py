@@ -37,19 +37,32 @@ def plans(
     return steps
 
 
-def test_claimable_reads_only_what_it_returns(connection: sqlite3.Connection) -> None:
-    query = partial(payee_rows.list_claimable, at_least=5, limit=9)
+KINDS = pytest.mark.parametrize(
+    ("sessions", "table"), [(False, "payee_channels"), (True, "payee_sessions")]
+)
+
+
+@KINDS
+def test_claimable_reads_only_what_it_returns(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    query = partial(payee_rows.list_claimable, sessions=sessions, at_least=5, limit=9)
 
     [plan] = plans(connection, query)
 
     assert plan.startswith("SEARCH")
-    assert "COVERING INDEX payee_channels_claimable" in plan
+    assert f"INDEX {table}_claimable" in plan
 
 
-def test_closing_reads_only_closing_channels(connection: sqlite3.Connection) -> None:
-    [plan] = plans(connection, partial(payee_rows.list_closing, limit=9))
+@KINDS
+def test_closing_reads_only_closing_channels(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    query = partial(payee_rows.list_closing, sessions=sessions, limit=9)
 
-    assert "USING INDEX payee_channels_closing" in plan
+    [plan] = plans(connection, query)
+
+    assert f"USING INDEX {table}_closing" in plan
 
 
 def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:

@@ -26,6 +26,7 @@ from agentpay.records import (
 from agentpay.stores import Store
 from tests.stores.store_cases import (
     channel,
+    config,
     happens,
     is_put,
     payee_record,
@@ -155,7 +156,7 @@ async def test_a_step_may_not_return_another_channel(store: Store) -> None:
 async def test_a_step_may_not_change_the_terms(store: Store) -> None:
     record = payee_record()
     await store.payee.update(record.channel, is_put(record))
-    other = replace(record, config=replace(record.config, withdraw_delay=900))
+    other = replace(record, config=config(1))
 
     with pytest.raises(InvariantViolated, match="terms"):
         await store.payee.update(
@@ -169,7 +170,7 @@ async def test_claimable_has_the_most_first_and_no_less_than_asked(
     for number, amount in enumerate([3, 500, 7, 256, 255]):
         await charge(store, number, amount)
 
-    found = await store.payee.claimable(at_least=7, limit=3)
+    found = await store.payee.claimable(sessions=False, at_least=7, limit=3)
 
     assert [r.ledger.unclaimed for r in found] == [500, 256, 255]
 
@@ -183,7 +184,7 @@ async def test_claimable_leaves_out_what_is_claimed_or_only_reserved(
     fresh = payee_record(2)
     await store.payee.update(channel(2), happens(voucher(9, maximum=9), fresh))
 
-    assert await store.payee.claimable(at_least=0, limit=9) == []
+    assert await store.payee.claimable(sessions=False, at_least=0, limit=9) == []
 
 
 async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> None:
@@ -194,7 +195,7 @@ async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> No
     delivered = Delivered(cumulative=5, owner="us")
     await store.payee.update(channel(1), happens(delivered), durable=False)
 
-    found = await store.payee.claimable(at_least=5, limit=1)
+    found = await store.payee.claimable(sessions=False, at_least=5, limit=1)
 
     assert [r.channel for r in found] == [channel(1)]
 
@@ -207,7 +208,7 @@ async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:
         delivered = Delivered(cumulative=amount, owner="us")
         await store.payee.update(channel(number), happens(delivered))
 
-    found = await store.payee.claimable(at_least=2**63 + 1, limit=9)
+    found = await store.payee.claimable(sessions=False, at_least=2**63 + 1, limit=9)
 
     assert [r.ledger.unclaimed for r in found] == [2**127, 2**64]
 
@@ -223,17 +224,21 @@ async def test_closing_has_whoever_waits_longest_first_until_it_is_done(
         assert answer == Closing(ready=True)
     await store.payee.update(channel(3), happens(RefundDone()), durable=False)
 
-    found = await store.payee.closing(limit=9)
+    found = await store.payee.closing(sessions=False, limit=9)
 
     assert [r.channel for r in found] == [channel(2), channel(1)]
-    assert [r.channel for r in await store.payee.closing(limit=1)] == [channel(2)]
+    assert [r.channel for r in await store.payee.closing(sessions=False, limit=1)] == [
+        channel(2)
+    ]
 
 
 async def test_closing_sees_a_step_that_is_not_durable_yet(store: Store) -> None:
     asks = RefundAsked(cumulative=4, signature=bytes(65), owner="us")
     await store.payee.update(channel(), happens(asks), durable=False)
 
-    assert [r.channel for r in await store.payee.closing(limit=1)] == [channel()]
+    assert [r.channel for r in await store.payee.closing(sessions=False, limit=1)] == [
+        channel()
+    ]
 
 
 # Payments and cursors

@@ -13,6 +13,7 @@ from typing import Final
 
 from agentpay.evm import permit2
 from agentpay.evm.addresses import PERMIT2
+from agentpay.evm.batch_settlement import PARALLEL_TAG
 from agentpay.evm.hashing import (
     address_word,
     domain_separator,
@@ -88,6 +89,28 @@ class Escrow:
 
     chain: ChainId
     contract: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """Everything that a session's id is the hash of."""
+
+    terms: SessionTerms
+    escrow: Escrow
+
+    @property
+    def channel(self) -> Hash32:
+        """The id of the session."""
+        return channel_id(self.terms, self.escrow)
+
+    @property
+    def payer(self) -> Address:
+        return self.terms.payer
+
+    @property
+    def tagged(self) -> bool:
+        """Whether both sides agreed, in the id itself, to serve in parallel."""
+        return self.terms.salt.startswith("0x" + PARALLEL_TAG.hex())
 
 
 @lru_cache(maxsize=256)

@@ -7,14 +7,18 @@ and trust go by the requested URL.
 """
 
 import ipaddress
+import re
 from urllib.parse import parse_qsl
 
 import httpx
 
-from agentpay.errors import OfferUntrusted
+from agentpay.errors import MalformedMessage, OfferUntrusted
 
 _INTERNAL_ENDINGS = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 _PORTS = {"http": 80, "https": 443}
+_PUBLIC_NAME = re.compile(
+    r"(?:https?://)?((?:[a-z0-9-]{1,63}\.)+[a-z][a-z0-9-]{1,62})(?::[0-9]{1,5})?/?"
+)
 
 
 def is_private(host: str) -> bool:
@@ -75,6 +79,43 @@ def check_resource(said: str, requested: httpx.URL) -> None:
     same_path = requested.path.endswith(url.path)
     if not (same_place and same_path and _same_query(url, requested)):
         raise _other(said, requested)
+
+
+def check_tls(requested: httpx.URL) -> None:
+    """
+    Refuse a challenge that anybody on the way could have changed.
+
+    Source: draft-httpauth-payment-00, "Transport Security". Our own machine and network
+    have no certificates.
+
+    Raises:
+        MalformedMessage: It came without TLS.
+    """
+    if requested.scheme != "https" and not _is_internal(_host_of(requested)):
+        raise MalformedMessage("MPP is paid over https only")
+
+
+def check_realm(realm: str, requested: httpx.URL) -> None:
+    """
+    Refuse a challenge whose realm is the name of somebody else's host: what pays it
+    could be handed on to them, and buy there for whoever asked us.
+
+    A realm is any text. One that reads as a public name must be the host that was
+    requested, or in the same domain as it.
+
+    Raises:
+        MalformedMessage: It is somebody else's.
+    """
+    named = _PUBLIC_NAME.fullmatch(realm.lower())
+    ours = _host_of(requested)
+    if named is None or _is_internal(named[1]) or _is_internal(ours):
+        return
+    if f".{ours}".endswith(f".{named[1]}") or named[1].endswith(f".{ours}"):
+        return
+    raise MalformedMessage(
+        f"its realm is {realm[:100]!r}, and {ours} was requested: set same_resource to"
+        " False in the policy if they are one"
+    )
 
 
 def _same_host(said: httpx.URL, host: str, requested: httpx.URL) -> bool:

@@ -7,10 +7,8 @@ cost one round trip.
 """
 
 import asyncio
-import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,6 +16,7 @@ import httpx
 from agentpay.core.exchange import Next
 from agentpay.errors import (
     AnswerLost,
+    MalformedMessage,
     NoAcceptableOffer,
     OfferUntrusted,
     PaymentOutcomeUnknown,
@@ -27,23 +26,22 @@ from agentpay.errors import (
 from agentpay.http.bodies import PaidBody, read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
-from agentpay.http.places import check_network, check_resource
-from agentpay.http.readings import answer_of, costs, target_of
+from agentpay.http.memory import Memory
+from agentpay.http.offered import costs, read_offered, request_of
+from agentpay.http.places import check_network
+from agentpay.http.readings import answer_of, target_of
 from agentpay.http.receipts import Receipts
+from agentpay.http.reread import read_problem_of
+from agentpay.payer.mpp_offers import preference
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
 from agentpay.payer.receipts import KeepReceipt
 from agentpay.wire import sign_in
-from agentpay.wire.x402 import (
-    PAYMENT_REQUIRED,
-    PAYMENT_SIGNATURE,
-    parse_payment_required,
-)
+from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
+from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT
 
-_ROUTES_MAX = 1024
-_OFFER_FRESH_SECONDS = 300.0
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -52,13 +50,6 @@ _NEVER_SENT = (
     httpx.ProxyError,
     httpx.UnsupportedProtocol,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Remembered:
-    offer: Offer | None
-    """None is free."""
-    until: float
 
 
 class PaymentTransport(httpx.AsyncBaseTransport):
@@ -81,15 +72,15 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self._receipts = Receipts(on_receipt)
         self._payer: Payer | None = None
         self._v1 = False
-        self._offers: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
-        self._learning: dict[tuple[str, str], asyncio.Event] = {}
-        self._charging: set[str] = set()
+        self._preference = ""
+        self._memory = Memory()
         self.round_trips = 0
 
     def bind(self, payer: Payer) -> None:
         """Pay with this payer from now on."""
         self._payer = payer
         self._v1 = payer.policy.v1
+        self._preference = preference(payer.policy)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """
@@ -105,8 +96,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         await read_body(request, bytes_max=self._bound().policy.body_bytes_max)
         target = target_of(request)
         note_origin(request, target.origin)
-        known = await self._known(target)
-        offer = known.offer if known is not None else None
+        known = await self._memory.recall(target)
+        offer = known.fits(request_of(request)) if known is not None else None
         returns = self._bound().policy.sign_in and self._bound().returns.may(target)
         if offer is None or returns:
             learned = await self._learn(request, target, alone=known is None)
@@ -143,7 +134,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             try:
                 payment = await payer.pay(offer, target)
             except PriceRose:
-                self._offers.pop(target.route, None)  # it may fall again
+                self._memory.forget(target)  # it may fall again
                 raise
             answered = await self._until_final(request, target, payment)
             if isinstance(answered, httpx.Response):
@@ -158,11 +149,11 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     payer.returns.paid(offer, target)
                 return answered
             reason, fresh = answered
-            self._offers.pop(target.route, None)
+            self._memory.forget(target)
             if fresh is None or fresh.amount > offer.amount:
                 # A price that rose after we agreed is a new decision: the caller's.
                 raise PaymentRejected(reason or "the offer changed", status=402)
-            self._remember(target, fresh)
+            self._memory.remember(target, fresh)
             offer = fresh
         raise PaymentRejected("it kept refusing payments that it offered", status=402)
 
@@ -199,7 +190,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                         lost = AnswerLost(payment.id, charged=judged.charged)
                         response.stream = PaidBody(response, lost)
                     return response
-                fresh = await self._read_again(response, judged.next)
+                fresh = await self._read_again(response, target, judged.next)
                 if judged.next is Next.RESEND:
                     continue
                 settled = True
@@ -208,7 +199,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     raise AnswerLost(payment.id, charged=judged.charged)
                 if judged.next is Next.REJECTED:
                     # Its terms may have changed: the next request learns them anew.
-                    self._offers.pop(target.route, None)
+                    self._memory.forget(target)
                     raise PaymentRejected(judged.reason, status=answer.status)
                 return judged.reason, fresh
             if arrived:  # for all we know
@@ -231,12 +222,12 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await books.undelivered(target.host, sent_at=sent_at)
 
     async def _read_again(
-        self, response: httpx.Response, following: Next
+        self, response: httpx.Response, target: Target, following: Next
     ) -> Offer | None:
         """The fresh offer of a final 402; the answer itself is done with."""
         fresh = None
         if following is Next.PAY_AGAIN and response.status_code == 402:
-            fresh = self._choose(response)
+            fresh = await self._choose(response, target)
         await response.aclose()
         return fresh
 
@@ -250,6 +241,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         if self._v1:
             headers.pop(X_PAYMENT, None)
         headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
+        charges = self._memory.charges(target_of(request).origin)
+        if charges and self._preference and not added:
+            headers.setdefault(ACCEPT_PAYMENT, self._preference)
         headers.update(added)
         copy = httpx.Request(
             request.method,
@@ -263,6 +257,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         response.request = request
         if self._v1:
             await read_first(response)
+        if added:
+            await read_problem_of(response)
         return response
 
     def _watched(self, request: httpx.Request, *, paid: bool) -> dict[str, Any]:
@@ -271,13 +267,15 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         origin = target_of(request).origin
         return self._guard.watch(request.extensions, origin, paid=paid)
 
-    async def ask(self, method: str, url: str, credential: str) -> Answer | None:
+    async def ask(
+        self, method: str, url: str, credential: str, *, field: str = PAYMENT_SIGNATURE
+    ) -> Answer | None:
         """See `payer.payment.Asker`."""
         seconds = min(10.0, self._bound().policy.give_up_seconds)  # not for each read
         request = httpx.Request(method, url)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._send(request, {PAYMENT_SIGNATURE: credential})
+                response = await self._send(request, {field: credential})
         except (httpx.TransportError, TimeoutError):
             return None
         await response.aclose()
@@ -298,27 +296,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            return self._require(response, request.url), target
+            return await self._require(response, request, target), target
         finally:
             await response.aclose()
-
-    async def _known(self, target: Target) -> _Remembered | None:
-        """
-        What a route costs; at an origin that charges, one request finds out.
-
-        The others wait for it once: if it learns nothing, they all ask, at once.
-        """
-        known = self._fresh(target)
-        learning = self._learning.get(target.route)
-        if known is None and learning is not None:
-            await learning.wait()
-            known = self._fresh(target)
-        return known
-
-    def _fresh(self, target: Target) -> _Remembered | None:
-        known = self._offers.get(target.route)
-        fresh = known is not None and known.until > time.monotonic()
-        return known if fresh else None
 
     async def _learn(
         self, request: httpx.Request, target: Target, *, alone: bool
@@ -328,53 +308,40 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
         With `alone`, others that would ask the same of an origin that charges wait.
         """
-        learned = asyncio.Event()
-        if alone and target.origin in self._charging:
-            self._learning.setdefault(target.route, learned)
-        try:
+        with self._memory.learning(target, alone=alone):
             response = await self._send(request, {})
             if not costs(response):
-                self._remember(target, None)
+                self._memory.remember(target, None)
                 return response
             try:
                 if not self._allow_private_networks:
                     check_network(response, request.url)
-                offer = self._require(response, request.url)
+                offer = await self._require(response, request, target)
             finally:
                 await response.aclose()
-            self._remember(target, offer)
-            self._charging.add(target.origin)
+            self._memory.remember(target, offer)
             return offer
-        finally:
-            if self._learning.get(target.route) is learned:
-                del self._learning[target.route]
-            learned.set()
 
-    def _require(self, response: httpx.Response, url: httpx.URL) -> Offer:
+    async def _require(
+        self, response: httpx.Response, request: httpx.Request, target: Target
+    ) -> Offer:
+        payer = self._bound()
+        offered = read_offered(
+            response, request, same_resource=payer.policy.same_resource
+        )
+        offer = await payer.choose(offered, target)
+        if offer.mpp is not None or offered.required is None:
+            return offer
         first = first_of(response)
         if first is not None:
-            required = first.required
-        else:
-            required = parse_payment_required(response.headers[PAYMENT_REQUIRED])
-        if required.resource is not None and self._bound().policy.same_resource:
-            check_resource(required.resource.url, url)
-        offer = self._bound().choose(required)
-        if first is not None:
             offer = replace(offer, first_network=first.name_of(offer.words))
-        return self._receipts.with_signature(required, offer, url)
+        return self._receipts.with_signature(offered.required, offer, request.url)
 
-    def _choose(self, response: httpx.Response) -> Offer | None:
+    async def _choose(self, response: httpx.Response, target: Target) -> Offer | None:
         try:
-            return self._require(response, response.request.url)
-        except (KeyError, NoAcceptableOffer, OfferUntrusted):
+            return await self._require(response, response.request, target)
+        except (MalformedMessage, NoAcceptableOffer, OfferUntrusted):
             return None
-
-    def _remember(self, target: Target, offer: Offer | None) -> None:
-        until = time.monotonic() + _OFFER_FRESH_SECONDS
-        self._offers[target.route] = _Remembered(offer=offer, until=until)
-        self._offers.move_to_end(target.route)
-        if len(self._offers) > _ROUTES_MAX:
-            self._offers.popitem(last=False)
 
     def _bound(self) -> Payer:
         if self._payer is None:

@@ -135,7 +135,7 @@ class Keeper:
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
-        for record in await self._store.closing(limit=50):
+        for record in await self._store.closing(sessions=False, limit=50):
             try:
                 await self._settlement.refund(record.channel)
             except TransactionFailed as error:

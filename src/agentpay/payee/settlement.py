@@ -20,11 +20,11 @@ from agentpay.core.payee_events import (
 )
 from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
-from agentpay.evm.batch_settlement import REFUND_ALL, VoucherClaim
+from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.offers import PayeeSettings
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
-from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.records import PayeeRecord, PayeeStep, channel_config
 from agentpay.types import Hash32
 
 _log = logging.getLogger(__name__)
@@ -52,8 +52,11 @@ class Settlement:
         self._one_at_a_time = asyncio.Lock()
 
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
-        """Read a channel from the chain into the ledger; None if it is not ours."""
-        if await self._store.read(channel) is None:
+        """
+        Read a channel of x402's from the chain into the ledger; None if it is not ours.
+        """
+        known = await self._store.read(channel)
+        if known is None or not isinstance(known.config, ChannelConfig):
             return None
         state = await read_channel(self._chain, channel)
         seen = ChainSeen(
@@ -94,6 +97,9 @@ class Settlement:
     async def claim_channel(self, channel: Hash32) -> None:
         """Claim one channel now, as when its payer starts to withdraw."""
         async with self._one_at_a_time:
+            record = await self._store.read(channel)
+            if record is None or not isinstance(record.config, ChannelConfig):
+                return
             # What a dead process had finished is not due until it is buried.
             await self._note(channel, OwnersDied(owner=self._store.owner))
             record = await self._store.read(channel)
@@ -103,7 +109,9 @@ class Settlement:
     async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
         most = self._facilitator.claims_max
         limit = most + len(skip)
-        records = await self._store.claimable(at_least=max(1, at_least), limit=limit)
+        records = await self._store.claimable(
+            sessions=False, at_least=max(1, at_least), limit=limit
+        )
         return [r for r in records if r.channel not in skip][:most]
 
     async def _claim_batch(
@@ -183,7 +191,7 @@ class Settlement:
             published = VoucherPublished(amount=claim.max_claimable)
             await self._note(record.channel, published)
         settled = await self._facilitator.refund(
-            record.config,
+            channel_config(record),
             amount=REFUND_ALL,
             nonce=record.refund_nonce,
             claims=[claim] if claim else [],
@@ -224,7 +232,7 @@ def _claim_of(record: PayeeRecord) -> VoucherClaim | None:
     if voucher is None:
         return None
     return VoucherClaim(
-        config=record.config,
+        config=channel_config(record),
         max_claimable=voucher.amount,
         signature=voucher.signature,
         total_claimed=min(record.ledger.due, record.ledger.balance),

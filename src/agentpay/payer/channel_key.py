@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Target
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.types import Address, ChainId
 
 
@@ -42,13 +42,14 @@ def key_of(
 
 def key_in(record: PayerRecord) -> ChannelKey:
     """What a channel that we have belongs to."""
+    config = channel_config(record)
     return ChannelKey(
         origin=record.origin,
         chain=record.chain,
-        payer_authorizer=record.config.payer_authorizer,
-        pay_to=record.config.receiver,
-        authorizer=record.config.receiver_authorizer,
-        token=record.config.token,
-        withdraw_delay=record.config.withdraw_delay,
+        payer_authorizer=config.payer_authorizer,
+        pay_to=config.receiver,
+        authorizer=config.receiver_authorizer,
+        token=config.token,
+        withdraw_delay=config.withdraw_delay,
         tagged=record.ledger.tagged,
     )

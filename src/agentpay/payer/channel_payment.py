@@ -25,7 +25,7 @@ from agentpay.payer.approvals import Approval
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.types import parse_amount
 from agentpay.wire import parallel
 from agentpay.wire.x402 import (
@@ -158,7 +158,7 @@ class ChannelPayment:
             signer = recover(digest, signature)
         except (ValueError, BadSignature):
             return None
-        ours = signer == self.record.config.payer_authorizer
+        ours = signer == channel_config(self.record).payer_authorizer
         return total if ours and total <= signed else None
 
     async def _write(self, verdict: Verdict, receipt: PaymentResponse | None) -> None:

@@ -128,6 +128,13 @@ class Channels:
                     f" {self._policy.give_up_seconds} s"
                 )
 
+    async def has_open(self, offer: Offer, target: Target) -> bool:
+        """Whether there is a channel that may pay for this offer."""
+        if offer.channel is None:
+            return False
+        key = key_of(offer, offer.channel, target, self._keys.authorizer)
+        return bool(await self._lanes(key))
+
     async def _pay_on_any(
         self, key: ChannelKey, offer: Offer, target: Target
     ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
@@ -250,12 +257,17 @@ class Channels:
     async def _lanes(self, key: ChannelKey) -> list[Hash32]:
         if self._known is None:
             known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
-            for record in await self._ledger.store.channels(self._ledger.account):
+            for record in await self._recorded():
                 if record.ledger.status is PayerStatus.OPEN:
                     known[key_in(record)].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
         return self._known.setdefault(key, [])
+
+    async def _recorded(self) -> list[PayerRecord]:
+        """Every channel of x402's that is in the store; sessions are kept there too."""
+        records = await self._ledger.store.channels(self._ledger.account)
+        return [r for r in records if isinstance(r.config, ChannelConfig)]
 
     def _forget(self, channel: Hash32) -> None:
         for lanes in (self._known or {}).values():
@@ -270,7 +282,7 @@ class Channels:
             lanes = await self._lanes(key)
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
-            records = await self._ledger.store.channels(self._ledger.account)
+            records = await self._recorded()
             index = sum(1 for record in records if key_in(record) == key)
             while True:
                 config = await self._config(key, index)
@@ -324,7 +336,7 @@ class Channels:
         """
         if offer.channel is None:
             return []
-        known = await self._ledger.store.channels(self._ledger.account)
+        known = await self._recorded()
         ours = {record.channel for record in known}
         found: list[Hash32] = []
         for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):

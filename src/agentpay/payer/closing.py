@@ -23,7 +23,7 @@ from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.types import Hash32
 
 _AGAIN_SECONDS = 0.2
@@ -48,12 +48,13 @@ async def close_channel(
     Raises:
         PaymentRejected: The payee refuses.
         PaymentOutcomeUnknown: It does not answer in time; asking again is safe.
-        ChannelUnusable: Requests are in flight, there is no such channel, or its key
-            is another.
+        ChannelUnusable: Requests are in flight, there is no such channel, its key is
+            another, or it is a session of MPP's.
     """
     record = await payer.ledger.read(channel)
     if record is None:
         raise ChannelUnusable(f"there is no channel {channel} in this store")
+    channel_config(record)  # or raises, before it is closed to requests
     if record.ledger.status is PayerStatus.CLOSED:
         raise ChannelUnusable(f"channel {channel} is closed already")
     transaction = await _ask_for_refund(record, payer, ask)

@@ -13,11 +13,12 @@ from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
 from agentpay.errors import ChannelUnusable, KeyElsewhere
 from agentpay.evm import batch_settlement_abi as channels
+from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.onchain import read_channel
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.signers.wallet import Wallet
 from agentpay.types import Address, Hash32
 
@@ -52,11 +53,13 @@ class Exit:
 
         Raises:
             KeyElsewhere: We hold no key that the contract takes it from.
-            ChannelUnusable: The channel is not in the store, or has nothing in it.
+            ChannelUnusable: The channel is not in the store, has nothing in it, or is
+                a session of MPP's.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
-        sender = self._sender_for(record)
+        config = channel_config(record)
+        sender = self._sender_for(channel, config)
         await self._ledger.book(channel, ExitWanted())
         state = await read_channel(self._chain, channel)
         transaction = ""
@@ -64,13 +67,13 @@ class Exit:
             left = state.balance - state.claimed
             if left <= 0:
                 raise ChannelUnusable(f"channel {channel} has nothing left in it")
-            call = channels.initiate_withdraw_call(record.config, left)
+            call = channels.initiate_withdraw_call(config, left)
             transaction = (await sender.send(call)).transaction
             state = await read_channel(self._chain, channel)
         return Withdrawal(
             channel=channel,
             amount=state.withdrawal,
-            ready_at=state.withdrawal_started + record.config.withdraw_delay,
+            ready_at=state.withdrawal_started + config.withdraw_delay,
             transaction=transaction,
         )
 
@@ -80,17 +83,18 @@ class Exit:
 
         Raises:
             KeyElsewhere: We hold no key that the contract takes it from.
-            ChannelUnusable: The channel is not in the store.
+            ChannelUnusable: The channel is not in the store, or is a session of MPP's.
             TransactionFailed: It is too early, or no withdrawal was started.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._record(channel)
-        sender = self._sender_for(record)
+        config = channel_config(record)
+        sender = self._sender_for(channel, config)
         state = await read_channel(self._chain, channel)
         transaction = ""
         # Done before, and not booked: its answer was lost.
         if state.withdrawal_started or record.ledger.balance <= state.balance:
-            call = channels.finalize_withdraw_call(record.config)
+            call = channels.finalize_withdraw_call(config)
             transaction = (await sender.send(call)).transaction
             state = await read_channel(self._chain, channel)
         now = await self._record(channel)  # another may have booked it meanwhile
@@ -106,9 +110,9 @@ class Exit:
             transaction=transaction,
         )
 
-    def _sender_for(self, record: PayerRecord) -> TransactionSender:
+    def _sender_for(self, channel: Hash32, config: ChannelConfig) -> TransactionSender:
         """The contract takes it from the payer, or from the key of the vouchers."""
-        sides = (record.config.payer, record.config.payer_authorizer)
+        sides = (config.payer, config.payer_authorizer)
         for signer in (self._keys.wallet, self._keys.voucher):
             if isinstance(signer, Wallet) and signer.address in sides:
                 if signer.address not in self._senders:
@@ -116,7 +120,7 @@ class Exit:
                     self._senders[signer.address] = sender
                 return self._senders[signer.address]
         raise KeyElsewhere(
-            f"channel {record.channel} is left by {sides[0]} or by {sides[1]}, and"
+            f"channel {channel} is left by {sides[0]} or by {sides[1]}, and"
             " neither key is here to pay gas with"
         )
 

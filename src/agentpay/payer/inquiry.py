@@ -31,7 +31,7 @@ from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.x402_terms import method_of
 
@@ -296,8 +296,9 @@ class Inquiry:
         return True
 
     def _asset_of(self, record: PayerRecord) -> Asset:
+        token = channel_config(record).token
         for asset in self._assets:
-            if (asset.chain, asset.address) == (record.chain, record.config.token):
+            if (asset.chain, asset.address) == (record.chain, token):
                 return asset
         raise ChannelUnusable(f"channel {record.channel} is in a token we do not trust")
 

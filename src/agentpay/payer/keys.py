@@ -8,8 +8,9 @@ says which key signs for it, not the agent that reads it.
 from dataclasses import dataclass
 
 from agentpay.errors import ChannelUnusable
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.ports import Chain, Signer
-from agentpay.records import PayerRecord
+from agentpay.records import Config, PayerRecord
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.signers.watched import WatchedWallet
 from agentpay.types import ZERO_ADDRESS, Address
@@ -46,7 +47,7 @@ class PayerKeys:
         Raises:
             ChannelUnusable: We do not hold it.
         """
-        named = record.config.payer_authorizer
+        named = _voucher_key(record.config)
         if named == self.voucher.address:
             return self.voucher
         if named in (self.wallet.address, ZERO_ADDRESS) and self.may_deposit:
@@ -55,6 +56,13 @@ class PayerKeys:
             f"channel {record.channel} takes vouchers of {named}, and this agent holds"
             f" {self.voucher.address}: run it with the key the channel was opened with"
         )
+
+
+def _voucher_key(config: Config) -> Address:
+    """Whose vouchers count; the zero address leaves them to the payer."""
+    if isinstance(config, SessionConfig):
+        return config.terms.authorized_signer
+    return config.payer_authorizer
 
 
 async def sign_by_wallet(wallet: Signer, digest: bytes, chain: Chain) -> bytes:

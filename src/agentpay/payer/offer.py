@@ -1,41 +1,32 @@
 """
-Reading a 402: which of its offers may be paid, and which is best.
-
-Nothing a 402 says is trusted: the chain and the asset are ours, the domain is read from
-the contract, and what may be signed is bounded by policy.
+An offer we are willing to pay, of either protocol, whatever it said on the wire.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from agentpay.errors import MalformedMessage, NoAcceptableOffer
-from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.payer.policy import Policy
-from agentpay.types import (
-    UINT128_MAX,
-    ZERO_ADDRESS,
-    Address,
-    Asset,
-    parse_amount,
-    to_base_units,
-)
-from agentpay.wire import parallel
-from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.types import Address, Asset
+from agentpay.wire.headers import JsonObject
+from agentpay.wire.mpp.challenge import Challenge
+from agentpay.wire.mpp.digest import digest_matches
+from agentpay.wire.mpp.evm_charge import ChargeRequest
+from agentpay.wire.mpp.evm_session import SessionRequest
 from agentpay.wire.offer_receipt import SignedOffer
 from agentpay.wire.parallel import ParallelTerms
-from agentpay.wire.x402 import (
-    BATCH_SETTLEMENT,
-    EIP3009,
-    EXACT,
-    PERMIT2,
-    UPTO,
-    PaymentRequired,
-    Requirements,
-)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What an offer must fit beside its target: the request that was answered 402."""
+
+    body: bytes = b""
+    fields: Collection[str] = ()
+    """The names of its header fields, in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelTerms:
-    """What a channel offer adds to a price."""
+    """What a channel offer of x402 adds to a price."""
 
     authorizer: Address
     withdraw_delay: int
@@ -44,14 +35,44 @@ class ChannelTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChallengeTerms:
+    """What an offer of MPP adds to a price: its challenge, and what that asks for."""
+
+    challenge: Challenge
+    request: ChargeRequest | SessionRequest
+    expires_at: int
+    """When it is over (Unix time); our own bound where it does not say."""
+
+    @property
+    def single_use(self) -> bool:
+        """Whether it buys one answer, and the next one needs a challenge of its own."""
+        return isinstance(self.request, ChargeRequest)
+
+    def misfit(self, request: Request) -> str:
+        """
+        Why it is not for this request; "" if it is.
+
+        Its credential takes the place of no field that the request already has.
+        """
+        digest, field = self.challenge.digest, self.challenge.credential_field
+        if digest is not None and not digest_matches(digest, request.body):
+            return "it is for a request with another body"
+        if field.lower() in request.fields:
+            return f"its credential goes into {field[:80]}, which the request has"
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """An offer we are willing to pay, with its own words for the echo."""
 
     scheme: str
+    """One of `Policy.prefer`: a scheme of x402, or an intent of MPP."""
     method: str
     """How it wants its asset moved."""
     asset: Asset
     amount: int
+    """What one request costs at most; of a session, what a unit costs."""
     pay_to: Address
     max_timeout_seconds: int
     words: JsonObject
@@ -63,160 +84,5 @@ class Offer:
     """What a server of x402's first version calls the chain; None of the second."""
     signed: SignedOffer | None = None
     """The same, signed by somebody (x402's `offer-receipt`)."""
-
-
-def choose(
-    required: PaymentRequired, *, assets: tuple[Asset, ...], policy: Policy
-) -> Offer:
-    """
-    The best offer of a 402 that the policy allows.
-
-    Raises:
-        NoAcceptableOffer: There is none; the message says why for each.
-    """
-    reasons: list[str] = []
-    candidates: list[Offer] = []
-    for requirements, words in required.readable_offers():
-        try:
-            candidates.append(_read(requirements, words, required, assets, policy))
-        except MalformedMessage as error:
-            reasons.append(f"{requirements.scheme}: {error}")
-    if not candidates:
-        why = "; ".join(reasons) or "it has no offers for an EVM chain"
-        raise NoAcceptableOffer(f"no offer can be paid: {why[:1000]}")
-    order = {scheme: place for place, scheme in enumerate(policy.prefer)}
-    return min(
-        candidates,
-        # What the token itself moves needs no approval, so it comes first.
-        key=lambda offer: (offer.method != EIP3009, order[offer.scheme], offer.amount),
-    )
-
-
-def _read(
-    requirements: Requirements,
-    words: JsonObject,
-    required: PaymentRequired,
-    assets: tuple[Asset, ...],
-    policy: Policy,
-) -> Offer:
-    asset = _trusted(requirements, assets)
-    if requirements.scheme not in policy.prefer:
-        raise MalformedMessage("not a scheme we pay by")
-    if requirements.amount > UINT128_MAX:
-        raise MalformedMessage("the amount is absurd")
-    if requirements.pay_to == ZERO_ADDRESS:
-        raise MalformedMessage("it would be paid to nobody")
-    method = _method(requirements, asset)
-    flow = requirements.extra.get("paymentFlow", "authorization")
-    if flow not in ("authorization", "upfront"):
-        raise MalformedMessage(f"its payment flow is {str(flow)[:40]}")
-    channel = facilitator = None
-    if requirements.scheme == BATCH_SETTLEMENT:
-        headroom = to_base_units(policy.headroom, asset.decimals)
-        if requirements.amount > headroom:
-            raise MalformedMessage(
-                f"its price of {requirements.amount} is above the {headroom} that our"
-                " policy signs ahead in a channel"
-            )
-        channel = _channel_terms(requirements, required, policy)
-    elif requirements.scheme == UPTO:
-        facilitator = _facilitator(requirements)
-    elif requirements.scheme != EXACT:
-        raise MalformedMessage("not a scheme we know")
-    return Offer(
-        scheme=requirements.scheme,
-        method=method,
-        asset=asset,
-        amount=requirements.amount,
-        pay_to=requirements.pay_to,
-        max_timeout_seconds=requirements.max_timeout_seconds,
-        words=_without_state(words),
-        extensions=required.extensions,
-        channel=channel,
-        facilitator=facilitator,
-    )
-
-
-def _method(requirements: Requirements, asset: Asset) -> str:
-    """
-    How an offer is paid. One that does not say leaves it to us, except where its scheme
-    knows one way only.
-
-    Source: x402 `specs/schemes/exact/scheme_exact_evm.md`, "assetTransferMethod".
-    """
-    default = EIP3009 if asset.eip3009 and requirements.scheme != UPTO else PERMIT2
-    method = requirements.extra.get("assetTransferMethod", default)
-    if method == PERMIT2 or (method == EIP3009 and default == EIP3009):
-        return str(method)
-    raise MalformedMessage(f"it wants to be paid by {str(method)[:40]}")
-
-
-def _facilitator(requirements: Requirements) -> Address:
-    try:
-        return Address(_text(requirements.extra.get("facilitatorAddress")))
-    except ValueError as error:
-        raise MalformedMessage(f"who settles it? {error}") from error
-
-
-def _trusted(requirements: Requirements, assets: tuple[Asset, ...]) -> Asset:
-    for asset in assets:
-        if (asset.chain, asset.address) != (requirements.network, requirements.asset):
-            continue
-        declared = requirements.extra.get("name"), requirements.extra.get("version")
-        by_permit = requirements.extra.get("assetTransferMethod") == PERMIT2
-        if by_permit and declared == (None, None):
-            return asset  # Permit2 has a domain of its own
-        if declared != (asset.name, asset.version):
-            raise MalformedMessage(
-                f"it declares the token's domain as {declared}, the contract says"
-                f" {(asset.name, asset.version)}"
-            )
-        return asset
-    raise MalformedMessage(
-        f"we do not trust asset {requirements.asset} on chain {requirements.network}"
-    )
-
-
-def _channel_terms(
-    requirements: Requirements, required: PaymentRequired, policy: Policy
-) -> ChannelTerms:
-    extra = requirements.extra
-    try:
-        authorizer = Address(_text(extra.get("receiverAuthorizer")))
-        min_deposit = parse_amount(
-            _text(extra.get("minDeposit", "0")), maximum=UINT128_MAX
-        )
-    except ValueError as error:
-        raise MalformedMessage(str(error)) from error
-    delay = extra.get("withdrawDelay")
-    if type(delay) is not int or not MIN_WITHDRAW_DELAY <= delay <= MAX_WITHDRAW_DELAY:
-        raise MalformedMessage("its withdraw delay is not 15 minutes to 30 days")
-    if delay > policy.withdraw_delay_max:
-        raise MalformedMessage(f"its withdraw delay of {delay} s is above our policy")
-    if authorizer == ZERO_ADDRESS:
-        raise MalformedMessage("its receiver authorizer is nobody")
-    return ChannelTerms(
-        authorizer=authorizer,
-        withdraw_delay=delay,
-        min_deposit=min_deposit,
-        parallel=parallel.read_offer(required.extensions),
-    )
-
-
-def _text(value: JsonValue) -> str:
-    if not isinstance(value, str):
-        raise ValueError("an address or amount is missing")  # noqa: TRY004 - a bad value
-    return value
-
-
-def _without_state(words: JsonObject) -> JsonObject:
-    """A corrective offer's words without the snapshot, which is not part of it."""
-    extra = words.get("extra")
-    if not isinstance(extra, dict) or "channelState" not in extra:
-        return words
-    kept = {
-        key: value
-        for key, value in extra.items()
-        if key not in ("channelState", "voucherState")
-    }
-    return {**words, "extra": kept}
+    mpp: ChallengeTerms | None = None
+    """Of MPP; None of x402."""

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Hold
-from agentpay.errors import BudgetExceeded, OfferUntrusted
+from agentpay.errors import BudgetExceeded, ChannelUnusable, OfferUntrusted
 from agentpay.onchain import check_asset
 from agentpay.payer.approvals import Approvals
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channels import Channels
+from agentpay.payer.choice import Offered, acceptable, best
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
-from agentpay.payer.offer import Offer, choose
+from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
@@ -27,7 +28,8 @@ from agentpay.payer.transfer_payment import (
 )
 from agentpay.ports import Chain, PayerStore
 from agentpay.types import Asset, ChainId, Hash32
-from agentpay.wire.x402 import BATCH_SETTLEMENT, PaymentRequired
+from agentpay.wire.mpp.evm_session import SESSION
+from agentpay.wire.x402 import BATCH_SETTLEMENT
 
 
 def _do_nothing(channel: Hash32) -> None:
@@ -89,14 +91,24 @@ class Payer:
             clock=clock,
         )
 
-    def choose(self, required: PaymentRequired) -> Offer:
+    async def choose(self, offered: Offered, target: Target) -> Offer:
         """
-        The best offer that our policy allows.
+        The best offer of a 402 that our policy allows.
 
         Raises:
             NoAcceptableOffer: There is none.
         """
-        return choose(required, assets=self._assets, policy=self.policy)
+        offers = acceptable(
+            offered, assets=self._assets, policy=self.policy, now=int(self._clock())
+        )
+        opened = [offer for offer in offers if await self._is_open(offer, target)]
+        return best(offers, opened=opened, policy=self.policy)
+
+    async def _is_open(self, offer: Offer, target: Target) -> bool:
+        """Whether there is a channel to its payee, with money in it already."""
+        if offer.scheme == BATCH_SETTLEMENT:
+            return await self.channels.has_open(offer, target)
+        return False
 
     async def pay(self, offer: Offer, target: Target) -> Payment:
         """
@@ -126,6 +138,8 @@ class Payer:
     async def _pay(self, offer: Offer, target: Target) -> Payment:
         if offer.scheme == BATCH_SETTLEMENT:
             return await self.channels.pay(offer, target)
+        if offer.scheme == SESSION:
+            raise ChannelUnusable("sessions of MPP are not here yet")
         return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
 
     async def _verify(self, asset: Asset) -> None:

@@ -4,11 +4,28 @@ What a payer and its transport say to each other about one request.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agentpay.core.exchange import Next
 from agentpay.errors import MalformedMessage
-from agentpay.wire.x402 import PAYMENT_RESPONSE, PaymentResponse, parse_response
+from agentpay.wire.mpp.challenge import WWW_AUTHENTICATE, has_challenge
+from agentpay.wire.mpp.problem import Problem
+from agentpay.wire.mpp.receipt import (
+    PAYMENT_RECEIPT,
+    ChargeReceipt,
+    Receipt,
+    SessionReceipt,
+    parse_receipt,
+)
+from agentpay.wire.x402 import (
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
+    PaymentResponse,
+    parse_response,
+)
+
+R = TypeVar("R", Receipt, ChargeReceipt, SessionReceipt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +49,27 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
+    problem: Problem | None = None
+    """What its body says went wrong, where it is a problem document (RFC 9457)."""
+
+    @property
+    def offers(self) -> bool:
+        """Whether it asks to be paid, by either protocol."""
+        said = self.headers.get(WWW_AUTHENTICATE.lower(), "")
+        return PAYMENT_REQUIRED.lower() in self.headers or has_challenge([said])
+
+    def mpp_receipt(self, model: type[R]) -> R | None:
+        """Its receipt of MPP, which stands on a 2xx; None as of `receipt`."""
+        header = self.headers.get(PAYMENT_RECEIPT.lower())
+        if header is None or not 200 <= self.status < 300:
+            return None
+        try:
+            return parse_receipt(header, model)
+        except MalformedMessage:
+            return None
 
     def receipt(self) -> PaymentResponse | None:
-        """Its receipt; None if it has none, or one that cannot be read."""
+        """Its receipt of x402; None if it has none, or one that cannot be read."""
         header = self.headers.get(PAYMENT_RESPONSE.lower())
         if header is None:
             return None
@@ -90,6 +125,10 @@ class Payment(Protocol):
 class Asker(Protocol):
     """Sends a request that buys nothing: a question, or a refund."""
 
-    async def __call__(self, method: str, url: str, credential: str) -> Answer | None:
-        """The answer, or None if there was none."""
+    async def __call__(
+        self, method: str, url: str, credential: str, *, field: str = PAYMENT_SIGNATURE
+    ) -> Answer | None:
+        """
+        The answer, or None if there was none. `field` is the header of the credential.
+        """
         ...

@@ -59,7 +59,14 @@ class Policy:
     """How an agent pays, within its budget."""
 
     prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, UPTO)
-    """Schemes we pay by, the best first."""
+    """
+    What we pay by, the best first: schemes of x402 (`batch-settlement`, `exact`,
+    `upto`) and intents of MPP (`session`, `charge`).
+    """
+    cheapest: bool = False
+    """Take the cheapest offer, and what is liked best of those that cost the same."""
+    escrows: Collection[str] = ()
+    """Contracts whose sessions (MPP) we trust, beside this library's own."""
     deposit: Money = "$1"
     """What a channel is opened with, and topped up by; less if the budget has less."""
     headroom: Money = "$0.25"
@@ -116,11 +123,13 @@ class Policy:
                 to_base_units(getattr(self, name), decimals)
             except ValueError as error:
                 raise ConfigurationError(f"policy, {name}: {error}") from error
-        try:
-            for key in chain.from_iterable(self.attestors.values()):
-                Address(key)
-        except ValueError as error:
-            raise ConfigurationError(f"policy, attestors: {error}") from error
+        keys = chain.from_iterable(self.attestors.values())
+        for name, addresses in {"attestors": keys, "escrows": self.escrows}.items():
+            try:
+                for address in addresses:
+                    Address(address)
+            except ValueError as error:
+                raise ConfigurationError(f"policy, {name}: {error}") from error
         for name in ("price_rise_max", "quarantine_after"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -13,7 +13,7 @@ from agentpay.evm.transfer import Transfer
 from agentpay.payer.keys import PayerKeys, sign_by_wallet
 from agentpay.payer.offer import Offer
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord
+from agentpay.records import PayerRecord, channel_config
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import ZERO_ADDRESS, Asset
 from agentpay.wire import parallel, payment_identifier
@@ -47,14 +47,14 @@ async def sign_voucher(
     came with. With `query` it only asks what became of it.
 
     Raises:
-        ChannelUnusable: We do not hold the key of its vouchers.
+        ChannelUnusable: We do not hold the key of its vouchers, or it is a session of
+            MPP's.
         KeyElsewhere: The deposit needs a wallet that is only watched.
         ConfigurationError: The key of its vouchers is that of a contract.
     """
+    config = channel_config(record)
     signature = await _sign(keys, record, cumulative)
-    payload = write.voucher_payload(
-        kind, record.config, record.channel, cumulative, signature
-    )
+    payload = write.voucher_payload(kind, config, record.channel, cumulative, signature)
     if deposit is not None:
         unsigned, chain = deposit
         signature = await sign_by_wallet(keys.wallet, unsigned.digest(), chain)
@@ -89,13 +89,14 @@ def answer_extensions(
 
 
 async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
+    named = channel_config(record).payer_authorizer
     digest = voucher_digest(record.channel, cumulative, record.chain)
     signer = keys.of(record)
     signature = await signer.sign_digest(digest, chain=record.chain)
     by_contract = isinstance(signer, SmartWallet) or len(signature) != 65
-    if record.config.payer_authorizer != ZERO_ADDRESS and by_contract:
+    if named != ZERO_ADDRESS and by_contract:
         raise ConfigurationError(
-            f"{record.config.payer_authorizer} signs as a contract, which vouchers"
+            f"{named} signs as a contract, which vouchers"
             " cannot be checked by: give the agent a voucher_key of its own"
         )
     return signature
@@ -108,9 +109,10 @@ def unsigned_deposits(
     A deposit, by each way to sign it: its number is the same in all of them, so that a
     chain can be asked whichever was signed.
     """
+    config = channel_config(record)
     deposits: dict[str, Deposit] = {
         PERMIT2: Permit2Deposit(
-            config=record.config,
+            config=config,
             asset=asset,
             amount=pending.amount,
             nonce=int(pending.salt, 16),
@@ -120,7 +122,7 @@ def unsigned_deposits(
     }
     if asset.eip3009:
         deposits[EIP3009] = TokenDeposit(
-            config=record.config,
+            config=config,
             asset=asset,
             amount=pending.amount,
             valid_after=0,

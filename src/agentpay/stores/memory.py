@@ -63,15 +63,17 @@ class MemoryPayeeStore:
     async def read(self, channel: Hash32) -> PayeeRecord | None:
         return self._records.get(channel)
 
-    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
+    async def claimable(
+        self, *, sessions: bool, at_least: int, limit: int
+    ) -> list[PayeeRecord]:
         """A channel with nothing unclaimed is never among them."""
-        records = self._records.values()
+        records = self._of_kind(sessions=sessions)
         due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
         return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
 
-    async def closing(self, *, limit: int) -> list[PayeeRecord]:
+    async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
-        records = self._records.values()
+        records = self._of_kind(sessions=sessions)
         asked = [r for r in records if r.ledger.status is Status.CLOSING]
         return sorted(asked, key=lambda r: (r.last_voucher_at, r.channel))[:limit]
 
@@ -144,6 +146,9 @@ class MemoryPayeeStore:
 
     async def close(self) -> None:
         """Nothing to release."""
+
+    def _of_kind(self, *, sessions: bool) -> list[PayeeRecord]:
+        return [r for r in self._records.values() if r.ledger.pays_whole == sessions]
 
 
 class MemoryPayerStore:

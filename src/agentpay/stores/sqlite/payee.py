@@ -75,22 +75,31 @@ class SqlitePayeeStore:
         """What is durable; waits for a step that is being saved."""
         return await self.update(channel, _as_it_is)
 
-    async def claimable(self, *, at_least: int, limit: int) -> list[PayeeRecord]:
+    async def claimable(
+        self, *, sessions: bool, at_least: int, limit: int
+    ) -> list[PayeeRecord]:
         """A channel with nothing unclaimed is never among them."""
         await self._writer.drain()
         wanted = max(1, at_least)
         found = await self._writer.read(
-            partial(payee_rows.list_claimable, at_least=wanted, limit=limit)
+            partial(
+                payee_rows.list_claimable,
+                sessions=sessions,
+                at_least=wanted,
+                limit=limit,
+            )
         )
         records = [
             r for r in await self._read_all(found) if r.ledger.unclaimed >= wanted
         ]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
-    async def closing(self, *, limit: int) -> list[PayeeRecord]:
+    async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         await self._writer.drain()
-        found = await self._writer.read(partial(payee_rows.list_closing, limit=limit))
+        found = await self._writer.read(
+            partial(payee_rows.list_closing, sessions=sessions, limit=limit)
+        )
         records = await self._read_all(found)
         return [r for r in records if r.ledger.status is Status.CLOSING]
 

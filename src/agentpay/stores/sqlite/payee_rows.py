@@ -65,7 +65,7 @@ _GET_CHANNEL: Final = select(
     _CHANNELS,
     by=1,
 )
-_GET_STATE: Final = select(_STATE, _CHANNELS, by=1)
+_GET_STATE: Final = select(f"escrow, {_STATE}", _CHANNELS, by=1)
 _GET_USED: Final = select("cumulative, fate, charged", _USED, by=1, order="cumulative")
 _GET_RUNNING: Final = select(
     "cumulative, maximum, charged, prepaid, owner, resource, answered",
@@ -198,7 +198,7 @@ def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord
     return PayeeRecord(
         channel=channel,
         chain=ChainId(chain),
-        config=to_config(tuple(config)),
+        config=to_config(tuple(config), ChainId(chain)),
         ledger=_load_ledger(connection, channel.to_bytes()),
         refund_nonce=to_int(refund_nonce),
         last_voucher_at=last_voucher_at,
@@ -208,8 +208,8 @@ def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord
 
 def _load_ledger(connection: sqlite3.Connection, channel: bytes) -> PayeeChannel:
     row: Row = connection.execute(_GET_STATE, (channel,)).fetchone()
-    tagged, window, in_flight_max, status, balance, claimed, pending, *rest = row
-    charged, highest, floor, asked, held, *_ = rest
+    escrow, tagged, window, in_flight_max, status, balance, claimed, *rest = row
+    pending, charged, highest, floor, asked, held, *_ = rest
     return PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -225,6 +225,7 @@ def _load_ledger(connection: sqlite3.Connection, channel: bytes) -> PayeeChannel
         running=_load_running(connection, channel),
         held=unpack_held(held),
         closing_voucher=None if asked is None else to_int(asked),
+        pays_whole=escrow is not None,
     )
 
 
@@ -255,7 +256,7 @@ def _load_running(
 
 
 def pack_held(held: tuple[HeldVoucher, ...]) -> bytes:
-    """At most two, always written together, so one column: amount, length, bytes."""
+    """A few, always written together, so one column: amount, length, bytes."""
     return b"".join(
         amount(v.amount) + len(v.signature).to_bytes(2, "big") + v.signature
         for v in held
@@ -280,24 +281,31 @@ def unpack_held(column: bytes) -> tuple[HeldVoucher, ...]:
 
 
 def list_claimable(
-    connection: sqlite3.Connection, *, at_least: int, limit: int
+    connection: sqlite3.Connection, *, sessions: bool, at_least: int, limit: int
 ) -> list[Hash32]:
     rows = connection.execute(
-        "SELECT channel FROM payee_channels"
-        " WHERE unclaimed > zeroblob(32) AND unclaimed >= ?"
+        f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
+        " AND unclaimed > zeroblob(32) AND unclaimed >= ?"
         " ORDER BY unclaimed DESC, channel LIMIT ?",
         (amount(at_least), limit),
     )
     return [Hash32.of(channel) for (channel,) in rows]
 
 
-def list_closing(connection: sqlite3.Connection, *, limit: int) -> list[Hash32]:
+def list_closing(
+    connection: sqlite3.Connection, *, sessions: bool, limit: int
+) -> list[Hash32]:
     rows = connection.execute(
-        "SELECT channel FROM payee_channels WHERE status = 'closing'"
-        " ORDER BY last_voucher_at, channel LIMIT ?",
+        f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
+        " AND status = 'closing' ORDER BY last_voucher_at, channel LIMIT ?",
         (limit,),
     )
     return [Hash32.of(channel) for (channel,) in rows]
+
+
+def _kind(sessions: bool) -> str:
+    """Said as the indexes say it, or they are not used."""
+    return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
 
 
 def save_payment(payment: PaymentRecord) -> list[Change]:

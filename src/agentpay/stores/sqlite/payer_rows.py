@@ -187,7 +187,7 @@ def load_channel(connection: sqlite3.Connection, key: Key) -> PayerRecord | None
     return PayerRecord(
         channel=channel,
         chain=ChainId(chain),
-        config=to_config(tuple(config)),
+        config=to_config(tuple(config), ChainId(chain)),
         origin=origin,
         index=number,
         ledger=_load_ledger(connection, raw),

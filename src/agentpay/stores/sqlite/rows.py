@@ -10,7 +10,9 @@ from typing import Any, Final, TypeVar
 
 from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig
-from agentpay.types import Address, Hash32
+from agentpay.evm.session_escrow import Escrow, SessionConfig, SessionTerms
+from agentpay.records import Config
+from agentpay.types import ZERO_ADDRESS, Address, ChainId, Hash32
 
 R = TypeVar("R")
 
@@ -55,11 +57,24 @@ def to_address(column: bytes) -> Address:
 
 CONFIG_COLUMNS: Final = (
     "payer, payer_authorizer, receiver, receiver_authorizer, token,"
-    " withdraw_delay, salt"
+    " withdraw_delay, salt, escrow"
 )
+"""A session has an escrow contract; its grace period is the contract's, not its own."""
 
 
-def config_columns(config: ChannelConfig) -> tuple[bytes | int, ...]:
+def config_columns(config: Config) -> tuple[bytes | int | None, ...]:
+    if isinstance(config, SessionConfig):
+        terms = config.terms
+        return (
+            terms.payer.to_bytes(),
+            terms.authorized_signer.to_bytes(),
+            terms.payee.to_bytes(),
+            ZERO_ADDRESS.to_bytes(),
+            terms.token.to_bytes(),
+            0,
+            terms.salt.to_bytes(),
+            config.escrow.contract.to_bytes(),
+        )
     return (
         config.payer.to_bytes(),
         config.payer_authorizer.to_bytes(),
@@ -68,11 +83,23 @@ def config_columns(config: ChannelConfig) -> tuple[bytes | int, ...]:
         config.token.to_bytes(),
         config.withdraw_delay,
         config.salt.to_bytes(),
+        None,
     )
 
 
-def to_config(columns: Row) -> ChannelConfig:
-    payer, payer_authorizer, receiver, receiver_authorizer, token, delay, salt = columns
+def to_config(columns: Row, chain: ChainId) -> Config:
+    payer, payer_authorizer, receiver, receiver_authorizer, token, *rest = columns
+    delay, salt, escrow = rest
+    if escrow is not None:
+        terms = SessionTerms(
+            payer=to_address(payer),
+            payee=to_address(receiver),
+            token=to_address(token),
+            salt=Hash32.of(salt),
+            authorized_signer=to_address(payer_authorizer),
+        )
+        held_by = Escrow(chain=chain, contract=to_address(escrow))
+        return SessionConfig(terms=terms, escrow=held_by)
     return ChannelConfig(
         payer=to_address(payer),
         payer_authorizer=to_address(payer_authorizer),

@@ -105,12 +105,34 @@ VERSION_5: Final = (
     "CREATE INDEX marks_by_age ON marks (until)",
 )
 
+# A session of MPP's has an escrow contract. It is kept beside x402's channels, and
+# neither is ever listed as the other.
+VERSION_6: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN escrow BLOB",
+    "ALTER TABLE payer_channels ADD COLUMN escrow BLOB",
+    "DROP INDEX payee_channels_claimable",
+    "DROP INDEX payee_channels_closing",
+    """CREATE INDEX payee_channels_claimable
+        ON payee_channels (unclaimed DESC, channel)
+        WHERE escrow IS NULL AND unclaimed > zeroblob(32)""",
+    """CREATE INDEX payee_sessions_claimable
+        ON payee_channels (unclaimed DESC, channel)
+        WHERE escrow IS NOT NULL AND unclaimed > zeroblob(32)""",
+    """CREATE INDEX payee_channels_closing
+        ON payee_channels (last_voucher_at, channel)
+        WHERE escrow IS NULL AND status = 'closing'""",
+    """CREATE INDEX payee_sessions_closing
+        ON payee_channels (last_voucher_at, channel)
+        WHERE escrow IS NOT NULL AND status = 'closing'""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
     VERSION_3,
     VERSION_4,
     VERSION_5,
+    VERSION_6,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -116,6 +116,14 @@ def _check_field(header: str, name: str) -> None:
         raise MalformedMessage(f"{name}: no field for a credential: {header[:80]!r}")
 
 
+def has_challenge(lines: Iterable[str]) -> bool:
+    """Whether a `WWW-Authenticate` field speaks of payment, readable or not."""
+    try:
+        return any(s.scheme == SCHEME for line in lines for s in read_schemes(line))
+    except MessageTooLarge:
+        return True
+
+
 def parse_challenges(lines: Iterable[str]) -> tuple[Challenge, ...]:
     """
     Read every `Payment` challenge of a 402, from all its `WWW-Authenticate` lines.

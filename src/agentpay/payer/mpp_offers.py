@@ -1,0 +1,153 @@
+"""
+Reads the challenges of MPP: which of them may be paid.
+
+Source: draft-httpauth-payment-00, "Amount Verification"; draft-evm-charge-00 and
+draft-evm-session-00, "Request Schema". Chain, currency and escrow are ours, or named in
+the policy; a description is for people, and is not read.
+"""
+
+from dataclasses import asdict
+
+from agentpay.errors import MalformedMessage
+from agentpay.evm import addresses
+from agentpay.payer.offer import ChallengeTerms, Offer, Request
+from agentpay.payer.policy import Policy
+from agentpay.types import (
+    UINT128_MAX,
+    ZERO_ADDRESS,
+    Address,
+    Asset,
+    ChainId,
+    to_base_units,
+)
+from agentpay.wire.mpp.challenge import Challenge
+from agentpay.wire.mpp.evm_charge import (
+    CHARGE,
+    METHOD,
+    ChargeRequest,
+    parse_charge_request,
+)
+from agentpay.wire.mpp.evm_session import (
+    SESSION,
+    SessionRequest,
+    parse_session_request,
+)
+from agentpay.wire.mpp.preference import PaymentRange, format_accept_payment
+from agentpay.wire.mpp.timestamps import parse_time
+from agentpay.wire.x402 import EIP3009, PERMIT2
+
+BY_AUTHORIZATION = "authorization"
+BY_PERMIT2 = "permit2"
+
+
+def read_challenge(
+    challenge: Challenge,
+    request: Request,
+    *,
+    assets: tuple[Asset, ...],
+    policy: Policy,
+    now: int,
+) -> Offer:
+    """
+    One challenge of a 402, for the request that it answered.
+
+    Raises:
+        MalformedMessage: It may not be paid, and why.
+    """
+    if challenge.method != METHOD or challenge.intent not in (CHARGE, SESSION):
+        raise MalformedMessage("not a way we pay by")
+    if challenge.intent not in policy.prefer:
+        raise MalformedMessage("not an intent we pay by")
+    asked: ChargeRequest | SessionRequest
+    if challenge.intent == CHARGE:
+        asked = parse_charge_request(challenge.decode_request())
+        asset = _trusted(asked.currency, asked.method_details.chain_id, assets)
+        method = _charge_method(asked, asset)
+    else:
+        asked = parse_session_request(challenge.decode_request())
+        asset = _trusted(asked.currency, asked.method_details.chain_id, assets)
+        method = _session_method(asked, asset, policy)
+    if not 0 < asked.amount <= UINT128_MAX:
+        raise MalformedMessage(f"its amount is {asked.amount}")
+    if asked.recipient == ZERO_ADDRESS:
+        raise MalformedMessage("it would be paid to nobody")
+    expires_at = _expires_at(challenge, policy, now)
+    terms = ChallengeTerms(challenge=challenge, request=asked, expires_at=expires_at)
+    misfit = terms.misfit(request)
+    if misfit:
+        raise MalformedMessage(misfit)
+    return Offer(
+        scheme=challenge.intent,
+        method=method,
+        asset=asset,
+        amount=asked.amount,
+        pay_to=asked.recipient,
+        max_timeout_seconds=expires_at - now,
+        words={n: value for n, value in asdict(challenge).items() if value is not None},
+        extensions={},
+        mpp=terms,
+    )
+
+
+def _trusted(currency: Address, chain: ChainId, assets: tuple[Asset, ...]) -> Asset:
+    for asset in assets:
+        if (asset.chain, asset.address) == (chain, currency):
+            return asset
+    raise MalformedMessage(f"we do not trust asset {currency} on chain {chain}")
+
+
+def _charge_method(asked: ChargeRequest, asset: Asset) -> str:
+    details = asked.method_details
+    if details.decimals not in (None, asset.decimals):
+        raise MalformedMessage(
+            f"it says that the token has {details.decimals} decimals, it has"
+            f" {asset.decimals}"
+        )
+    if asked.splits:
+        raise MalformedMessage("it is split, which only Permit2 does")
+    if BY_AUTHORIZATION not in details.credential_types or not asset.eip3009:
+        raise MalformedMessage(f"it wants to be paid by {details.credential_types}")
+    return EIP3009
+
+
+def _session_method(asked: SessionRequest, asset: Asset, policy: Policy) -> str:
+    """How its channel is filled: by a signature, for which its payee pays the gas."""
+    details = asked.method_details
+    known = {addresses.SESSION_ESCROW, *map(Address, policy.escrows)}
+    if details.escrow_contract not in known:
+        raise MalformedMessage(
+            f"we do not trust escrow {details.escrow_contract}: if you do, name it in"
+            " the policy (escrows)"
+        )
+    headroom = to_base_units(policy.headroom, asset.decimals)
+    step = max(asked.amount, details.min_voucher_delta)
+    if step > headroom:
+        raise MalformedMessage(
+            f"its vouchers rise by {step}, above the {headroom} that our policy signs"
+            " ahead in a channel"
+        )
+    if BY_AUTHORIZATION in details.credential_types and asset.eip3009:
+        return EIP3009
+    ours = details.permit2_contract in (None, addresses.PERMIT2)
+    if BY_PERMIT2 in details.credential_types and ours:
+        return PERMIT2
+    raise MalformedMessage(f"it wants to be funded by {details.credential_types}")
+
+
+def _expires_at(challenge: Challenge, policy: Policy, now: int) -> int:
+    if challenge.expires is None:
+        return now + policy.authorization_seconds_max
+    expires_at = parse_time(challenge.expires, name="expires")
+    if expires_at <= now:
+        raise MalformedMessage(f"it expired at {challenge.expires}")
+    return expires_at
+
+
+def preference(policy: Policy) -> str:
+    """The `Accept-Payment` of a policy; "" if it pays by nothing of MPP."""
+    intents = [kind for kind in policy.prefer if kind in (CHARGE, SESSION)]
+    ranges = [
+        PaymentRange(method=METHOD, intent=intent, thousandths=1000 - 100 * place)
+        for place, intent in enumerate(intents)
+    ]
+    return format_accept_payment(ranges)

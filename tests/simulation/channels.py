@@ -1,0 +1,204 @@
+"""
+Histories of one channel: a payer, a payee, a network that loses and repeats, a chain.
+
+The state machine in `tests/core` drives the same world, explores fewer histories, and
+shrinks what it finds.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from tests.core.channel_messages import Kind
+from tests.core.channel_promises import check, check_goes_on, come_to_rest
+from tests.core.channel_world import World, make_world
+
+from .tally import Tally
+
+KINDS = tuple(Kind)
+
+Step = Callable[[World, random.Random], object]
+Steps = Sequence[tuple[float, Step]]
+
+
+def want(world: World, dice: random.Random) -> None:
+    maximum = dice.choice((1, 1, 2, 3, 10))
+    top_up = dice.choice((0, 0, 0, 5, 30))
+    copy = world.want(maximum=maximum, kind=dice.choice(KINDS), top_up=top_up)
+    if copy is not None and dice.random() < 0.9:
+        world.send(copy)
+
+
+def arrive(world: World, dice: random.Random) -> None:
+    if world.network:
+        at = dice.randrange(len(world.network))
+        world.arrive(at, keep=dice.random() < 0.2)
+
+
+def lose(world: World, dice: random.Random) -> None:
+    if world.network:
+        world.lose(dice.randrange(len(world.network)))
+
+
+def hear(world: World, dice: random.Random) -> None:
+    if world.replies:
+        at = dice.randrange(len(world.replies))
+        world.hear(at, again=dice.random() < 0.2)
+
+
+def lose_reply(world: World, dice: random.Random) -> None:
+    if world.replies:
+        world.replies.pop(dice.randrange(len(world.replies)))
+
+
+def replay(world: World, dice: random.Random) -> None:
+    if world.seen:
+        world.replay(
+            dice.choice(sorted(world.seen)),
+            maximum=dice.choice((0, 0, 1, 3, 10)),
+            kind=dice.choice(KINDS),
+            asking=dice.random() < 0.1,
+        )
+
+
+def repeat(world: World, dice: random.Random) -> None:
+    if world.payer.open:
+        ticket = dice.choice(world.payer.open)
+        world.repeat(ticket.cumulative, asking=dice.random() < 0.3)
+
+
+def work(world: World, dice: random.Random) -> None:
+    if not world.handlers:
+        return
+    cumulative = dice.choice(sorted(world.handlers))
+    amount = dice.choice((0, 0, 1, 2, 10))
+    steps = (world.finish, world.finish, world.finish, world.slice)
+    if world.handlers[cumulative].answered:
+        world.deliver(cumulative)
+    elif dice.random() < 0.2:
+        world.fail(cumulative)
+    else:
+        dice.choice(steps)(cumulative, amount)
+
+
+def leave(world: World, dice: random.Random) -> None:
+    if world.handlers:
+        world.fail(dice.choice(sorted(world.handlers)))
+
+
+def crash(world: World, dice: random.Random) -> None:
+    del dice
+    world.crash()
+
+
+def bury(world: World, dice: random.Random) -> None:
+    del dice
+    world.bury()
+
+
+def watch_chain(world: World, dice: random.Random) -> None:
+    del dice
+    world.watch_chain()
+
+
+def let_lapse(world: World, dice: random.Random) -> None:
+    del dice
+    world.let_lapse()
+
+
+def claim(world: World, dice: random.Random) -> None:
+    del dice
+    world.claim()
+
+
+def want_refund(world: World, dice: random.Random) -> None:
+    del dice
+    world.want_refund()
+
+
+def refund(world: World, dice: random.Random) -> None:
+    del dice
+    world.refund()
+
+
+def start_withdrawal(world: World, dice: random.Random) -> None:
+    world.start_withdrawal(dice.randint(1, 60))
+
+
+def finish_withdrawal(world: World, dice: random.Random) -> None:
+    del dice
+    world.finish_withdrawal()
+
+
+def reorganize(world: World, dice: random.Random) -> None:
+    world.reorganize(dice.randint(1, 20))
+
+
+STEPS: Steps = (
+    (30, want),
+    (26, arrive),
+    (3, lose),
+    (16, hear),
+    (3, lose_reply),
+    (6, replay),
+    (4, repeat),
+    (26, work),
+    (2, leave),
+    (2, crash),
+    (1, bury),
+    (3, watch_chain),
+    (0.5, let_lapse),
+    (3, claim),
+    (0.5, want_refund),
+    (1, refund),
+)
+HOSTILE: Steps = (
+    (2, start_withdrawal),
+    (2, finish_withdrawal),
+    (1, reorganize),
+)
+
+
+def parallel(dice: random.Random, tally: Tally) -> None:
+    """An honest payer, whose requests overtake each other."""
+    _live(_make(dice), dice, STEPS, tally)
+
+
+def hostile(dice: random.Random, tally: Tally) -> None:
+    """The chain takes money away: withdrawals and reorganizations."""
+    _live(_make(dice), dice, (*STEPS, *HOSTILE), tally)
+
+
+def thief(dice: random.Random, tally: Tally) -> None:
+    """Somebody presents fresh vouchers before their payer does."""
+    _live(_make(dice, thief=True), dice, (*STEPS, *HOSTILE), tally)
+
+
+def strict(dice: random.Random, tally: Tally) -> None:
+    """A payee that follows the specification alone, one request at a time."""
+    _live(_make(dice, tagged=False), dice, (*STEPS, *HOSTILE), tally)
+
+
+def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None:
+    weights = [weight for weight, _ in steps]
+    moves = [step for _, step in steps]
+    for move in dice.choices(moves, weights, k=dice.randint(5, 90)):
+        tally.move(move.__name__, (world.payer, world.payee))
+        move(world, dice)
+        tally.sentences += check(world)
+    tally.move("come_to_rest", (world.payer, world.payee))
+    come_to_rest(world)
+    check_goes_on(world, dice.choice((1, 3)))
+    tally.sentences += check(world)
+    tally.transitions += world.steps
+
+
+def _make(dice: random.Random, *, tagged: bool = True, thief: bool = False) -> World:
+    window = dice.randint(1, 8)
+    return make_world(
+        tagged=tagged,
+        thief=thief,
+        balance=dice.randint(15, 120),
+        headroom=dice.choice((3, 10, 20, 40, 80)),
+        window=window,
+        in_flight_max=dice.randint(1, window),
+    )
