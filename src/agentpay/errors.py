@@ -15,6 +15,7 @@ AgentPayError
 Every leaf has a literal `code`, which is stable and safe to branch on.
 """
 
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -284,6 +285,39 @@ class UnsuitableToken(ChainError):
     """An asset has no code, lacks EIP-3009, or is not what was declared of it."""
 
     code = "unsuitable_token"
+
+
+class UnsuitableEscrow(ChainError):
+    """A contract that is to hold sessions is not one to rely on."""
+
+    code = "unsuitable_escrow"
+
+
+class SessionFault(StrEnum):
+    """Why a session, or a deposit to one, is not fit."""
+
+    NOT_OURS = "not_ours"
+    """Another token, contract or payee than sessions are taken with."""
+    NOT_SIGNED = "not_signed"
+    """The signature is not its payer's."""
+    NOT_FOUND = "not_found"
+    """The contract knows no such session."""
+    FINALIZED = "finalized"
+    """It was closed, for good."""
+    CLOSE_REQUESTED = "close_requested"
+    """Its payer asked the contract to close it."""
+    OTHER_EFFECT = "other_effect"
+    """The transaction succeeded, and did not do what was said of it."""
+
+
+class SessionUnfit(ChainError):
+    """A session, or a deposit to one, cannot be relied on; nothing was sent for it."""
+
+    code = "session_unfit"
+
+    def __init__(self, what: str, fault: SessionFault) -> None:
+        super().__init__(f"{what} ({fault})")
+        self.fault = fault
 
 
 class TransactionFailed(ChainError):

@@ -22,6 +22,7 @@ from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.permit2_abi import is_settle_of
+from agentpay.evm.session_deposit import SessionDeposit
 from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.ports import Chain
@@ -145,7 +146,10 @@ async def read_words(chain: Chain, calls: Sequence[Call]) -> list[int]:
 
 
 async def is_used(
-    chain: Chain, signed: Transfer | Deposit, *, block: int | None = None
+    chain: Chain,
+    signed: Transfer | Deposit | SessionDeposit,
+    *,
+    block: int | None = None,
 ) -> bool:
     """Whether a signed transfer or deposit was used (or cancelled)."""
     (answer,) = await chain.read([signed.used_call()], block=block)

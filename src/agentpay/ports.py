@@ -303,7 +303,7 @@ class PayeeStore(Protocol):
         ...
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
-        """Channels whose payer asked for a refund or close that is not done."""
+        """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpay.core.payee_events import Charged, Delivered, RefundAsked
+from agentpay.core.payee_events import ChainSeen, Charged, Delivered, RefundAsked
 from agentpay.core.session_rules import CloseAsked, Finalized, VoucherRaised
 from agentpay.errors import ChannelUnusable, InvariantViolated
 from agentpay.records import (
@@ -101,6 +101,25 @@ async def test_neither_kind_is_closing_as_the_other(store: Store) -> None:
     assert [r.channel for r in refunds] == [channel.channel]
     assert [r.channel for r in closings] == [session.channel]
     assert await store.payee.closing(sessions=True, limit=9) == []
+
+
+async def test_a_session_ends_for_as_long_as_its_payer_asks_the_contract(
+    store: Store,
+) -> None:
+    record = payee_record(session=True)
+    await store.payee.update(record.channel, is_put(record))
+    asked = ChainSeen(balance=100, claimed=0, pending_withdrawal=100)
+    taken_back = replace(asked, pending_withdrawal=0)
+
+    async def ending() -> bool:
+        return bool(await store.payee.closing(sessions=True, limit=9))
+
+    seen = []
+    for event in (asked, taken_back, asked, Finalized()):
+        await store.payee.update(record.channel, happens(event))
+        seen.append(await ending())
+
+    assert seen == [True, False, True, False]
 
 
 async def test_a_step_may_not_turn_one_kind_into_the_other(store: Store) -> None:

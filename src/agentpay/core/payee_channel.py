@@ -138,6 +138,17 @@ class PayeeChannel:
             return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
 
+    @property
+    def is_ending(self) -> bool:
+        """
+        Whether its payer wants it closed: it asked us, or, of a session, the contract,
+        which its payer may still take back.
+        """
+        if self.status is Status.CLOSING:
+            return True
+        asked = self.pays_whole and self.pending_withdrawal > 0
+        return asked and self.status is Status.OPEN
+
     def receipt_total(self, cumulative: int) -> int:
         """
         What a receipt for this amount may say was charged on the channel in all.

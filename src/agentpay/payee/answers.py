@@ -9,7 +9,7 @@ whole payment, which only its payer can send. What is kept is bounded in bytes a
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agentpay.errors import ConfigurationError, StoreError
@@ -86,12 +86,16 @@ class Answers:
         payment: bytes,
         terms: Terms,
         sell: Callable[[], Awaitable[Sale | Refusal]],
+        *,
+        again: bool = True,
     ) -> Sale | Refusal:
         """
         Sell under a payer's name for the payment: the first time only.
 
         `payment` is a hash of all of it: whoever has that is its payer, or was shown
-        it by its payer, and is told the answer before anything of it is verified.
+        it by its payer, and is told the answer before anything of it is verified. What
+        is paid for under a name that is taken, and has no answer, is left to `sell`;
+        unless it must not be sold `again`, since the payment itself could buy more.
 
         Raises:
             ChainError, StoreError: As `sell` does; nothing was decided.
@@ -107,6 +111,8 @@ class Answers:
                 return self._conflict()
             if known is not None and known.status:
                 return self._conflict(known)
+            if known is not None and not again:
+                return self._conflict()
             outcome = await sell()
             if isinstance(outcome, Refusal):
                 return outcome
@@ -244,6 +250,10 @@ class NamedSale:
     @property
     def stream(self) -> SaleStream | None:
         return self._sale.stream
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._sale.headers
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. A refused payment leaves its name free, an unknown not."""

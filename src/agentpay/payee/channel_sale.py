@@ -2,6 +2,8 @@
 One admitted request on a channel, from its reservation to its receipt.
 """
 
+from collections.abc import Mapping
+
 from agentpay.core.payee_channel import Reservation
 from agentpay.core.payee_events import (
     Answer,
@@ -46,6 +48,10 @@ class ChannelSale:
     @property
     def stream(self) -> ChannelStream:
         return ChannelStream(self._books, self._call, self._reservation)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. A fixed price was made durable when it was admitted."""

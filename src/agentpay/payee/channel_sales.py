@@ -6,7 +6,6 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 """
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
 from agentpay.core.payee_channel import Fate
@@ -23,7 +22,7 @@ from agentpay.core.payee_events import (
     VoucherRefused,
     VoucherVerified,
 )
-from agentpay.errors import ChainError, InvariantViolated, StoreError
+from agentpay.errors import ChainError, InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
 from agentpay.onchain import is_voucher_signed, read_channel
 from agentpay.payee.books import (
@@ -44,6 +43,7 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.whole_steps import take_whole
 from agentpay.ports import Chain
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
@@ -184,23 +184,14 @@ class ChannelSales:
         self, call: ChannelRequest, event: VoucherVerified, *, durable: bool
     ) -> tuple[PayeeRecord | None, Answer]:
         """The store goes on without whoever leaves: give back what it reserves."""
-        step = asyncio.create_task(self._books.update(call, event, durable=durable))
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            with contextlib.suppress(StoreError):
-                await asyncio.shield(self._give_back(call, step))
-            raise
 
-    async def _give_back(
-        self,
-        call: ChannelRequest,
-        step: asyncio.Task[tuple[PayeeRecord | None, Answer]],
-    ) -> None:
-        _, result = await step
-        if isinstance(result, Admitted):
-            sale = ChannelSale(self._books, call, result.reservation)
-            await sale.abandon(charged=0, failed=True)
+        async def give_back(taken: tuple[PayeeRecord | None, Answer]) -> None:
+            if isinstance(taken[1], Admitted):
+                sale = ChannelSale(self._books, call, taken[1].reservation)
+                await sale.abandon(charged=0, failed=True)
+
+        step = self._books.update(call, event, durable=durable)
+        return await take_whole(step, give_back)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""

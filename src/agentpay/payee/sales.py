@@ -36,6 +36,11 @@ class Sale(Protocol):
         """How it is paid while its answer flows; None: whole, before the first byte."""
         ...
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What its answer says beside a receipt, whatever its status; once charged."""
+        ...
+
     async def commit(self, charged: int) -> "str | Refusal":
         """
         Charge, durably, before the answer's first byte; returns the receipt header.

@@ -8,7 +8,7 @@ minutes and one request; what was paid for, and what was signed, survives a rest
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from agentpay.errors import ChainError, MalformedMessage, StoreError
 from agentpay.onchain import is_signed
@@ -107,6 +107,7 @@ class FreeSale:
 
     def __init__(self, payer: Address) -> None:
         self.payer = payer
+        self.headers: Mapping[str, str] = {}
 
     async def commit(self, charged: int) -> str:
         """There is nothing to charge, and no receipt."""

@@ -3,6 +3,7 @@ One transfer that may run its request, from its record to its receipt.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,6 +76,10 @@ class TransferSale:
         self._charged = charged
         due = Settled(transaction="", amount=charged)
         return self._sales.receipt(self._purchase, due)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`; `exact` is all or nothing, so it charges all."""

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from agentpay.core.budget import Budget
-from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
@@ -74,7 +73,7 @@ class MemoryPayeeStore:
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         records = self._of_kind(sessions=sessions)
-        asked = [r for r in records if r.ledger.status is Status.CLOSING]
+        asked = [r for r in records if r.ledger.is_ending]
         return sorted(asked, key=lambda r: (r.last_voucher_at, r.channel))[:limit]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:

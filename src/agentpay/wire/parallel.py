@@ -35,22 +35,26 @@ class ParallelTerms:
 
 def offer(terms: ParallelTerms) -> JsonObject:
     """The extension as a 402 carries it."""
-    info: JsonObject = {
+    return {"info": info(terms), "schema": _SCHEMA}
+
+
+def info(terms: ParallelTerms) -> JsonObject:
+    """What it says: also in `methodDetails` of an MPP session, under the same name."""
+    return {
         "version": 1,
         "window": terms.window,
         "maxInFlight": terms.in_flight_max,
     }
-    return {"info": info, "schema": _SCHEMA}
 
 
 def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
     """The terms that a 402 offers, if it offers any that we know."""
     try:
-        info = Extension.model_validate(extensions.get(KEY)).info
+        said = Extension.model_validate(extensions.get(KEY)).info
     except ValidationError:
         return None
-    window, in_flight_max = info.get("window"), info.get("maxInFlight")
-    if info.get("version") != 1:
+    window, in_flight_max = said.get("window"), said.get("maxInFlight")
+    if said.get("version") != 1:
         return None
     if type(window) is not int or type(in_flight_max) is not int:
         return None
@@ -61,14 +65,10 @@ def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
 
 def echo(terms: ParallelTerms, *, query: bool = False) -> JsonObject:
     """The extension as a payment carries it; `query` asks and runs nothing."""
-    info: JsonObject = {
-        "version": 1,
-        "window": terms.window,
-        "maxInFlight": terms.in_flight_max,
-    }
+    said = info(terms)
     if query:
-        info["query"] = True
-    return {KEY: {"info": info}}
+        said["query"] = True
+    return {KEY: {"info": said}}
 
 
 def is_query(extensions: dict[str, Extension]) -> bool:
@@ -85,14 +85,14 @@ def outcome(
 
     `repeated` says that its request was answered before and is not answered again.
     """
-    info: JsonObject = {
+    said: JsonObject = {
         "cumulative": str(cumulative),
         "fate": fate,
         "charged": str(charged),
     }
     if repeated:
-        info["repeated"] = True
-    return {KEY: {"info": info}}
+        said["repeated"] = True
+    return {KEY: {"info": said}}
 
 
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from agentpay.errors import MalformedMessage
 from agentpay.evm.eip3009 import Authorization
 from agentpay.types import UINT128_MAX, ZERO_ADDRESS, Address, ChainId, Hash32
+from agentpay.wire import parallel
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp import evm_write as write
 from agentpay.wire.mpp.evm_session import (
@@ -29,6 +30,7 @@ from agentpay.wire.mpp.evm_session import (
     parse_session_payload,
     parse_session_request,
 )
+from agentpay.wire.parallel import ParallelTerms
 
 from .factories import addresses, chains, hashes, signatures, uint128, uint256
 from .test_evm_charge import altered
@@ -404,3 +406,25 @@ def test_a_deposit_is_what_was_authorized(
                 salt=SALT,
             )
         )
+
+
+def test_a_request_says_that_many_are_served_at_once() -> None:
+    said = parallel.info(ParallelTerms(window=7, in_flight_max=3))
+    request = write.session_request(
+        chain=ChainId(196),
+        currency=ESCROW,
+        recipient=PAYER,
+        escrow=ESCROW,
+        unit_price=1,
+        unit_type="request",
+        suggested_deposit=1,
+        min_voucher_delta=0,
+        fee_payer=True,
+        credential_types=("hash",),
+        parallel=said,
+    )
+    details = request["methodDetails"]
+
+    assert isinstance(details, dict)
+    assert details[parallel.KEY] == {"version": 1, "window": 7, "maxInFlight": 3}
+    assert parse_session_request(request).method_details.fee_payer

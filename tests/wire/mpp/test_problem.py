@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agentpay.wire.mpp.binding import EchoFault
 from agentpay.wire.mpp.problem import (
     BODY_BYTES_MAX,
+    Books,
     Problem,
     ProblemKind,
     problem_of,
@@ -36,6 +37,31 @@ def test_a_problem_comes_back(
         challenge_id=challenge_id,
         channel_id=channel_id,
     )
+
+
+amounts = st.integers(min_value=0, max_value=2**128 - 1)
+
+
+@given(kinds, amounts, amounts, amounts, st.none() | amounts)
+def test_a_problem_says_how_a_session_stands(
+    kind: ProblemKind, accepted: int, spent: int, deposit: int, required: int | None
+) -> None:
+    books = Books(accepted=accepted, spent=spent, deposit=deposit, required=required)
+    problem = read_problem(write_problem(kind, "", status=503, books=books))
+
+    assert problem is not None
+    assert problem.of_a_paywall
+    assert (problem.accepted_cumulative, problem.spent) == (accepted, spent)
+    assert (problem.deposit, problem.required_cumulative) == (deposit, required)
+
+
+@pytest.mark.parametrize("spent", [7, "-1", "1.5", "", "9" * 400, None, ["1"]])
+def test_an_amount_that_is_none_is_not_read(spent: object) -> None:
+    problem = read_problem(json.dumps({"type": "about:blank", "spent": spent}).encode())
+
+    assert problem is not None
+    assert problem.spent is None
+    assert not problem.of_a_paywall
 
 
 def test_the_example_of_the_draft_is_understood() -> None:

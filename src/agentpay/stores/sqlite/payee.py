@@ -6,7 +6,6 @@ from functools import partial
 from secrets import token_hex
 from typing import TypeVar
 
-from agentpay.core.payee_channel import Status
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
@@ -101,7 +100,7 @@ class SqlitePayeeStore:
             partial(payee_rows.list_closing, sessions=sessions, limit=limit)
         )
         records = await self._read_all(found)
-        return [r for r in records if r.ledger.status is Status.CLOSING]
+        return [r for r in records if r.ledger.is_ending]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""

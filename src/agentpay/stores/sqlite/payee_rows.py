@@ -295,16 +295,22 @@ def list_claimable(
 def list_closing(
     connection: sqlite3.Connection, *, sessions: bool, limit: int
 ) -> list[Hash32]:
+    ending = _SESSION_ENDS if sessions else "status = 'closing'"
     rows = connection.execute(
         f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-        " AND status = 'closing' ORDER BY last_voucher_at, channel LIMIT ?",
+        f" AND {ending} ORDER BY last_voucher_at, channel LIMIT ?",
         (limit,),
     )
     return [Hash32.of(channel) for (channel,) in rows]
 
 
+# Said as the indexes say it, or they are not used.
+_SESSION_ENDS: Final = (
+    "(status = 'closing' OR status = 'open' AND pending_withdrawal > zeroblob(32))"
+)
+
+
 def _kind(sessions: bool) -> str:
-    """Said as the indexes say it, or they are not used."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
 
 

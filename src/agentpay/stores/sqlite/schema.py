@@ -123,7 +123,8 @@ VERSION_6: Final = (
         WHERE escrow IS NULL AND status = 'closing'""",
     """CREATE INDEX payee_sessions_closing
         ON payee_channels (last_voucher_at, channel)
-        WHERE escrow IS NOT NULL AND status = 'closing'""",
+        WHERE escrow IS NOT NULL AND (status = 'closing'
+            OR status = 'open' AND pending_withdrawal > zeroblob(32))""",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (

@@ -308,6 +308,8 @@ class ClosePayload(Message):
 
 OpenPayload: TypeAlias = OpenByHash | OpenByAuthorization | OpenByPermit2
 TopUpPayload: TypeAlias = TopUpByHash | TopUpByAuthorization | TopUpByPermit2
+OpenDeposit: TypeAlias = OpenDepositByAuthorization | OpenDepositByPermit2
+TopUpDeposit: TypeAlias = TopUpDepositByAuthorization | TopUpDepositByPermit2
 SessionPayload: TypeAlias = OpenPayload | TopUpPayload | VoucherPayload | ClosePayload
 
 _PAYLOAD: Final[TypeAdapter[SessionPayload]] = TypeAdapter(

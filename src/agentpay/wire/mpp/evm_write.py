@@ -12,6 +12,7 @@ from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import checksummed
 from agentpay.types import ZERO_ADDRESS, Address, ChainId, Hash32
 from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.parallel import KEY as PARALLEL
 
 _mixed_case = lru_cache(maxsize=4096)(checksummed)
 
@@ -57,8 +58,13 @@ def session_request(
     fee_payer: bool,
     credential_types: Sequence[str],
     channel: Hash32 | None = None,
+    parallel: JsonObject | None = None,
 ) -> JsonObject:
-    """What a server asks for each unit."""
+    """
+    What a server asks for each unit.
+
+    `parallel` says that it serves many at once: our extension (`wire.parallel`).
+    """
     types: list[JsonValue] = [*credential_types]
     details: JsonObject = {
         "chainId": chain,
@@ -69,6 +75,8 @@ def session_request(
     }
     if channel is not None:
         details["channelId"] = str(channel)
+    if parallel is not None:
+        details[PARALLEL] = parallel
     return {
         "amount": str(unit_price),
         "unitType": unit_type,

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Final, assert_never
 
 from agentpay.errors import MalformedMessage
+from agentpay.types import parse_amount
 from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.mpp.binding import EchoFault
 
@@ -63,6 +64,32 @@ _KINDS: Final = {kind.type: kind for kind in ProblemKind}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """
+    How a session stands, told with a problem to who has proven to be its payer.
+
+    Ours: the draft has these members in receipts and in `payment-need-voucher`.
+    """
+
+    accepted: int
+    spent: int
+    deposit: int
+    required: int | None = None
+    """The least amount that would do, where that is what is wrong."""
+
+    def members(self) -> dict[str, int]:
+        """By the names that they have elsewhere in the draft."""
+        known = {
+            "acceptedCumulative": self.accepted,
+            "spent": self.spent,
+            "deposit": self.deposit,
+        }
+        if self.required is not None:
+            known["requiredCumulative"] = self.required
+        return known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """What a server said. Every text is the server's, and bounded."""
 
@@ -73,26 +100,39 @@ class Problem:
     detail: str
     challenge_id: str | None
     channel_id: str | None
+    accepted_cumulative: int | None = None
+    spent: int | None = None
+    required_cumulative: int | None = None
+    deposit: int | None = None
+
+    @property
+    def of_a_paywall(self) -> bool:
+        """Whether who sells says it: an application has problems of its own types."""
+        return self.type.startswith(_BASE)
 
 
 def write_problem(
     kind: ProblemKind,
     detail: str,
     *,
+    status: int | None = None,
     challenge_id: str | None = None,
     channel_id: str | None = None,
+    books: Books | None = None,
 ) -> bytes:
-    """The body of an answer; its status is `kind.status`."""
+    """The body of an answer whose status is `status`, or else that of its kind."""
     problem: JsonObject = {
         "type": kind.type,
         "title": kind.title,
-        "status": kind.status,
+        "status": status or kind.status,
         "detail": detail,
     }
     if challenge_id is not None:
         problem["challengeId"] = challenge_id
     if channel_id is not None:
         problem["channelId"] = channel_id
+    if books is not None:
+        problem |= {name: str(amount) for name, amount in books.members().items()}
     return json.dumps(problem, separators=(",", ":")).encode("ascii")
 
 
@@ -112,12 +152,24 @@ def read_problem(body: bytes) -> Problem | None:
         detail=_text(message, "detail") or "",
         challenge_id=_text(message, "challengeId"),
         channel_id=_text(message, "channelId"),
+        accepted_cumulative=_amount(message, "acceptedCumulative"),
+        spent=_amount(message, "spent"),
+        required_cumulative=_amount(message, "requiredCumulative"),
+        deposit=_amount(message, "deposit"),
     )
 
 
 def _text(message: JsonObject, name: str) -> str | None:
     value = message.get(name)
     return value[:_TEXT_MAX] if isinstance(value, str) else None
+
+
+def _amount(message: JsonObject, name: str) -> int | None:
+    value = message.get(name)
+    try:
+        return parse_amount(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def problem_of(fault: EchoFault) -> ProblemKind:
