@@ -125,6 +125,10 @@ async def test_p1_fifty_copies_of_a_credential_buy_one_answer(
         served = [answer for answer in answers if answer.status_code == 200]
 
         assert {a.status_code for a in answers} <= {200, 409}
+        for copy in answers:
+            if copy.status_code == 409:
+                assert kind_of(copy) == "credential-replayed"
+                assert PAYMENT_RESPONSE not in copy.headers
         assert {a.content for a in served} == {late.content}
         assert late.status_code == 200
         assert world.shop.begun[path] == 1
@@ -237,7 +241,7 @@ async def test_p11_challenges_of_others_and_changed_ones_are_refused(
         for change in (
             {"id": "A" * 43},
             {"realm": "other.example"},
-            {"intent": "session"},
+            {"intent": "subscription"},
             {"expires": "2099-01-01T00:00:00Z"},
             {"expires": None},
             {"digest": "sha-256=" + "A" * 43 + "="},
@@ -537,7 +541,7 @@ async def test_one_402_is_read_by_three_kinds_of_clients(
     assert asks.json()["x402Version"] == 1
 
 
-async def test_routes_without_single_transfers_have_no_challenge(
+async def test_routes_without_single_transfers_take_no_charge(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_world(agentpay_shared_chain) as world:
@@ -547,7 +551,7 @@ async def test_routes_without_single_transfers_have_no_challenge(
         headers = await world.payer.pays(elsewhere)
         refused = await world.client.get(path, headers=headers)
 
-        assert "www-authenticate" not in asks.headers
+        assert challenge_of(asks).intent == "session"
         assert (refused.status_code, kind_of(refused)) == (402, "invalid-challenge")
 
 

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from agentpay.errors import MalformedMessage
 from agentpay.http.asgi import Message, Receive, Scope
-from agentpay.wire.mpp.credential import SeveralCredentials, find_credential
+from agentpay.wire.mpp.credential import (
+    Credential,
+    SeveralCredentials,
+    find_credential,
+    parse_credential,
+)
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT
 
@@ -35,7 +40,7 @@ class Carried:
     x402: str | None = None
     first: str | None = None
     """By x402's first version."""
-    mpp: str | None = None
+    mpp: Credential | None = None
 
 
 def read_payment(scope: Scope, *, v1: bool, mpp_field: str | None) -> Carried:
@@ -44,14 +49,15 @@ def read_payment(scope: Scope, *, v1: bool, mpp_field: str | None) -> Carried:
 
     Raises:
         SeveralPayments: There is more than one.
-        NoCredential: There is a `Payment` credential with nothing in it.
+        NoCredential: There is a `Payment` credential that is none.
     """
     second = header_lines(scope, PAYMENT_SIGNATURE)
     first = header_lines(scope, X_PAYMENT) if v1 else ()
     credential = None
     if mpp_field is not None:
         try:
-            credential = find_credential(header_lines(scope, mpp_field))
+            encoded = find_credential(header_lines(scope, mpp_field))
+            credential = parse_credential(encoded) if encoded is not None else None
         except SeveralCredentials as error:
             raise SeveralPayments(str(error)) from error
         except MalformedMessage as error:
@@ -66,6 +72,14 @@ def read_payment(scope: Scope, *, v1: bool, mpp_field: str | None) -> Carried:
         first=first[0] if first else None,
         mpp=credential,
     )
+
+
+def brings_credential(scope: Scope, mpp_field: str) -> bool:
+    """Whether a request has a `Payment` credential, whatever is in it."""
+    try:
+        return find_credential(header_lines(scope, mpp_field)) is not None
+    except MalformedMessage:
+        return True
 
 
 def header_lines(scope: Scope, name: str) -> Sequence[str]:

@@ -260,8 +260,10 @@ class Delivery:
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
-            asked = self._purchase.mpp or Asked(body=None)
-            refusal = self._payee.refuse(receipt, self._purchase.terms, asked)
+            mpp, terms = self._purchase.mpp, self._purchase.terms
+            refusal = self._payee.refuse(
+                receipt, terms, mpp or Asked(body=None), by_mpp=mpp is not None
+            )
             await send_refusal(self._send, refusal)
             return
         self._started = True
@@ -346,6 +348,8 @@ class Delivery:
         if receipt and (not by_mpp or 200 <= message["status"] < 300):
             name = _MPP_RECEIPT if by_mpp else _RECEIPT
             headers.append((name, receipt.encode("ascii")))
+        beside = self._sale.headers.items()
+        headers += [(name.encode(), value.encode("ascii")) for name, value in beside]
         keep_private(headers)
         if self._payee.mpp is not None:
             headers.append((b"vary", self._payee.mpp.credential_field.encode()))

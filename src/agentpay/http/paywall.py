@@ -23,6 +23,7 @@ from agentpay.http.credentials import (
     Carried,
     NoCredential,
     RequestBody,
+    brings_credential,
     header_lines,
     read_payment,
 )
@@ -34,13 +35,14 @@ from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.mpp_offers import Asked, problem
-from agentpay.payee.mpp_sales import ChargeSale
 from agentpay.payee.offers import NO_PAYMENT, make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.sign_in import FreeSale
 from agentpay.types import Address, Money
+from agentpay.wire.mpp.evm_session import SESSION
+from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.sign_in import HEADER
@@ -137,13 +139,14 @@ class Paywall:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
-        found = self._routes.find(method, path, root=root)
-        if found is not None:
+        terms = self._priced(scope)
+        if terms is not None:
             asking = _Asking(
                 scope=scope,
                 body=RequestBody(receive),
                 send=send,
-                terms=self._terms(scope, found),
+                terms=terms,
+                carried=self._carried(scope, terms),
             )
             outcome = await self._decide(asking)
             if isinstance(outcome, Refusal):
@@ -155,22 +158,55 @@ class Paywall:
         else:
             await self._app(scope, receive, send)
 
+    def _priced(self, scope: Scope) -> Terms | None:
+        """
+        The terms of what is asked for; None where it costs nothing.
+
+        A `HEAD` may bring a voucher to a path that costs by another method only.
+        """
+        path, root = scope["path"], scope.get("root_path", "")
+        found = self._routes.find(scope["method"], path, root=root)
+        if found is not None:
+            return self._terms(scope, found)
+        mpp = self._payee.mpp
+        if mpp is None or scope["method"] != "HEAD":
+            return None
+        if not brings_credential(scope, mpp.credential_field):
+            return None
+        return next(iter(self._alternatives(scope)), None)
+
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
         asset, paid_in = self._payee.asset, self._paid_in
-        if refusal.status == 402 and self._payee.mpp is not None:
-            asked = await self._asked(asking)
-            refusal = self._payee.refuse(refusal, asking.terms, asked)
+        asked = await self._asked(asking) if refusal.status == 402 else Asked()
+        refusal = self._payee.refuse(refusal, asking.terms, asked, by_mpp=asking.by_mpp)
         if self._v1:
             refusal = for_first_version(refusal, asset.chain)
         readable = for_reader(refusal, asking.scope, asset, paid_in=paid_in)
         await tell_again(asking.body.receive, asking.send, readable)
 
-    async def _asked(self, asking: "_Asking") -> Asked:
-        """What a challenge for a request is bound to, beside its route."""
-        mpp = self._payee.mpp
+    async def _asked(self, asking: "_Asking", *, session: bool = False) -> Asked:
+        """
+        What a challenge for a request is bound to, beside its route.
+
+        That of a session is for any body: it streams past, unread.
+        """
+        mpp, scope = self._payee.mpp, asking.scope
+        head = scope["method"] == "HEAD"
+        body: bytes | None = b""
+        if mpp is not None and not session:
+            body = await asking.body.read(mpp.body_bytes_max)
         return Asked(
-            body=await asking.body.read(mpp.body_bytes_max) if mpp else None,
-            preference=header_lines(asking.scope, ACCEPT_PAYMENT),
+            body=body,
+            preference=header_lines(scope, ACCEPT_PAYMENT),
+            keys=header_lines(scope, IDEMPOTENCY_KEY),
+            content=not head,
+            alternatives=self._alternatives(scope) if session and head else (),
+        )
+
+    def _alternatives(self, scope: Scope) -> tuple[Terms, ...]:
+        found = self._routes.find_all(scope["path"], root=scope.get("root_path", ""))
+        return tuple(
+            self._terms({**scope, "method": method}, line) for method, line in found
         )
 
     def _terms(self, scope: Scope, found: Found) -> Terms:
@@ -187,15 +223,24 @@ class Paywall:
         listing = terms.about.listing(method, path=found.path, template=found.template)
         return replace(terms, listing=listing)
 
-    async def _decide(self, asking: "_Asking") -> Sale | Refusal:
-        chain, terms, mpp = self._payee.asset.chain, asking.terms, self._payee.mpp
+    def _carried(self, scope: Scope, terms: Terms) -> Carried | Refusal:
+        """What a request pays with, or what is wrong with that."""
+        chain, mpp = self._payee.asset.chain, self._payee.mpp
         try:
             field = mpp.credential_field if mpp else None
-            carried = read_payment(asking.scope, v1=self._v1, mpp_field=field)
-            header = self._second_version(carried, terms)
+            return read_payment(scope, v1=self._v1, mpp_field=field)
         except NoCredential as error:
             kind = ProblemKind.MALFORMED_CREDENTIAL
             return problem(self._payee.settings, terms, kind, str(error))
+        except MalformedMessage as error:
+            return malformed(str(error), chain)
+
+    async def _decide(self, asking: "_Asking") -> Sale | Refusal:
+        chain, terms, carried = self._payee.asset.chain, asking.terms, asking.carried
+        if isinstance(carried, Refusal):
+            return carried
+        try:
+            header = self._second_version(carried, terms)
         except MalformedMessage as error:
             return malformed(str(error), chain)
         try:
@@ -203,7 +248,8 @@ class Paywall:
         except (ChainError, StoreError) as error:
             return unavailable(error, chain)
         if carried.mpp is not None:
-            asked = await self._asked(asking)
+            session = carried.mpp.challenge.intent == SESSION
+            asking.asked = asked = await self._asked(asking, session=session)
             return await self._payee.answer_credential(carried.mpp, terms, asked)
         if terms.access_seconds:
             outcome = await self._let_in(asking.scope, header, terms)
@@ -248,7 +294,6 @@ class Paywall:
         flow = open_flow(sale, asking.terms, presence=presence, send=asking.send)
         decimals = self._payee.asset.decimals
         paid = PaidRequest(sale, asking.terms, decimals, flow=flow)
-        by_mpp = isinstance(sale, ChargeSale)
         hearing = Hearing(presence.receive)
         delivery = Delivery(
             Purchase(
@@ -257,7 +302,7 @@ class Paywall:
                 charge=paid,
                 flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
-                mpp=await self._asked(asking) if by_mpp else None,
+                mpp=asking.asked,
             ),
             payee=self._payee,
             attestor=self._attestor,
@@ -280,7 +325,7 @@ class Paywall:
                 await asyncio.shield(delivery.finish())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Asking:
     """One request for something that costs money, and where its answer goes."""
 
@@ -288,3 +333,12 @@ class _Asking:
     body: RequestBody
     send: Send
     terms: Terms
+    carried: Carried | Refusal
+    """What it pays with, or what is wrong with that."""
+    asked: Asked | None = None
+    """What it is, to MPP, where it pays by that."""
+
+    @property
+    def by_mpp(self) -> bool:
+        """Whether it brings a credential of MPP, and is answered in its words."""
+        return isinstance(self.carried, Carried) and self.carried.mpp is not None

@@ -17,7 +17,8 @@ from agentpay.errors import ConfigurationError
 from agentpay.payee.pricing import Route
 from agentpay.types import Money
 
-_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_METHODS_IN_ORDER = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_METHODS = frozenset(_METHODS_IN_ORDER)
 _SEGMENT = re.compile(r"(?<=/)\{[A-Za-z_][A-Za-z0-9_]*\}(?=/|\Z)")
 _UNMATCHABLE = re.compile(r"[{}%?#*\s]")
 _PARAMETERS = re.compile(r"[;?#]")
@@ -91,6 +92,11 @@ class RouteTable:
                     return None
                 return Found(route=line.route, template=line.template, path=path_values)
         return None
+
+    def find_all(self, path: str, *, root: str = "") -> list[tuple[str, Found]]:
+        """The methods by which a path costs money, and their prices."""
+        found = [(m, self.find(m, path, root=root)) for m in _METHODS_IN_ORDER]
+        return [(method, line) for method, line in found if line is not None]
 
     def costs(self, path: str, *, root: str = "") -> bool:
         """Whether any request to a path costs money."""

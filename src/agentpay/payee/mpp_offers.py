@@ -1,19 +1,23 @@
 """
 What a payee offers by MPP: challenges beside the offers of x402, and their problems.
 
-Source: draft-httpauth-payment-00; draft-evm-charge-00, "Request Schema". A route that
-takes one transfer takes it by either protocol, at one price.
+Source: draft-httpauth-payment-00; "Request Schema" of draft-evm-charge-00 and of
+draft-evm-session-00. A route that takes one transfer takes it by either protocol, and
+one that takes vouchers of a channel takes those of a session, at one price.
 """
 
 import secrets as randomness
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from agentpay.core.meter import REQUEST
 from agentpay.errors import ConfigurationError, MalformedMessage
 from agentpay.payee.answers import request_of
 from agentpay.payee.offers import NO_PAYMENT, PayeeSettings, payment_required
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
+from agentpay.wire import parallel
+from agentpay.wire.headers import read_object
 from agentpay.wire.mpp import binding
 from agentpay.wire.mpp.binding import BindingSecrets
 from agentpay.wire.mpp.challenge import (
@@ -25,13 +29,35 @@ from agentpay.wire.mpp.challenge import (
 )
 from agentpay.wire.mpp.encoding import encode_base64url
 from agentpay.wire.mpp.evm_charge import CHARGE, METHOD
-from agentpay.wire.mpp.evm_write import charge_request
+from agentpay.wire.mpp.evm_session import SESSION
+from agentpay.wire.mpp.evm_write import charge_request, session_request
 from agentpay.wire.mpp.preference import parse_accept_payment, rank
-from agentpay.wire.mpp.problem import PROBLEM_JSON, ProblemKind, write_problem
-from agentpay.wire.x402 import EXACT, PAYMENT_RESPONSE
+from agentpay.wire.mpp.problem import (
+    PROBLEM_JSON,
+    Books,
+    ProblemKind,
+    write_problem,
+)
+from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
+    EIP3009,
+    EXACT,
+    PAYMENT_RESPONSE,
+    PERMIT2,
+)
 
 BY_AUTHORIZATION = "authorization"
+BY_PERMIT2 = "permit2"
+BY_HASH = "hash"
+PER_REQUEST = REQUEST.name
 
+UNKNOWN = ProblemKind.INTERNAL_ERROR
+"""With a 503: what became of a payment is not known, so send it again as it is."""
+
+_KINDS = {
+    400: ProblemKind.MALFORMED_CREDENTIAL,
+    409: ProblemKind.CREDENTIAL_REPLAYED,
+}
 _NOTHING = b"{}"
 
 
@@ -46,17 +72,21 @@ class MppTerms:
     header: str | None = None
     """The field of credentials, where `Authorization` is the application's own."""
     body_bytes_max: int = 1024 * 1024
-    """A request with a longer body is offered x402 only: a challenge is for one body,
+    """A request with a longer body is offered no charge: its challenge is for one body,
     so the body is read before it is paid for."""
+    deposit_requests: int = 100
+    """For how many requests a deposit is suggested to payers who open a session."""
 
     def __post_init__(self) -> None:
         """
         Raises:
             ConfigurationError: A secret is short, the realm or the header cannot be
-                written, or the bound is negative.
+                written, the bound is negative, or no request is suggested.
         """
         if self.body_bytes_max < 0:
             raise ConfigurationError(f"body_bytes_max is {self.body_bytes_max}")
+        if self.deposit_requests < 1:
+            raise ConfigurationError(f"deposit_requests is {self.deposit_requests}")
         trial = binding.Terms(
             realm=self.realm,
             method=METHOD,
@@ -88,20 +118,38 @@ class MppTerms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a request is beside its route: a challenge is for exactly that."""
+    """What a request is beside its route: a charge's challenge is for exactly that."""
 
     body: bytes | None = b""
-    """None: longer than we read, and then it cannot be paid for by MPP."""
+    """None: longer than we read, and then it cannot be paid for by a charge."""
     preference: Sequence[str] = ()
     """The lines of its `Accept-Payment`."""
+    keys: Sequence[str] = ()
+    """The lines of its `Idempotency-Key`."""
+    content: bool = True
+    """Whether it wants anything: a `HEAD` only brings a voucher of a session."""
+    alternatives: Sequence[Terms] = ()
+    """What else costs at its path: a `HEAD` may be for any method there."""
 
 
 def mpp_offers(
     settings: PayeeSettings, mpp: MppTerms, terms: Terms
 ) -> tuple[binding.Terms, ...]:
-    """What a route asks for by MPP, the provider's favourite first."""
+    """
+    What a route asks for by MPP.
+
+    The charge is first: some clients know no other, and look no further.
+    """
+    offers = charge_offer(settings, mpp, terms), session_offer(settings, mpp, terms)
+    return tuple(offer for offer in offers if offer is not None)
+
+
+def charge_offer(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> binding.Terms | None:
+    """One transfer for one request; None where the route takes none."""
     if EXACT not in terms.schemes or not settings.asset.eip3009:
-        return ()
+        return None
     request = charge_request(
         chain=settings.asset.chain,
         currency=settings.asset.address,
@@ -110,7 +158,7 @@ def mpp_offers(
         credential_types=(BY_AUTHORIZATION,),
         decimals=settings.asset.decimals,
     )
-    charge = binding.Terms(
+    return binding.Terms(
         realm=mpp.realm,
         method=METHOD,
         intent=CHARGE,
@@ -119,16 +167,64 @@ def mpp_offers(
         scope=encode_base64url(request_of(terms)),
         header=mpp.header,
     )
-    return (charge,)
+
+
+def session_offer(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> binding.Terms | None:
+    """
+    Vouchers for many requests; None where the route takes none.
+
+    It holds for one method and path, with any query and any body: a voucher pays for
+    whatever request it comes with, and costs no 402 of its own.
+    """
+    if BATCH_SETTLEMENT not in terms.schemes or settings.escrow is None:
+        return None
+    request = session_request(
+        chain=settings.asset.chain,
+        currency=settings.asset.address,
+        recipient=settings.pay_to,
+        escrow=settings.escrow,
+        unit_price=terms.maximum,
+        unit_type=PER_REQUEST,
+        suggested_deposit=max(
+            settings.min_deposit, mpp.deposit_requests * terms.maximum
+        ),
+        min_voucher_delta=0,
+        fee_payer=True,
+        credential_types=session_types(settings),
+        parallel=parallel.info(settings.parallel),
+    )
+    return binding.Terms(
+        realm=mpp.realm,
+        method=METHOD,
+        intent=SESSION,
+        request=request,
+        scope=encode_base64url(request_of(_whatever_is_asked(terms))),
+        header=mpp.header,
+    )
+
+
+def _whatever_is_asked(terms: Terms) -> Terms:
+    """Of a route only its method and path: `HEAD` is for what `GET` is for."""
+    method, _, path = terms.resource.partition(" ")
+    method = "GET" if method == "HEAD" else method
+    return replace(terms, resource=f"{method} {path}", query="")
+
+
+def session_types(settings: PayeeSettings) -> tuple[str, ...]:
+    """How payers may fund a session: first the ways that cost them no gas."""
+    ours = {EIP3009: BY_AUTHORIZATION, PERMIT2: BY_PERMIT2}
+    return (*[ours[method] for method in settings.transfer_methods], BY_HASH)
 
 
 def challenges(
     settings: PayeeSettings, mpp: MppTerms, terms: Terms, asked: Asked, *, now: int
 ) -> tuple[Challenge, ...]:
     """Fresh challenges for one request, in the order that its client likes."""
-    if asked.body is None:
-        return ()
     offers = mpp_offers(settings, mpp, terms)
+    if asked.body is None:
+        offers = tuple(offer for offer in offers if offer.intent == SESSION)
     order: Sequence[int] = range(len(offers))
     if asked.preference and offers:
         try:
@@ -143,7 +239,7 @@ def challenges(
             secrets=mpp.binding,
             nonce=randomness.token_bytes(binding.NONCE_BYTES),
             expires_at=now + settings.max_timeout_seconds,
-            body=asked.body,
+            body=(asked.body or b"") if offers[index].intent == CHARGE else b"",
         )
         for index in order
     )
@@ -180,30 +276,57 @@ def problem(
     kind: ProblemKind,
     detail: str,
     *,
+    status: int | None = None,
     challenge_id: str | None = None,
+    channel_id: str | None = None,
+    books: Books | None = None,
 ) -> Refusal:
     """
     What is wrong with a credential; the challenges are added by `with_challenges`.
 
-    A kind that is not a 402 asks for nothing.
+    What is not a 402 asks for nothing; a 503 asks for the same again.
     """
-    body = write_problem(kind, detail, challenge_id=challenge_id)
-    if kind.status != 402:
-        headers = {"content-type": PROBLEM_JSON, "cache-control": "no-store"}
-        return Refusal(status=kind.status, headers=headers, body=body)
-    return replace(payment_required(settings, terms, error=detail), body=body)
-
-
-def failed(refusal: Refusal, *, challenge_id: str) -> Refusal:
-    """What x402 says of a transfer that does not pay, as MPP says it."""
-    if refusal.status != 402:
-        return refusal
-    unspoken = PAYMENT_RESPONSE.lower()
-    headers = {n: v for n, v in refusal.headers.items() if n != unspoken}
     body = write_problem(
-        ProblemKind.VERIFICATION_FAILED, _error_of(refusal), challenge_id=challenge_id
+        kind,
+        detail,
+        status=status,
+        challenge_id=challenge_id,
+        channel_id=channel_id,
+        books=books,
     )
+    status = status or kind.status
+    if status == 402:
+        return replace(payment_required(settings, terms, error=detail), body=body)
+    headers = {"content-type": PROBLEM_JSON, "cache-control": "no-store"}
+    if status == 503:
+        headers["retry-after"] = "1"
+    return Refusal(status=status, headers=headers, body=body)
+
+
+def failed(refusal: Refusal, *, challenge_id: str | None = None) -> Refusal:
+    """
+    What x402 says of a payment, as MPP says it: in a problem, and in no receipt.
+
+    Its type tells a client that this is not its application's own answer.
+    """
+    unspoken = PAYMENT_RESPONSE.lower()
+    if refusal.status != 402 and unspoken not in refusal.headers:
+        return refusal
+    headers = {n: v for n, v in refusal.headers.items() if n != unspoken}
+    if refusal.body != _NOTHING and refusal.status == 402:
+        return replace(refusal, headers=headers)
+    if refusal.status == 402:
+        kind, detail = ProblemKind.VERIFICATION_FAILED, _error_of(refusal)
+    else:
+        kind, detail = _KINDS.get(refusal.status, UNKNOWN), _words_of(refusal)
+    body = write_problem(kind, detail, status=refusal.status, challenge_id=challenge_id)
     return replace(refusal, headers=headers, body=body)
+
+
+def _words_of(refusal: Refusal) -> str:
+    words = read_object(refusal.body, name="a refusal")
+    payment = f" (payment {words['payment']})" if "payment" in words else ""
+    return f"{words.get('title')}: {words.get('detail')}{payment}"
 
 
 def _error_of(refusal: Refusal) -> str:

@@ -6,7 +6,7 @@ Procedure". The transfer is sold for as any other: a signature buys one answer, 
 protocol it comes by. A challenge buys one, too: the first transfer that answers it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agentpay.errors import MalformedMessage
@@ -14,7 +14,7 @@ from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.session_escrow import is_charge_nonce
 from agentpay.evm.transfer import TokenTransfer
 from agentpay.payee.answers import Answers, request_of
-from agentpay.payee.mpp_offers import Asked, MppTerms, failed, mpp_offers, problem
+from agentpay.payee.mpp_offers import Asked, MppTerms, charge_offer, failed, problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
@@ -25,7 +25,7 @@ from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.mpp.binding import EchoFault, check_echo
 from agentpay.wire.mpp.challenge import Challenge
-from agentpay.wire.mpp.credential import Credential, parse_credential
+from agentpay.wire.mpp.credential import Credential
 from agentpay.wire.mpp.evm_charge import (
     AuthorizationPayload,
     ChargePayload,
@@ -58,7 +58,7 @@ class ChargeSales:
         self._clock = clock
 
     async def answer(
-        self, encoded: str, terms: Terms, asked: Asked
+        self, credential: Credential, terms: Terms, asked: Asked
     ) -> "ChargeSale | Refusal":
         """
         Decide what a credential buys.
@@ -66,11 +66,6 @@ class ChargeSales:
         Raises:
             ChainError, StoreUnavailable: Nothing was decided.
         """
-        malformed = ProblemKind.MALFORMED_CREDENTIAL
-        try:
-            credential = parse_credential(encoded)
-        except MalformedMessage as error:
-            return problem(self._settings, terms, malformed, str(error))
         echo = credential.challenge
         fault = self._fault(echo, terms, asked)
         if fault not in (None, EchoFault.EXPIRED):
@@ -79,7 +74,8 @@ class ChargeSales:
             payload = parse_charge_payload(credential.payload)
             wrong = self._wrong(credential, payload, terms)
         except MalformedMessage as error:
-            return self._refuse(echo, terms, malformed, str(error))
+            kind = ProblemKind.MALFORMED_CREDENTIAL
+            return self._refuse(echo, terms, kind, str(error))
         if wrong or not isinstance(payload, AuthorizationPayload):
             return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, wrong)
         transfer = _transfer_of(payload, self._settings)
@@ -91,12 +87,11 @@ class ChargeSales:
 
     def _fault(self, echo: Challenge, terms: Terms, asked: Asked) -> EchoFault | None:
         """Why a challenge is not for this request; `EXPIRED` if that is all."""
-        offers = mpp_offers(self._settings, self._mpp, terms)
-        if not offers:
+        charge = charge_offer(self._settings, self._mpp, terms)
+        if charge is None:
             return EchoFault.REQUEST
         if asked.body is None:
             return EchoFault.DIGEST
-        (charge,) = offers
         return check_echo(
             echo,
             charge,
@@ -206,6 +201,10 @@ class ChargeSale:
     @property
     def stream(self) -> None:
         """A charge is of all that a request may cost."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {}
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. By the draft, no receipt before the money has moved."""

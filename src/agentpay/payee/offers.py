@@ -57,6 +57,8 @@ class PayeeSettings:
     """Whether it pays for payers' approvals of Permit2, sent by themselves."""
     wallet_factories: frozenset[Address] = frozenset()
     """Who makes the wallets of payers that are not deployed yet (ERC-6492)."""
+    escrow: Address | None = None
+    """Where the sessions of MPP are; None where none are sold."""
     max_timeout_seconds: int = 300
 
 

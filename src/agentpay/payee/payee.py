@@ -17,14 +17,15 @@ from agentpay.errors import (
     MalformedMessage,
     StoreError,
 )
+from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
-from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
+from agentpay.payee.arguments import account_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
-from agentpay.payee.mpp_offers import Asked, MppTerms, with_challenges
+from agentpay.payee.mpp_offers import Asked, MppTerms, failed, with_challenges
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -40,14 +41,14 @@ from agentpay.payee.sign_in import SignIns
 from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
-from agentpay.types import Address, Asset, Money, to_base_units
+from agentpay.types import Asset, Money, to_base_units
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
+from agentpay.wire.mpp.credential import Credential
+from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
-    EIP3009,
     PAYMENT_SIGNATURE,
-    PERMIT2,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
@@ -128,20 +129,24 @@ class Payee:
             )
         self._facilitator = facilitator
         self._clock = clock
+        account = account_of(pay_to) if pay_to else wallet.address
+        # Only the account that a session pays may settle it, so it must be ours.
+        sells_sessions = account == wallet.address
         decimals = place.usdc.decimals
         self.settings = PayeeSettings(
             asset=place.usdc,
-            pay_to=_account(pay_to) if pay_to else wallet.address,
+            pay_to=account,
             authorizer=(authorizer or wallet).address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=_units(min_deposit, decimals, "min_deposit"),
+            min_deposit=units_of(min_deposit, decimals, "min_deposit"),
             names=answers.bytes_each > 0,
-            transfer_methods=_methods(transfer_methods, place.usdc),
+            transfer_methods=methods_of(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
             sponsors_approvals=sponsor_approvals_up_to > 0,
+            escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
             wallet_factories=frozenset(
-                _account(factory, "wallet_factories") for factory in wallet_factories
+                account_of(factory, "wallet_factories") for factory in wallet_factories
             ),
         )
         self._plan = Plan(
@@ -150,9 +155,9 @@ class Payee:
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(
-                claim_at=_units(claim_at, decimals, "claim_at"),
+                claim_at=units_of(claim_at, decimals, "claim_at"),
                 claim_every_seconds=claim_every_seconds,
-                settle_at=_units(claim_at, decimals, "claim_at"),
+                settle_at=units_of(claim_at, decimals, "claim_at"),
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
@@ -212,6 +217,8 @@ class Payee:
                     facilitator=self._facilitator,
                     clock=self._clock,
                 )
+                if works.sessions is None:
+                    self.settings = replace(self.settings, escrow=None)
                 works.keeper.start()
                 try:
                     await self._ready()
@@ -304,22 +311,34 @@ class Payee:
             return unavailable(error, self.asset.chain, payment=paid_with)
 
     async def answer_credential(
-        self, credential: str, terms: Terms, asked: Asked
+        self, credential: Credential, terms: Terms, asked: Asked
     ) -> Sale | Refusal:
         """Decide what a `Payment` credential buys, as `answer` does."""
-        charges = self._running.charges
-        if charges is None:
+        works = self._running
+        if works.charges is None:
             raise ConfigurationError("the payee takes no payments by MPP: pass mpp=")
         try:
             await self._ready()
-            return await charges.answer(credential, terms, asked)
+            if works.sessions is None or credential.challenge.intent != SESSION:
+                return await works.charges.answer(credential, terms, asked)
+            if not works.keeper.fresh():
+                await works.keeper.sync()
+            choices = (terms, *asked.alternatives)
+            return await works.sessions.answer(credential, choices, asked)
         except (ChainError, StoreError) as error:
             return unavailable(error, self.asset.chain)
 
-    def refuse(self, refusal: Refusal, terms: Terms, asked: Asked) -> Refusal:
-        """A refusal as it leaves: a 402 has what MPP offers too, if that is spoken."""
+    def refuse(
+        self, refusal: Refusal, terms: Terms, asked: Asked, *, by_mpp: bool = False
+    ) -> Refusal:
+        """
+        A refusal as it leaves: a 402 has what MPP offers too, if that is spoken, and
+        to who paid by MPP everything is said as MPP says it.
+        """
         if self.mpp is None:
             return refusal
+        if by_mpp:
+            refusal = failed(refusal)
         now = int(self._clock())
         return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
@@ -361,29 +380,3 @@ def check_network(network: Network, *, allow_mainnet: bool) -> None:
             f"{network.name} is real money and these contracts are not audited for it:"
             " pass allow_mainnet=True if you accept that (see SECURITY.md)"
         )
-
-
-def _units(money: Money, decimals: int, name: str) -> int:
-    try:
-        return to_base_units(money, decimals)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from error
-
-
-def _methods(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
-    if wanted is None:
-        return (EIP3009,) if asset.eip3009 else (PERMIT2,)
-    possible = {EIP3009, PERMIT2} if asset.eip3009 else {PERMIT2}
-    if not wanted or not set(wanted) <= possible:
-        raise ConfigurationError(
-            f"transfer_methods are some of {sorted(possible)} for this token,"
-            f" not {list(wanted)}"
-        )
-    return wanted
-
-
-def _account(text: str, name: str = "pay_to") -> Address:
-    try:
-        return checked_address(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {error}") from error

@@ -2,6 +2,7 @@
 What a started payee runs on, and how it is put together.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,10 +10,12 @@ from typing import Self
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
-from agentpay.errors import UnsuitableToken
+from agentpay.errors import UnsuitableEscrow, UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
+from agentpay.evm.session_escrow import Escrow
 from agentpay.facilitator.embedded import Facilitator
+from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
@@ -23,12 +26,20 @@ from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.session_books import SessionBooks
+from agentpay.payee.session_closing import SessionClosing
+from agentpay.payee.session_funding import SessionFunding
+from agentpay.payee.session_sales import SessionSales
+from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
+from agentpay.session_ports import SessionDesk
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
+
+_log = logging.getLogger(__name__)
 
 APPROVALS_PER_HOUR = 100
 """Of payers whose gas we pay: what strangers can make us spend is bounded."""
@@ -64,6 +75,9 @@ class Works:
     transfers: TransferSales
     charges: ChargeSales | None
     """None where MPP is not spoken."""
+    sessions: SessionSales | None
+    """None where none are sold: MPP is not spoken, or there is no escrow for them."""
+    desk: SessionDesk | None
     answers: Answers
     mpp: MppTerms | None
     sign_ins: SignIns
@@ -86,7 +100,21 @@ class Works:
             store=self.store,
             clock=clock,
         )
-        return replace(self, channels=channels, transfers=transfers, charges=charges)
+        sessions = _sessions(
+            self.mpp,
+            settings,
+            desk=self.desk,
+            answers=self.answers,
+            store=self.store,
+            clock=clock,
+        )
+        return replace(
+            self,
+            channels=channels,
+            transfers=transfers,
+            charges=charges,
+            sessions=sessions,
+        )
 
     async def close(self) -> None:
         """Stop following the chain, and close everything."""
@@ -120,6 +148,7 @@ async def open_works(
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
+        desk = await _desk(plan, settings, chain=chain, sender=sender)
         store = await open_store(plan.store_url)
     except BaseException:
         await sender.aclose()
@@ -137,6 +166,7 @@ async def open_works(
         chain=chain,
         sender=sender,
         facilitator=settler,
+        desk=desk,
         store=store,
         clock=clock,
     )
@@ -162,6 +192,27 @@ def _sponsor(
     return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
+async def _desk(
+    plan: Plan, settings: PayeeSettings, *, chain: RpcChain, sender: TransactionSender
+) -> SessionDesk | None:
+    """Where sessions are sold; None where there is no escrow to rely on."""
+    if plan.mpp is None or settings.escrow is None:
+        return None
+    desk = EscrowDesk(
+        chain=chain,
+        senders=[sender],
+        payee=plan.wallet,
+        asset=settings.asset,
+        escrow=Escrow(chain=settings.asset.chain, contract=settings.escrow),
+    )
+    try:
+        await desk.start()
+    except UnsuitableEscrow as error:
+        _log.warning("no sessions are sold: %s", error)
+        return None
+    return desk
+
+
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
     if settings.wallet_factories and not await chain.code(MULTICALL3):
         raise UnsuitableToken(
@@ -177,6 +228,7 @@ def _wire(
     chain: RpcChain,
     sender: TransactionSender,
     facilitator: Settler,
+    desk: SessionDesk | None,
     store: Store,
     clock: Callable[[], float],
 ) -> Works:
@@ -225,9 +277,35 @@ def _wire(
         channels=channels,
         transfers=transfers,
         charges=charges,
+        sessions=_sessions(
+            plan.mpp, settings, desk=desk, answers=answers, store=store, clock=clock
+        ),
+        desk=desk,
         answers=answers,
         mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
+    )
+
+
+def _sessions(
+    mpp: MppTerms | None,
+    settings: PayeeSettings,
+    *,
+    desk: SessionDesk | None,
+    answers: Answers,
+    store: Store,
+    clock: Callable[[], float],
+) -> SessionSales | None:
+    if mpp is None or desk is None:
+        return None
+    books = SessionBooks(settings=settings, store=store.payee, clock=clock)
+    settlement = SessionSettlement(desk=desk, store=store.payee, clock=clock)
+    return SessionSales(
+        books=books,
+        mpp=mpp,
+        funding=SessionFunding(books=books, desk=desk, settlement=settlement),
+        closing=SessionClosing(books=books, settlement=settlement),
+        answers=answers,
     )
 
 

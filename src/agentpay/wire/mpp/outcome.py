@@ -1,8 +1,8 @@
 """
 `Payment-Voucher`: what became of one voucher of a session that serves many at once.
 
-Our own, on every answer to a verified voucher of a tagged session, of whatever status: a
-receipt stands on 2xx only, and an application's 404 has an outcome too. It is to MPP
+Our own, on every answer to a verified voucher of a tagged session, of whatever status:
+a receipt stands on 2xx only, and an application's 404 has an outcome too. It is to MPP
 what `parallel` is to x402; its rules are in `docs/parallel-channels.md`.
 """
 

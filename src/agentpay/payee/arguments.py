@@ -1,0 +1,48 @@
+"""
+What a payee is told in words, as values; what cannot be used is refused with its name.
+"""
+
+from agentpay.errors import ConfigurationError
+from agentpay.evm.hashing import checked_address
+from agentpay.types import Address, Asset, Money, to_base_units
+from agentpay.wire.x402 import EIP3009, PERMIT2
+
+
+def units_of(money: Money, decimals: int, name: str) -> int:
+    """
+    Raises:
+        ConfigurationError: Not money, or finer than the token.
+    """
+    try:
+        return to_base_units(money, decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error
+
+
+def methods_of(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
+    """
+    How payers may move a token, as it lets them, or as its payee wants them to.
+
+    Raises:
+        ConfigurationError: The token cannot be moved so.
+    """
+    if wanted is None:
+        return (EIP3009,) if asset.eip3009 else (PERMIT2,)
+    possible = {EIP3009, PERMIT2} if asset.eip3009 else {PERMIT2}
+    if not wanted or not set(wanted) <= possible:
+        raise ConfigurationError(
+            f"transfer_methods are some of {sorted(possible)} for this token,"
+            f" not {list(wanted)}"
+        )
+    return wanted
+
+
+def account_of(text: str, name: str = "pay_to") -> Address:
+    """
+    Raises:
+        ConfigurationError: Not an address, or one with a wrong checksum.
+    """
+    try:
+        return checked_address(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {error}") from error

@@ -1,0 +1,214 @@
+"""
+A payee's books of one session: the ledger it moves, and what is said of it.
+
+Source: draft-evm-session-00, "Server-Side Accounting", "Receipt Generation" and "Error
+Responses". What is said here is said to who has proven to be its payer.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from agentpay.core import session_rules
+from agentpay.core.payee_channel import Fate, PayeeChannel
+from agentpay.core.payee_events import Answer, LeaseLost
+from agentpay.core.session_rules import SessionEvent
+from agentpay.evm.session_escrow import SessionConfig, voucher_digest
+from agentpay.evm.signature import BadSignature, recover
+from agentpay.payee.mpp_offers import problem
+from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.pricing import Terms
+from agentpay.payee.sales import Refusal
+from agentpay.ports import PayeeStore
+from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.types import Hash32
+from agentpay.wire.mpp.outcome import (
+    PAYMENT_VOUCHER,
+    format_outcome,
+    session_outcome,
+)
+from agentpay.wire.mpp.problem import Books, ProblemKind
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT, format_receipt, session_receipt
+
+
+@dataclass(slots=True, kw_only=True)
+class SessionCall:
+    """One request on a session, as it goes through the checks."""
+
+    config: SessionConfig
+    channel: Hash32
+    terms: Terms
+    challenge: str
+    """The id of the challenge that it answers."""
+    cumulative: int = 0
+    signature: bytes = b""
+    """Of the voucher; a top-up has none."""
+    content: bool = True
+    """Whether it wants more than its voucher to be taken."""
+    transaction: Hash32 | None = None
+    """What was put on the chain for it."""
+
+    @property
+    def key(self) -> str:
+        """What its payer signed: it buys one answer."""
+        return f"voucher {self.channel} {self.cumulative}"
+
+    def fault(self) -> ProblemKind | None:
+        """
+        What is wrong with its voucher's signature.
+
+        Only keys sign vouchers: what a contract signs it may take back, so a contract
+        names a key as its `authorizedSigner` (the draft's recommendation).
+        """
+        digest = voucher_digest(self.channel, self.cumulative, self.config.escrow)
+        try:
+            signer = recover(digest, self.signature)
+        except BadSignature:
+            return ProblemKind.INVALID_SIGNATURE
+        wanted = self.config.terms.signer
+        return None if signer == wanted else ProblemKind.SIGNER_MISMATCH
+
+
+class SessionBooks:
+    """Moves ledgers by events, and says what became of them."""
+
+    def __init__(
+        self,
+        *,
+        settings: PayeeSettings,
+        store: PayeeStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self._clock = clock
+
+    def now(self) -> int:
+        return int(self._clock())
+
+    async def update(
+        self, call: SessionCall, event: SessionEvent, *, durable: bool = True
+    ) -> tuple[PayeeRecord | None, Answer]:
+        """One step of a session's ledger; without a record nothing happens."""
+        now = self.now()
+
+        def decide(
+            record: PayeeRecord | None,
+        ) -> PayeeStep[tuple[PayeeRecord | None, Answer]]:
+            if record is None:
+                return PayeeStep(record=None, answer=(None, LeaseLost()))
+            transition = session_rules.apply(record.ledger, event)
+            after = record
+            if transition.channel is not record.ledger:
+                after = replace(record, ledger=transition.channel, last_voucher_at=now)
+            return PayeeStep(
+                record=after,
+                answer=(after, transition.answer),
+                touched=transition.touched,
+            )
+
+        return await self.store.update(call.channel, decide, durable=durable)
+
+    async def look(self, call: SessionCall) -> PayeeRecord | None:
+        """The session as the last caller left it."""
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+            return PayeeStep(record=record, answer=record)
+
+        return await self.store.update(call.channel, decide, durable=False)
+
+    # What is said.
+
+    def receipt(
+        self, record: PayeeRecord, call: SessionCall, *, units: int | None
+    ) -> str:
+        """A receipt: only what is final counts as spent (`receipt_total`)."""
+        return format_receipt(
+            session_receipt(
+                challenge_id=call.challenge,
+                chain=record.chain,
+                channel=call.channel,
+                accepted=record.ledger.highest,
+                spent=record.ledger.receipt_total(call.cumulative),
+                at=self.now(),
+                units=units,
+                transaction=call.transaction,
+            )
+        )
+
+    def outcome(
+        self,
+        record: PayeeRecord,
+        call: SessionCall,
+        fate: Fate,
+        charged: int = 0,
+        *,
+        repeated: bool = False,
+    ) -> Mapping[str, str]:
+        """What became of a voucher, in a header of its own; of tagged sessions only."""
+        if not record.ledger.tagged:
+            return {}
+        said = session_outcome(
+            call.channel,
+            call.cumulative,
+            fate,
+            charged=charged,
+            spent=record.ledger.receipt_total(call.cumulative),
+            repeated=repeated,
+        )
+        return {PAYMENT_VOUCHER.lower(): format_outcome(said)}
+
+    def taken(
+        self, record: PayeeRecord, call: SessionCall, *, outcome: Mapping[str, str]
+    ) -> Refusal:
+        """200 with a receipt and no content: it was taken, and bought nothing."""
+        headers = {
+            "cache-control": "private",
+            PAYMENT_RECEIPT.lower(): self.receipt(record, call, units=0),
+            **outcome,
+        }
+        return Refusal(status=200, headers=headers, body=b"")
+
+    def refuse(
+        self,
+        call: SessionCall,
+        kind: ProblemKind,
+        detail: str,
+        *,
+        record: PayeeRecord | None = None,
+        status: int | None = None,
+        required: int | None = None,
+        outcome: Mapping[str, str] | None = None,
+    ) -> Refusal:
+        """
+        A problem of a session; with a `record`, it says how that stands.
+
+        What may change by waiting (503, 409 of a request that runs) says to come again.
+        """
+        books = None
+        if record is not None:
+            ledger = record.ledger
+            books = Books(
+                accepted=ledger.highest,
+                spent=ledger.receipt_total(call.cumulative),
+                deposit=ledger.spendable,
+                required=required,
+            )
+        refusal = problem(
+            self.settings,
+            call.terms,
+            kind,
+            detail,
+            status=status,
+            challenge_id=call.challenge,
+            channel_id=call.channel,
+            books=books,
+        )
+        return replace(refusal, headers={**refusal.headers, **(outcome or {})})
+
+
+def fate_of(ledger: PayeeChannel, cumulative: int) -> tuple[Fate, int]:
+    """What became of an amount of a tagged session that was presented before."""
+    used, running = ledger.find_used(cumulative), ledger.reservation(cumulative)
+    if used is None:
+        return Fate.OLD, 0
+    return used.fate, running.charged if running else used.charged
