@@ -38,8 +38,9 @@ class Purse:
         self.charged = max(self.charged, min(charged, self.covered))
         return self.charged
 
-    async def ask(self, charged: int) -> JsonObject | None:
-        return {"required": str(charged)}
+    async def ask(self, need: int, wish: int) -> JsonObject | None:
+        assert need <= wish
+        return {"required": str(wish)}
 
     async def wait(self, charged: int, seconds: float) -> bool:
         try:
@@ -51,7 +52,8 @@ class Purse:
             return False
         return True
 
-    async def finish(self, charged: int) -> JsonObject | None:
+    async def finish(self, charged: int, units: int | None) -> JsonObject | None:
+        assert units == charged // PER_TOKEN
         self.finished.append(charged)
         return {"charged": str(charged)}
 

@@ -102,6 +102,7 @@ class Listener:
 
     header: str
     path: str = "/stream"
+    name: str = "payment-signature"
     leaves_after: int | None = None
     raises: bool = True
     """Whether a server says so where it is sent to, as ASGI 2.4 has it."""
@@ -116,7 +117,7 @@ class Listener:
             "method": "GET",
             "path": self.path,
             "query_string": b"",
-            "headers": [(b"payment-signature", self.header.encode())],
+            "headers": [(self.name.lower().encode(), self.header.encode())],
         }
         if self.leaves_after == 0:
             self.gone.set()

@@ -64,6 +64,14 @@ class Tab:
         """What the content that has left costs."""
         return max(self._floor, self.tariff.total(self._left))
 
+    @property
+    def units(self) -> int | None:
+        """How many parts have left, where one thing is counted."""
+        if len(self._prices) != 1:
+            return None
+        (price,) = self._prices.values()
+        return self._left // price
+
     def price(self, usage: Mapping[str, int]) -> int:
         """
         The exact price of some more usage, by the words of its units.

@@ -115,7 +115,7 @@ class Flow:
     async def _wait(self, need: int, wish: int, deadline: float) -> None:
         """Content stops here until enough is signed, or for good."""
         exhausted = StreamExhausted(needed=need, covered=self.tab.charged)
-        asked = await self._stream.ask(wish)
+        asked = await self._stream.ask(need, wish)
         seconds = deadline - self._now()
         if asked is None or not self._started or seconds <= 0:
             raise exhausted
@@ -191,7 +191,7 @@ class Flow:
         await self._flush()
         receipt = None
         try:
-            receipt = await self._stream.finish(self.tab.left)
+            receipt = await self._stream.finish(self.tab.left, self.tab.units)
             self._finished = True
         except StoreError as error:
             _log.warning("a stream cannot be closed yet: %s", error)
@@ -208,7 +208,7 @@ class Flow:
         """Close the sale at what has left, if `end` has not."""
         self._ended = True
         if not self._finished:
-            await self._stream.finish(self.tab.left)
+            await self._stream.finish(self.tab.left, self.tab.units)
             self._finished = True
 
 

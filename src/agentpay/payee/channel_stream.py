@@ -56,9 +56,9 @@ class ChannelStream:
             raise StreamLost(f"{self._call.key} lost its reservation")
         return said.charged
 
-    async def ask(self, charged: int) -> JsonObject | None:
+    async def ask(self, need: int, wish: int) -> JsonObject | None:
         """See `SaleStream.ask`."""
-        del charged
+        del need, wish
         return None
 
     async def wait(self, charged: int, seconds: float) -> bool:
@@ -66,8 +66,9 @@ class ChannelStream:
         del charged, seconds
         return False
 
-    async def finish(self, charged: int) -> JsonObject | None:
+    async def finish(self, charged: int, units: int | None) -> JsonObject | None:
         """See `SaleStream.finish`. Only receipts of parallel channels are read late."""
+        del units
         event = GivenBack(
             cumulative=self._reservation.cumulative,
             owner=self._books.store.owner,

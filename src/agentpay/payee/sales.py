@@ -81,19 +81,23 @@ class SaleStream(Protocol):
         """
         ...
 
-    async def ask(self, charged: int) -> JsonObject | None:
-        """What the client is told when so much is needed; None: it can add nothing."""
+    async def ask(self, need: int, wish: int) -> JsonObject | None:
+        """
+        What the client is told when `need` in all is not covered; None: it can add
+        nothing. It is asked for what we `wish`, where that is there.
+        """
         ...
 
     async def wait(self, charged: int, seconds: float) -> bool:
         """Wait until so much in all may be covered; False: it was not, in time."""
         ...
 
-    async def finish(self, charged: int) -> JsonObject | None:
+    async def finish(self, charged: int, units: int | None) -> JsonObject | None:
         """
         Close it at what has left; returns its last receipt, if its client reads one.
 
-        Safe to call again.
+        `units` are how many of what its tariff counts, if that is one thing. Safe to
+        call again.
         """
         ...
 

@@ -146,7 +146,7 @@ class TransferStream:
         """See `SaleStream.draw`. What was signed covers it, at its payee's own risk."""
         return min(charged, self._sale.maximum)
 
-    async def ask(self, charged: int) -> None:
+    async def ask(self, need: int, wish: int) -> None:
         """See `SaleStream.ask`."""
 
     async def wait(self, charged: int, seconds: float) -> bool:
@@ -154,6 +154,7 @@ class TransferStream:
         del charged, seconds
         return False
 
-    async def finish(self, charged: int) -> None:
+    async def finish(self, charged: int, units: int | None) -> None:
         """See `SaleStream.finish`: `delivered` settles it."""
+        del units
         await self._sale.due(charged)
