@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.meter import Rate, Rounding, Tariff, Unit
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -25,17 +26,19 @@ if TYPE_CHECKING:
         PriceRose,
         ProtocolError,
         StoreError,
+        StreamEnded,
     )
     from agentpay.evm.networks import Network
     from agentpay.http.facilitator_client import RemoteFacilitator
-    from agentpay.http.paywall import PaidRequest, Paywall
+    from agentpay.http.paid_request import PaidRequest, RequestMeter
+    from agentpay.http.paywall import Paywall
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
     from agentpay.payee.mpp_offers import MppTerms
     from agentpay.payee.payee import Payee
-    from agentpay.payee.pricing import Order, Route
+    from agentpay.payee.pricing import Order, Route, Streaming
     from agentpay.payer.policy import Budget, Policy
     from agentpay.payer.receipts import PaidReceipt
     from agentpay.signers.smart_wallet import SmartWallet
@@ -62,7 +65,7 @@ _HOMES = {
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
-    "PaidRequest": "agentpay.http.paywall",
+    "PaidRequest": "agentpay.http.paid_request",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
     "PaymentRefused": "agentpay.errors",
@@ -72,11 +75,18 @@ _HOMES = {
     "Policy": "agentpay.payer.policy",
     "PriceRose": "agentpay.errors",
     "ProtocolError": "agentpay.errors",
+    "Rate": "agentpay.core.meter",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
+    "RequestMeter": "agentpay.http.paid_request",
+    "Rounding": "agentpay.core.meter",
     "Route": "agentpay.payee.pricing",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
+    "StreamEnded": "agentpay.errors",
+    "Streaming": "agentpay.payee.pricing",
+    "Tariff": "agentpay.core.meter",
+    "Unit": "agentpay.core.meter",
     "Wallet": "agentpay.signers.wallet",
     "WatchedWallet": "agentpay.signers.watched",
 }
@@ -109,11 +119,18 @@ __all__ = [
     "Policy",
     "PriceRose",
     "ProtocolError",
+    "Rate",
     "RemoteFacilitator",
+    "RequestMeter",
+    "Rounding",
     "Route",
     "SmartWallet",
     "Spending",
     "StoreError",
+    "StreamEnded",
+    "Streaming",
+    "Tariff",
+    "Unit",
     "Wallet",
     "WatchedWallet",
 ]

@@ -48,6 +48,7 @@ from agentpay.core.payer_session_rules import (
 )
 from agentpay.core.session_rules import (
     CloseAsked,
+    Extended,
     Finalized,
     SessionEvent,
     VoucherRaised,
@@ -178,7 +179,7 @@ def voucher(
 def _apply(ledger: PayeeChannel, event: SessionEvent) -> payee_rules.Transition:
     if ledger.pays_whole:
         return session_rules.apply(ledger, event)
-    if isinstance(event, VoucherRaised | CloseAsked | Finalized):
+    if isinstance(event, VoucherRaised | Extended | CloseAsked | Finalized):
         raise InvariantViolated(f"x402 knows no {type(event).__name__}")
     return payee_rules.apply(ledger, event)
 

@@ -90,14 +90,15 @@ def outcome(
 
     `repeated` says that its request was answered before and is not answered again.
     """
-    said: JsonObject = {
-        "cumulative": str(cumulative),
-        "fate": fate,
-        "charged": str(charged),
-    }
+    said = outcome_info(cumulative, fate, charged)
     if repeated:
         said["repeated"] = True
     return {KEY: {"info": said}}
+
+
+def outcome_info(cumulative: int, fate: str, charged: int) -> JsonObject:
+    """The same without a frame: as the last receipt of a session's stream has it."""
+    return {"cumulative": str(cumulative), "fate": fate, "charged": str(charged)}
 
 
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:

@@ -23,6 +23,9 @@ RECEIPT: Final = "payment-receipt"
 EVENT_BYTES_MAX: Final = 1024 * 1024
 OUR_DATA_BYTES_MAX: Final = 64 * 1024
 
+HELD_BYTES_MAX: Final = 64 * 1024
+
+_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _BREAK = re.compile(rb"\r\n|\n|\r")
 _TEXT_BREAK = re.compile(r"\r\n|\n|\r")
 
@@ -154,3 +157,48 @@ class EventReader:
         else:
             self._held -= len(line)  # a comment or another field: nothing is kept
         return None
+
+
+class EventCutter:
+    """
+    Cuts a stream of events where one ends, so that others may stand between them.
+
+    What is not whole yet is held back, up to 64 KiB.
+    """
+
+    __slots__ = ("_held", "between")
+
+    def __init__(self) -> None:
+        self._held: bytes = b""
+        self.between = True
+        """Whether what was given out ends where an event does."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was taken and not given out."""
+        return bool(self._held)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece; give what may leave now."""
+        if not self._held and chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            self.between = True
+            return chunk
+        chunk = self._held + chunk
+        end = 0
+        for found in _END.finditer(chunk):
+            end = found.end()
+        if end or len(chunk) <= HELD_BYTES_MAX:
+            self.between = self.between or end > 0
+            self._held = chunk[end:]
+            if len(self._held) <= HELD_BYTES_MAX:
+                return chunk[:end]
+        self._held, self.between = b"", False
+        return chunk
+
+    def rest(self) -> bytes:
+        """What is held, and the blank line that lets another event follow."""
+        rest, self._held = self._held, b""
+        if not rest and self.between:
+            return b""
+        self.between = True
+        return rest + b"\n\n"
