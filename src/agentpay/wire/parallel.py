@@ -104,9 +104,12 @@ def outcome_info(cumulative: int, fate: str, charged: int) -> JsonObject:
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:
     """What a receipt says of a voucher, if it names one."""
     extension = response.extensions.get(KEY)
-    if extension is None:
-        return None
+    return read_outcome_info(extension.info) if extension is not None else None
+
+
+def read_outcome_info(said: JsonValue) -> VoucherOutcome | None:
+    """The same without a frame: as the last receipt of a session's stream has it."""
     try:
-        return VoucherOutcome.model_validate(extension.info)
+        return VoucherOutcome.model_validate(said)
     except ValidationError:
         return None
