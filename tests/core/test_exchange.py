@@ -242,7 +242,6 @@ SESSIONS = st.builds(
     total=st.none() | AMOUNTS,
     offered=st.booleans(),
     opened=st.booleans(),
-    streams=st.booleans(),
 )
 
 
@@ -256,7 +255,6 @@ def tells(
     total: int | None = None,
     offered: bool = False,
     opened: bool = False,
-    streams: bool = False,
 ) -> SessionAnswer:
     return SessionAnswer(
         status=status,
@@ -267,7 +265,6 @@ def tells(
         total=total,
         offered=offered,
         opened=opened,
-        streams=streams,
     )
 
 
@@ -329,13 +326,6 @@ def test_a_session_that_was_only_opened_is_asked_for_its_content() -> None:
 
     verdict = judge_session(opened, tagged=False, spent=0)
     assert verdict == Verdict(next=Next.RENEW, booking=Booking.OPEN)
-
-
-def test_the_receipt_at_the_head_of_a_stream_is_not_its_last() -> None:
-    head = tells(200, total=17, streams=True, opened=True)
-
-    verdict = judge_session(head, tagged=False, spent=10)
-    assert verdict == Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)
 
 
 @given(answer=SESSIONS, spent=AMOUNTS)

@@ -96,8 +96,6 @@ class SessionAnswer:
     """It carries a challenge."""
     opened: bool = False
     """It confirms a deposit, and serves no request."""
-    streams: bool = False
-    """Its body is a stream of events: what it costs is said when it ends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,13 +198,11 @@ def judge_session(answer: SessionAnswer, *, tagged: bool, spent: int) -> Verdict
 
     On a tagged session only a named fate is final; an answer that begins while its
     voucher is running is a stream's. On another the receipt is, which says what was
-    charged in all, and so what this one request cost; that of a stream is its last.
+    charged in all, and so what this one request cost.
     """
     if tagged and (named := _by_fate(answer)) is not None:
         streams = answer.fate == "running" and answer.status < 300
         return replace(named, next=Next.DELIVER) if streams else named
-    if not tagged and answer.total is not None and answer.streams:
-        return Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)
     if answer.opened:
         return Verdict(next=Next.RENEW, booking=Booking.OPEN)
     if not tagged and answer.total is not None:

@@ -5,12 +5,11 @@ A 402 comes after the body was sent, and a payment whose answer was lost is sent
 with the same request. A stream can be read once, so it is read first, up to a bound.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import httpx
 
-from agentpay.errors import AgentPayError, AnswerLost, BodyTooLarge
-from agentpay.payer.payment import Judgement, Payment
+from agentpay.errors import AgentPayError, BodyTooLarge
 
 
 async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
@@ -45,41 +44,6 @@ class _Bounded(httpx.AsyncByteStream):
             if size > self._bytes_max:
                 raise _too_large(self._request, self._bytes_max)
             yield part
-
-
-def followed(
-    response: httpx.Response, payment: Payment, judged: Judgement
-) -> httpx.Response:
-    """A paid answer; where its body breaks off or ends, more is to be said."""
-    if judged.charged:
-        lost = AnswerLost(payment.id, charged=judged.charged)
-        response.stream = PaidBody(response, lost)
-    if judged.running:
-        response.stream = RunningBody(response, payment.leave_open)
-    return response
-
-
-class RunningBody(httpx.AsyncByteStream):
-    """The body of an answer that is paid as it flows: at its end, see what it cost."""
-
-    def __init__(
-        self, response: httpx.Response, finish: Callable[[], Awaitable[object]]
-    ) -> None:
-        self._stream = response.stream
-        self._finish = finish
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if not isinstance(self._stream, httpx.AsyncByteStream):
-            raise TypeError("an asynchronous transport answers by asynchronous streams")
-        async for part in self._stream:
-            yield part
-
-    async def aclose(self) -> None:
-        try:
-            if isinstance(self._stream, httpx.AsyncByteStream):
-                await self._stream.aclose()
-        finally:
-            await self._finish()
 
 
 class PaidBody(httpx.AsyncByteStream):

@@ -25,7 +25,7 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import followed, read_body
+from agentpay.http.bodies import PaidBody, read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
@@ -199,7 +199,10 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
-                    return followed(response, payment, judged)
+                    if judged.charged:
+                        lost = AnswerLost(payment.id, charged=judged.charged)
+                        response.stream = PaidBody(response, lost)
+                    return response
                 fresh = await self._read_again(response, target, judged.next, offer)
                 if judged.next is Next.RENEW:
                     payment = await self._renew(payment, fresh, target, judged)

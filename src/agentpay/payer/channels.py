@@ -170,34 +170,28 @@ class Channels:
         if not isinstance(answer, Issued):
             return None
         try:
-            return await self.kind.sign(
-                await self.ticketed(channel, answer, offer, target)
-            )
+            return await self._sign(channel, answer, offer, target)
         except BaseException:
             # Also cancelled: the voucher has not left us, and never will.
             await self._ledger.take_back(channel, answer)
             raise
 
-    async def ticketed(
+    async def _sign(
         self, channel: Hash32, issued: Issued, offer: Offer, target: Target
-    ) -> Ticketed:
-        """
-        What is signed for a ticket.
-
-        Raises:
-            ChannelUnusable: The channel is not in the store.
-        """
+    ) -> VoucherPayment:
         record = await self._ledger.read(channel)
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
         inquiry, chain = self.inquiry, record.chain
-        return Ticketed(
-            record=record,
-            issued=issued,
-            offer=offer,
-            target=target,
-            leave=inquiry.ask_later,
-            is_made=lambda deposit: inquiry.is_made(chain, deposit),
+        return await self.kind.sign(
+            Ticketed(
+                record=record,
+                issued=issued,
+                offer=offer,
+                target=target,
+                leave=inquiry.ask_later,
+                is_made=lambda deposit: inquiry.is_made(chain, deposit),
+            )
         )
 
     def wish(self, offer: Offer) -> DepositWish:

@@ -26,7 +26,7 @@ from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_key import asset_in
 from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
 from agentpay.payer.ledger import PayerLedger, Place
-from agentpay.payer.payment import Asker, Judgement
+from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
@@ -136,23 +136,11 @@ class Inquiry:
             PaymentOutcomeUnknown: No final answer came in time.
             PayeeMisbehaved: The answer contradicts our books.
         """
-        said, _, url = record.url.partition(" ")
-        payment = await self._kind.question(record, cumulative)
-        judged = await self.present(payment, self._kind.asking_method(said), url)
-        return judged.final
-
-    async def present(
-        self, payment: VoucherPayment, method: str, url: str
-    ) -> Judgement:
-        """
-        Send a voucher that buys nothing, until its answer is final or refuses it.
-
-        Raises:
-            PaymentOutcomeUnknown: No such answer came in time.
-            PayeeMisbehaved: The answer contradicts our books.
-        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
+        said, _, url = record.url.partition(" ")
+        method = self._kind.asking_method(said)
+        payment = await self._kind.question(record, cumulative)
         pause = _ASK_AGAIN_SECONDS
         while url and loop.time() < deadline:
             answer = await self._ask(
@@ -160,8 +148,10 @@ class Inquiry:
             )
             if answer is not None:
                 judged = await payment.book(answer, resent=True)
-                if judged.final or judged.next is Next.REJECTED:
-                    return judged
+                if judged.final:
+                    return True
+                if judged.next is Next.REJECTED:
+                    return False
                 if judged.next is Next.RENEW:
                     payment = self._kind.renewed(payment, answer) or payment
             await asyncio.sleep(pause)

@@ -21,11 +21,7 @@ from agentpay.core.payer_channel import (
     TicketWanted,
     Wait,
 )
-from agentpay.core.payer_session_rules import (
-    OnlyOfSessions,
-    PayerSessionEvent,
-    RaiseWanted,
-)
+from agentpay.core.payer_session_rules import OnlyOfSessions, PayerSessionEvent
 from agentpay.errors import (
     BudgetExceeded,
     HostQuarantined,
@@ -33,7 +29,6 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.evm.session_escrow import SessionConfig
-from agentpay.payer.change import Change
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
@@ -94,7 +89,7 @@ class PayerLedger:
         """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
 
-    def change(self, origin: str) -> Change:
+    def change(self, origin: str) -> "Change":
         """Something to wait on for the next change to a channel with an origin."""
         return self._changes.setdefault(origin, Change())
 
@@ -192,41 +187,6 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
 
-        wanted = TicketWanted(maximum=maximum, rise=wish.rise, whole=wish.whole)
-        return await self._take(
-            channel, wanted, most=maximum, host=host, wish=wish, place=place
-        )
-
-    async def raise_ticket(
-        self,
-        channel: Hash32,
-        *,
-        cumulative: int,
-        more: int,
-        host: str,
-        wish: DepositWish,
-    ) -> PayerAnswer:
-        """
-        Set more aside for a request that is under way, durably.
-
-        Raises: as `take_ticket`.
-        """
-        record = await self.read(channel)
-        ticket = record.ledger.ticket(cumulative) if record is not None else None
-        most = ticket.maximum + more if ticket is not None else more
-        wanted = RaiseWanted(cumulative=cumulative, more=more, rise=wish.rise)
-        return await self._take(channel, wanted, most=most, host=host, wish=wish)
-
-    async def _take(
-        self,
-        channel: Hash32,
-        wanted: TicketWanted | RaiseWanted,
-        *,
-        most: int,
-        host: str,
-        wish: DepositWish,
-        place: Place | None = None,
-    ) -> PayerAnswer:
         taken: list[PayerAnswer] = []
 
         def decide(
@@ -236,10 +196,12 @@ class PayerLedger:
                 raise KeyError(channel)
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
-            budgets.check_request(limits, scale(most, record.decimals))
-            step = _take(budget, record, wanted, host=host, wish=wish, limits=limits)
+            budgets.check_request(limits, scale(maximum, record.decimals))
+            step = _take(
+                budget, record, maximum=maximum, host=host, wish=wish, limits=limits
+            )
             taken[:] = [step.answer]
-            if place and isinstance(step.answer, Issued) and step.record is not None:
+            if isinstance(step.answer, Issued) and step.record is not None:
                 here = replace(step.record, url=place.url, offer=place.offer)
                 step = replace(step, record=here)
             return step
@@ -336,6 +298,27 @@ class PayerLedger:
             change.event.set()
 
 
+class Change:
+    """One change to come."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    @property
+    def came(self) -> bool:
+        """Whether it was already."""
+        return self.event.is_set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Whether it came in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
 def apply_to(
     record: PayerRecord, event: PayerSessionEvent
 ) -> tuple[PayerRecord, PayerAnswer]:
@@ -359,8 +342,8 @@ def apply_to(
 def _take(
     budget: Budget,
     record: PayerRecord,
-    wanted: TicketWanted | RaiseWanted,
     *,
+    maximum: int,
     host: str,
     wish: DepositWish,
     limits: Limits,
@@ -373,8 +356,14 @@ def _take(
         )
         # Ahead of need only in full: a smaller deposit is for a request that needs it.
         low_water = wish.low_water if amount == wish.amounts[0] else 0
-        funded = replace(wanted, deposit=deposit, low_water=low_water)
-        after, answer = apply_to(record, funded)
+        wanted = TicketWanted(
+            maximum=maximum,
+            deposit=deposit,
+            low_water=low_water,
+            rise=wish.rise,
+            whole=wish.whole,
+        )
+        after, answer = apply_to(record, wanted)
         if not isinstance(answer, Issued) or answer.deposit is None:
             return PayerStep(budget=budget, record=after, answer=answer)
         hold = Hold(
@@ -390,7 +379,8 @@ def _take(
             refused = error
             continue
         return PayerStep(budget=reserved, record=after, answer=answer)
-    after, answer = apply_to(record, wanted)
+    unfunded = TicketWanted(maximum=maximum, rise=wish.rise, whole=wish.whole)
+    after, answer = apply_to(record, unfunded)
     if isinstance(answer, DepositNeeded) and refused is not None:
         if not record.ledger.open:
             raise refused

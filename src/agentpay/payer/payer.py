@@ -24,8 +24,6 @@ from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
 from agentpay.payer.session_kind import SessionKind
-from agentpay.payer.session_payment import SessionPayment
-from agentpay.payer.session_running import RunningRequest
 from agentpay.payer.sign_in import Returns
 from agentpay.payer.transfer_payment import (
     TransferPayments,
@@ -109,15 +107,16 @@ class Payer:
                 approvals=self.approvals,
             )
         )
-        self._session_kind = SessionKind(
-            keys=keys,
-            ledger=self.ledger,
-            policy=policy,
-            assets=assets,
-            chains=chains,
-            approvals=self.approvals,
+        self.sessions = channels(
+            SessionKind(
+                keys=keys,
+                ledger=self.ledger,
+                policy=policy,
+                assets=assets,
+                chains=chains,
+                approvals=self.approvals,
+            )
         )
-        self.sessions = channels(self._session_kind)
 
     def allowed(self, offered: Offered) -> tuple[Offer, ...]:
         """
@@ -187,21 +186,6 @@ class Payer:
         if channels is not None:
             return await channels.pay(offer, target)
         return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
-
-    def running(
-        self, payment: Payment, offer: Offer, target: Target
-    ) -> RunningRequest | None:
-        """A request whose answer has begun; None if it may not come to cost more."""
-        if not isinstance(payment, SessionPayment):
-            return None
-        return RunningRequest(
-            payment,
-            kind=self._session_kind,
-            sessions=self.sessions,
-            ledger=self.ledger,
-            offer=offer,
-            target=target,
-        )
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""

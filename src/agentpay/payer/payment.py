@@ -89,8 +89,6 @@ class Judgement:
     reason: str = ""
     final: bool = True
     """Whether it is known what the request cost."""
-    running: bool = False
-    """Whether the answer only begins: what it costs is known when it ends."""
 
 
 class Payment(Protocol):

@@ -9,7 +9,7 @@ import json
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from functools import partial
 
 from agentpay.core.payer_channel import ExitWanted, PendingDeposit
@@ -223,18 +223,6 @@ class SessionKind:
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
             idempotency_key="" if record.ledger.tagged else secrets.token_hex(16),
         )
-
-    async def sign_raise(self, ticketed: Ticketed, cumulative: int) -> SessionPayment:
-        """
-        A voucher that buys nothing itself: the request that came with this amount may
-        cost more.
-
-        Raises: as `sign`.
-        """
-        signed = await self.sign(ticketed)
-        running = ticketed.record.ledger.ticket(cumulative)
-        most = running.maximum if running is not None else 0
-        return replace(signed, asks=True, raises=(cumulative, most))
 
     # Asking.
 

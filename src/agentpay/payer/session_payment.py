@@ -45,7 +45,6 @@ from agentpay.wire.mpp.evm_write import voucher_payload
 from agentpay.wire.mpp.outcome import PAYMENT_VOUCHER, SessionOutcome, parse_outcome
 from agentpay.wire.mpp.problem import PROBLEM_JSON, Problem, ProblemKind
 from agentpay.wire.mpp.receipt import SessionReceipt
-from agentpay.wire.mpp.sse import EVENT_STREAM, ServerEvent, read_last_receipt
 
 _TROUBLES = {
     ProblemKind.PAYMENT_EXPIRED: Trouble.CHALLENGE,
@@ -83,8 +82,6 @@ class SessionPayment:
     """Whether the chain shows that deposit."""
     idempotency_key: str = ""
     """Where the voucher itself is no name for its request."""
-    raises: tuple[int, int] | None = None
-    """The amount of a running request that it is for, and the most that may cost."""
 
     @property
     def id(self) -> str:
@@ -97,11 +94,7 @@ class SessionPayment:
     @property
     def credential(self) -> str:
         payload = voucher_payload(
-            self.record.channel,
-            self.signed,
-            self.signature,
-            self.deposit_part,
-            raises=self.raises if self.record.ledger.tagged else None,
+            self.record.channel, self.signed, self.signature, self.deposit_part
         )
         return format_credential(Credential(challenge=self.challenge, payload=payload))
 
@@ -135,48 +128,15 @@ class SessionPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
-        receipt, outcome = self._receipt(answer), self._outcome(answer)
-        read = self._read(answer, receipt, outcome)
-        totals = _totals(answer, receipt, outcome)
-        return await self._conclude(read, totals, reason_of(answer))
-
-    async def book_end(self, event: ServerEvent) -> Judgement:
-        """
-        Write what the last event of a stream (`payment-receipt`) says that it cost.
-
-        Raises:
-            MalformedMessage: It is no receipt of our session, or of another voucher.
-            PayeeMisbehaved: See `book`.
-        """
-        receipt, outcome = read_last_receipt(event)
-        if not self._is_ours(receipt):
-            raise MalformedMessage(f"a receipt of {receipt.channel_id}, not of ours")
-        if not self.record.ledger.tagged:
-            outcome = None
-        elif outcome is None or outcome.cumulative != self.cumulative:
-            raise MalformedMessage("the last receipt names another voucher, or none")
-        read = SessionAnswer(
-            status=200,
-            trouble=None,
-            fate=outcome.fate if outcome else None,
-            charged=outcome.charged if outcome else None,
-            total=receipt.spent,
-        )
-        totals = receipt.accepted_cumulative, receipt.spent
-        return await self._conclude(read, totals)
-
-    async def _conclude(
-        self, read: SessionAnswer, totals: tuple[int | None, ...], reason: str = ""
-    ) -> Judgement:
         now = await self.ledger.read(self.record.channel)
         spent = now.ledger.spent if now else 0
+        receipt, outcome = self._receipt(answer), self._outcome(answer)
+        read = self._read(answer, receipt, outcome)
         tagged = self.record.ledger.tagged
         verdict = judge_session(read, tagged=tagged, spent=spent)
-        if self.raises is not None:
-            verdict = _of_raise(verdict, tagged=tagged)
-        elif self.asks:
+        if self.asks:
             verdict = _of_question(read, verdict, tagged=tagged)
-        await self._write(verdict, read, totals)
+        await self._write(verdict, read, _totals(answer, receipt, outcome))
         if read.trouble is Trouble.GONE:
             await self.gone(self.record)
         following = verdict.next
@@ -192,9 +152,8 @@ class SessionPayment:
         return Judgement(
             next=following,
             charged=verdict.charged,
-            reason=reason,
+            reason=reason_of(answer),
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
-            running=verdict.booking is Booking.ARRIVED and following is Next.DELIVER,
         )
 
     # Reading.
@@ -202,11 +161,10 @@ class SessionPayment:
     def _receipt(self, answer: Answer) -> SessionReceipt | None:
         """Its receipt, if that is for our session."""
         receipt = answer.mpp_receipt(SessionReceipt)
-        return receipt if receipt is not None and self._is_ours(receipt) else None
-
-    def _is_ours(self, receipt: SessionReceipt) -> bool:
+        if receipt is None:
+            return None
         place = receipt.channel_id, receipt.chain_id
-        return place == (self.record.channel, self.record.chain)
+        return receipt if place == (self.record.channel, self.record.chain) else None
 
     def _outcome(self, answer: Answer) -> SessionOutcome | None:
         """What it says of exactly our voucher."""
@@ -240,7 +198,6 @@ class SessionPayment:
             total=receipt.spent if receipt else None,
             offered=answer.offers,
             opened=self.deposit is not None and served_nothing and not self.asks,
-            streams=answer.headers.get("content-type", "").startswith(EVENT_STREAM),
         )
 
     # Booking.
@@ -288,12 +245,6 @@ def _of_question(read: SessionAnswer, verdict: Verdict, *, tagged: bool) -> Verd
     if not tagged and verdict.booking is Booking.CHARGED and not verdict.charged:
         return Verdict(next=verdict.next, booking=Booking.OLD)
     return verdict
-
-
-def _of_raise(verdict: Verdict, *, tagged: bool) -> Verdict:
-    """What a total says on an untagged session was charged for what is under way."""
-    charged = not tagged and verdict.booking is Booking.CHARGED
-    return replace(verdict, charged=0) if charged else verdict
 
 
 def _event_of(verdict: Verdict, cumulative: int) -> PayerSessionEvent | None:

@@ -104,12 +104,9 @@ def outcome_info(cumulative: int, fate: str, charged: int) -> JsonObject:
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:
     """What a receipt says of a voucher, if it names one."""
     extension = response.extensions.get(KEY)
-    return read_outcome_info(extension.info) if extension is not None else None
-
-
-def read_outcome_info(said: JsonValue) -> VoucherOutcome | None:
-    """The same without a frame: as the last receipt of a session's stream has it."""
+    if extension is None:
+        return None
     try:
-        return VoucherOutcome.model_validate(said)
+        return VoucherOutcome.model_validate(extension.info)
     except ValidationError:
         return None

@@ -18,11 +18,9 @@ from agentpay.wire.mpp.sse import (
     ServerEvent,
     format_event,
     payment_event,
-    read_last_receipt,
     read_need_voucher,
     read_receipt,
 )
-from agentpay.wire.parallel import KEY, outcome_info
 
 CHANNEL = Hash32("0x" + "6d" * 32)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=9)
@@ -112,26 +110,6 @@ def test_a_stream_ends_with_its_receipt() -> None:
     assert event.event == "payment-receipt"
     assert (receipt.accepted_cumulative, receipt.spent) == (250_000, 237_500)
     assert receipt.timestamp == "2026-04-01T12:08:30Z"
-
-
-def test_the_last_receipt_of_a_parallel_session_says_what_the_stream_cost() -> None:
-    data = session_receipt(
-        challenge_id="ch_1",
-        chain=ChainId(196),
-        channel=CHANNEL,
-        accepted=900,
-        spent=700,
-        at=1_775_045_310,
-    )
-    told = {**data, KEY: outcome_info(800, "charged", 60)}
-    (plain,) = read_all(payment_event(RECEIPT, data))
-    (named,) = read_all(payment_event(RECEIPT, told))
-    receipt, outcome = read_last_receipt(named)
-
-    assert receipt.spent == 700
-    assert outcome is not None
-    assert (outcome.cumulative, outcome.fate, outcome.charged) == (800, "charged", 60)
-    assert read_last_receipt(plain) == (receipt, None)
 
 
 @pytest.mark.parametrize("data", ["", "[]", "{}", '{"channelId":"0x6d"}', "x" * 70_000])

@@ -17,12 +17,9 @@ from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.mpp.evm_session import NeedVoucher
 from agentpay.wire.mpp.fields import read
 from agentpay.wire.mpp.receipt import SessionReceipt
-from agentpay.wire.parallel import KEY, read_outcome_info
-from agentpay.wire.x402 import VoucherOutcome
 
 NEED_VOUCHER: Final = "payment-need-voucher"
 RECEIPT: Final = "payment-receipt"
-EVENT_STREAM: Final = "text/event-stream"
 EVENT_BYTES_MAX: Final = 1024 * 1024
 OUR_DATA_BYTES_MAX: Final = 64 * 1024
 
@@ -79,18 +76,6 @@ def read_receipt(event: ServerEvent) -> SessionReceipt:
         MalformedMessage: It is something else.
     """
     return read(SessionReceipt, _object(event), RECEIPT)
-
-
-def read_last_receipt(
-    event: ServerEvent,
-) -> tuple[SessionReceipt, VoucherOutcome | None]:
-    """
-    The same, with what it says of the stream's own voucher: ours, of parallel sessions.
-
-    Raises:
-        MalformedMessage: It is something else.
-    """
-    return read_receipt(event), read_outcome_info(_object(event).get(KEY))
 
 
 def _object(event: ServerEvent) -> JsonObject:
