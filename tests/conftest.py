@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import settings
 
 from agentpay.evm.networks import LOCAL, NETWORKS
 from agentpay.testing.local_chain import LocalChain
+from tests.postgres_server import PostgresServer
 
 # An example that is slow because the machine is busy has found nothing.
 settings.register_profile("agentpay", deadline=None)
@@ -21,3 +23,20 @@ def local_network(
     here = replace(LOCAL, rpc_url=agentpay_chain.rpc_url)
     monkeypatch.setitem(NETWORKS, "local", here)
     return agentpay_chain
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL per test process."""
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """A database of the test's own, with nothing in it."""
+    return postgres_server.new_database()

@@ -3,8 +3,8 @@
 # Needs uv.
 set -eu
 cd "$(dirname "$0")/.."
-uv pip compile pyproject.toml --extra server --extra cli --group dev --universal \
-    --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+uv pip compile pyproject.toml --extra server --extra cli --extra postgres --group dev \
+    --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
     --no-emit-package agentpay-sdk --output-file requirements.lock
 uv pip compile tests/peers/requirements.in --universal --python-version 3.11 \
     --generate-hashes --no-annotate --no-header --upgrade \
@@ -12,3 +12,6 @@ uv pip compile tests/peers/requirements.in --universal --python-version 3.11 \
 uv pip compile tests/peers/mpp-requirements.in --universal --python-version 3.11 \
     --generate-hashes --no-annotate --no-header --upgrade \
     --output-file tests/peers/mpp-requirements.lock
+uv pip compile tests/postgres-requirements.in --no-deps --universal \
+    --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
+    --output-file tests/postgres-requirements.lock

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ApprovalNeeded,
         BudgetExceeded,
         ChainError,
+        ChallengeUsed,
         ConfigurationError,
         HostQuarantined,
         PaymentOutcomeUnknown,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
         PriceRose,
         ProtocolError,
         StoreError,
-        StreamEnded,
     )
     from agentpay.evm.networks import Network
     from agentpay.http.facilitator_client import RemoteFacilitator
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
+    from agentpay.stream_errors import StreamEnded
 
 __version__ = "0.1.0"
 
@@ -57,6 +58,7 @@ _HOMES = {
     "Budget": "agentpay.payer.policy",
     "BudgetExceeded": "agentpay.errors",
     "ChainError": "agentpay.errors",
+    "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
@@ -81,7 +83,7 @@ _HOMES = {
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
-    "StreamEnded": "agentpay.errors",
+    "StreamEnded": "agentpay.stream_errors",
     "Streaming": "agentpay.payee.pricing",
     "Tariff": "agentpay.core.meter",
     "Unit": "agentpay.core.meter",
@@ -100,6 +102,7 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "ChainError",
+    "ChallengeUsed",
     "ConfigurationError",
     "HostQuarantined",
     "MppTerms",

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from agentpay import Payee, Paywall, Route
+from agentpay import Payee, Paywall, Route, Wallet
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.evm.allowance_abi import approve_call
@@ -20,7 +20,7 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32, Money
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.challenge import Challenge
-from tests.http.world import BASE, PRICE, ROUTES, Shop, open_payee, through
+from tests.http.world import BASE, PRICE, ROUTES, Shop, through
 from tests.payee.mpp_hand import MPP
 from tests.payee.session_hand import SessionPayer, session_of
 
@@ -37,6 +37,12 @@ class World:
     payee: Payee
     client: httpx.AsyncClient
     payer: SessionPayer
+    wallet: Wallet
+    """The payee's."""
+
+    def of(self, wallet: Wallet) -> SessionPayer:
+        """Another payer, or one that was here before."""
+        return SessionPayer(wallet, self.payee.settings)
 
     async def challenge(self, path: str = OK, method: str = "GET") -> Challenge:
         return session_of(await self.client.request(method, path))
@@ -102,16 +108,27 @@ async def a_world(
     dollars: Money = "$100",
     routes: Mapping[str, Money | Route | None] = ROUTES,
     app: App | None = None,
+    wallet: Wallet | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
-    payee = await open_payee(chain, **{"mpp": MPP, **options})
+    own = wallet or await chain.funded_wallet(0)
+    defaults: dict[str, Any] = {"network": chain.network, "mpp": MPP}
+    payee = Payee(own, **{**defaults, **options})
     await payee.start()
     shop = Shop()
     wall = Paywall(app or shop, payee=payee, routes=routes)
-    wallet = await chain.funded_wallet(dollars, ether=ether)
-    payer = SessionPayer(wallet, payee.settings)
+    payer = SessionPayer(
+        await chain.funded_wallet(dollars, ether=ether), payee.settings
+    )
     async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
         try:
-            yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
+            yield World(
+                chain=chain,
+                shop=shop,
+                payee=payee,
+                client=client,
+                payer=payer,
+                wallet=own,
+            )
         finally:
             await payee.stop()

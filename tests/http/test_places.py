@@ -1,12 +1,14 @@
 """C5: a 402 is paid only if it speaks of the resource that was requested."""
 
+import contextlib
+
 import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpay.errors import OfferUntrusted
-from agentpay.http.places import check_resource
+from agentpay.errors import MalformedMessage, OfferUntrusted
+from agentpay.http.places import check_realm, check_resource, check_tls
 
 ASKED = "https://api.shop.example/v1/weather?city=Oslo&day=2"
 HOSTS = st.from_regex(r"[a-z]{1,8}(\.[a-z]{2,8}){1,2}", fullmatch=True)
@@ -126,3 +128,74 @@ def test_c5_no_other_public_host_is_the_same(asked: str, said: str, path: str) -
 @given(st.text())
 def test_c5_whatever_is_said_is_judged_and_nothing_else_is_raised(said: str) -> None:
     agrees(said)
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "api.shop.example",
+        "API.Shop.Example",
+        "https://api.shop.example/",
+        "api.shop.example:443",
+        "shop.example",
+        "eu.api.shop.example",
+        "localhost",
+        "billing.internal",
+        "my-app",
+        "MPP Payment",
+        "v1.2",
+        "10.0.0.7",
+        "Weather, Inc.",
+        "",
+    ],
+)
+def test_a_realm_is_any_text_or_a_name_of_the_host_that_was_asked(realm: str) -> None:
+    check_realm(realm, httpx.URL(ASKED))
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "bank.example",
+        "https://bank.example:8443/",
+        "myapi.shop.example.net",
+        "other.shop.example",
+        "xapi.shop.example",
+        "b\u00fccher.example",
+        "\u0430pi.shop.example",
+    ],
+)
+def test_c5_a_realm_that_is_somebody_elses_host_is_refused(realm: str) -> None:
+    with pytest.raises(MalformedMessage, match="api\\.shop\\.example was requested"):
+        check_realm(realm, httpx.URL(ASKED))
+
+
+@given(HOSTS, st.booleans())
+def test_a_host_may_name_itself(host: str, by_url: bool) -> None:
+    realm = f"https://{host}" if by_url else host
+
+    check_realm(realm, httpx.URL(scheme="https", host=host, path="/x"))
+
+
+@given(st.text())
+def test_c5_whatever_a_realm_is_nothing_else_is_raised(realm: str) -> None:
+    with contextlib.suppress(MalformedMessage):
+        check_realm(realm, httpx.URL(ASKED))
+
+
+@pytest.mark.parametrize(
+    ("url", "fine"),
+    [
+        ("https://shop.example/x", True),
+        ("http://shop.example/x", False),
+        ("http://8.8.8.8/x", False),
+        ("http://127.0.0.1:8000/x", True),
+        ("http://localhost/x", True),
+        ("http://api:8000/x", True),
+        ("http://[::1]/x", True),
+    ],
+)
+def test_challenges_come_over_tls_or_our_own_network(url: str, fine: bool) -> None:
+    raised = contextlib.nullcontext() if fine else pytest.raises(MalformedMessage)
+    with raised:
+        check_tls(httpx.URL(url))

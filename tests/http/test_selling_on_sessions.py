@@ -186,12 +186,11 @@ async def test_a_payer_with_gas_opens_and_fills_up_itself(
         assert world.shop.begun.total() == 2
 
 
-async def test_a_hash_proves_nobody_and_tells_nothing(
+async def test_p14_a_hash_proves_nobody_and_is_told_nothing(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_world(agentpay_shared_chain, ether=1) as world:
-        config = world.payer.config()
-        await world.opens_itself(config, 2 * PRICE)
+        config = await world.opened()
         await world.buy(config, PRICE)
         token, escrow = world.payee.asset.address, config.escrow
         filled = await world.sends(
@@ -199,10 +198,15 @@ async def test_a_hash_proves_nobody_and_tells_nothing(
             top_up_call(config.channel, PRICE, escrow),
         )
         told = await world.send(world.payer.filled(config, filled, PRICE))
+        lied = await world.send(world.payer.filled(config, filled, 2 * PRICE))
+        bought = await world.buy(config, DEPOSIT + PRICE)
 
+        assert (told.status_code, told.content) == (200, b"")
         assert PAYMENT_RECEIPT not in told.headers
         assert PAYMENT_VOUCHER not in told.headers
-        assert told.status_code in (200, 410)
+        assert (lied.status_code, kind_of(lied)) == (402, "verification-failed")
+        assert problem_of(lied).spent is None
+        assert bought.json() == {"answer": 42}
 
 
 async def test_one_challenge_is_for_many_vouchers_queries_and_bodies(

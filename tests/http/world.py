@@ -226,12 +226,11 @@ class Wire(httpx.AsyncBaseTransport):
     @property
     def credentials(self) -> list[str]:
         """What was paid with, in order."""
-        found = [r.headers.get("payment-signature") for r in self.sent]
-        return [credential for credential in found if credential]
+        return [c for request in self.sent if (c := _credential_of(request))]
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.sent.append(request)
-        if "payment-signature" not in request.headers:
+        if not _credential_of(request):
             return await self.inner.handle_async_request(request)
         if self.hang is not None:
             await self.hang.wait()
@@ -247,6 +246,13 @@ class Wire(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self.inner.aclose()
+
+
+def _credential_of(request: httpx.Request) -> str:
+    """What a request pays with, by either protocol; "" if it does not pay."""
+    said = request.headers.get("authorization", "")
+    by_mpp = said if said.startswith("Payment ") else ""
+    return str(request.headers.get("payment-signature", by_mpp))
 
 
 def required_header(response: httpx.Response) -> str:

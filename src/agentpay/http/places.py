@@ -16,9 +16,8 @@ from agentpay.errors import MalformedMessage, OfferUntrusted
 
 _INTERNAL_ENDINGS = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 _PORTS = {"http": 80, "https": 443}
-_PUBLIC_NAME = re.compile(
-    r"(?:https?://)?((?:[a-z0-9-]{1,63}\.)+[a-z][a-z0-9-]{1,62})(?::[0-9]{1,5})?/?"
-)
+_NAME = re.compile(r"(?:https?://)?((?:[^\s/:@.]+\.)+[^\s/:@.0-9]{2,})(?::\d{1,5})?/?")
+"""What reads as the name of a host, or as its URL."""
 
 
 def is_private(host: str) -> bool:
@@ -106,11 +105,17 @@ def check_realm(realm: str, requested: httpx.URL) -> None:
     Raises:
         MalformedMessage: It is somebody else's.
     """
-    named = _PUBLIC_NAME.fullmatch(realm.lower())
+    match = _NAME.fullmatch(realm.lower())
     ours = _host_of(requested)
-    if named is None or _is_internal(named[1]) or _is_internal(ours):
+    if match is None or _is_internal(ours):
         return
-    if f".{ours}".endswith(f".{named[1]}") or named[1].endswith(f".{ours}"):
+    try:
+        named = _host_of(httpx.URL(scheme="https", host=match[1]))
+    except (httpx.InvalidURL, ValueError, UnicodeError):
+        return  # no name of a host after all
+    if _is_internal(named) or f".{ours}".endswith(f".{named}"):
+        return
+    if named.endswith(f".{ours}"):
         return
     raise MalformedMessage(
         f"its realm is {realm[:100]!r}, and {ours} was requested: set same_resource to"

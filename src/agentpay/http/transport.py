@@ -7,6 +7,7 @@ cost one round trip.
 """
 
 import asyncio
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ import httpx
 from agentpay.core.exchange import Next
 from agentpay.errors import (
     AnswerLost,
+    ChallengeUsed,
     MalformedMessage,
     NoAcceptableOffer,
     OfferUntrusted,
@@ -42,6 +44,7 @@ from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT
 
+_CHALLENGE_SECONDS = (0.05, 0.1, 0.2, 0.4)
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _NEVER_SENT = (
     httpx.ConnectError,
@@ -107,6 +110,15 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             back = await self._come_back(request, target, offer) if returns else None
             if back is not None:
                 return back
+        for pause in _CHALLENGE_SECONDS:
+            try:
+                return await self._pay_and_send(request, target, offer)
+            except ChallengeUsed:  # some servers repeat them within a millisecond
+                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311
+            learned = await self._learn(request, target, alone=False)
+            if isinstance(learned, httpx.Response):
+                return learned
+            offer = learned
         return await self._pay_and_send(request, target, offer)
 
     async def _come_back(

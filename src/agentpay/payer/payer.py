@@ -117,6 +117,7 @@ class Payer:
         Raises:
             BudgetExceeded: It is above the budget; nothing was signed.
             ChannelUnusable: No channel can be used for it; nothing was signed.
+            ChallengeUsed: Its challenge was paid before; nothing was signed.
             KeyElsewhere: It needs the wallet's signature, which is only watched.
             UnsuitableToken: The token is not what was declared; nothing was signed.
             PriceRose: It costs many times what it first did; nothing was signed.

@@ -9,6 +9,7 @@ from itertools import chain
 from agentpay.core.budget import Limits
 from agentpay.errors import ConfigurationError
 from agentpay.types import MONEY_DECIMALS, Address, Money, to_base_units
+from agentpay.wire.mpp.evm_charge import CHARGE
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
 
@@ -58,13 +59,15 @@ def scale(amount: int, decimals: int) -> int:
 class Policy:
     """How an agent pays, within its budget."""
 
-    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, UPTO)
+    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, CHARGE, UPTO)
     """
     What we pay by, the best first: schemes of x402 (`batch-settlement`, `exact`,
     `upto`) and intents of MPP (`session`, `charge`).
     """
     cheapest: bool = False
     """Take the cheapest offer, and what is liked best of those that cost the same."""
+    json_nonces: Collection[str] = ()
+    """Hosts whose charges (MPP) need pympp's form of the nonce, and not the draft's."""
     escrows: Collection[str] = ()
     """Contracts whose sessions (MPP) we trust, beside this library's own."""
     deposit: Money = "$1"

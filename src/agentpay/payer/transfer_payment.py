@@ -1,12 +1,13 @@
 """
-One signed transfer for one request, `exact` or `upto`, from its reservation to its
-receipt.
+One signed transfer for one request, `exact`, `upto` or a `charge` of MPP, from its
+reservation to its receipt.
 
 The same signature is sent again until its outcome is known: it can move money once.
 """
 
 import json
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -18,24 +19,29 @@ from agentpay.core.exchange import (
     Verdict,
     judge_transfer,
 )
-from agentpay.errors import ChainError
+from agentpay.errors import ChainError, ChallengeUsed
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.onchain import find_transfer, is_used, moved_in
 from agentpay.payer.approvals import Approval, Approvals
+from agentpay.payer.charge_payment import (
+    charge_authorization,
+    charge_credential,
+    read_charge_answer,
+)
 from agentpay.payer.keys import sign_by_wallet
 from agentpay.payer.ledger import PayerLedger
-from agentpay.payer.offer import Offer
+from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.payment import Answer, Judgement, Target
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import transfer_credential
 from agentpay.ports import Chain, Signer
 from agentpay.types import Address, Asset, ChainId, Hash32, parse_amount
 from agentpay.wire.headers import JsonObject
+from agentpay.wire.mpp.problem import PROBLEM_JSON
 from agentpay.wire.x402 import (
-    PAYMENT_REQUIRED,
     PAYMENT_SIGNATURE,
     PERMIT2,
     UPTO,
@@ -46,8 +52,7 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 
 _PENDING = ("settlement_pending", "unexpected_settle_error")
 """Reasons that mean unknown: the second is the official server's, in a 402."""
-
-_PROBLEM = "application/problem+json"
+_CHALLENGES_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +64,8 @@ class TransferPayment:
     hold: Hold
     transfer: Transfer
     upto: bool
+    mpp: ChallengeTerms | None
+    """What it answers, of a charge."""
     approval: Approval
     header: str
     credential: str
@@ -74,13 +81,9 @@ class TransferPayment:
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`. A refusal frees nothing: the signature is still out."""
         receipt = answer.receipt()
-        read = TransferAnswer(
-            status=answer.status,
-            success=receipt.success if receipt else None,
-            pending=receipt is not None and receipt.error_reason in _PENDING,
-            offered=PAYMENT_REQUIRED.lower() in answer.headers,
-            problem=answer.headers.get("content-type", "").startswith(_PROBLEM),
-        )
+        read = _read(answer, receipt)
+        if self.mpp is not None:
+            read = read_charge_answer(answer, read, self.mpp)
         verdict = judge_transfer(read, resent=resent)
         if verdict.next is Next.REJECTED and resent:
             verdict = await self._doubt(verdict)
@@ -89,7 +92,7 @@ class TransferPayment:
             charged = await self._book_charge(receipt)
         if verdict.next is not Next.RESEND:
             self.approval.end()
-        reason = (receipt.error_reason if receipt else None) or "refused"
+        reason = (receipt.error_reason if receipt else None) or _why(answer)
         final = verdict.booking is Booking.CHARGED
         return Judgement(next=verdict.next, charged=charged, reason=reason, final=final)
 
@@ -131,6 +134,23 @@ class TransferPayment:
         return refusal
 
 
+def _read(answer: Answer, receipt: PaymentResponse | None) -> TransferAnswer:
+    """What decides of an answer, in words of x402."""
+    return TransferAnswer(
+        status=answer.status,
+        success=receipt.success if receipt else None,
+        pending=receipt is not None and receipt.error_reason in _PENDING,
+        offered=answer.offers,
+        problem=answer.headers.get("content-type", "").startswith(PROBLEM_JSON),
+    )
+
+
+def _why(answer: Answer) -> str:
+    """What a refusal says of itself, in the payee's own words."""
+    problem = answer.problem
+    return (problem.detail or problem.title if problem else "") or "refused"
+
+
 def _amount_of(receipt: PaymentResponse, maximum: int) -> int:
     try:
         return parse_amount(receipt.amount or "", maximum=maximum)
@@ -155,6 +175,7 @@ class TransferPayments:
         self._approvals = approvals
         self._policy = policy
         self._clock = clock
+        self._taken: OrderedDict[str, None] = OrderedDict()
 
     async def pay(self, offer: Offer, target: Target, chain: Chain) -> TransferPayment:
         """
@@ -162,10 +183,27 @@ class TransferPayments:
 
         Raises:
             BudgetExceeded: Nothing was signed.
+            ChallengeUsed: Its challenge was paid before; nothing was signed.
             ApprovalNeeded: Permit2 may not move the token; nothing was signed.
             ChainError: An allowance is needed and could not be read.
         """
-        unsigned = self._make(offer)
+        unsigned = self._make(offer, target)
+        if offer.mpp is None:
+            return await self._sign(unsigned, offer, target, chain)
+        await self._take(unsigned.id)
+        try:
+            return await self._sign(unsigned, offer, target, chain)
+        except BaseException:
+            self._taken.pop(unsigned.id, None)  # nothing has left us that answers it
+            raise
+
+    async def _sign(
+        self,
+        unsigned: TokenTransfer | Permit2Transfer,
+        offer: Offer,
+        target: Target,
+        chain: Chain,
+    ) -> TransferPayment:
         decimals = offer.asset.decimals
         hold = Hold(
             id=f"transfer {unsigned.id}",
@@ -188,21 +226,51 @@ class TransferPayments:
             await self._ledger.move(decimals, Released(id=hold.id))
             raise
         signed = replace(unsigned, signature=signature)
+        header, credential = _write(signed, offer, target, approval)
         return TransferPayment(
             ledger=self._ledger,
             chain=chain,
             hold=hold,
             transfer=signed,
             upto=offer.scheme == UPTO,
+            mpp=offer.mpp,
             approval=approval,
-            header=X_PAYMENT if offer.first_network is not None else PAYMENT_SIGNATURE,
-            credential=transfer_credential(
-                signed, offer, url=target.url, approvals=approval.along
-            ),
+            header=header,
+            credential=credential,
         )
 
-    def _make(self, offer: Offer) -> TokenTransfer | Permit2Transfer:
+    async def _take(self, transfer: str) -> None:
+        """
+        A challenge is paid once, also where a server gives the same one out again.
+
+        Raises:
+            ChallengeUsed: It was taken before.
+        """
+        used = transfer in self._taken
+        if not used:
+            self._taken[transfer] = None
+            budget = await self._ledger.store.budget(self._ledger.account)
+            used = budget.hold(f"transfer {transfer}") is not None
+        if len(self._taken) > _CHALLENGES_KEPT:
+            self._taken.popitem(last=False)
+        if used:
+            raise ChallengeUsed(
+                "its server gave out a challenge again that was paid before: ask for"
+                " another one"
+            )
+
+    def _make(self, offer: Offer, target: Target) -> TokenTransfer | Permit2Transfer:
         now = int(self._clock())
+        if offer.mpp is not None:
+            charge = charge_authorization(
+                offer,
+                offer.mpp,
+                payer=self._signer.address,
+                host=target.host,
+                policy=self._policy,
+                now=now,
+            )
+            return TokenTransfer(asset=offer.asset, authorization=charge, signature=b"")
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         valid_before = now + max(seconds, 1)
         if offer.method == PERMIT2:
@@ -228,6 +296,23 @@ class TransferPayments:
         return TokenTransfer(
             asset=offer.asset, authorization=authorization, signature=b""
         )
+
+
+def _write(
+    signed: TokenTransfer | Permit2Transfer,
+    offer: Offer,
+    target: Target,
+    approval: Approval,
+) -> tuple[str, str]:
+    """The header that carries a payment, and its value."""
+    if offer.mpp is not None and isinstance(signed, TokenTransfer):
+        challenge = offer.mpp.challenge
+        return challenge.credential_field, charge_credential(signed, challenge)
+    credential = transfer_credential(
+        signed, offer, url=target.url, approvals=approval.along
+    )
+    first = offer.first_network is not None
+    return X_PAYMENT if first else PAYMENT_SIGNATURE, credential
 
 
 def _detail_of(unsigned: Transfer) -> str:

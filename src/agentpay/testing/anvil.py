@@ -140,7 +140,9 @@ class Anvil(AnvilNode):
     def _spawn(self, executable: Path) -> None:
         if self._directory is None:
             return
-        command = [str(executable), *self._arguments]
+        # Old states go to the disk, by default to the home, where they stay for ever.
+        old = ["--cache-path", self._directory.name, "--max-persisted-states", "512"]
+        command = [str(executable), *self._arguments, *old]
         with Path(self._directory.name, "anvil.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own arguments
                 command,

@@ -62,7 +62,7 @@ class FaultyHttp:
         self._connections: set[asyncio.Task[None]] = set()
 
     def plan(self, fault: HttpFault, *, times: int = 1, header: str = "") -> None:
-        """Let the next `times` requests fail; of those with `header`, if one is named."""
+        """Let the next `times` requests fail, or those that have a `header`."""
         self._planned.append(_Planned(fault, times, header.lower().encode()))
 
     @property

@@ -1,0 +1,119 @@
+"""
+Live histories with faults and print what they came to: `make faults RUNS=60`.
+
+With a journal, a run goes on where it was: what it says adds up over all of them.
+Exits with 1 if anything was lost, doubled, served unpaid, or stuck.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .history import History, Report, served
+from .pool import Pool
+
+_PROVIDERS = 4
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.faults", description=__doc__)
+    parser.add_argument("--runs", type=int, default=60, help="how many in all")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--at-once", type=int, default=6)
+    parser.add_argument("--stores", default="sqlite,postgres")
+    parser.add_argument("--journal", type=Path, help="a file that is added to")
+    asked = parser.parse_args()
+    known = _read(asked.journal)
+    done = {report.seed for report in known}
+    seeds = [s for s in range(asked.first, asked.first + asked.runs) if s not in done]
+    stores = tuple(asked.stores.split(","))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="agentpay-faults-") as directory:
+        async with Pool(Path(directory), providers=_PROVIDERS, stores=stores) as pool:
+            fresh = await _live_all(pool, seeds, asked.at_once, asked.journal)
+            lost = await _reconcile(pool, fresh)
+            made = sum(served(Path(p.place.served)) for p in pool.providers)
+            starts = sum(p.starts for p in pool.providers)
+    print(
+        f"{len(fresh)} runs in {time.monotonic() - started:.0f} s: {made} answers made"
+        f" by {_PROVIDERS} providers, started {starts} times;"
+        f" {lost} missing in their accounts"
+    )
+    return _summarize([*known, *fresh], lost)
+
+
+async def _live_all(
+    pool: Pool, seeds: Sequence[int], at_once: int, journal: Path | None
+) -> list[Report]:
+    room = asyncio.Semaphore(at_once)
+    reports: list[Report] = []
+
+    async def live(seed: int) -> None:
+        async with room:
+            report = await History(seed, pool).live()
+        reports.append(report)
+        for words in report.wrong:
+            print(f"seed {seed}, {report.provider}, {dict(report.faults)}: {words}")
+        if journal is not None:
+            with journal.open("a") as file:
+                file.write(json.dumps(asdict(report)) + "\n")
+
+    await asyncio.gather(*map(live, seeds))
+    return reports
+
+
+async def _reconcile(pool: Pool, reports: Sequence[Report]) -> int:
+    """What the providers should have by the histories, and do not."""
+    missing = 0
+    for provider in pool.providers:
+        due = sum(r.moved for r in reports if r.provider == provider.name)
+        has, deadline = -1, time.monotonic() + 30
+        while has != due and time.monotonic() < deadline:
+            has = await pool.chain.balance(provider.wallet.address)
+            await asyncio.sleep(0.2)
+        if has != due:
+            print(f"{provider.name} has {has} in its account, and should have {due}")
+        missing += abs(due - has)
+    return missing
+
+
+def _read(journal: Path | None) -> list[Report]:
+    if journal is None or not journal.exists():
+        return []
+    return [Report(**json.loads(line)) for line in journal.read_text().splitlines()]
+
+
+def _summarize(reports: Sequence[Report], lost: int) -> int:
+    kinds = Counter[str]()
+    for report in reports:
+        kinds.update(report.faults)
+    total = {
+        name: sum(getattr(report, name) for report in reports)
+        for name in ("requests", "paid", "lost_answers", "refused", "unknown", "moved")
+    }
+    print(
+        f"{len(reports)} runs in all; {', '.join(f'{k} {v}' for k, v in total.items())}"
+    )
+    print(f"faults: {', '.join(f'{kind} {n}' for kind, n in kinds.most_common())}")
+    bad = {
+        name: sum(getattr(report, name) for report in reports)
+        for name in ("lost", "doubled", "unpaid", "stuck")
+    }
+    bad["lost"] += lost
+    wrong = sum(len(report.wrong) for report in reports)
+    worst = max((report.recovery_seconds for report in reports), default=0.0)
+    print(
+        f"{', '.join(f'{k} {v}' for k, v in bad.items())}; worst recovery {worst:.1f} s"
+    )
+    return 1 if wrong or lost or any(bad.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,81 @@
+"""
+What became of an agent's money, by the chain alone.
+"""
+
+from dataclasses import dataclass
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.evm import batch_settlement_abi as contract
+from agentpay.evm.hashing import address_word, keccak
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address, Hash32
+
+_TRANSFER = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """All that an agent's account gave away, in base units."""
+
+    transferred: int
+    """To the provider."""
+    deposited: int
+    """To anybody else: the contracts of channels."""
+    returned: int
+    claimed: int
+    """By the provider, of what was deposited."""
+    escrowed: int
+    """Deposited, and not claimed."""
+    left: int
+    """In the agent's account."""
+
+    @property
+    def paid(self) -> int:
+        return self.transferred + self.claimed
+
+
+async def count(
+    chain: LocalChain,
+    view: RpcChain,
+    *,
+    agent: Address,
+    provider: Address,
+    channels: list[Hash32],
+) -> Money:
+    """Add up the token's events, and what the contract says of the channels."""
+    sent = await _transfers(chain, sender=agent)
+    received = await _transfers(chain, receiver=agent)
+    claimed = balance = 0
+    for channel in channels:
+        calls = contract.channel_state_calls(channel)
+        state = contract.decode_channel_state(await view.read(calls))
+        claimed, balance = claimed + state.claimed, balance + state.balance
+    minted = "0x" + "0" * 40
+    return Money(
+        transferred=sum(value for _, to, value in sent if to == provider),
+        deposited=sum(value for _, to, value in sent if to != provider),
+        returned=sum(value for by, _, value in received if by != minted),
+        claimed=claimed,
+        escrowed=balance - claimed,
+        left=await chain.balance(agent),
+    )
+
+
+async def _transfers(
+    chain: LocalChain, *, sender: Address | None = None, receiver: Address | None = None
+) -> list[tuple[str, str, int]]:
+    topics = [_TRANSFER, _topic(sender), _topic(receiver)]
+    asked = {"address": chain.usdc.address, "topics": topics, "fromBlock": "0x0"}
+    logs = await chain.node.rpc("eth_getLogs", asked)
+    return [
+        (_account(log["topics"][1]), _account(log["topics"][2]), int(log["data"], 16))
+        for log in logs
+    ]
+
+
+def _topic(account: Address | None) -> str | None:
+    return None if account is None else "0x" + address_word(account).hex()
+
+
+def _account(topic: str) -> Address:
+    return Address("0x" + topic[-40:])
