@@ -12,11 +12,12 @@ PEERS := .venv-peers
 PEERS_READY := $(PEERS)/.ready
 PEERS_MPP := .venv-peers-mpp
 PEERS_MPP_READY := $(PEERS_MPP)/.ready
+PEERS_MPPX_READY := tests/peers/mppx/node_modules/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
 	simulate-mutants faults threats threats-mutate \
-	peers peers-mpp bench bench-check examples clean
+	peers bench bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -55,6 +56,11 @@ $(PEERS_MPP_READY): tests/peers/mpp-requirements.lock
 	@$(PEERS_MPP)/bin/pip install --quiet --require-hashes \
 		--requirement tests/peers/mpp-requirements.lock >&2
 	@touch $(PEERS_MPP_READY)
+
+$(PEERS_MPPX_READY): $(READY) tests/peers/mppx/package-lock.json
+	@echo "making tests/peers/mppx/node_modules ..." >&2
+	@$(BIN)/python tools/contracts.py install tests/peers/mppx >&2
+	@touch $(PEERS_MPPX_READY)
 
 demo: $(READY) ## an agent pays a provider on a local chain
 	$(BIN)/agentpay demo $(ARGS)
@@ -103,11 +109,8 @@ threats-mutate: $(READY) $(POSTGRES) ## take each guard away; its tests must fai
 	$(BIN)/python tools/threats.py --mutants >/dev/null
 	$(BIN)/python tools/mutants.py --threats $(ARGS)
 
-peers: $(READY) $(PEERS_READY) ## the official x402 SDK against ours, each cell with evidence
+peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the official SDKs of x402 and MPP against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
-
-peers-mpp: $(READY) $(PEERS_MPP_READY) ## the official MPP SDKs, paid on a local chain
-	@$(BIN)/python tools/peers_mpp.py $(ARGS)
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)

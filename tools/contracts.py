@@ -382,7 +382,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run one subcommand."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("install", help="install compiler and forge from the lock file")
+    installing = commands.add_parser("install", help="what the lock file names")
+    installing.add_argument("project", nargs="?", type=Path, default=CONTRACTS)
     commands.add_parser("build", help="compile and write the artifacts")
     commands.add_parser("check", help="compare the artifacts with the sources")
     tests = commands.add_parser("test", help="run the Solidity tests")
@@ -396,7 +397,7 @@ def main(arguments: Sequence[str]) -> int:
     commands.add_parser("slither", help="run slither (installs it on first use)")
     options = parser.parse_args(arguments)
     try:
-        install()
+        install(options.project if options.command == "install" else CONTRACTS)
         match options.command:
             case "build":
                 build()

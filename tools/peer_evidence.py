@@ -25,6 +25,9 @@ PERMIT = "eip2612"
 """By Permit2 without an allowance: a permit comes along, to be sent by who settles."""
 CONTRACT = "erc1271"
 """By EIP-3009, from a payer that is a contract."""
+CHARGE = "charge"
+BODY = "body"
+"""A charge of MPP for a request with a body, which its challenge names."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
@@ -54,6 +57,8 @@ class Evidence:
     """Of a channel's payment: deposit, voucher, refund, claim or settle."""
     verified: bool = False
     """Its voucher was shown to a facilitator, which found it valid."""
+    bound: bool = False
+    """It answers a challenge (MPP) that is for one body of a request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +84,7 @@ def read_note(note: Json) -> Evidence:
         voucher=payload.get("voucher", {}),
         kind=payload.get("type", ""),
         verified=note.get("verified", False),
+        bound=note.get("bound", False),
     )
 
 
@@ -92,6 +98,8 @@ async def doubt(
         if expected.verified and not seen.verified:
             return "the facilitator did not verify the voucher"
         return _doubt_voucher(chain, expected.voucher_signer, seen.voucher)
+    if variant[1] == BODY and not seen.bound:
+        return "the challenge is not bound to the body"
     if not seen.transaction:
         return "there is no transaction"
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from peer_evidence import CHANNEL, Json
-from peer_parties import chain_settings
+from peer_evidence import Json
+from peer_parties import SCHEMES
 from peer_process import Peer, PeerFailed
+from peer_wallets import chain_settings
 
 from agentpay.evm.hashing import checksummed
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, network_of
 
 COMMAND = Path(sys.executable).with_name("agentpay")
-SCHEMES = ("exact", "upto", CHANNEL)
 _START_SECONDS = 30
 _STOP_SECONDS = 10
 _KEY = "FACILITATOR_KEY"

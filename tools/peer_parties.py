@@ -9,17 +9,19 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import httpx
 import uvicorn
-from peer_evidence import Json
+from peer_evidence import CHANNEL
 from peer_process import Peer
+from peer_wallets import chain_settings, contract_wallet, hex_key, rich_wallet
 
 from agentpay import (
     Agent,
     Budget,
+    MppTerms,
     Payee,
     Paywall,
     Policy,
@@ -28,21 +30,22 @@ from agentpay import (
     Wallet,
 )
 from agentpay.errors import AnswerLost
-from agentpay.evm.addresses import BATCH_SETTLEMENT, PERMIT2
-from agentpay.evm.artifacts import load_artifact
+from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement_abi import CLAIMED, SETTLED
-from agentpay.evm.hashing import address_word, checksummed, keccak, uint_word
+from agentpay.evm.hashing import checksummed
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.http.pools import PooledTransport
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import UINT128_MAX, Address, ChainId, Hash32, Money
+from agentpay.types import Address, Hash32, Money
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 
 PRICE = 1000
 USED = 700
 """What an `upto` request costs in the end."""
 WITHDRAW_DELAY = 3600
+SCHEMES = ("exact", "upto", CHANNEL)
+SOLD_BY_ALL = ("exact", CHANNEL)
 
 
 class Buyer(Protocol):
@@ -110,22 +113,6 @@ class LossyTransport(PooledTransport):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ContractWallet:
-    """A contract that takes its owner's signatures (ERC-1271). Implements `Signer`."""
-
-    address: Address
-    owner: Wallet
-
-    async def sign_digest(self, digest: bytes, *, chain: ChainId) -> bytes:
-        """See `Signer.sign_digest`."""
-        return await self.owner.sign_digest(digest, chain=chain)
-
-    async def derive_secret(self, purpose: bytes) -> bytes:
-        """See `Signer.derive_secret`."""
-        return await self.owner.derive_secret(purpose)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OurBuyer:
     """An `Agent`. Implements `Buyer`."""
 
@@ -145,8 +132,10 @@ class OurBuyer:
         deposit: Money = "$0.01",
         two_keys: bool = False,
         contract: bool = False,
+        policy: Policy | None = None,
     ) -> AsyncIterator["OurBuyer"]:
         """A `contract` pays, whose vouchers need a key of their own; or a wallet."""
+        policy = policy or Policy(give_up_seconds=30)
         wallet = await (contract_wallet if contract else rich_wallet)(chain)
         hot = Wallet.create() if two_keys or contract else wallet
         wire = LossyTransport()
@@ -158,7 +147,7 @@ class OurBuyer:
                 budget=Budget(total=budget, per_request="$0.01"),
                 network=chain.network,
                 rpc_url=rpc.url,
-                policy=Policy(deposit=deposit, low_water=0, give_up_seconds=30),
+                policy=replace(policy, deposit=deposit, low_water=0),
                 allow_private_networks=True,
                 transport=wire,
             ) as agent,
@@ -211,8 +200,12 @@ class OurShop:
         routes: list[list[str]],
         *,
         facilitator: str | None = None,
+        mpp: MppTerms | None = None,
     ) -> AsyncIterator["OurShop"]:
-        """It pays gas itself, or has none and a facilitator's URL."""
+        """
+        It pays gas itself, or has none and a facilitator's URL. A route that is of no
+        scheme is sold by all.
+        """
         ether = 0 if facilitator else 1
         wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
         payees: dict[str, Payee] = {}
@@ -226,10 +219,13 @@ class OurShop:
                 min_deposit=10 * PRICE,
                 claim_at="$1000",
                 transfer_methods=(method,),
+                mpp=mpp,
             )
             prices: dict[str, Money | Route] = {
                 f"/{scheme}/{method}": Route(
-                    price=PRICE, schemes=(scheme,), metered=scheme == "upto"
+                    price=PRICE,
+                    schemes=(scheme,) if scheme in SCHEMES else SOLD_BY_ALL,
+                    metered=scheme == "upto",
                 )
                 for scheme, sold_by in routes
                 if sold_by == method
@@ -309,7 +305,7 @@ class TheirBuyer:
     ) -> AsyncIterator["TheirBuyer"]:
         wallet = await rich_wallet(chain)
         hot = Wallet.create() if two_keys else wallet
-        settings = {**chain_settings(chain, wallet), "voucher_key": _hex_key(hot)}
+        settings = {**chain_settings(chain, wallet), "voucher_key": hex_key(hot)}
         async with Peer.running("client.py", settings) as peer:
             yield cls(address=wallet.address, voucher_signer=hot.address, peer=peer)
 
@@ -370,44 +366,3 @@ class TheirShop:
     async def settle(self) -> str:
         """See `Shop.settle`."""
         return str((await self.peer.ask(do="settle"))["transaction"])
-
-
-def chain_settings(chain: LocalChain, wallet: Wallet) -> Json:
-    """What each of the peer's programs is told."""
-    return {
-        "key": _hex_key(wallet),
-        "rpc_url": chain.rpc_url,
-        "chain_id": chain.chain_id,
-        "token": checksummed(chain.usdc.address),
-        "name": chain.usdc.name,
-        "version": chain.usdc.version,
-        "decimals": chain.usdc.decimals,
-    }
-
-
-def _hex_key(wallet: Wallet) -> str:
-    return "0x" + wallet.gas_key().hex()
-
-
-async def rich_wallet(chain: LocalChain) -> Wallet:
-    """Has test dollars, and has allowed Permit2 to take them, once and for all."""
-    wallet = await chain.funded_wallet()
-    await allow_permit2(chain, wallet.address, UINT128_MAX)
-    return wallet
-
-
-async def contract_wallet(chain: LocalChain) -> ContractWallet:
-    """Has test dollars, and an owner who signs for it."""
-    owner, maker = Wallet.create(), await chain.funded_wallet(0)
-    code = load_artifact("Wallet1271").creation + address_word(owner.address)
-    sent = await chain.node.transact(maker.address, code, to=None)
-    receipt = await chain.node.rpc("eth_getTransactionReceipt", sent)
-    address = Address(receipt["contractAddress"])
-    await chain.fund(address)
-    return ContractWallet(address=address, owner=owner)
-
-
-async def allow_permit2(chain: LocalChain, payer: Address, amount: int) -> None:
-    """Have an account allow Permit2 to take so much."""
-    approve = keccak(b"approve(address,uint256)")[:4] + address_word(PERMIT2)
-    await chain.node.transact(payer, approve + uint_word(amount), to=chain.usdc.address)

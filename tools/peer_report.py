@@ -5,7 +5,8 @@ What a run of the peer matrix showed, and how people read it.
 from dataclasses import dataclass
 
 from peer_burst import AT_ONCE, AtOnce, holds
-from peer_evidence import CHANNEL, Json
+from peer_evidence import CHANNEL, Evidence, Json, Variant
+from peer_one_route import OneRoute
 from peer_parties import PRICE
 
 
@@ -24,12 +25,36 @@ class Cell:
     voucher: Json
     why: str
 
+    @classmethod
+    def of(
+        cls,
+        parties: tuple[str, str],
+        version: str,
+        variant: Variant,
+        seen: Evidence | None,
+        why: str,
+    ) -> "Cell":
+        """What was seen, and what is to be doubted about it; passed if nothing is."""
+        return cls(
+            ours=parties[0],
+            peer=parties[1],
+            scheme=variant[0],
+            variant=variant[1],
+            passed=not why,
+            version=version,
+            status=seen.status if seen else 0,
+            transaction=seen.transaction if seen else "",
+            voucher=seen.voucher if seen else {},
+            why=why,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """What a run showed."""
 
     cells: list[Cell]
+    one_route: OneRoute
     at_once: list[AtOnce]
     supported: Json
     """What our facilitator says it does."""
@@ -39,19 +64,30 @@ class Report:
     @property
     def passed(self) -> bool:
         cells = all(cell.passed for cell in self.cells)
-        return cells and holds(self.at_once[0]) and not self.missing
+        complete = cells and self.one_route.passed and not self.missing
+        return complete and holds(self.at_once[0])
 
 
 def table(report: Report) -> str:
-    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':12}{'passed':8}evidence"]
+    lines = [f"{'ours':20}{'peer':28}{'scheme':18}{'variant':14}{'passed':8}evidence"]
     for cell in report.cells:
         shown = cell.transaction or cell.voucher.get("signature", "")
         proof = f"{cell.status} {shown[:18]}…" if cell.passed else cell.why
         passed = "yes" if cell.passed else "NO"
         lines.append(
-            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:12}"
+            f"{cell.ours:20}{cell.peer:28}{cell.scheme:18}{cell.variant:14}"
             f"{passed:8}{proof}"
         )
+    lines += ["", "one route of ours, paid by every client:"]
+    lines += [
+        f"  {visit.client:16}{visit.protocol:24}{visit.status:5}"
+        f" {'with' if visit.receipt else 'WITHOUT'} its receipt, spent {visit.spent}"
+        for visit in report.one_route.visits
+    ]
+    lines.append(
+        f"  the payee received {report.one_route.received}, and"
+        f" {report.one_route.in_channels} are left in channels"
+    )
     lines.append("")
     lines.append(f"{AT_ONCE} requests at once to the official {CHANNEL} server:")
     for burst in report.at_once:

@@ -1,5 +1,6 @@
 """
-The peer matrix: the official SDK's client, server and facilitator against ours.
+The peer matrix: the official x402 SDK's client, server and facilitator against ours,
+and the official MPP SDKs' clients and servers (`peer_mpp`).
 
 Every cell is a payment that moved money on a local chain, and carries its evidence: the
 peer's version, read in its own environment; the HTTP status that its process saw; and a
@@ -9,8 +10,8 @@ voucher whose signature is the payer's. A cell without evidence is failed.
 Our facilitator is the command `agentpay facilitator`, a process like theirs.
 
 Run it as `make peers`, or `make peers ARGS=--json` for machines; it exits with 1 if a
-cell failed, if a request of ours failed among 32 at once, or if our facilitator does
-not list what it does.
+cell failed, if one route was not paid by every client, if a request of ours failed
+among 32 at once, or if our facilitator does not list what it does.
 """
 
 import argparse
@@ -39,6 +40,8 @@ from peer_facilitators import (
     our_facilitator,
     their_facilitator,
 )
+from peer_mpp import mpp_cells
+from peer_one_route import one_route
 from peer_parties import (
     PRICE,
     USED,
@@ -48,10 +51,10 @@ from peer_parties import (
     Shop,
     TheirBuyer,
     TheirShop,
-    allow_permit2,
 )
-from peer_process import PYTHON, Peer, PeerFailed
+from peer_process import MPP_PYTHON, PYTHON, Peer, PeerFailed
 from peer_report import Cell, Report, table
+from peer_wallets import allow_permit2
 
 from agentpay.errors import AgentPayError
 from agentpay.testing.local_chain import LocalChain
@@ -94,7 +97,7 @@ PAIRS: tuple[Pair, ...] = (
 TWO_KEYS = frozenset({("facilitator", "server"), ("client+facilitator", "server")})
 """Whose buyer signs vouchers by a key of its own."""
 
-RUN_SECONDS = 170
+RUN_SECONDS = 240
 REQUESTS_MAX = 16
 
 
@@ -291,7 +294,7 @@ async def judge(
     chain: LocalChain, pair: Pair, meeting: Meeting, variant: Variant, stopped: str
 ) -> Cell:
     """A cell without evidence is failed."""
-    scheme, name = variant
+    scheme, _ = variant
     seen = meeting.found.get(variant)
     if seen is None:
         why = stopped or "the peer saw no payment"
@@ -306,18 +309,8 @@ async def judge(
             verified=meeting.verified,
         )
         why = await doubt(chain, seen, variant, expected)
-    return Cell(
-        ours=pair[0],
-        peer=f"{meeting.peer.version} {pair[1]}",
-        scheme=scheme,
-        variant=name,
-        passed=not why,
-        version=meeting.peer.version,
-        status=seen.status if seen else 0,
-        transaction=seen.transaction if seen else "",
-        voucher=seen.voucher if seen else {},
-        why=why,
-    )
+    parties = pair[0], f"{meeting.peer.version} {pair[1]}"
+    return Cell.of(parties, meeting.peer.version, variant, seen, why)
 
 
 # Saying it.
@@ -334,8 +327,10 @@ async def run() -> Report:
         cells: list[Cell] = []
         for pair in PAIRS:
             cells += await run_pair(place, pair)
+        cells += await mpp_cells(chain, ours)
         return Report(
             cells=cells,
+            one_route=await one_route(chain),
             at_once=await many_at_once(chain, theirs.url),
             supported=ours.supported,
             missing=ours.lacks(chain),
@@ -346,7 +341,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="The official SDK against ours.")
     parser.add_argument("--json", action="store_true", help="for machines")
     wanted: Any = parser.parse_args(arguments)
-    if not PYTHON.exists():
+    if not PYTHON.exists() or not MPP_PYTHON.exists():
         print("the peer has no environment: run `make peers`", file=sys.stderr)
         return 1
     try:

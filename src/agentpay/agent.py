@@ -261,8 +261,13 @@ class Agent(httpx.AsyncClient):
             NoAcceptableOffer: The URL offers nothing we would pay.
             ChainError: The chain could not be read.
         """
-        offer, target = await self._payments.look_up(url)
-        return await self.payer.channels.find_lost(offer, target)
+        offers, target = await self._payments.look_up(url)
+        found: list[Hash32] = []
+        for offer in offers:
+            channels = self.payer.channels_for(offer)
+            if channels is not None:
+                found += await channels.find_lost(offer, target)
+        return found
 
     def _leave_a_cheat(self, channel: Hash32) -> None:
         """Rule 16: stop and withdraw. In the background: the request has its error."""

@@ -14,6 +14,7 @@ from agentpay.errors import (
     NoAcceptableOffer,
     PaymentRejected,
 )
+from agentpay.evm.hashing import checksummed
 from agentpay.evm.session_escrow import charge_nonce, charge_nonce_of_json
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.challenge import Challenge
@@ -61,7 +62,7 @@ async def test_a_charge_is_paid_answered_and_booked(
             assert credential.payload["nonce"] == nonce
             assert credential.source == (
                 f"did:pkh:eip155:{agentpay_shared_chain.chain_id}"
-                f":{agent.payer.keys.account}"
+                f":{checksummed(agent.payer.keys.account)}"
             )
         assert shop.served[OK.removeprefix(BASE)] == 2
         assert (await spent(agent), await held(agent)) == (2 * PRICE, 0)

@@ -47,8 +47,12 @@ def mpp_note(status: int, authorization: str | None, receipt: str | None) -> Jso
     """The same for MPP, whose headers are base64url JSON without padding."""
     sent = _unpadded(authorization.partition(" ")[2]) if authorization else {}
     got = _unpadded(receipt) if receipt else {}
-    paid = {**got, "transaction": got.get("reference", "")}
-    return {"status": status, "payload": sent.get("payload", {}), "receipt": paid}
+    return {
+        "status": status,
+        "payload": sent.get("payload", {}),
+        "receipt": {**got, "transaction": got.get("reference", "")},
+        "bound": "digest" in sent.get("challenge", {}),
+    }
 
 
 def _unpadded(text: str) -> Json:

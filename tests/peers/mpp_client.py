@@ -46,6 +46,9 @@ class Buyer:
         if command["do"] == "get":
             answer = await self._http.get(command["url"])
             return {"status": answer.status_code}
+        if command["do"] == "post":
+            answer = await self._http.post(command["url"], content=command["body"])
+            return {"status": answer.status_code}
         notes, self._recorder.notes = self._recorder.notes, []
         return {"notes": notes}
 

@@ -1,5 +1,6 @@
 """
-The official MPP server in Python: sells `/charge`, and settles by a facilitator.
+The official MPP server in Python: sells `/charge`, and `/body` to requests whose body
+its challenges are bound to; settles by a facilitator.
 
 It takes x402 as well, from clients that know nothing of MPP.
 """
@@ -42,16 +43,26 @@ class Shop:
         self.notes: list[Json] = []
 
     def app(self) -> Starlette:
-        @pay(self._server.charge(amount=f"{self._price:f}"))
+        amount = f"{self._price:f}"
+
+        @pay(self._server.charge(amount=amount))
         async def sold(request: Request, credential, receipt) -> Response:
             return JSONResponse({"sold": "a charge"})
 
-        # The SDK wraps it in something whose arguments a route cannot read.
+        @pay(self._server.charge(amount=amount, body=lambda request: request.body))
+        async def sold_to_body(request: Request, credential, receipt) -> Response:
+            return JSONResponse({"sold": "a charge"})
+
+        # The SDK wraps them in something whose arguments a route cannot read.
         async def charge(request: Request) -> Response:
             return await sold(request)
 
+        async def body(request: Request) -> Response:
+            return await sold_to_body(request)
+
         watch = Middleware(BaseHTTPMiddleware, dispatch=self._watch)
-        return Starlette(routes=[Route("/charge", charge)], middleware=[watch])
+        routes = [Route("/charge", charge), Route("/body", body, methods=["POST"])]
+        return Starlette(routes=routes, middleware=[watch])
 
     async def _watch(self, request: Request, call_next) -> Response:
         response = await call_next(request)

@@ -3,7 +3,17 @@
 from dataclasses import replace
 
 import pytest
-from peer_evidence import CHANNEL, PERMIT, Evidence, Expected, Variant, doubt
+from peer_evidence import (
+    BODY,
+    CHANNEL,
+    CHARGE,
+    PERMIT,
+    Evidence,
+    Expected,
+    Variant,
+    doubt,
+)
+from peer_one_route import OneRoute, Visit
 
 from agentpay import Wallet
 from agentpay.evm.batch_settlement import voucher_digest
@@ -54,6 +64,36 @@ async def test_the_payers_voucher_convinces(agentpay_shared_chain: LocalChain) -
     seen = Evidence(status=200, voucher=await a_voucher(chain, payer))
 
     assert not await doubt(chain, seen, VOUCHER, expected(payer.address))
+
+
+async def test_a_charge_for_a_body_needs_a_challenge_for_that_body(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer = await chain.funded_wallet()
+    seen = Evidence(status=200, transaction=await a_transfer(chain, payer), bound=True)
+    unbound = replace(seen, bound=False)
+
+    wanted = expected(payer.address)
+    assert not await doubt(chain, seen, (CHARGE, BODY), wanted)
+    assert await doubt(chain, unbound, (CHARGE, BODY), wanted)
+    assert not await doubt(chain, unbound, (CHARGE, "authorization"), wanted)
+
+
+VISIT = Visit(client="one", protocol="MPP", status=200, receipt=True, spent=PRICE)
+IN_CHANNELS = replace(VISIT, spent=10 * PRICE)
+SERVED = OneRoute(
+    visits=[VISIT, IN_CHANNELS], received=2 * PRICE, in_channels=9 * PRICE
+)
+
+
+def test_one_route_is_paid_if_all_are_served_and_nothing_is_lost() -> None:
+    assert SERVED.passed
+    assert not replace(SERVED, visits=[replace(VISIT, status=402), IN_CHANNELS]).passed
+    assert not replace(SERVED, visits=[replace(VISIT, receipt=False), VISIT]).passed
+    assert not replace(SERVED, in_channels=9 * PRICE - 1).passed
+    assert not replace(SERVED, received=PRICE, in_channels=10 * PRICE).passed
+    assert not replace(SERVED, visits=[replace(VISIT, spent=0), IN_CHANNELS]).passed
 
 
 @pytest.mark.parametrize("transaction", ["", "0x" + "22" * 32])

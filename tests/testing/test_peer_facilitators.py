@@ -3,7 +3,8 @@
 import copy
 from dataclasses import replace
 
-from peer_facilitators import SCHEMES, OurFacilitator, our_facilitator
+from peer_facilitators import OurFacilitator, our_facilitator
+from peer_parties import SCHEMES
 
 from agentpay.testing.local_chain import LocalChain
 

@@ -6,7 +6,8 @@ import httpx
 
 from agentpay.http.first_version import in_second
 from agentpay.http.reread import problem_of
-from agentpay.payer.payment import Answer, Target
+from agentpay.payer.payment import Answer, Payment, Target
+from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 
 
 def target_of(request: httpx.Request) -> Target:
@@ -28,3 +29,11 @@ def answer_of(response: httpx.Response) -> Answer:
         headers=in_second(response),
         problem=problem_of(response),
     )
+
+
+def fields_of(payment: Payment, request: httpx.Request) -> dict[str, str]:
+    """The header fields of a payment; a name that the caller gave a request stays."""
+    fields = {payment.header: payment.credential}
+    if payment.idempotency_key and IDEMPOTENCY_KEY not in request.headers:
+        fields[IDEMPOTENCY_KEY] = payment.idempotency_key
+    return fields

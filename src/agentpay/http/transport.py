@@ -31,9 +31,10 @@ from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
 from agentpay.http.offered import costs, read_offered, request_of
 from agentpay.http.places import check_network
-from agentpay.http.readings import answer_of, target_of
+from agentpay.http.readings import answer_of, fields_of, target_of
 from agentpay.http.receipts import Receipts
 from agentpay.http.reread import read_problem_of
+from agentpay.payer.choice import Offered
 from agentpay.payer.mpp_offers import preference
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
@@ -148,7 +149,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             except PriceRose:
                 self._memory.forget(target)  # it may fall again
                 raise
-            answered = await self._until_final(request, target, payment)
+            answered = await self._until_final(request, target, payment, offer)
             if isinstance(answered, httpx.Response):
                 self._receipts.take(
                     answer_of(answered),
@@ -170,7 +171,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         raise PaymentRejected("it kept refusing payments that it offered", status=402)
 
     async def _until_final(
-        self, request: httpx.Request, target: Target, payment: Payment
+        self, request: httpx.Request, target: Target, payment: Payment, offer: Offer
     ) -> "httpx.Response | tuple[str, Offer | None]":
         """
         Send one payment until its answer is final: the answer to deliver, or why it
@@ -180,7 +181,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
-        paid = {payment.header: payment.credential}
+        paid = fields_of(payment, request)
         settled = False
         try:
             while await _have_time(attempt, deadline):
@@ -202,8 +203,11 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                         lost = AnswerLost(payment.id, charged=judged.charged)
                         response.stream = PaidBody(response, lost)
                     return response
-                fresh = await self._read_again(response, target, judged.next)
-                if judged.next is Next.RESEND:
+                fresh = await self._read_again(response, target, judged.next, offer)
+                if judged.next is Next.RENEW:
+                    payment = await self._renew(payment, fresh, target, judged)
+                    paid = fields_of(payment, request)
+                if judged.next in (Next.RESEND, Next.RENEW):
                     continue
                 settled = True
                 if judged.next is Next.LOST:
@@ -223,6 +227,19 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if response is not None:
                     await response.aclose()
 
+    async def _renew(
+        self, payment: Payment, fresh: Offer | None, target: Target, judged: Judgement
+    ) -> Payment:
+        """
+        What was signed, under a fresh offer; `PaymentRejected` if there is none for it.
+        """
+        renewed = await payment.renew(fresh) if fresh is not None else None
+        if fresh is None or renewed is None:
+            self._memory.forget(target)
+            raise PaymentRejected(judged.reason or "no fresh offer", status=402)
+        self._memory.remember(target, fresh)
+        return renewed
+
     async def _note(
         self, target: Target, judged: Judgement, answer: Answer, sent_at: float
     ) -> None:
@@ -234,12 +251,21 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await books.undelivered(target.host, sent_at=sent_at)
 
     async def _read_again(
-        self, response: httpx.Response, target: Target, following: Next
+        self,
+        response: httpx.Response,
+        target: Target,
+        following: Next,
+        offer: Offer,
     ) -> Offer | None:
-        """The fresh offer of a final 402; the answer itself is done with."""
+        """
+        The offer to pay now: a fresh one, where the answer is a 402, or that of a
+        session which it did not doubt. The answer itself is done with.
+        """
         fresh = None
-        if following is Next.PAY_AGAIN and response.status_code == 402:
-            fresh = await self._choose(response, target)
+        if following in (Next.PAY_AGAIN, Next.RENEW):
+            fresh = offer if offer.mpp is not None else None
+            if response.status_code == 402:
+                fresh = await self._choose(response, target)
         await response.aclose()
         return fresh
 
@@ -295,20 +321,20 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     # Offers.
 
-    async def look_up(self, url: str) -> tuple[Offer, Target]:
+    async def look_up(self, url: str) -> tuple[tuple[Offer, ...], Target]:
         """
-        What a URL costs, without paying.
+        All that a URL may be paid by, without paying.
 
         Raises:
             NoAcceptableOffer: It is free, or offers nothing we would pay.
         """
         request = httpx.Request("GET", url)
-        target = target_of(request)
         response = await self._send(request, {})
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            return await self._require(response, request, target), target
+            offered = self._offered(response, request)
+            return self._bound().allowed(offered), target_of(request)
         finally:
             await response.aclose()
 
@@ -337,17 +363,18 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     async def _require(
         self, response: httpx.Response, request: httpx.Request, target: Target
     ) -> Offer:
-        payer = self._bound()
-        offered = read_offered(
-            response, request, same_resource=payer.policy.same_resource
-        )
-        offer = await payer.choose(offered, target)
+        offered = self._offered(response, request)
+        offer = await self._bound().choose(offered, target)
         if offer.mpp is not None or offered.required is None:
             return offer
         first = first_of(response)
         if first is not None:
             offer = replace(offer, first_network=first.name_of(offer.words))
         return self._receipts.with_signature(offered.required, offer, request.url)
+
+    def _offered(self, response: httpx.Response, request: httpx.Request) -> Offered:
+        same = self._bound().policy.same_resource
+        return read_offered(response, request, same_resource=same)
 
     async def _choose(self, response: httpx.Response, target: Target) -> Offer | None:
         try:

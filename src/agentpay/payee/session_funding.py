@@ -25,7 +25,6 @@ from agentpay.payee.sales import Refusal
 from agentpay.payee.session_books import SessionBooks, SessionCall, fate_of
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.records import PayeeRecord, PayeeStep
-from agentpay.session_ports import SessionDesk
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire.mpp.evm_session import (
     OpenByAuthorization,
@@ -89,12 +88,11 @@ class SessionFunding:
         self,
         *,
         books: SessionBooks,
-        desk: SessionDesk,
         settlement: SessionSettlement,
     ) -> None:
         self._books = books
         self._settings = books.settings
-        self._desk = desk
+        self._desk = settlement.desk
         self._settlement = settlement
         # A lock lives as long as a request holds it, so that nobody can fill this.
         self._locks: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()

@@ -21,7 +21,7 @@ class SessionSettlement:
     def __init__(
         self, *, desk: SessionDesk, store: PayeeStore, clock: Callable[[], float]
     ) -> None:
-        self._desk = desk
+        self.desk = desk
         self._store = store
         self._clock = clock
 
@@ -40,7 +40,7 @@ class SessionSettlement:
         record = await self._store.read(channel)
         if record is None:
             return None
-        state = await self._desk.read(session_config(record))
+        state = await self.desk.read(session_config(record))
         seen = ChainSeen(
             balance=state.deposit,
             claimed=state.settled,
@@ -67,6 +67,6 @@ class SessionSettlement:
             HeldVoucher(amount=ledger.claimed, signature=b""),
         )
         order = SessionOrder(config=session_config(record), voucher=voucher)
-        closed = await self._desk.close(order)
+        closed = await self.desk.close(order)
         record = await self.see_chain(channel) or record
         return record, closed.transaction

@@ -77,7 +77,7 @@ class Works:
     """None where MPP is not spoken."""
     sessions: SessionSales | None
     """None where none are sold: MPP is not spoken, or there is no escrow for them."""
-    desk: SessionDesk | None
+    session_settlement: SessionSettlement | None
     answers: Answers
     mpp: MppTerms | None
     sign_ins: SignIns
@@ -103,7 +103,7 @@ class Works:
         sessions = _sessions(
             self.mpp,
             settings,
-            desk=self.desk,
+            settlement=self.session_settlement,
             answers=self.answers,
             store=self.store,
             clock=clock,
@@ -240,6 +240,11 @@ def _wire(
         authorizer=plan.authorizer,
         clock=clock,
     )
+    session_settlement = None
+    if desk is not None:
+        session_settlement = SessionSettlement(
+            desk=desk, store=store.payee, clock=clock
+        )
     keeper = Keeper(
         settings=settings,
         policy=plan.keeping,
@@ -278,9 +283,14 @@ def _wire(
         transfers=transfers,
         charges=charges,
         sessions=_sessions(
-            plan.mpp, settings, desk=desk, answers=answers, store=store, clock=clock
+            plan.mpp,
+            settings,
+            settlement=session_settlement,
+            answers=answers,
+            store=store,
+            clock=clock,
         ),
-        desk=desk,
+        session_settlement=session_settlement,
         answers=answers,
         mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
@@ -291,19 +301,18 @@ def _sessions(
     mpp: MppTerms | None,
     settings: PayeeSettings,
     *,
-    desk: SessionDesk | None,
+    settlement: SessionSettlement | None,
     answers: Answers,
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSales | None:
-    if mpp is None or desk is None:
+    if mpp is None or settlement is None:
         return None
     books = SessionBooks(settings=settings, store=store.payee, clock=clock)
-    settlement = SessionSettlement(desk=desk, store=store.payee, clock=clock)
     return SessionSales(
         books=books,
         mpp=mpp,
-        funding=SessionFunding(books=books, desk=desk, settlement=settlement),
+        funding=SessionFunding(books=books, settlement=settlement),
         closing=SessionClosing(books=books, settlement=settlement),
         answers=answers,
     )

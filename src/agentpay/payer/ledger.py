@@ -9,20 +9,26 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
-from agentpay.core import payer_rules
+from agentpay.core import payer_rules, payer_session_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
     DepositLapsed,
     DepositNeeded,
     Issued,
     PayerAnswer,
-    PayerEvent,
     PendingDeposit,
     TicketVoid,
     TicketWanted,
     Wait,
 )
-from agentpay.errors import BudgetExceeded, HostQuarantined, StoreError
+from agentpay.core.payer_session_rules import OnlyOfSessions, PayerSessionEvent
+from agentpay.errors import (
+    BudgetExceeded,
+    HostQuarantined,
+    InvariantViolated,
+    StoreError,
+)
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
@@ -40,6 +46,9 @@ class DepositWish:
     salt: Hash32
     valid_before: int
     low_water: int
+    rise: int = 0
+    whole: bool = False
+    """See `TicketWanted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +216,7 @@ class PayerLedger:
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""
-        events: list[PayerEvent] = [TicketVoid(cumulative=issued.cumulative)]
+        events: list[PayerSessionEvent] = [TicketVoid(cumulative=issued.cumulative)]
         money: tuple[BudgetEvent, ...] = ()
         if issued.deposit is not None:
             events.append(DepositLapsed(salt=issued.deposit.salt))
@@ -215,7 +224,10 @@ class PayerLedger:
         await self.book(channel, *events, money=money)
 
     async def book(
-        self, channel: Hash32, *events: PayerEvent, money: tuple[BudgetEvent, ...] = ()
+        self,
+        channel: Hash32,
+        *events: PayerSessionEvent,
+        money: tuple[BudgetEvent, ...] = (),
     ) -> list[PayerAnswer]:
         """Write what an answer or the chain said; durable soon."""
 
@@ -225,17 +237,14 @@ class PayerLedger:
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
             limits = self._limits(record.decimals)
-            ledger = record.ledger
+            after = record
             answers: list[PayerAnswer] = []
             for event in events:
-                transition = payer_rules.apply(ledger, event)
-                ledger = transition.channel
-                answers.append(transition.answer)
+                after, answer = apply_to(after, event)
+                answers.append(answer)
             for movement in money:
                 budget = budgets.apply(budget, movement, limits)
-            after = record
-            if ledger is not record.ledger:
-                after = replace(record, ledger=ledger)
+            if after is not record:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
@@ -310,6 +319,26 @@ class Change:
         return True
 
 
+def apply_to(
+    record: PayerRecord, event: PayerSessionEvent
+) -> tuple[PayerRecord, PayerAnswer]:
+    """
+    A channel after an event, by the rules of its kind.
+
+    Raises:
+        InvariantViolated: A bug here; nothing may be saved, let alone signed.
+    """
+    if isinstance(record.config, SessionConfig):
+        transition = payer_session_rules.apply(record.ledger, event)
+    elif isinstance(event, OnlyOfSessions):
+        raise InvariantViolated(f"a channel of x402's knows no {type(event).__name__}")
+    else:
+        transition = payer_rules.apply(record.ledger, event)
+    if transition.channel is record.ledger:
+        return record, transition.answer
+    return replace(record, ledger=transition.channel), transition.answer
+
+
 def _take(
     budget: Budget,
     record: PayerRecord,
@@ -327,11 +356,15 @@ def _take(
         )
         # Ahead of need only in full: a smaller deposit is for a request that needs it.
         low_water = wish.low_water if amount == wish.amounts[0] else 0
-        wanted = TicketWanted(maximum=maximum, deposit=deposit, low_water=low_water)
-        transition = payer_rules.apply(record.ledger, wanted)
-        answer = transition.answer
+        wanted = TicketWanted(
+            maximum=maximum,
+            deposit=deposit,
+            low_water=low_water,
+            rise=wish.rise,
+            whole=wish.whole,
+        )
+        after, answer = apply_to(record, wanted)
         if not isinstance(answer, Issued) or answer.deposit is None:
-            after = replace(record, ledger=transition.channel)
             return PayerStep(budget=budget, record=after, answer=answer)
         hold = Hold(
             id=f"deposit {wish.salt}",
@@ -345,13 +378,11 @@ def _take(
         except BudgetExceeded as error:
             refused = error
             continue
-        after = replace(record, ledger=transition.channel)
         return PayerStep(budget=reserved, record=after, answer=answer)
-    transition = payer_rules.apply(record.ledger, TicketWanted(maximum=maximum))
-    answer = transition.answer
+    unfunded = TicketWanted(maximum=maximum, rise=wish.rise, whole=wish.whole)
+    after, answer = apply_to(record, unfunded)
     if isinstance(answer, DepositNeeded) and refused is not None:
         if not record.ledger.open:
             raise refused
         answer = Wait(reason="the budget has no more to deposit until answers come in")
-    after = replace(record, ledger=transition.channel)
     return PayerStep(budget=budget, record=after, answer=answer)

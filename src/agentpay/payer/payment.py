@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from agentpay.core.exchange import Next
 from agentpay.errors import MalformedMessage
+from agentpay.payer.offer import Offer
 from agentpay.wire.mpp.challenge import WWW_AUTHENTICATE, has_challenge
 from agentpay.wire.mpp.problem import Problem
 from agentpay.wire.mpp.receipt import (
@@ -106,6 +107,17 @@ class Payment(Protocol):
     @property
     def credential(self) -> str:
         """The value of that header."""
+        ...
+
+    @property
+    def idempotency_key(self) -> str:
+        """What its request is called (`Idempotency-Key`); "" if it needs no name."""
+        ...
+
+    async def renew(self, offer: Offer) -> "Payment | None":
+        """
+        The same payment under a fresh offer, after `Next.RENEW`; None if it cannot be.
+        """
         ...
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:

@@ -69,6 +69,7 @@ class TransferPayment:
     approval: Approval
     header: str
     credential: str
+    idempotency_key: str = ""
 
     @property
     def id(self) -> str:
@@ -77,6 +78,10 @@ class TransferPayment:
     async def leave_open(self) -> None:
         """See `Payment.leave_open`: the hold stays until the chain tells."""
         self.approval.end()
+
+    async def renew(self, offer: Offer) -> None:
+        """See `Payment.renew`: what is signed is for one offer."""
+        del offer
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`. A refusal frees nothing: the signature is still out."""

@@ -53,8 +53,13 @@ def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
         said = Extension.model_validate(extensions.get(KEY)).info
     except ValidationError:
         return None
-    window, in_flight_max = said.get("window"), said.get("maxInFlight")
-    if said.get("version") != 1:
+    return read_info(said)
+
+
+def read_info(info: JsonObject) -> ParallelTerms | None:
+    """What it says: also in `methodDetails` of an MPP session, under the same name."""
+    window, in_flight_max = info.get("window"), info.get("maxInFlight")
+    if info.get("version") != 1:
         return None
     if type(window) is not int or type(in_flight_max) is not int:
         return None

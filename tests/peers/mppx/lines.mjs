@@ -24,8 +24,12 @@ export function say(message) {
 export function note(status, authorization, receipt) {
   const sent = authorization ? decode(authorization.split(' ')[1]) : {}
   const got = receipt ? decode(receipt) : {}
-  const paid = { ...got, transaction: got.reference ?? '' }
-  return { status, payload: sent.payload ?? {}, receipt: paid }
+  return {
+    status,
+    payload: sent.payload ?? {},
+    receipt: { ...got, transaction: got.reference ?? '' },
+    bound: 'digest' in (sent.challenge ?? {}),
+  }
 }
 
 /** The same for x402, whose headers are base64 JSON. */

@@ -42,7 +42,9 @@ _CHANNELS: Final = Table(
 )
 _SIGNED: Final = Table("payer_signed", "account, channel, cumulative", keys=3)
 _TICKETS: Final = Table(
-    "payer_tickets", "account, channel, cumulative, maximum, arrived", keys=3
+    "payer_tickets",
+    "account, channel, cumulative, maximum, arrived, delivered",
+    keys=3,
 )
 _SPENT: Final = Table("budget_spent", "account, host, amount", keys=2)
 _HOLDS: Final = Table(
@@ -57,7 +59,7 @@ _GET_CHANNEL: Final = select(
 _GET_STATE: Final = select(_STATE, _CHANNELS, by=2)
 _GET_SIGNED: Final = select("cumulative", _SIGNED, by=2, order="cumulative")
 _GET_TICKETS: Final = select(
-    "cumulative, maximum, arrived", _TICKETS, by=2, order="position"
+    "cumulative, maximum, arrived, delivered", _TICKETS, by=2, order="position"
 )
 _GET_SPENT: Final = select("host, amount", _SPENT, by=1, order="position")
 _GET_HOLDS: Final = select(
@@ -130,11 +132,17 @@ def _save_tickets(
     removed, put = changes(before, after, lambda ticket: ticket.cumulative)
     return [
         *(Cut(_TICKETS, (*key, amount(t.cumulative))) for t in removed),
-        *(
-            Put(_TICKETS, (*key, amount(t.cumulative), amount(t.maximum), t.arrived))
-            for t in put
-        ),
+        *(Put(_TICKETS, (*key, *_ticket(t))) for t in put),
     ]
+
+
+def _ticket(ticket: Ticket) -> Columns:
+    return (
+        amount(ticket.cumulative),
+        amount(ticket.maximum),
+        ticket.arrived,
+        amount(ticket.delivered),
+    )
 
 
 def save_budget(account: Address, before: Budget, after: Budget) -> list[Change]:
@@ -244,8 +252,9 @@ def _load_tickets(
             cumulative=to_int(cumulative),
             maximum=to_int(maximum),
             arrived=bool(arrived),
+            delivered=to_int(delivered),
         )
-        for cumulative, maximum, arrived in rows
+        for cumulative, maximum, arrived, delivered in rows
     )
 
 

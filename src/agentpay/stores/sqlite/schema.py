@@ -127,6 +127,11 @@ VERSION_6: Final = (
             OR status = 'open' AND pending_withdrawal > zeroblob(32))""",
 )
 
+VERSION_7: Final = (
+    f"""ALTER TABLE payer_tickets
+        ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -134,6 +139,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_4,
     VERSION_5,
     VERSION_6,
+    VERSION_7,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -28,6 +28,7 @@ from agentpay.wire.mpp.fields import (
     read,
     read_one_of,
 )
+from agentpay.wire.parallel import KEY as PARALLEL
 
 SESSION: Final = "session"
 
@@ -44,6 +45,8 @@ class SessionDetails(Message):
     credential_types: tuple[Name, ...] = Field(default=("hash",), max_length=TYPES_MAX)
     permit2_contract: AddressText | None = None
     """None: where Permit2 is everywhere else."""
+    parallel: JsonValue = Field(default=None, alias=PARALLEL)
+    """Ours: many requests at once, on the terms of `wire.parallel`."""
 
 
 class SessionRequest(Message):
