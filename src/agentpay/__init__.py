@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         PriceRose,
         ProtocolError,
         StoreError,
-        StreamEnded,
     )
     from agentpay.evm.networks import Network
     from agentpay.http.facilitator_client import RemoteFacilitator
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
+    from agentpay.stream_errors import StreamEnded
 
 __version__ = "0.1.0"
 
@@ -83,7 +83,7 @@ _HOMES = {
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
-    "StreamEnded": "agentpay.errors",
+    "StreamEnded": "agentpay.stream_errors",
     "Streaming": "agentpay.payee.pricing",
     "Tariff": "agentpay.core.meter",
     "Unit": "agentpay.core.meter",

@@ -7,11 +7,11 @@ import pytest
 
 from agentpay.core.meter import TOKEN, Rate, Rounding, Tariff
 from agentpay.core.tab import Tab
-from agentpay.errors import StreamAbandoned, StreamEnded, StreamExhausted
 from agentpay.http.asgi import Message
 from agentpay.http.flow import Flow
 from agentpay.http.presence import Presence
 from agentpay.payee.pricing import StreamTerms
+from agentpay.stream_errors import StreamAbandoned, StreamEnded, StreamExhausted
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.sse import NEED_VOUCHER, RECEIPT, EventReader
 

@@ -14,15 +14,11 @@ from agentpay.core.meter import TOKEN, Rounding
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_events import ChainSeen
 from agentpay.core.payee_rules import apply
-from agentpay.errors import (
-    ConfigurationError,
-    StreamAbandoned,
-    StreamEnded,
-    StreamExhausted,
-)
+from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
 from agentpay.http.paywall import Message, Receive, Scope, Send
 from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.stream_errors import StreamAbandoned, StreamEnded, StreamExhausted
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import parallel
 from agentpay.wire.mpp.sse import RECEIPT, EventReader, ServerEvent

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from agentpay import Paywall, Streaming
-from agentpay.errors import StreamExhausted
 from agentpay.evm.session_escrow import SessionConfig
+from agentpay.stream_errors import StreamExhausted
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.evm_session import NeedVoucher

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentpay.errors import ChainError, StoreError, StreamEnded, StreamExhausted
+from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
     Headers,
     Message,
@@ -28,6 +28,7 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.stream_errors import StreamEnded, StreamExhausted
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt

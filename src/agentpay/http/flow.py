@@ -10,17 +10,12 @@ import asyncio
 import logging
 
 from agentpay.core.tab import Tab
-from agentpay.errors import (
-    ConfigurationError,
-    StoreError,
-    StreamAbandoned,
-    StreamExhausted,
-    StreamLost,
-)
+from agentpay.errors import ConfigurationError, StoreError
 from agentpay.http.asgi import Headers, Message, Send
 from agentpay.http.presence import Presence
 from agentpay.payee.pricing import StreamTerms, Terms
 from agentpay.payee.sales import Sale, SaleStream
+from agentpay.stream_errors import StreamAbandoned, StreamExhausted, StreamLost
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.sse import NEED_VOUCHER, RECEIPT, EventCutter, payment_event
 

@@ -3,10 +3,11 @@ What a handler knows of its payment, and how it says what it used.
 """
 
 from agentpay.core.tab import Tab
-from agentpay.errors import ConfigurationError, StreamExhausted
+from agentpay.errors import ConfigurationError
 from agentpay.http.flow import Flow
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Sale
+from agentpay.stream_errors import StreamExhausted
 from agentpay.types import Address, Money, to_base_units
 
 

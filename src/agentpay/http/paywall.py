@@ -16,7 +16,6 @@ from agentpay.errors import (
     ConfigurationError,
     MalformedMessage,
     StoreError,
-    StreamEnded,
 )
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
 from agentpay.http.credentials import (
@@ -40,6 +39,7 @@ from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.sign_in import FreeSale
+from agentpay.stream_errors import StreamEnded
 from agentpay.types import Address, Money
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY

@@ -6,8 +6,8 @@ Its voucher's maximum bounds it: a payer of x402 can add nothing to a running re
 
 from agentpay.core.payee_channel import Fate, Reservation
 from agentpay.core.payee_events import Charged, GivenBack, Noted
-from agentpay.errors import StreamLost
 from agentpay.payee.books import ChannelBooks, ChannelRequest
+from agentpay.stream_errors import StreamLost
 from agentpay.wire.headers import JsonObject, encode_json
 
 

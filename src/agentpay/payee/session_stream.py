@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Status
 from agentpay.core.payee_events import Charged, GivenBack, Noted
 from agentpay.core.session_rules import Extended
-from agentpay.errors import StreamLost
 from agentpay.payee.session_books import SessionBooks, SessionCall
+from agentpay.stream_errors import StreamLost
 from agentpay.wire import parallel
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.evm_write import need_voucher
