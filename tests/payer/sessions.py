@@ -1,20 +1,35 @@
 """A shop that sells sessions of MPP, and what tests look at when agents pay there."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
+
+import httpx
 
 from agentpay import Agent, MppTerms, Payee, Paywall, Policy
 from agentpay.chain.rpc import RpcChain
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.session_escrow_abi import SessionOnChain
-from agentpay.http.paywall import App
 from agentpay.onchain import read_session
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, session_config
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
-from agentpay.wire.mpp.credential import find_credential, parse_credential
+from agentpay.wire.headers import JsonObject
+from agentpay.wire.mpp.challenge import (
+    WWW_AUTHENTICATE,
+    Challenge,
+    format_challenge,
+    parse_challenges,
+)
+from agentpay.wire.mpp.credential import (
+    find_credential,
+    format_credential,
+    parse_credential,
+)
+from agentpay.wire.mpp.encoding import encode_object
+from agentpay.wire.parallel import KEY
 from tests.http.world import ROUTES, Shop, Wire, a_payee, through
 from tests.payee.mpp_hand import MPP
 
@@ -27,16 +42,89 @@ HASTY = Policy(
     prefer=("session",), deposit="$0.1", low_water="$0.01", give_up_seconds=0.5
 )
 
+Reword = Callable[[JsonObject], JsonObject]
+"""What a challenge of a session asks for, put otherwise."""
+
 
 @contextlib.asynccontextmanager
 async def a_market(
-    chain: LocalChain, *, mpp: MppTerms = MPP, app: App | None = None, **options: Any
+    chain: LocalChain,
+    *,
+    mpp: MppTerms = MPP,
+    reword: Reword | None = None,
+    **options: Any,
 ) -> AsyncIterator[tuple[Shop, Payee, Wire]]:
     """A shop that takes both protocols, and the wire to it."""
     async with a_payee(chain, mpp=mpp, **options) as payee:
         shop = Shop()
-        wall = Paywall(app or shop, payee=payee, routes=ROUTES)
-        yield shop, payee, Wire(through(wall))
+        there: httpx.AsyncBaseTransport = through(
+            Paywall(shop, payee=payee, routes=ROUTES)
+        )
+        if reword is not None:
+            there = Reworded(there, reword)
+        yield shop, payee, Wire(there)
+
+
+class Reworded(httpx.AsyncBaseTransport):
+    """
+    A payee whose challenges of sessions say something else.
+
+    Its paywall gets each challenge back as it was, so that it knows it.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, reword: Reword) -> None:
+        self.inner = inner
+        self.reword = reword
+        self._said: dict[str, str] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        found = find_credential(request.headers.get_list("authorization"))
+        if found is not None:
+            paid = parse_credential(found)
+            was = self._said.get(paid.challenge.id, paid.challenge.request)
+            as_it_was = replace(paid, challenge=replace(paid.challenge, request=was))
+            headers = request.headers.copy()
+            headers["authorization"] = format_credential(as_it_was)
+            request = httpx.Request(
+                request.method, request.url, headers=headers, stream=request.stream
+            )
+        response = await self.inner.handle_async_request(request)
+        said = response.headers.get_list(WWW_AUTHENTICATE)
+        if said:
+            others = [
+                (name, value)
+                for name, value in response.headers.multi_items()
+                if name != WWW_AUTHENTICATE.lower()
+            ]
+            ours = [(WWW_AUTHENTICATE, line) for line in self._lines(said)]
+            response.headers = httpx.Headers([*others, *ours])
+        return response
+
+    def _lines(self, said: list[str]) -> list[str]:
+        return [format_challenge(self._changed(c)) for c in parse_challenges(said)]
+
+    def _changed(self, challenge: Challenge) -> Challenge:
+        if challenge.intent != "session":
+            return challenge
+        self._said[challenge.id] = challenge.request
+        words = self.reword(challenge.decode_request())
+        return replace(challenge, request=encode_object(words))
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def alone(words: JsonObject) -> JsonObject:
+    """Serves one request at a time, as the draft has it."""
+    return within(words, **{KEY: None})
+
+
+def within(words: JsonObject, **changes: Any) -> JsonObject:
+    """The same with other `methodDetails`; None takes one away."""
+    details: Any = words["methodDetails"]
+    changed = {**details, **changes}
+    kept = {name: value for name, value in changed.items() if value is not None}
+    return {**words, "methodDetails": kept}
 
 
 async def the_session(agent: Agent) -> PayerRecord:

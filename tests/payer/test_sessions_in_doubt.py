@@ -223,6 +223,49 @@ async def test_c8_a_caller_may_leave_at_any_step(
                 assert (await in_the_world(agent))[2] == 0
 
 
+@pytest.mark.parametrize("opened", [False, True])
+async def test_c8_a_process_may_die_at_any_step(
+    agentpay_shared_chain: LocalChain, tmp_path: Path, opened: bool
+) -> None:
+    """Let it run `steps` turns, take its file as it is, and go on from there."""
+    chain = agentpay_shared_chain
+    async with a_market(chain) as (_, payee, wire):
+        for steps in range(0, 90, 5 if opened else 10):
+            file, image = tmp_path / f"{steps}.db", tmp_path / f"{steps}.image.db"
+            options: dict[str, Any] = {
+                "wallet": await chain.funded_wallet("$10", ether=0),
+                "policy": BY_SESSION,
+            }
+            async with await an_agent(chain, wire, store=str(file), **options) as agent:
+                if opened:
+                    await agent.get(BASE + "/ok")
+                asking = asyncio.create_task(agent.get(BASE + "/ok"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                _copy_as_it_is(file, image)
+                wire.lose_requests = 10**6  # nothing more leaves this process
+                asking.cancel()
+                (outcome,) = await asyncio.gather(asking, return_exceptions=True)
+            wire.lose_requests = 0
+            async with await an_agent(
+                chain, wire, store=str(image), **options
+            ) as agent:
+                assert (await agent.get(BASE + "/ok")).status_code == 200
+                await eventually(lambda: at_rest(agent))
+
+                ours, theirs = await spent(agent), await charged(payee, agent)
+                assert ours == theirs, (steps, outcome)
+                assert PRICE * (1 + opened) <= ours <= PRICE * (2 + opened)
+                assert (await in_the_world(agent))[2] == 0
+                assert len(await agent.channels()) == 1
+
+
+def _copy_as_it_is(file: Path, image: Path) -> None:
+    for suffix in ("", "-wal"):
+        if (part := file.with_name(file.name + suffix)).exists():
+            shutil.copy(part, image.with_name(image.name + suffix))
+
+
 async def _settled(agent: Any) -> bool:
     return all(not record.ledger.open for record in await agent.channels())
 
