@@ -1,7 +1,7 @@
 """
 One stream that is paid by the token over a session of MPP, and what that costs.
 
-    python -m bench.stream [--tokens 10000] [--increment '$0.002'] [--ahead '$0.02']
+    python -m bench.stream [--tokens 10000] [--increment '$0.005'] [--ahead '$0.02']
 
 The same stream is read from a server without a paywall beside it, from the same machine
 in the same run; the difference is the price of being paid.
@@ -59,7 +59,7 @@ async def first_ms(client: httpx.AsyncClient, server: Program) -> float:
     return statistics.median(read.first_ms for read in reads)
 
 
-async def main(tokens: int, increment: str, ahead: str) -> None:
+async def main(tokens: int, *, increment: str, ahead: str) -> None:
     async with AsyncExitStack() as stack:
         chain = await stack.enter_async_context(LocalChain())
         gas = await chain.funded_wallet(0)
@@ -114,6 +114,6 @@ async def main(tokens: int, increment: str, ahead: str) -> None:
 if __name__ == "__main__":
     options = argparse.ArgumentParser(description=__doc__.splitlines()[1])
     options.add_argument("--tokens", type=int, default=10_000)
-    options.add_argument("--increment", default="$0.002")
+    options.add_argument("--increment", default="$0.005")
     options.add_argument("--ahead", default="$0.02")
     asyncio.run(main(**vars(options.parse_args())))

@@ -1,5 +1,6 @@
 """A server of tokens, as a stream: paid by the token behind a `Paywall`, or free."""
 
+import asyncio
 import tempfile
 import time
 from dataclasses import replace
@@ -34,6 +35,7 @@ async def words(scope: Any, receive: Any, send: Any) -> None:
     kind = [(b"content-type", b"text/event-stream")]
     await send({"type": "http.response.start", "status": 200, "headers": kind})
     for _ in range(int(query["tokens"][0])):
+        await asyncio.sleep(0)  # a model is waited for
         if paid is not None:
             await paid.meter.charge(tokens=1)
         await send({"type": "http.response.body", "body": _EVENT, "more_body": True})
