@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
     from agentpay.core.meter import Rate, Rounding, Tariff, Unit
+    from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
         AnswerLost,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
-    from agentpay.payee.mpp_offers import MppTerms
+    from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route, Streaming
     from agentpay.payer.policy import Budget, Policy
@@ -61,6 +62,7 @@ _HOMES = {
     "ChainError": "agentpay.errors",
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
     "Network": "agentpay.evm.networks",
@@ -82,6 +84,7 @@ _HOMES = {
     "RequestMeter": "agentpay.http.paid_request",
     "Rounding": "agentpay.core.meter",
     "Route": "agentpay.payee.pricing",
+    "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
@@ -106,6 +109,7 @@ __all__ = [
     "ChainError",
     "ChallengeUsed",
     "ConfigurationError",
+    "FeePolicy",
     "HostQuarantined",
     "MppTerms",
     "Network",
@@ -127,6 +131,7 @@ __all__ = [
     "RequestMeter",
     "Rounding",
     "Route",
+    "Share",
     "SmartWallet",
     "Spending",
     "StoreError",

@@ -321,7 +321,10 @@ class Agent(httpx.AsyncClient):
     def _leaving(self) -> Exit:
         if self._exit is None:
             self._exit = Exit(
-                keys=self._keys, chain=self._chain, ledger=self.payer.ledger
+                keys=self._keys,
+                chain=self._chain,
+                ledger=self.payer.ledger,
+                resolve=self.payer.channels.inquiry.resolve_deposit,
             )
         return self._exit
 

@@ -305,6 +305,12 @@ class GasMissing(ChainError):
     code = "gas_missing"
 
 
+class GasTooExpensive(ChainError):
+    """Gas costs more than a sender's policy allows to pay; nothing was sent."""
+
+    code = "gas_too_expensive"
+
+
 class GasLimitReached(ChainError):
     """No more gas is spent on this in this hour; nothing was sent."""
 

@@ -5,8 +5,9 @@ Answers come from an endpoint that may be wrong or hostile: what makes no sense 
 `ChainUnreachable`, never a fact.
 """
 
-from collections.abc import Collection, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Collection, Generator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Final
 
 from eth_abi.exceptions import DecodingError
 
@@ -17,7 +18,7 @@ from agentpay.evm import session_escrow_abi as sessions
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.calls import Call, Log, Receipt
 from agentpay.evm.deposit import Deposit, SignedDeposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
@@ -27,9 +28,13 @@ from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
+from agentpay.history import logs_between
 from agentpay.ports import Chain
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
+
+_GOOD_SECONDS_MAX: Final = 24 * 3600
+"""Longer is not looked back from when a signature expired, or from now."""
 
 
 async def check_asset(chain: Chain, asset: Asset) -> None:
@@ -114,25 +119,37 @@ async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
         return [channels.decode_claimed(answer) for answer in await chain.read(calls)]
 
 
-async def find_deposit(
-    chain: Chain, deposit: Deposit, *, blocks: int = 1000
-) -> Hash32 | None:
-    """The transaction that made this very deposit."""
-    head = await chain.head()
+async def find_deposit(chain: Chain, deposit: Deposit) -> Hash32 | None:
+    """The transaction that made this very deposit, however long ago."""
+    if not await is_used(chain, deposit):
+        return None
     channel = channel_id(deposit.config, chain.chain_id)
-    logs = await chain.logs(
-        address=BATCH_SETTLEMENT,
-        topics=[channels.DEPOSITED, channel],
-        first_block=max(0, head.number - blocks),
-        last_block=head.number,
-    )
-    for log in reversed(logs):
-        if channels.amount_in([log], channels.DEPOSITED, channel) != deposit.amount:
-            continue
-        receipt = await chain.receipt(log.transaction)
-        if receipt is not None and await _is_made_by(chain, deposit, receipt):
-            return log.transaction
+    topics = [channels.DEPOSITED, channel]
+    async with aclosing(_logs(chain, BATCH_SETTLEMENT, topics, deposit)) as logs:
+        async for log in logs:
+            if channels.amount_in([log], topics[0], channel) != deposit.amount:
+                continue
+            receipt = await chain.receipt(log.transaction)
+            if receipt is not None and await _is_made_by(chain, deposit, receipt):
+                return log.transaction
     return None
+
+
+def _logs(
+    chain: Chain,
+    address: Address,
+    topics: Sequence[Hash32 | None],
+    signed: Transfer | Deposit,
+) -> AsyncGenerator[Log]:
+    """Those that what was signed may have left: it is good for a while only."""
+    return logs_between(
+        chain,
+        address=address,
+        topics=topics,
+        earliest=signed.valid_after,
+        latest=signed.valid_before,
+        seconds_max=_GOOD_SECONDS_MAX,
+    )
 
 
 async def _is_made_by(chain: Chain, deposit: Deposit, receipt: Receipt) -> bool:
@@ -284,22 +301,19 @@ async def moved_in(chain: Chain, transfer: Transfer, transaction: Hash32) -> int
     return await moved_by(chain, transfer, receipt)
 
 
-async def find_transfer(
-    chain: Chain, transfer: Transfer, *, blocks: int = 1000
-) -> Receipt | None:
-    """The transaction that used this very transfer to pay the right account."""
-    head = await chain.head()
+async def find_transfer(chain: Chain, transfer: Transfer) -> Receipt | None:
+    """
+    The transaction that used this very transfer to pay the right account, however long
+    ago.
+    """
+    if not await is_used(chain, transfer):
+        return None
     trace = transfer.trace()
-    logs = await chain.logs(
-        address=trace.address,
-        topics=trace.topics,
-        first_block=max(0, head.number - blocks),
-        last_block=head.number,
-    )
-    for log in logs:
-        receipt = await chain.receipt(log.transaction)
-        if receipt is not None and await moved_by(chain, transfer, receipt):
-            return receipt
+    async with aclosing(_logs(chain, trace.address, trace.topics, transfer)) as logs:
+        async for log in logs:
+            receipt = await chain.receipt(log.transaction)
+            if receipt is not None and await moved_by(chain, transfer, receipt):
+                return receipt
     return None
 
 

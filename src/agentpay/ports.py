@@ -1,5 +1,6 @@
 """
-The promises that adapters keep: signers, chains, facilitators and stores.
+The promises that adapters keep: signers, chains, facilitators and stores. Those that
+send are in `sending_ports`.
 
 Orchestration is written against these, and every adapter passes the same tests.
 """
@@ -9,7 +10,6 @@ from typing import Protocol, TypeVar
 
 from agentpay.core.budget import Budget
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.evm.approval import SignedApproval
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.evm.deposit import Deposit
@@ -24,6 +24,7 @@ from agentpay.records import (
     PaymentStatus,
     Settled,
 )
+from agentpay.sending_ports import SendBook
 from agentpay.types import Address, Asset, ChainId, Hash32
 
 T = TypeVar("T")
@@ -70,6 +71,10 @@ class Chain(Protocol):
 
     async def head(self) -> Block: ...
 
+    async def block(self, number: int) -> Block:
+        """A block of the past, which the chain has."""
+        ...
+
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
     ) -> list[bytes]:
@@ -110,59 +115,6 @@ class Chain(Protocol):
 
         Raises:
             TransactionFailed: It was mined and reverted.
-        """
-        ...
-
-
-class Sender(Protocol):
-    """Sends transactions from one gas-paying key, one nonce after another."""
-
-    @property
-    def address(self) -> Address: ...
-
-    async def simulate(self, call: Call, *, gas_max: int | None = None) -> None:
-        """
-        Raises:
-            TransactionFailed: The call would revert, or use more than `gas_max`;
-                `reason` names the error.
-        """
-        ...
-
-    async def send(self, call: Call, *, gas_max: int | None = None) -> Receipt:
-        """
-        Simulate, send, and wait until mined. Many calls may be in flight at once.
-
-        With `gas_max`, neither the estimate nor the transaction has more gas than that,
-        whatever the contract asks for.
-
-        Raises:
-            TransactionFailed: Refused in simulation, or mined and reverted.
-            GasMissing: The key cannot pay for it; it was not sent.
-            TransactionOutcomeUnknown: Sent, and not mined in time.
-            ChainUnreachable: It was not sent.
-        """
-        ...
-
-
-class Relay(Protocol):
-    """Sends transactions that others signed whole, and pay for."""
-
-    async def simulate(self, signed: SignedApproval) -> None:
-        """
-        Raises:
-            TransactionFailed: It would revert, or use more gas than it has.
-            ChainUnreachable: The chain could not be asked.
-        """
-        ...
-
-    async def send(self, signed: SignedApproval) -> Receipt:
-        """
-        Send it, unless it was sent before, and wait until it is mined.
-
-        Raises:
-            TransactionFailed: The chain will not have it, or it reverted.
-            TransactionOutcomeUnknown: It was sent, and not mined in time.
-            ChainUnreachable: Perhaps it was sent; it may be sent again.
         """
         ...
 
@@ -222,9 +174,13 @@ class Settler(Protocol):
         ...
 
     async def claim(
-        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer, deadline: int = 0
     ) -> Settled:
-        """Record on chain what vouchers allow, 0 if all of it was; moves no tokens."""
+        """
+        Record on chain what vouchers allow, 0 if all of it was; moves no tokens.
+
+        With a `deadline`, of the chain's clock, more gas is paid as it comes near.
+        """
         ...
 
     async def settle(self, receiver: Address, asset: Asset) -> Settled:
@@ -267,7 +223,7 @@ class PaymentBook(Protocol):
         ...
 
 
-class PayeeStore(Protocol):
+class PayeeStore(SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
 
     @property
@@ -325,6 +281,18 @@ class PayeeStore(Protocol):
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """Make a dead owner's payment ours; False if somebody else did first."""
+        ...
+
+    async def drop_payment(self, payment_id: str) -> None:
+        """Forget a payment of which nothing was sent; durable soon."""
+        ...
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        """What was answered and is not known to be settled, the oldest first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """Forget what is over, and was signed for no longer than until `now`."""
         ...
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:

@@ -77,8 +77,12 @@ class PaymentRecord:
     started_at: int
     status: PaymentStatus = PaymentStatus.STARTED
     charged: int = 0
-    """What it moved, once it is settled."""
+    """What it moved, once it is settled; or what is due, once it is served."""
     transaction: str = ""
+    good_until: int = 0
+    """When what was signed expires, after which it need not be known; 0 is never."""
+    request: str = ""
+    """The transfer itself (JSON), where it may have to be settled after its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,22 @@ class Settled:
 
     transaction: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentTransaction:
+    """A call that was signed to be sent, and may be mined."""
+
+    chain: ChainId
+    account: Address
+    """Whose key signed it, and pays the gas."""
+    nonce: int
+    raws: tuple[bytes, ...]
+    """The signed bytes, for more and more gas; any one of them may be mined."""
+    what: str
+    """What it does, for people."""
+    deadline: int = 0
+    """When it has to be mined, by the chain's clock; 0 is whenever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,9 @@ from agentpay.chain.refusals import Refusal, refusal_of
         ("Internal error", -32603, Refusal.BUSY),
         ("rate limit reached", -32005, Refusal.BUSY),
         ("insufficient funds for gas * price + value", -32000, Refusal.FINAL),
-        ("transaction underpriced", -32000, Refusal.FINAL),
+        ("transaction underpriced", -32000, Refusal.CHEAP),
+        ("FeeTooLow, MaxFeePerGas too low", -32010, Refusal.CHEAP),
+        ("max fee per gas less than block base fee", -32003, Refusal.CHEAP),
         ("exceeds block gas limit", -32000, Refusal.FINAL),
     ],
 )

@@ -117,9 +117,7 @@ async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
     assert await used_nonces(node, wallet.address) == (9, 9)
 
 
-async def test_f1_a_call_that_is_not_mined_in_time_is_unknown_and_never_failed() -> (
-    None
-):
+async def test_f1_a_call_not_mined_in_time_is_unknown_and_not_repeated() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
         async with (
@@ -131,15 +129,15 @@ async def test_f1_a_call_that_is_not_mined_in_time_is_unknown_and_never_failed()
             pending = await node.rpc(
                 "eth_getTransactionByHash", caught.value.transaction
             )
-            await node.mine()
             late = asyncio.create_task(sender.send(call_of(counter)))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.1)
             await node.mine()
-            await late
+            receipt = await late
 
         assert pending is not None
-        assert await counted(node, counter) == 2
-        assert await used_nonces(node, wallet.address) == (2, 2)
+        assert receipt.transaction == caught.value.transaction
+        assert await counted(node, counter) == 1
+        assert await used_nonces(node, wallet.address) == (1, 1)
 
 
 async def test_f1_killing_the_node_while_a_call_waits_leaves_its_outcome_unknown() -> (
@@ -157,7 +155,7 @@ async def test_f1_killing_the_node_while_a_call_waits_leaves_its_outcome_unknown
             with pytest.raises(TransactionOutcomeUnknown, match="0x"):
                 await send
             with pytest.raises(ChainUnreachable):
-                await sender.send(call_of(counter))
+                await sender.send(call_of(counter, b"other"))
 
 
 async def test_f8_a_transaction_that_the_node_lost_is_sent_again() -> None:
@@ -218,7 +216,7 @@ async def test_f8_a_cancelled_send_that_was_lost_does_not_hold_up_those_after_it
             while proxy.planned:  # noqa: ASYNC110 - until the fault has happened
                 await asyncio.sleep(0.01)
             lost.cancel()
-            third = asyncio.create_task(sender.send(call_of(counter)))
+            third = asyncio.create_task(sender.send(call_of(counter, b"other")))
             await until_known(node, wallet.address, 3)
             await node.mine()
             await asyncio.gather(first, third)

@@ -141,7 +141,7 @@ def test_f7_a_second_form_of_its_signature_is_refused() -> None:
     s = order - int.from_bytes(ours.signature[32:64], "big")
     parity = 1 - (ours.signature[64] - 27)
     r = int.from_bytes(ours.signature[:32], "big")
-    other = [*GOOD.fields(), *map(rlp.encode_uint, (parity, r, s))]
+    other = [*GOOD.transaction.fields(), *map(rlp.encode_uint, (parity, r, s))]
 
     with pytest.raises(ValueError, match="lower half"):
         read_approval(b"\x02" + rlp.encode(other))

@@ -118,11 +118,21 @@ class Key:
         self.address = Wallet.create().address
         self.poor = poor
         self.sent: list[int | None] = []
+        self.under_way: list[object] = []
 
     async def simulate(self, call: object, *, gas_max: int | None = None) -> None:
         """Everything goes through."""
 
-    async def send(self, call: object, *, gas_max: int | None = None) -> Receipt:
+    async def resume(self) -> None:
+        """Nothing was in flight."""
+
+    def carries(self, call: object) -> bool:
+        """Whatever it was told before."""
+        return call in self.under_way
+
+    async def send(
+        self, call: object, *, gas_max: int | None = None, deadline: int = 0
+    ) -> Receipt:
         """At once, if it can pay."""
         if self.poor:
             raise GasMissing("no ether")
@@ -144,6 +154,17 @@ async def test_a_key_without_ether_leaves_the_call_to_the_next() -> None:
     assert rich.sent == [7]
     with pytest.raises(GasMissing):
         await pool.send(call_of(rich.address), gas_max=7, by=poor.address)
+
+
+async def test_f8_a_call_that_is_under_way_stays_with_its_key() -> None:
+    keys = [Key(), Key()]
+    call = call_of(keys[0].address)
+    keys[1].under_way.append(call)
+    pool = SenderPool(keys)
+    await pool.send(call, gas_max=7)
+
+    assert keys[1].sent == [7]
+    assert keys[0].sent == []
 
 
 async def test_a_bound_call_is_sent_by_its_key_or_not_at_all() -> None:

@@ -1,7 +1,7 @@
 """A shop that sells on sessions of MPP, and a payer who does by hand as it is told."""
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +108,7 @@ async def a_world(
     dollars: Money = "$100",
     routes: Mapping[str, Money | Route | None] = ROUTES,
     app: App | None = None,
+    around: Callable[[App], App] = lambda app: app,
     wallet: Wallet | None = None,
     **options: Any,
 ) -> AsyncIterator[World]:
@@ -120,7 +121,8 @@ async def a_world(
     payer = SessionPayer(
         await chain.funded_wallet(dollars, ether=ether), payee.settings
     )
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+    transport = through(around(wall))
+    async with httpx.AsyncClient(transport=transport, base_url=BASE) as client:
         try:
             yield World(
                 chain=chain,

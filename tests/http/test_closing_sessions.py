@@ -116,17 +116,24 @@ async def test_p12_only_its_payer_closes_a_session(
         assert (await world.buy(config, PRICE)).status_code == 200
 
 
-async def test_nothing_is_sold_while_its_payer_has_the_contract_close_it(
+async def test_k5_nothing_is_sold_while_its_payer_has_the_contract_close_it(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_world(agentpay_shared_chain, ether=1) as world:
         config = await world.opened()
+        await world.buy(config, PRICE)
         await world.sends(request_close_call(config.channel, config.escrow))
-        await world.payee._running.sessions._funding._settlement.see_chain(  # type: ignore[union-attr]
-            config.channel
-        )
-        refused = await world.buy(config, PRICE)
+        await world.payee._running.keeper.sync()
+        refused = await world.buy(config, 2 * PRICE)
+        closed = await world.send(await world.payer.close(config, PRICE))
 
-        assert refused.status_code in (402, 410)
+        assert (refused.status_code, kind_of(refused)) == (
+            402,
+            "session/amount-exceeds-deposit",
+        )
+        assert "close" in problem_of(refused).detail
+        assert problem_of(refused).deposit == 0
         assert PAYMENT_RECEIPT not in refused.headers
-        assert world.shop.begun.total() == 0
+        assert closed.status_code == 200
+        assert world.shop.begun.total() == 1
+        assert await world.balance() == PRICE

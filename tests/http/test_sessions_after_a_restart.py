@@ -3,12 +3,17 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from agentpay import Route
+from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from tests.http.session_world import DEPOSIT, OK, a_world
-from tests.http.world import PRICE
+from tests.http.world import PRICE, answer, eventually, until
 from tests.payee.mpp_hand import kind_of
 from tests.payee.session_hand import outcome_of, session_receipt_of
+from tests.payee.test_durable_before_it_is_told import Crash
 
 
 async def test_p1_a_session_goes_on_where_it_was(
@@ -98,8 +103,7 @@ async def test_p10_a_request_whose_client_left_is_given_back(
         config = await world.opened()
         slow = "/channel/reserve-then-settle/slow"
         leaving = asyncio.create_task(world.buy(config, PRICE, path=slow))
-        while not world.shop.begun:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until(lambda: world.shop.begun.total() > 0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         asked = await world.send(
@@ -108,3 +112,103 @@ async def test_p10_a_request_whose_client_left_is_given_back(
 
         assert (outcome_of(asked).fate, outcome_of(asked).charged) == ("charged", 0)
         assert await world.spent(config) == (0, PRICE)
+
+
+@pytest.mark.parametrize("metered", [False, True])
+@pytest.mark.parametrize("when", ["the handler runs", "the receipt leaves"])
+async def test_p1_a_crash_forgets_no_voucher_and_no_charge_that_was_told(
+    agentpay_shared_chain: LocalChain, tmp_path: Path, metered: bool, when: str
+) -> None:
+    database = tmp_path / "payee.db"
+    crash = Crash(database)
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        if when == "the handler runs":
+            crash.happens()
+        if metered:
+            scope["agentpay"].charge(PRICE - 1)
+        await answer(send, 200, b"42")
+
+    def before_it_leaves(app: App) -> App:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            async def leaving(message: Message) -> None:
+                starts = message["type"] == "http.response.start"
+                if starts and when == "the receipt leaves" and paying:
+                    crash.happens()
+                await send(message)
+
+            await app(scope, receive, leaving)
+
+        return wrapped
+
+    paying = False
+    async with a_world(
+        agentpay_shared_chain,
+        store=str(database),
+        app=application,
+        routes={OK: Route(price=PRICE, metered=metered)},
+        around=before_it_leaves,
+    ) as world:
+        config = await world.opened()
+        paying = True
+        voucher = await world.payer.voucher(config, 2 * PRICE)
+        headers = world.payer.headers(await world.challenge(), voucher)
+        assert (await world.client.get(OK, headers=headers)).status_code == 200
+
+    ledger = (await crash.left(config.channel)).ledger
+    told = when == "the receipt leaves"
+    charged = PRICE - 1 if metered else PRICE
+    assert ledger.find_used(2 * PRICE) is not None
+    assert ledger.charged == (charged if told or not metered else 0)
+    assert ledger.held[-1].amount == 2 * PRICE
+
+
+async def test_p1_a_dead_processs_request_runs_again_and_costs_once(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    database = tmp_path / "payee.db"
+    crash = Crash(database)
+
+    async def dying(scope: Scope, receive: Receive, send: Send) -> None:
+        crash.happens()
+        await answer(send, 200, b"lost")
+
+    async with a_world(agentpay_shared_chain, store=str(database), app=dying) as before:
+        config = await before.opened()
+        payloads = [await before.payer.voucher(config, n * PRICE) for n in (1, 2)]
+        await before.send(payloads[0])
+    copy = str(database.with_name("after-the-crash.db"))
+    async with a_world(
+        agentpay_shared_chain, store=copy, wallet=before.wallet
+    ) as after:
+        again = await after.send(payloads[0])
+        asked = await after.send(payloads[1], method="HEAD")
+
+        assert again.json() == {"answer": 42}
+        assert outcome_of(again).charged == PRICE
+        assert session_receipt_of(asked).spent == PRICE
+        assert await after.spent(config) == (PRICE, 2 * PRICE)
+
+
+async def test_what_is_due_is_taken_where_no_sessions_are_sold_any_more(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "payee.db")
+    async with a_world(agentpay_shared_chain, store=store) as before:
+        config = await before.opened()
+        await before.buy(config, PRICE)
+    async with a_world(
+        agentpay_shared_chain,
+        store=store,
+        wallet=before.wallet,
+        mpp=None,
+        claim_at=1,
+        poll_seconds=0.1,
+    ) as after:
+
+        async def paid() -> bool:
+            return await after.balance() == PRICE
+
+        assert "www-authenticate" not in (await after.client.get(OK)).headers
+        await eventually(paid)

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 import pytest
 from fastapi import FastAPI
 
-from agentpay import Agent, Budget, Payee, PaymentRejected, Paywall, Wallet
+from agentpay import (
+    Agent,
+    Budget,
+    Payee,
+    PaymentOutcomeUnknown,
+    PaymentRejected,
+    Paywall,
+    Wallet,
+)
 from agentpay.errors import ChainError, ChannelUnusable, TransactionFailed
 from agentpay.testing.local_chain import LocalChain
+from tests.http.world import BASE, Wire, a_shop, an_agent, through
 from tests.programs import serving
 
 DELAY = 900
@@ -85,6 +94,29 @@ async def test_k5_a_withdrawal_leaves_the_payee_what_it_earned() -> None:
         spending = await agent.spending()
         assert spending.deposited == 0
         assert spending.spent == 3 * PRICE * 10**12
+
+
+async def test_k5_a_deposit_whose_answer_was_lost_comes_back_to_the_budget() -> None:
+    async with LocalChain() as chain, a_shop(chain, withdraw_delay=DELAY) as shop:
+        wire = Wire(through(shop[2]))
+        wallet = await chain.funded_wallet("$10", ether=1)
+        before = await chain.balance(wallet.address)
+        async with await an_agent(chain, wire, wallet=wallet) as agent:
+            wire.lose_answers = 10**6
+            with pytest.raises(PaymentOutcomeUnknown):
+                await agent.get(f"{BASE}/ok")
+            (record,) = await agent.channels()
+            pending = record.ledger.deposit
+            await agent.start_withdrawal(record.channel)
+            await chain.node.increase_time(DELAY + 1)
+            finished = await agent.finish_withdrawal(record.channel)
+            spending = await agent.spending()
+        paid = before - await chain.balance(wallet.address)
+
+    assert pending is not None
+    assert finished.amount == pending.amount - paid
+    assert spending.deposited == 0
+    assert paid in (0, PRICE)
 
 
 async def test_a_withdrawal_waits_for_its_delay() -> None:

@@ -87,7 +87,7 @@ async def test_f1_upto_settled_before_a_crash_is_charged_what_it_moved(
         header = await payer.permit2(terms, scheme="upto")
         sale: Any = sold(await payee.answer(header, terms))
         await payee.settlement._facilitator.settle_transfer(
-            sale._purchase.transfer, 300
+            sale._purchase.movement.transfer, 300
         )
         sale._sales.release(sale._purchase)
         receipt = await serve(await payee.answer(header, terms), 900)

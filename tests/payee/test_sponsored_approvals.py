@@ -373,7 +373,9 @@ async def test_k7_a_payment_that_was_settled_before_a_crash_is_not_called_failed
         terms, header = scene.terms(), await scene.header()
         sale: Any = sold(await scene.payee.answer(header, terms))
         facilitator = scene.payee.settlement._facilitator
-        again = await facilitator.settle_transfer(sale._purchase.transfer, PRICE)
+        again = await facilitator.settle_transfer(
+            sale._purchase.movement.transfer, PRICE
+        )
 
         assert again == sale.settled
 

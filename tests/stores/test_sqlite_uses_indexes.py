@@ -7,10 +7,19 @@ from functools import partial
 
 import pytest
 
-from agentpay.stores.sqlite import answer_rows, payee_rows, payer_rows
+from agentpay.stores.sqlite import (
+    answer_rows,
+    payee_rows,
+    payer_rows,
+    payment_rows,
+    sending_rows,
+)
 from agentpay.stores.sqlite.schema import MIGRATIONS, migrate
 from agentpay.stores.sqlite.tables import Batch
+from agentpay.types import ChainId
 from tests.stores.store_cases import ACCOUNT, channel, payee_record, payer_record
+
+LOCAL = ChainId(31337)
 
 
 @pytest.fixture
@@ -73,15 +82,25 @@ def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:
 
     def load_all(database: sqlite3.Connection) -> None:
         payee_rows.load_channel(database, channel())
-        payee_rows.load_payment(database, "id")
+        payment_rows.load_payment(database, "id")
         payee_rows.load_cursor(database, "name")
         answer_rows.load_answer(database, "key")
+        payment_rows.sweep_payments(database, now=7)
+        sending_rows.load_sent(database, LOCAL, ACCOUNT)
         payer_rows.load_channel(database, (ACCOUNT, channel()))
         payer_rows.load_budget(database, ACCOUNT)
         payer_rows.list_channels(database, ACCOUNT)
 
     steps = plans(connection, load_all)
     assert not [step for step in steps if step.startswith("SCAN")]
+
+
+def test_served_payments_are_found_among_many_others(
+    connection: sqlite3.Connection,
+) -> None:
+    [plan] = plans(connection, partial(payment_rows.list_served, limit=5))
+
+    assert "USING INDEX payments_served" in plan
 
 
 def test_sweeping_reads_no_bodies(connection: sqlite3.Connection) -> None:

@@ -391,3 +391,62 @@ async def test_sweeping_forgets_marks_that_are_past(store: Store) -> None:
 
     assert await store.payee.take_mark("old", until=20, now=10)
     assert not await store.payee.take_mark("new", until=20, now=10)
+
+
+# Payments that are over, or served and not paid
+
+
+async def finished(store: Store, name: str, status: PaymentStatus, until: int) -> None:
+    await store.payee.begin_payment(replace(payment(name), good_until=until))
+    await store.payee.finish_payment(name, status=status, transaction="", charged=0)
+
+
+async def test_p1_what_is_over_is_forgotten_only_once_it_has_expired(
+    store: Store,
+) -> None:
+    await finished(store, "paid", PaymentStatus.DELIVERED, 100)
+    await finished(store, "refused", PaymentStatus.FAILED, 100)
+    await finished(store, "good for longer", PaymentStatus.DELIVERED, 101)
+    await finished(store, "good for ever", PaymentStatus.DELIVERED, 0)
+    await finished(store, "owed an answer", PaymentStatus.SETTLED, 100)
+    await finished(store, "not paid yet", PaymentStatus.SERVED, 100)
+    await store.payee.sweep_payments(now=101)
+    kept = [name for name in PAYMENTS if await store.payee.find_payment(name)]
+
+    assert kept[-4:] == PAYMENTS[2:]
+
+
+PAYMENTS = [
+    "paid",
+    "refused",
+    "good for longer",
+    "good for ever",
+    "owed an answer",
+    "not paid yet",
+]
+
+
+async def test_what_was_served_and_not_paid_is_listed_the_oldest_first(
+    store: Store,
+) -> None:
+    for name, at in (("late", 9), ("early", 3), ("later", 11)):
+        begun = replace(payment(name), started_at=at, request=f"{name} {{}}")
+        await store.payee.begin_payment(begun)
+        await store.payee.finish_payment(
+            name, status=PaymentStatus.SERVED, transaction="", charged=5
+        )
+    await finished(store, "paid", PaymentStatus.DELIVERED, 100)
+    served = await store.payee.served_payments(limit=2)
+
+    assert [p.id for p in served] == ["early", "late"]
+    assert served[0].request == "early {}"
+    assert served[0].charged == 5
+
+
+async def test_a_dropped_payment_can_begin_again(store: Store) -> None:
+    await store.payee.begin_payment(payment("one"))
+    await store.payee.drop_payment("one")
+    again = payment("one")
+
+    assert await store.payee.find_payment("one") is None
+    assert await store.payee.begin_payment(again) is again

@@ -107,7 +107,7 @@ async def test_a_session_ends_for_as_long_as_its_payer_asks_the_contract(
     store: Store,
 ) -> None:
     record = payee_record(session=True)
-    await store.payee.update(record.channel, is_put(record))
+    await sold(store, record, 20, 6)
     asked = ChainSeen(balance=100, claimed=0, pending_withdrawal=100)
     taken_back = replace(asked, pending_withdrawal=0)
 
@@ -115,11 +115,12 @@ async def test_a_session_ends_for_as_long_as_its_payer_asks_the_contract(
         return bool(await store.payee.closing(sessions=True, limit=9))
 
     seen = []
-    for event in (asked, taken_back, asked, Finalized()):
+    settled = replace(asked, claimed=6)
+    for event in (asked, taken_back, asked, settled, asked, Finalized()):
         await store.payee.update(record.channel, happens(event))
         seen.append(await ending())
 
-    assert seen == [True, False, True, False]
+    assert seen == [True, False, True, False, True, False]
 
 
 async def test_a_step_may_not_turn_one_kind_into_the_other(store: Store) -> None:

@@ -2,21 +2,34 @@
 Follows the transactions of one account from "sent" to "mined", however badly it goes.
 
 One task polls for all of them. It asks for the account's nonce, and for receipts only
-of what must have been mined; what a node has lost, it sends again, byte for byte.
+of what must have been mined; what a node has lost, it sends again, byte for byte; for
+what blocks pass by, it offers more. What is recorded outlives the process: it is taken
+up where it was, and nobody gives it another nonce.
 """
 
 import asyncio
+import logging
 import time
-from dataclasses import dataclass
 from typing import Any, Final
 
+from agentpay.chain.account import GasKey
 from agentpay.chain.decoding import quantity
-from agentpay.chain.json_rpc import BATCH_MAX, JsonRpc, NodeRefused
-from agentpay.errors import ChainError
-from agentpay.types import Address, Hash32
+from agentpay.chain.flight import Flight, Landed, attempt_of
+from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
+from agentpay.chain.price import Price, read_price
+from agentpay.chain.refusals import Refusal, refusal_of
+from agentpay.core import sending as rules
+from agentpay.core.sending import FeePolicy, Looked, Over, Queue, Sending
+from agentpay.errors import ChainError, StoreCorrupt, StoreError
+from agentpay.evm.calls import Call
+from agentpay.sending_ports import SendBook
+
+log = logging.getLogger(__name__)
 
 _POLL_SECONDS_MIN: Final = 0.02
 _POLL_SECONDS_MAX: Final = 1.0
+_POLL_SECONDS_IDLE: Final = 15.0
+"""The same, when nobody waits."""
 _POLL_GROWTH: Final = 1.5
 _STALL_SECONDS: Final = 2.0
 """Nothing was mined for so long: see whether the node still has what was sent."""
@@ -24,79 +37,117 @@ _DOUBT_SECONDS: Final = 0.25
 """The same, when it is not known whether the node ever had it."""
 _REPLACED_SECONDS: Final = 3.0
 """The nonce is used, and no node of the endpoint knows a receipt for so long."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedTransaction:
-    """Bytes that move money when mined; they can be sent any number of times."""
-
-    nonce: int
-    hash: Hash32
-    raw: str
-
-
-class Flight:
-    """
-    A sent transaction. `landed` becomes its receipt, as the node's JSON.
-
-    It becomes None if another transaction used the nonce, so that this one never can be
-    mined. Whoever stops waiting cancels it.
-    """
-
-    def __init__(self, signed: SignedTransaction, *, doubtful: bool) -> None:
-        self.signed = signed
-        self.doubtful = doubtful
-        self.landed: asyncio.Future[dict[str, Any] | None] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.missing_since: float | None = None
-
-    @property
-    def awaited(self) -> bool:
-        """Whether somebody still waits for it."""
-        return not self.landed.done()
+_RAISE_CHECK_SECONDS: Final = 1.0
+"""How often to look at the price of gas, while something waits for so long."""
 
 
 class InFlight:
     """All flights of one account, by nonce. Belongs to one event loop."""
 
-    def __init__(self, rpc: JsonRpc, account: Address) -> None:
+    def __init__(
+        self, rpc: Rpc, key: GasKey, *, fees: FeePolicy, book: SendBook | None
+    ) -> None:
         self._rpc = rpc
-        self._account = account
+        self._key = key
+        self._fees = fees
+        self._book = book
+        self.queue = Queue()
         self._flights: dict[int, Flight] = {}
         self._watch_task: asyncio.Task[None] | None = None
         self._added = asyncio.Event()
+        self._resuming = asyncio.Lock()
+        self._resumed = False
+        self._closed = False
+        self._forgetting: set[asyncio.Task[None]] = set()
         self._progress_at = 0.0
-
-    def __contains__(self, nonce: int) -> bool:
-        return nonce in self._flights
+        self._priced_at = 0.0
 
     @property
     def awaited(self) -> bool:
         """Whether anybody waits for any of them."""
         return any(flight.awaited for flight in self._flights.values())
 
-    def add(self, signed: SignedTransaction, *, doubtful: bool) -> Flight:
-        """Follow a transaction from now on; `doubtful` if it may not have arrived."""
-        flight = Flight(signed, doubtful=doubtful)
+    async def resume(self) -> None:
+        """
+        Take up what was recorded before this process began. Cheap once it is done.
+
+        Raises:
+            StoreError: It could not be read.
+        """
+        if self._book is None:
+            return
+        async with self._resuming:
+            if self._resumed:
+                return
+            for sent in await self._book.list_sent(self._key.chain, self._key.address):
+                try:
+                    flight = Flight.of(sent)
+                except ValueError as error:
+                    raise StoreCorrupt(f"a sent transaction: {error}") from error
+                log.info("%s: nonce %d is still open", sent.what, sent.nonce)
+                self.add(flight, doubtful=True)
+            self._resumed = True
+
+    def find(self, call: Call) -> Flight | None:
+        """The flight of this very call that nobody waits for, if there is one."""
+        flights = self._flights.values()
+        return next(
+            (f for f in flights if f.last.carries(call) and not f.awaited), None
+        )
+
+    async def record(self, flight: Flight) -> None:
+        """
+        Keep what is about to be sent.
+
+        Raises:
+            StoreUnavailable: Nothing was saved; it must not be sent.
+        """
+        if self._book is not None:
+            await self._book.keep_sent(flight.record(self._key.address))
+
+    async def unrecord(self, flight: Flight) -> None:
+        """
+        It surely was not taken: its nonce is free.
+
+        Raises:
+            StoreUnavailable: It is still kept, and would be sent after a restart.
+        """
+        if self._book is not None:
+            key = self._key
+            await self._book.forget_sent(
+                key.chain, key.address, flight.nonce, durable=True
+            )
+
+    def add(self, flight: Flight, *, doubtful: bool, block: int = 0) -> None:
+        """Follow a recorded flight; `doubtful` if it may not have arrived."""
         if not self._flights:
             self._progress_at = time.monotonic()
-        self._flights[signed.nonce] = flight
+        sending = Sending(
+            nonce=flight.nonce,
+            gas=flight.gas,
+            attempts=tuple(attempt_of(signed) for signed in flight.attempts),
+            at=time.monotonic(),
+            block=block,
+            deadline=flight.deadline,
+            doubtful=doubtful,
+        )
+        self.queue = rules.apply(self.queue, rules.Launched(sending=sending))
+        self._flights[flight.nonce] = flight
+        self._look_soon()
+
+    def join(self, flight: Flight) -> Landed:
+        """Wait for a flight that others left; the node may have lost it since."""
+        event = Looked(nonce=flight.nonce, found=False)
+        self.queue = rules.apply(self.queue, event)
+        self._look_soon()
+        return flight.landed()
+
+    def _look_soon(self) -> None:
         self._added.set()
+        if self._closed:
+            return
         if self._watch_task is None or self._watch_task.done():
             self._watch_task = asyncio.create_task(self._watch())
-        return flight
-
-    def forget_abandoned(self) -> None:
-        """
-        Stop resending what nobody waits for.
-
-        Its nonce may then be used again if the node does not have it: of two
-        transactions with one nonce, the chain takes at most one.
-        """
-        for nonce, flight in list(self._flights.items()):
-            if not flight.awaited:
-                del self._flights[nonce]
 
     async def resend_missing(self) -> None:
         """
@@ -107,25 +158,50 @@ class InFlight:
         """
         flights = [self._flights[nonce] for nonce in sorted(self._flights)][:BATCH_MAX]
         found = await self._rpc.batch(
-            [("eth_getTransactionByHash", (f.signed.hash,)) for f in flights]
+            [("eth_getTransactionByHash", (f.hash,)) for f in flights]
         )
+        missing: list[Flight] = []
         for flight, answer in zip(flights, found, strict=True):
-            flight.doubtful = not isinstance(answer, dict)
-        # Refusals are of no interest: either the node has it, or the next look tells.
-        await self._rpc.batch(
-            [("eth_sendRawTransaction", (f.signed.raw,)) for f in flights if f.doubtful]
+            if flight.nonce not in self._flights:
+                continue
+            has = isinstance(answer, dict)
+            event = Looked(nonce=flight.nonce, found=has)
+            self.queue = rules.apply(self.queue, event)
+            if not has:
+                missing.append(flight)
+        answers = await self._rpc.batch(
+            [("eth_sendRawTransaction", (flight.raw,)) for flight in missing]
         )
+        for flight, answer in zip(missing, answers, strict=True):
+            await self._hear(flight, answer)
 
     async def aclose(self) -> None:
         """Stop following; whoever still waits will time out."""
+        self._closed = True
         task, self._watch_task = self._watch_task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        await asyncio.gather(*self._forgetting)
+
+    async def _hear(self, flight: Flight, answer: Any | NodeRefused) -> None:
+        """
+        What a node says to bytes that it did not have.
+
+        Refusals are of no interest while somebody waits: the next look tells more. What
+        nobody waits for, and no node takes, would hold up all that is sent after it.
+        Its nonce may be used again: the chain takes one transaction of it at most.
+        """
+        if flight.awaited or not isinstance(answer, NodeRefused):
+            return
+        if refusal_of(answer) is Refusal.FINAL and len(flight.attempts) == 1:
+            log.warning("%s is given up: %s", flight.call.what, answer.message)
+            await self.unrecord(flight)
+            self._end(flight, None)
 
     async def _watch(self) -> None:
         pause = _POLL_SECONDS_MIN
-        while self.awaited:
+        while self._flights:
             if await self._added_within(pause):
                 pause = _POLL_SECONDS_MIN
             try:
@@ -133,10 +209,13 @@ class InFlight:
                 if not landed and self._stalled():
                     self._progress_at = time.monotonic()
                     await self.resend_missing()
-            except ChainError:
+                await self._raise_late()
+            except (ChainError, StoreError) as error:
                 # Faults pass, or they do not: each waiter has its own deadline.
+                log.debug("%s: %s", self._key.address, error)
                 landed = False
-            pause = min(pause * _POLL_GROWTH, _POLL_SECONDS_MAX)
+            most = _POLL_SECONDS_MAX if self.awaited else _POLL_SECONDS_IDLE
+            pause = min(pause * _POLL_GROWTH, most)
             if landed:
                 pause, self._progress_at = _POLL_SECONDS_MIN, time.monotonic()
 
@@ -152,35 +231,55 @@ class InFlight:
         return True
 
     def _stalled(self) -> bool:
-        doubtful = any(flight.doubtful for flight in self._flights.values())
+        doubtful = any(sending.doubtful for sending in self.queue.sendings)
         allowed = _DOUBT_SECONDS if doubtful else _STALL_SECONDS
         return time.monotonic() - self._progress_at > allowed
 
     async def _look(self) -> bool:
         answer = await self._rpc.call(
-            "eth_getTransactionCount", self._account, "latest"
+            "eth_getTransactionCount", self._key.address, "latest"
         )
         with self._rpc.reading("eth_getTransactionCount"):
             used = quantity(answer)
-        flights = [self._flights[n] for n in sorted(self._flights) if n < used]
-        flights = flights[:BATCH_MAX]
+        sent = [
+            (self._flights[nonce], attempt.hash)
+            for nonce in sorted(self._flights)
+            if nonce < used
+            for attempt in self._flights[nonce].attempts
+        ][:BATCH_MAX]
         receipts = await self._rpc.batch(
-            [("eth_getTransactionReceipt", (f.signed.hash,)) for f in flights]
+            [("eth_getTransactionReceipt", (hash_,)) for _, hash_ in sent]
         )
-        landed = [
-            self._land(flight, receipt)
-            for flight, receipt in zip(flights, receipts, strict=True)
-            if not isinstance(receipt, NodeRefused)
-        ]
+        found: dict[Flight, dict[str, Any] | None] = {}
+        for (flight, _), receipt in zip(sent, receipts, strict=True):
+            if not isinstance(receipt, NodeRefused):
+                found[flight] = found.get(flight) or receipt
+        landed = [self._land(flight, receipt) for flight, receipt in found.items()]
         return any(landed)
 
     def _land(self, flight: Flight, receipt: dict[str, Any] | None) -> bool:
         if receipt is None and not self._surely_replaced(flight):
             return False
-        del self._flights[flight.signed.nonce]
-        if flight.awaited:
-            flight.landed.set_result(receipt)
+        self._end(flight, receipt)
         return True
+
+    def _end(self, flight: Flight, receipt: dict[str, Any] | None) -> None:
+        del self._flights[flight.nonce]
+        self.queue = rules.apply(self.queue, Over(nonce=flight.nonce))
+        flight.land(receipt)
+        task = asyncio.create_task(self._forget(flight.nonce), name="forget a nonce")
+        self._forgetting.add(task)
+        task.add_done_callback(self._forgetting.discard)
+
+    async def _forget(self, nonce: int) -> None:
+        """If it stays in the book, a restart finds out again that it is over."""
+        if self._book is None:
+            return
+        key = self._key
+        try:
+            await self._book.forget_sent(key.chain, key.address, nonce, durable=False)
+        except StoreError as error:
+            log.debug("nonce %d of %s stays in the book: %s", nonce, key.address, error)
 
     def _surely_replaced(self, flight: Flight) -> bool:
         """
@@ -193,3 +292,68 @@ class InFlight:
         if flight.missing_since is None:
             flight.missing_since = now
         return now - flight.missing_since > _REPLACED_SECONDS
+
+    async def _raise_late(self) -> None:
+        """Offer more for what blocks passed by, as far as the policy goes."""
+        now = time.monotonic()
+        oldest = min((s.at for s in self.queue.sendings), default=now)
+        if now - max(oldest, self._priced_at) < _RAISE_CHECK_SECONDS:
+            return
+        self._priced_at = now
+        price = await read_price(self._rpc)
+        for sending in self.queue.sendings:
+            if sending.nonce in self._flights and rules.wants_more(
+                sending,
+                now=now,
+                block=price.block,
+                chain_time=price.chain_time,
+                policy=self._fees,
+            ):
+                await self._raise(self._flights[sending.nonce], price)
+
+    async def _raise(self, flight: Flight, price: Price) -> None:
+        fees = rules.higher_fees(
+            attempt_of(flight.last).fees,
+            price.market,
+            gas=flight.gas,
+            policy=self._fees,
+        )
+        if fees is None:
+            if not flight.warned:
+                flight.warned = True
+                log.warning(
+                    "%s (transaction %s) waits, and may not cost more than it offers",
+                    flight.call.what,
+                    flight.hash,
+                )
+            return
+        signed = self._key.sign(
+            flight.call, nonce=flight.nonce, gas=flight.gas, fees=fees
+        )
+        raised = Flight(
+            flight.call, [*flight.attempts, signed], deadline=flight.deadline
+        )
+        await self.record(raised)
+        if self._flights.get(flight.nonce) is not flight:
+            await self._forget(flight.nonce)  # it was mined meanwhile
+            return
+        flight.attempts.append(signed)
+        self.queue = rules.apply(
+            self.queue,
+            rules.Raised(
+                nonce=flight.nonce,
+                attempt=attempt_of(signed),
+                at=time.monotonic(),
+                block=price.block,
+            ),
+        )
+        log.info(
+            "%s: offers %d wei for each gas in transaction %s",
+            flight.call.what,
+            fees.most,
+            signed.hash,
+        )
+        try:
+            await self._rpc.call("eth_sendRawTransaction", flight.raw)
+        except NodeRefused as refusal:
+            log.debug("%s: %s", flight.call.what, refusal)

@@ -1,5 +1,5 @@
 """
-Calls and batches of calls to one JSON-RPC endpoint, with our errors.
+Calls and batches of calls in JSON-RPC, and one endpoint that answers them.
 
 web3 and aiohttp end here: nothing above sees their exceptions, and no error names more
 of the endpoint than its scheme, host and port, since API keys live in the rest.
@@ -7,7 +7,7 @@ of the endpoint than its scheme, host and port, since API keys live in the rest.
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from agentpay.errors import ChainError, ChainUnreachable, ConfigurationError
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from agentpay.chain.provider import KeepAliveProvider
 
-BATCH_MAX: Final = 100
+BATCH_MAX: Final = 99
+"""Calls in one round trip; whoever passes them on may add one of its own."""
 
 Json = dict[str, Any] | list[Any] | str | int | float | None
 """Decoded JSON from an endpoint, of which nothing is known yet."""
@@ -43,24 +44,31 @@ class RequestNotSent(ChainUnreachable):
     code = "request_not_sent"
 
 
-class JsonRpc:
-    """One endpoint. Connects when first used; close it with `aclose`."""
+class Rpc(Protocol):
+    """Whoever answers JSON-RPC: one endpoint, or several as one."""
 
-    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+    @property
+    def where(self) -> str:
+        """What errors call it; no part of it is secret."""
+        ...
+
+    async def batch(
+        self, requests: Sequence[tuple[str, Sequence[object]]]
+    ) -> list[Any | NodeRefused]:
         """
+        Call up to `BATCH_MAX` methods in one round trip; results come in order.
+
+        A call that the node refused has its `NodeRefused` in place of a result.
+
         Raises:
-            ConfigurationError: Not an http or https URL.
+            ChainUnreachable: No usable answer; `RequestNotSent` if it surely did not
+                arrive.
         """
-        self.where = _without_secrets(url)
-        self._url = url
-        self._timeout_seconds = timeout_seconds
-        self._provider: KeepAliveProvider | None = None
+        ...
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
-        provider, self._provider = self._provider, None
-        if provider is not None:
-            await provider.disconnect()
+        ...
 
     async def call(self, method: str, *params: object) -> Any:
         """
@@ -75,36 +83,6 @@ class JsonRpc:
         if isinstance(answer, NodeRefused):
             raise answer
         return answer
-
-    async def batch(
-        self, requests: Sequence[tuple[str, Sequence[object]]]
-    ) -> list[Any | NodeRefused]:
-        """
-        Call up to `BATCH_MAX` methods in one round trip; results come in order.
-
-        A call that the node refused has its `NodeRefused` in place of a result.
-
-        Raises:
-            ChainUnreachable: No usable answer; `RequestNotSent` if it surely did not
-                arrive.
-        """
-        if not requests:
-            return []
-        if len(requests) > BATCH_MAX:
-            raise ValueError(f"a batch has at most {BATCH_MAX} calls")
-        methods = [method for method, _ in requests]
-        answers = await self._exchange([(_endpoint(m), list(p)) for m, p in requests])
-        if isinstance(answers, dict) and "error" in answers:
-            return [NodeRefused(self.where, m, answers["error"]) for m in methods]
-        if not isinstance(answers, list) or len(answers) != len(requests):
-            raise ChainUnreachable(
-                f"{self.where} did not answer {len(requests)} JSON-RPC calls with as"
-                " many results: is this the URL of a node?"
-            )
-        return [
-            self._result(method, answer)
-            for method, answer in zip(methods, answers, strict=True)
-        ]
 
     @contextmanager
     def reading(self, what: str) -> Generator[None]:
@@ -121,6 +99,52 @@ class JsonRpc:
                 f"{self.where} answered {what} with something no node says ({error!r});"
                 " use another endpoint"
             ) from error
+
+
+class JsonRpc(Rpc):
+    """One endpoint. Connects when first used; close it with `aclose`."""
+
+    def __init__(self, url: str, *, timeout_seconds: float) -> None:
+        """
+        Raises:
+            ConfigurationError: Not an http or https URL.
+        """
+        self._where = _without_secrets(url)
+        self._url = url
+        self._timeout_seconds = timeout_seconds
+        self._provider: KeepAliveProvider | None = None
+
+    @property
+    def where(self) -> str:
+        return self._where
+
+    async def aclose(self) -> None:
+        """See `Rpc.aclose`."""
+        provider, self._provider = self._provider, None
+        if provider is not None:
+            await provider.disconnect()
+
+    async def batch(
+        self, requests: Sequence[tuple[str, Sequence[object]]]
+    ) -> list[Any | NodeRefused]:
+        """See `Rpc.batch`."""
+        if not requests:
+            return []
+        if len(requests) > BATCH_MAX + 1:
+            raise ValueError(f"a batch has at most {BATCH_MAX + 1} calls")
+        methods = [method for method, _ in requests]
+        answers = await self._exchange([(_endpoint(m), list(p)) for m, p in requests])
+        if isinstance(answers, dict) and "error" in answers:
+            return [NodeRefused(self.where, m, answers["error"]) for m in methods]
+        if not isinstance(answers, list) or len(answers) != len(requests):
+            raise ChainUnreachable(
+                f"{self.where} did not answer {len(requests)} JSON-RPC calls with as"
+                " many results: is this the URL of a node?"
+            )
+        return [
+            self._result(method, answer)
+            for method, answer in zip(methods, answers, strict=True)
+        ]
 
     def _result(self, method: str, answer: Json) -> Any | NodeRefused:
         if isinstance(answer, dict):

@@ -18,6 +18,8 @@ class Refusal(Enum):
     NONCE_AHEAD = auto()
     NONCE_PENDING = auto()
     """Another transaction with this nonce waits to be mined."""
+    CHEAP = auto()
+    """It offers less than blocks take now; for more it will be taken."""
     BUSY = auto()
     """The node failed, and may have taken it all the same."""
     FINAL = auto()
@@ -37,6 +39,9 @@ _WORDS = (
     ("gapped-nonce", Refusal.NONCE_AHEAD),
     ("replacement", Refusal.NONCE_PENDING),
     ("could not replace", Refusal.NONCE_PENDING),
+    ("less than block base fee", Refusal.CHEAP),
+    ("transaction underpriced", Refusal.CHEAP),
+    ("feetoolow", Refusal.CHEAP),
 )
 # Internal error, resource unavailable, limit exceeded, too many requests.
 _BUSY_NUMBERS = frozenset({-32603, -32002, -32005, 429})
@@ -60,3 +65,15 @@ def wants_more_gas(answer: NodeRefused, allowed: int) -> bool:
         or "outofgas" in said.replace(" ", "")
         or f"exceeds allowance ({allowed})" in said
     )
+
+
+def is_poor(answer: NodeRefused) -> bool:
+    """Whether the account that sends cannot pay for it."""
+    said = answer.message.lower()
+    return "insufficient funds" in said or "exceeds allowance" in said
+
+
+def is_revert(refusal: NodeRefused) -> bool:
+    """Whether a node refused a call because the contract reverts (geth says 3)."""
+    said = refusal.message.lower()
+    return bool(refusal.data) or refusal.number == 3 or "revert" in said

@@ -1,5 +1,5 @@
 """
-Reads a chain through a JSON-RPC endpoint: the adapter behind `ports.Chain`.
+Reads a chain through JSON-RPC endpoints: the adapter behind `ports.Chain`.
 
 It signs and sends nothing. web3 is loaded at the first call, not by importing this.
 """
@@ -9,9 +9,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from agentpay.chain.decoding import block_of, log_of, quantity, raw_bytes, receipt_of
-from agentpay.chain.json_rpc import BATCH_MAX, JsonRpc, NodeRefused
+from agentpay.chain.endpoints import Endpoints, check_all, open_endpoints
+from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
+from agentpay.chain.refusals import is_revert
 from agentpay.chain.reverts import revert_reason
-from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed, WrongChain
+from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.types import Address, ChainId, Hash32
 
@@ -21,23 +23,29 @@ _CALLS_MAX = BATCH_MAX - 1
 
 
 class RpcChain:
-    """One EVM chain behind one HTTP endpoint. Implements `ports.Chain`."""
+    """One EVM chain behind HTTP endpoints. Implements `ports.Chain`."""
 
     def __init__(
         self,
-        url: str,
+        url: str | Sequence[str],
         *,
         chain_id: ChainId,
         timeout_seconds: float = 10,
         error_names: Mapping[bytes, str] | None = None,
     ) -> None:
         """
-        `error_names` maps the selectors of custom errors to names, for reasons.
+        `url` is one endpoint, or several (also in one text, with commas between), of
+        which the first that is well is used. `error_names` maps the selectors of custom
+        errors to names, for reasons.
 
         Raises:
-            ConfigurationError: Not an http or https URL.
+            ConfigurationError: Not http or https URLs.
         """
-        self.rpc = JsonRpc(url, timeout_seconds=timeout_seconds)
+        self._endpoints = open_endpoints(
+            url, chain=chain_id, timeout_seconds=timeout_seconds
+        )
+        only = self._endpoints[0].rpc if len(self._endpoints) == 1 else None
+        self.rpc: Rpc = only or Endpoints(self._endpoints)
         self._chain_id = chain_id
         self._error_names = error_names
         self._head_seen = 0
@@ -64,12 +72,7 @@ class RpcChain:
 
     async def check(self) -> None:
         """See `ports.Chain.check`."""
-        found = quantity_or_unreachable(self.rpc, await self._ask("eth_chainId"))
-        if found != self._chain_id:
-            raise WrongChain(
-                f"{self.rpc.where} serves chain {found}, expected {self._chain_id}:"
-                " use an endpoint of that chain"
-            )
+        await check_all(self._endpoints)
 
     async def head(self) -> Block:
         """See `ports.Chain.head`."""
@@ -78,6 +81,12 @@ class RpcChain:
             block = block_of(answer)
         self._head_seen = block.number
         return block
+
+    async def block(self, number: int) -> Block:
+        """See `ports.Chain.block`."""
+        answer = await self._ask("eth_getBlockByNumber", hex(number), _WITHOUT_BODIES)
+        with self.rpc.reading("a block"):
+            return block_of(answer)
 
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None
@@ -222,13 +231,7 @@ class RpcChain:
         return values
 
 
-def is_revert(refusal: NodeRefused) -> bool:
-    """Whether a node refused a call because the contract reverts (geth says 3)."""
-    said = refusal.message.lower()
-    return bool(refusal.data) or refusal.number == 3 or "revert" in said
-
-
-def quantity_or_unreachable(rpc: JsonRpc, answer: object) -> int:
+def quantity_or_unreachable(rpc: Rpc, answer: object) -> int:
     """
     Raises:
         ChainUnreachable: Not a number in the form that nodes write.

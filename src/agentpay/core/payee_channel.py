@@ -131,6 +131,13 @@ class PayeeChannel:
         return min(running.maximum, running.charged + there)
 
     @property
+    def earned(self) -> int:
+        """Due, and what running requests have used, which is not given back."""
+        return self.due + sum(
+            r.charged for r in self.running if r.answered or not r.prepaid
+        )
+
+    @property
     def unclaimed(self) -> int:
         """Due, not claimed, and still there: the contract pays nothing above."""
         if self.pays_whole:
@@ -141,13 +148,14 @@ class PayeeChannel:
     @property
     def is_ending(self) -> bool:
         """
-        Whether its payer wants it closed: it asked us, or, of a session, the contract,
-        which its payer may still take back.
+        Whether its payer wants it closed: it asked us; or, of a session, the contract,
+        which its payer may still take back, and there is something to settle in time.
         """
         if self.status is Status.CLOSING:
             return True
         asked = self.pays_whole and self.pending_withdrawal > 0
-        return asked and self.status is Status.OPEN
+        unpaid = self.charged > self.claimed
+        return asked and unpaid and self.status is Status.OPEN
 
     def receipt_total(self, cumulative: int) -> int:
         """
@@ -182,6 +190,19 @@ class PayeeChannel:
         most = min(self.due, self.balance)
         fair = [v for v in self.held if self.claimed < v.amount <= most]
         return max(fair, key=_amount, default=None)
+
+    def last_voucher(self) -> HeldVoucher | None:
+        """
+        What to take of a session whose payer leaves: the smallest voucher that covers
+        what is earned, or else the highest (rule 23).
+        """
+        if self.earned <= self.claimed:
+            return None
+        had = [v for v in self.held if self.claimed < v.amount <= self.balance]
+        covering = [v for v in had if v.amount >= self.earned]
+        if covering:
+            return min(covering, key=_amount)
+        return max(had, key=_amount, default=None)
 
     def keep(self, held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
         """Which of these vouchers are worth keeping when so much is due."""

@@ -281,3 +281,8 @@ def amount_in(logs: Sequence[Log], topic: Hash32, first: Hash32) -> int | None:
         if ours and len(log.data) >= 32:
             return int.from_bytes(log.data[:32], "big")
     return None
+
+
+def finalize_after(log: Log) -> int:
+    """When the withdrawal of a `WithdrawInitiated` can be finished; 0 if unreadable."""
+    return int.from_bytes(log.data[32:64], "big") if len(log.data) == 64 else 0

@@ -33,6 +33,15 @@ _TRANSFER = "((address,uint256),uint256,uint256)"
 _PERMIT = "(uint256,uint256,bytes32,bytes32,uint8)"
 _EXACT = [_TRANSFER, "address", "(address,uint256)", "bytes"]
 _UPTO = [_TRANSFER, "uint256", "address", "(address,address,uint256)", "bytes"]
+_WITNESSED = ["address", "bytes32", "string", "bytes"]
+CHARGE: Final = [_TRANSFER, "(address,uint256)", *_WITNESSED]
+"""Permit2's own `permitWitnessTransferFrom`, as MPP's charges call it."""
+BATCH_CHARGE: Final = [
+    "((address,uint256)[],uint256,uint256)",
+    "(address,uint256)[]",
+    *_WITNESSED,
+]
+"""The same for several transfers."""
 
 
 _PERMIT_BYTES = 5 * 32
@@ -87,8 +96,10 @@ _SETTLES: Final = {
     _selector("settle", _UPTO): 4,
     _selector("settleWithPermit", [_PERMIT, *_EXACT]): 4 + _PERMIT_BYTES,
     _selector("settleWithPermit", [_PERMIT, *_UPTO]): 4 + _PERMIT_BYTES,
+    _selector("permitWitnessTransferFrom", CHARGE): 4,
+    _selector("permitWitnessTransferFrom", BATCH_CHARGE): 4,
 }
-"""Where in a call of a proxy its payment begins."""
+"""Where in a call of a spender, or of Permit2 itself, its payment begins."""
 
 
 def settle_call(
@@ -211,7 +222,7 @@ def transfer_mark(transfer: Permitted) -> bytes:
 
 def is_settle_of(mark: bytes, data: bytes) -> bool:
     """
-    Whether a call of a proxy sends the payment of this mark.
+    Whether a call of a proxy, or of Permit2, sends the payment of this mark.
 
     Only in its place: whoever calls may write other payments' marks behind the rest.
     """

@@ -10,7 +10,13 @@ import logging
 from collections.abc import Collection, Sequence
 
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.errors import ChainUnreachable, GasMissing, TransactionFailed
+from agentpay.errors import (
+    ChainUnreachable,
+    GasMissing,
+    GasTooExpensive,
+    StoreError,
+    TransactionFailed,
+)
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.batch_settlement import (
     ChannelConfig,
@@ -21,6 +27,7 @@ from agentpay.evm.batch_settlement import (
 )
 from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.charge_permit import ChargePermit
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
@@ -30,8 +37,9 @@ from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.senders import SenderPool
 from agentpay.facilitator.sponsor import SPONSORED, Sponsor, before_the_payment
 from agentpay.onchain import find_transfer
-from agentpay.ports import Chain, Sender, Signer
+from agentpay.ports import Chain, Signer
 from agentpay.records import Settled
+from agentpay.sending_ports import Sender
 from agentpay.types import Address, Asset, Hash32
 
 _log = logging.getLogger(__name__)
@@ -114,7 +122,7 @@ class Facilitator:
         call = transfer.call(transfer.maximum)
         await self._senders.simulate(
             call_after(deploy, call) if deploy else call,
-            gas_max=self._gas.transfer + (self._gas.wallet if deploy else 0),
+            gas_max=self._transfer_gas(transfer) + (self._gas.wallet if deploy else 0),
             by=transfer.facilitator,
         )
 
@@ -133,7 +141,7 @@ class Facilitator:
         """Send it, and first what it needs: an approval, or its payer's wallet."""
         payee, bound = transfer.to, transfer.facilitator
         await self._approve(transfer, payee)
-        call, gas = transfer.call(amount), self._gas.transfer
+        call, gas = transfer.call(amount), self._transfer_gas(transfer)
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
         if deploy is not None and bound is None:
             call, gas = call_after(deploy, call), gas + self._gas.wallet
@@ -141,6 +149,10 @@ class Facilitator:
             with before_the_payment(deploy.what):
                 await self.send(deploy, gas_max=self._gas.wallet, payee=payee)
         return await self.send(call, gas_max=gas, payee=payee, by=bound)
+
+    def _transfer_gas(self, transfer: Transfer) -> int:
+        parts = len(transfer.parts) if isinstance(transfer, ChargePermit) else 1
+        return self._gas.transfers(parts)
 
     async def verify_deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None
@@ -188,10 +200,11 @@ class Facilitator:
             )
 
     async def claim(
-        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer, deadline: int = 0
     ) -> Settled:
         """See `Settler.claim`."""
-        return await self.send_claims(claims, await self._sign(claims, authorizer))
+        signature = await self._sign(claims, authorizer)
+        return await self.send_claims(claims, signature, deadline=deadline)
 
     async def simulate_claims(
         self, claims: Sequence[VoucherClaim], signature: bytes
@@ -201,13 +214,14 @@ class Facilitator:
         await self._senders.simulate(call, gas_max=self._gas.claims(len(claims)))
 
     async def send_claims(
-        self, claims: Sequence[VoucherClaim], signature: bytes
+        self, claims: Sequence[VoucherClaim], signature: bytes, *, deadline: int = 0
     ) -> Settled:
         """See `Settler.claim`, with the authorizer's signature made before."""
         receipt = await self.send(
             channels.claim_call(claims, signature),
             gas_max=self._gas.claims(len(claims)),
             payee=claims[0].config.receiver,
+            deadline=deadline,
         )
         amount = claimed_in(claims, receipt, self._chain)
         _log.info("claimed %d of %d channel(s)", amount, len(claims))
@@ -271,23 +285,31 @@ class Facilitator:
         return self._gas.refund + self._gas.claims(len(refund.claims))
 
     async def send(
-        self, call: Call, *, gas_max: int, payee: Address, by: Address | None = None
+        self,
+        call: Call,
+        *,
+        gas_max: int,
+        payee: Address,
+        by: Address | None = None,
+        deadline: int = 0,
     ) -> Receipt:
         """
         Send a call on a payee's account, within the gas of the hour.
 
         Raises:
             GasLimitReached: The hour's gas is used up; nothing was sent.
-            ChainError: See `ports.Sender.send`.
+            ChainError, StoreUnavailable: See `Sender.send`.
         """
         spent = self.reserve(payee, gas_max)
         try:
-            receipt = await self._senders.send(call, gas_max=gas_max, by=by)
+            receipt = await self._senders.send(
+                call, gas_max=gas_max, by=by, deadline=deadline
+            )
         except TransactionFailed as error:
             if not error.transaction:
                 self.correct(spent, 0)
             raise
-        except (ChainUnreachable, GasMissing):
+        except (ChainUnreachable, GasMissing, GasTooExpensive, StoreError):
             self.correct(spent, 0)
             raise
         self.correct(spent, receipt.gas_used)

@@ -20,6 +20,8 @@ class GasLimits:
     """The most gas a call of each kind may use, at the estimate and when sent."""
 
     transfer: int = 250_000
+    split: int = 80_000
+    """For each share of somebody else in a transfer, beside `transfer`."""
     deposit: int = 400_000
     funding: int = 30_000
     """For sending coin to a payer whose approval is paid for (`sponsor`)."""
@@ -32,6 +34,10 @@ class GasLimits:
     refund: int = 300_000
     batch: int = 15_000_000
     """For many transfers in one transaction."""
+
+    def transfers(self, parts: int) -> int:
+        """For a transfer of so many parts."""
+        return self.transfer + (parts - 1) * self.split
 
     def claims(self, rows: int) -> int:
         """For a claim of so many channels; none is no claim."""

@@ -12,6 +12,7 @@ from typing import Final
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.core.sending import FeePolicy
 from agentpay.errors import ConfigurationError, UnsuitableToken
 from agentpay.evm.addresses import (
     BATCH_SETTLEMENT,
@@ -56,6 +57,7 @@ class FacilitatorLimits:
     gas_per_hour: int = 100_000_000
     gas_per_payee_hour: int = 20_000_000
     mined_within_seconds: float = 30
+    fees: FeePolicy = field(default_factory=FeePolicy)
     sponsoring: SponsorLimits | None = None
     """For the gas of payers' approvals of Permit2; None pays for none."""
 
@@ -156,15 +158,18 @@ class FacilitatorHost:
         together = self._batch is not None or self.terms.wallet_factories
         if together and not await chain.code(MULTICALL3):
             raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
+        store = await opened.enter_async_context(await open_store(self._store_url))
         senders: list[TransactionSender] = []
         for wallet in self._wallets:
             sender = TransactionSender(
                 chain,
                 key=wallet.gas_key(),
                 mined_within_seconds=self._limits.mined_within_seconds,
+                fees=self._limits.fees,
+                book=store.payee,
             )
             senders.append(await opened.enter_async_context(sender))
-        store = await opened.enter_async_context(await open_store(self._store_url))
+            await sender.resume()
         return self._wire(chain, senders, store.payee)
 
     def _sponsor(self, chain: RpcChain) -> Sponsor | None:

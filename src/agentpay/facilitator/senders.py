@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from agentpay.errors import ConfigurationError, GasMissing, TransactionFailed
 from agentpay.evm.calls import Call, Receipt
-from agentpay.ports import Sender
+from agentpay.sending_ports import Sender
 from agentpay.types import Address
 
 
@@ -41,15 +41,29 @@ class SenderPool:
         sender = next(self._candidates(call, by))
         await sender.simulate(call, gas_max=gas_max)
 
+    async def resume(self) -> None:
+        """Take up what every key had in flight when the last process ended."""
+        for sender in self._senders.values():
+            await sender.resume()
+
     async def send(
-        self, call: Call, *, gas_max: int, by: Address | None = None
+        self,
+        call: Call,
+        *,
+        gas_max: int,
+        by: Address | None = None,
+        deadline: int = 0,
     ) -> Receipt:
-        """See `ports.Sender.send`; a key that cannot pay leaves it to the next."""
+        """
+        See `Sender.send`. A key that cannot pay leaves it to the next; a call that is
+        under way already stays with its key.
+        """
+        await self.resume()
         poor: GasMissing | None = None
         for sender in self._candidates(call, by):
             self._in_flight[sender.address] += 1
             try:
-                return await sender.send(call, gas_max=gas_max)
+                return await sender.send(call, gas_max=gas_max, deadline=deadline)
             except GasMissing as error:
                 poor = error
             finally:
@@ -62,5 +76,11 @@ class SenderPool:
                 reason = f"only {by} may send it, which is no key of ours"
                 raise TransactionFailed(call.what, reason=reason)
             return iter([self._senders[by]])
-        free = sorted(self._in_flight, key=self._in_flight.__getitem__)
+        free = sorted(
+            self._in_flight,
+            key=lambda address: (
+                not self._senders[address].carries(call),
+                self._in_flight[address],
+            ),
+        )
         return iter([self._senders[address] for address in free])

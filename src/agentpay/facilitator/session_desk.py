@@ -31,8 +31,9 @@ from agentpay.evm.session_escrow_events import ChannelClosed, events_in
 from agentpay.evm.session_escrow_events import Settled as SettledEvent
 from agentpay.facilitator.senders import SenderPool
 from agentpay.onchain import is_signed, is_used
-from agentpay.ports import Chain, Sender, Signer
+from agentpay.ports import Chain, Signer
 from agentpay.records import Settled
+from agentpay.sending_ports import Sender
 from agentpay.session_onchain import (
     check_escrow,
     find_session_closed,

@@ -31,7 +31,8 @@ from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.gas import GasSpending
 from agentpay.onchain import is_used, read_words
-from agentpay.ports import Chain, Relay
+from agentpay.ports import Chain
+from agentpay.sending_ports import Relay
 from agentpay.types import Address
 
 GAS_MIN: Final = 30_000
@@ -116,7 +117,7 @@ class Sponsor:
             with before_the_payment(f"approval of {owner}"):
                 if missing:
                     await self._fund(owner, missing, send)
-                await self._relay.send(approval)
+                await self._relay.send(approval.signed)
 
     async def _missing(self, signed: Sponsored, approval: SignedApproval) -> int:
         """The wei that its signer lacks to have it mined."""
@@ -130,7 +131,7 @@ class Sponsor:
             wrong = "no more is paid for it in this hour"
         if wrong is not None:
             raise TransactionFailed(what, reason=wrong)
-        await self._relay.simulate(approval)
+        await self._relay.simulate(approval.signed)
         return missing
 
     def _wrong(self, fields: ApprovalTransaction, standing: Standing) -> str | None:

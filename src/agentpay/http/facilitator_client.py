@@ -298,9 +298,9 @@ class RemoteFacilitator:
     # What the payee orders.
 
     async def claim(
-        self, claims: Sequence[VoucherClaim], *, authorizer: Signer
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer, deadline: int = 0
     ) -> Settled:
-        """See `Settler.claim`."""
+        """See `Settler.claim`; HTTP has no word for a deadline."""
         chain = self._reads.chain_id
         digest = claim_batch_digest(claims, chain)
         signature = await authorizer.sign_digest(digest, chain=chain)

@@ -6,17 +6,28 @@ payer starts to withdraw.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
-from agentpay.errors import ChainError, StoreError, TransactionFailed
+from agentpay.core.payee_channel import Status
+from agentpay.errors import (
+    ChainError,
+    ChainUnreachable,
+    StoreError,
+    TransactionFailed,
+)
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
+from agentpay.evm.hashing import address_word
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
+from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, PayeeStore
-from agentpay.types import Hash32
+from agentpay.records import PayeeRecord
+from agentpay.types import Address, Hash32
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +39,7 @@ _WATCHED = (
 )
 _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
+_ENDING_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +66,22 @@ class Keeper:
         chain: Chain,
         store: PayeeStore,
         settlement: Settlement,
+        served: ServedPayments,
+        sessions: SessionSettlement | None = None,
         clock: Callable[[], float],
     ) -> None:
+        """`sessions` are those of MPP, where they are sold or were."""
         self._settings = settings
         self._policy = policy
         self._chain = chain
         self._store = store
         self._settlement = settlement
+        self._served = served
+        self._sessions = sessions
         self._clock = clock
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
-        self._claimed_at = clock()
+        self._claimed_at = self._settled_at = clock()
         self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], int] = {}
         self._syncing = asyncio.Lock()
@@ -73,8 +90,10 @@ class Keeper:
 
     def fresh(self) -> bool:
         """Whether a withdrawal we have not seen could still be answered (rule 9)."""
-        age = self._clock() - self.synced_at
-        return 0 <= age < self._settings.withdraw_delay / 3
+        delay: float = self._settings.withdraw_delay
+        if self._sessions is not None:
+            delay = min(delay, self._sessions.desk.grace_seconds)
+        return 0 <= self._clock() - self.synced_at < delay / 3
 
     async def sync(self) -> None:
         """
@@ -92,16 +111,16 @@ class Keeper:
             first = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
-                for topic in _WATCHED:
+                for address, topics in self._watched():
                     logs = await self._chain.logs(
-                        address=BATCH_SETTLEMENT,
-                        topics=[topic],
+                        address=address,
+                        topics=topics,
                         first_block=first,
                         last_block=last,
                     )
                     for log in logs:
                         if (log.transaction, log.index) not in self._followed:
-                            await self._follow(log)
+                            await self._follow(address, log)
                             self._followed[log.transaction, log.index] = log.block
                 await self._store.write_cursor(cursor, last)
                 first = last + 1
@@ -112,34 +131,92 @@ class Keeper:
             }
             self.synced_at = started
 
-    async def _follow(self, log: Log) -> None:
+    def _watched(self) -> list[tuple[Address, list[Hash32 | None]]]:
+        """Contracts, and which of their events are about us."""
+        watched: list[tuple[Address, list[Hash32 | None]]] = [
+            (BATCH_SETTLEMENT, [topic]) for topic in _WATCHED
+        ]
+        if self._sessions is not None:
+            # All that is said of a session names its channel, its payer and its payee.
+            desk = self._sessions.desk
+            ours = Hash32.of(address_word(desk.payee))
+            watched.append((desk.escrow.contract, [None, None, None, ours]))
+        return watched
+
+    async def _follow(self, address: Address, log: Log) -> None:
+        if len(log.topics) < 2:
+            raise ChainUnreachable(
+                "the endpoint answers nonsense: an unasked-for event"
+            )
         channel = log.topics[1]
+        if address != BATCH_SETTLEMENT and self._sessions is not None:
+            await self._follow_session(channel, self._sessions)
+            return
         record = await self._settlement.see_chain(channel)
         withdrawing = log.topics[0] == channels.WITHDRAW_INITIATED
         if record is not None and withdrawing:
             _log.info("the payer of channel %s withdraws: claiming", channel)
-            await self._settlement.claim_channel(channel)
+            deadline = channels.finalize_after(log)
+            await self._settlement.claim_channel(channel, deadline=deadline)
+
+    async def _follow_session(
+        self, channel: Hash32, sessions: SessionSettlement
+    ) -> None:
+        record = await sessions.see_chain(channel)
+        if record is not None and record.ledger.is_ending:
+            await self._end_session(record, sessions)
 
     async def tick(self) -> None:
         """
-        One round: sync, then claim, settle and refund what is due.
+        One round: sync, then claim, settle and give back what is due.
 
         Raises:
             ChainError: Part of it could not be done; the next round tries again.
             StoreError: Likewise.
         """
         await self.sync()
+        # A facilitator that is down keeps no session from being settled in time.
+        await _all(
+            self._served.settle(),
+            self._served.sweep(),
+            self._tend_channels(),
+            self._tend_sessions(),
+        )
+
+    async def _tend_channels(self) -> None:
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
         if late:  # whatever comes of the rest: a claim costs gas
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
-        for record in await self._store.closing(sessions=False, limit=50):
+        for record in await self._store.closing(sessions=False, limit=_ENDING_AT_ONCE):
             try:
                 await self._settlement.refund(record.channel)
             except TransactionFailed as error:
                 _log.warning("channel %s cannot be refunded: %s", record.channel, error)
+
+    async def _tend_sessions(self) -> None:
+        if self._sessions is None:
+            return
+        ending = await self._store.closing(sessions=True, limit=_ENDING_AT_ONCE)
+        await _all(*(self._end_session(record, self._sessions) for record in ending))
+        late = self._clock() - self._settled_at >= self._policy.claim_every_seconds
+        await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
+        if late:
+            self._settled_at = self._clock()
+
+    async def _end_session(
+        self, record: PayeeRecord, sessions: SessionSettlement
+    ) -> None:
+        """As its payer asked us, or asked the contract."""
+        try:
+            if record.ledger.status is Status.CLOSING:
+                await sessions.close(record.channel)
+            else:
+                await sessions.leave(record.channel)
+        except TransactionFailed as error:
+            _log.warning("session %s cannot be closed: %s", record.channel, error)
 
     async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""
@@ -173,3 +250,10 @@ class Keeper:
                 # Whatever it is, the next withdrawal has to be answered all the same.
                 _log.exception("keeper: a round failed")
             await asyncio.sleep(self._policy.poll_seconds)
+
+
+async def _all(*steps: Coroutine[Any, Any, None]) -> None:
+    """Each to its end, whatever comes of the others; then the first that failed."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if outcome is not None:
+            raise outcome

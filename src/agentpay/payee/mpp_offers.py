@@ -6,32 +6,27 @@ draft-evm-session-00. A route that takes one transfer takes it by either protoco
 one that takes vouchers of a channel takes those of a session, at one price.
 """
 
-import secrets as randomness
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from agentpay.core.meter import REQUEST
 from agentpay.errors import ConfigurationError, MalformedMessage
+from agentpay.evm.hashing import checked_address
 from agentpay.payee.answers import request_of
-from agentpay.payee.offers import NO_PAYMENT, PayeeSettings, payment_required
+from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
-from agentpay.wire import parallel
+from agentpay.types import Address, Money, to_base_units
 from agentpay.wire.headers import read_object
 from agentpay.wire.mpp import binding
 from agentpay.wire.mpp.binding import BindingSecrets
 from agentpay.wire.mpp.challenge import (
     AUTHORIZATION,
-    WWW_AUTHENTICATE,
-    Challenge,
     format_challenge,
     is_default_field,
 )
 from agentpay.wire.mpp.encoding import encode_base64url
-from agentpay.wire.mpp.evm_charge import CHARGE, METHOD
-from agentpay.wire.mpp.evm_session import SESSION
-from agentpay.wire.mpp.evm_write import charge_request, session_request
-from agentpay.wire.mpp.preference import parse_accept_payment, rank
+from agentpay.wire.mpp.evm_charge import CHARGE, MEMO_MAX, METHOD, SPLITS_MAX
+from agentpay.wire.mpp.evm_write import charge_request
 from agentpay.wire.mpp.problem import (
     PROBLEM_JSON,
     Books,
@@ -39,17 +34,15 @@ from agentpay.wire.mpp.problem import (
     write_problem,
 )
 from agentpay.wire.x402 import (
-    BATCH_SETTLEMENT,
-    EIP3009,
     EXACT,
     PAYMENT_RESPONSE,
-    PERMIT2,
 )
 
 BY_AUTHORIZATION = "authorization"
 BY_PERMIT2 = "permit2"
+BY_TRANSACTION = "transaction"
 BY_HASH = "hash"
-PER_REQUEST = REQUEST.name
+CREDENTIAL_TYPES = frozenset({BY_AUTHORIZATION, BY_PERMIT2, BY_TRANSACTION, BY_HASH})
 
 UNKNOWN = ProblemKind.INTERNAL_ERROR
 """With a 503: what became of a payment is not known, so send it again as it is."""
@@ -58,7 +51,37 @@ _KINDS = {
     400: ProblemKind.MALFORMED_CREDENTIAL,
     409: ProblemKind.CREDENTIAL_REPLAYED,
 }
-_NOTHING = b"{}"
+NO_BODY = b"{}"
+_WHOLE = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What somebody else gets of every charge, in the same transaction."""
+
+    recipient: str
+    basis_points: int
+    """Hundredths of a percent of the amount; cut off to whole base units."""
+    memo: str = ""
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ConfigurationError: No address, no share, or a memo that is too long.
+        """
+        try:
+            checked_address(self.recipient)
+        except ValueError as error:
+            raise ConfigurationError(f"a share's recipient: {error}") from error
+        if not 0 < self.basis_points < _WHOLE or len(self.memo) > MEMO_MAX:
+            raise ConfigurationError(
+                f"a share is 1 to 9999 basis points with a memo of at most {MEMO_MAX}"
+                f" characters, not {self.basis_points} and {len(self.memo)}"
+            )
+
+    def of(self, amount: int) -> int:
+        """The share of an amount, in base units."""
+        return amount * self.basis_points // _WHOLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +97,15 @@ class MppTerms:
     body_bytes_max: int = 1024 * 1024
     """A request with a longer body is offered no charge: its challenge is for one body,
     so the body is read before it is paid for."""
+    credential_types: tuple[str, ...] = (BY_AUTHORIZATION,)
+    """What pays a charge, the preferred first. `authorization` and `permit2` are signed
+    for one challenge, and we pay their gas. `transaction` and `hash` are transfers of
+    the payer's own, which name no challenge: who sees one first may present it."""
+    hash_up_to: Money = "$1"
+    """A higher price is not paid by `hash`: a stranger who watches the chain may
+    present the hash of a transfer to us before its payer does."""
+    shares: tuple[Share, ...] = ()
+    """What others get of each charge. Only `permit2` can be split."""
     deposit_requests: int = 100
     """For how many requests a deposit is suggested to payers who open a session."""
 
@@ -81,12 +113,26 @@ class MppTerms:
         """
         Raises:
             ConfigurationError: A secret is short, the realm or the header cannot be
-                written, the bound is negative, or no request is suggested.
+                written, a bound is too low, or credentials or shares cannot be had.
         """
         if self.body_bytes_max < 0:
             raise ConfigurationError(f"body_bytes_max is {self.body_bytes_max}")
         if self.deposit_requests < 1:
             raise ConfigurationError(f"deposit_requests is {self.deposit_requests}")
+        types = set(self.credential_types)
+        if not types or not types <= CREDENTIAL_TYPES:
+            raise ConfigurationError(
+                f"credential_types are some of {sorted(CREDENTIAL_TYPES)}, not"
+                f" {list(self.credential_types)}"
+            )
+        if self.shares and types != {BY_PERMIT2}:
+            raise ConfigurationError("shares are paid by permit2, and nothing else")
+        given = sum(share.basis_points for share in self.shares)
+        if given >= _WHOLE or len(self.shares) > SPLITS_MAX:
+            raise ConfigurationError(
+                f"shares are at most {SPLITS_MAX} and leave something, not"
+                f" {len(self.shares)} of {given} basis points"
+            )
         trial = binding.Terms(
             realm=self.realm,
             method=METHOD,
@@ -132,31 +178,25 @@ class Asked:
     """What else costs at its path: a `HEAD` may be for any method there."""
 
 
-def mpp_offers(
-    settings: PayeeSettings, mpp: MppTerms, terms: Terms
-) -> tuple[binding.Terms, ...]:
-    """
-    What a route asks for by MPP.
-
-    The charge is first: some clients know no other, and look no further.
-    """
-    offers = charge_offer(settings, mpp, terms), session_offer(settings, mpp, terms)
-    return tuple(offer for offer in offers if offer is not None)
-
-
 def charge_offer(
     settings: PayeeSettings, mpp: MppTerms, terms: Terms
 ) -> binding.Terms | None:
     """One transfer for one request; None where the route takes none."""
-    if EXACT not in terms.schemes or not settings.asset.eip3009:
+    types = charge_types(settings, mpp, terms)
+    if not types:
         return None
     request = charge_request(
         chain=settings.asset.chain,
         currency=settings.asset.address,
         recipient=settings.pay_to,
         amount=terms.maximum,
-        credential_types=(BY_AUTHORIZATION,),
+        credential_types=types,
         decimals=settings.asset.decimals,
+        spender=settings.facilitator if BY_PERMIT2 in types else None,
+        splits=[
+            (_account(share), share.of(terms.maximum), share.memo)
+            for share in _shares(mpp, terms)
+        ],
     )
     return binding.Terms(
         realm=mpp.realm,
@@ -169,109 +209,35 @@ def charge_offer(
     )
 
 
-def session_offer(
+def charge_types(
     settings: PayeeSettings, mpp: MppTerms, terms: Terms
-) -> binding.Terms | None:
-    """
-    Vouchers for many requests; None where the route takes none.
-
-    It holds for one method and path, with any query and any body: a voucher pays for
-    whatever request it comes with, and costs no 402 of its own.
-    """
-    if BATCH_SETTLEMENT not in terms.schemes or settings.escrow is None:
-        return None
-    unit_price, unit_type = terms.per_unit
-    said = parallel.info(settings.parallel)
-    if terms.first != unit_price:
-        said["maximum"] = str(terms.first)  # what a request reserves when it begins
-    request = session_request(
-        chain=settings.asset.chain,
-        currency=settings.asset.address,
-        recipient=settings.pay_to,
-        escrow=settings.escrow,
-        unit_price=unit_price,
-        unit_type=unit_type,
-        suggested_deposit=max(
-            settings.min_deposit, mpp.deposit_requests * terms.maximum
-        ),
-        min_voucher_delta=0,
-        fee_payer=True,
-        credential_types=session_types(settings),
-        parallel=said,
-    )
-    return binding.Terms(
-        realm=mpp.realm,
-        method=METHOD,
-        intent=SESSION,
-        request=request,
-        scope=encode_base64url(request_of(_whatever_is_asked(terms))),
-        header=mpp.header,
-    )
+) -> tuple[str, ...]:
+    """What pays a route's charge; nothing where it takes no single transfer."""
+    if EXACT not in terms.schemes:
+        return ()
+    ways = set(mpp.credential_types)
+    if not settings.asset.eip3009:
+        ways.discard(BY_AUTHORIZATION)
+    if terms.maximum > to_base_units(mpp.hash_up_to, settings.asset.decimals):
+        ways.discard(BY_HASH)
+    return tuple(way for way in mpp.credential_types if way in ways)
 
 
-def _whatever_is_asked(terms: Terms) -> Terms:
-    """Of a route only its method and path: `HEAD` is for what `GET` is for."""
-    method, _, path = terms.resource.partition(" ")
-    method = "GET" if method == "HEAD" else method
-    return replace(terms, resource=f"{method} {path}", query="")
+def charge_parts(
+    settings: PayeeSettings, mpp: MppTerms, terms: Terms
+) -> list[tuple[Address, int]]:
+    """Who gets what of a charge: the payee first, then the shares in their order."""
+    given = [(_account(s), s.of(terms.maximum)) for s in _shares(mpp, terms)]
+    rest = terms.maximum - sum(amount for _, amount in given)
+    return [(settings.pay_to, rest), *given]
 
 
-def session_types(settings: PayeeSettings) -> tuple[str, ...]:
-    """How payers may fund a session: first the ways that cost them no gas."""
-    ours = {EIP3009: BY_AUTHORIZATION, PERMIT2: BY_PERMIT2}
-    return (*[ours[method] for method in settings.transfer_methods], BY_HASH)
+def _shares(mpp: MppTerms, terms: Terms) -> list[Share]:
+    return [share for share in mpp.shares if share.of(terms.maximum)]
 
 
-def challenges(
-    settings: PayeeSettings, mpp: MppTerms, terms: Terms, asked: Asked, *, now: int
-) -> tuple[Challenge, ...]:
-    """Fresh challenges for one request, in the order that its client likes."""
-    offers = mpp_offers(settings, mpp, terms)
-    if asked.body is None:
-        offers = tuple(offer for offer in offers if offer.intent == SESSION)
-    order: Sequence[int] = range(len(offers))
-    if asked.preference and offers:
-        try:
-            ranges = parse_accept_payment(asked.preference)
-        except MalformedMessage:
-            ranges = ()  # the draft: a server may ignore it
-        if ranges:
-            order = rank(ranges, [(offer.method, offer.intent) for offer in offers])
-    return tuple(
-        binding.issue(
-            offers[index],
-            secrets=mpp.binding,
-            nonce=randomness.token_bytes(binding.NONCE_BYTES),
-            expires_at=now + settings.max_timeout_seconds,
-            body=(asked.body or b"") if offers[index].intent == CHARGE else b"",
-        )
-        for index in order
-    )
-
-
-def with_challenges(
-    refusal: Refusal,
-    settings: PayeeSettings,
-    mpp: MppTerms,
-    terms: Terms,
-    asked: Asked,
-    *,
-    now: int,
-) -> Refusal:
-    """A 402 with fresh challenges beside its offers, and a problem for its body."""
-    if refusal.status != 402:
-        return refusal
-    headers = {**refusal.headers, "content-type": PROBLEM_JSON}
-    fresh = challenges(settings, mpp, terms, asked, now=now)
-    if fresh:
-        lines = [format_challenge(challenge) for challenge in fresh]
-        headers[WWW_AUTHENTICATE.lower()] = ", ".join(lines)
-    if refusal.body != _NOTHING:
-        return replace(refusal, headers=headers)
-    error = _error_of(refusal)
-    unpaid = error == NO_PAYMENT
-    kind = ProblemKind.PAYMENT_REQUIRED if unpaid else ProblemKind.VERIFICATION_FAILED
-    return replace(refusal, headers=headers, body=write_problem(kind, error))
+def _account(share: Share) -> Address:
+    return Address(share.recipient)
 
 
 def problem(
@@ -317,10 +283,10 @@ def failed(refusal: Refusal, *, challenge_id: str | None = None) -> Refusal:
     if refusal.status != 402 and unspoken not in refusal.headers:
         return refusal
     headers = {n: v for n, v in refusal.headers.items() if n != unspoken}
-    if refusal.body != _NOTHING and refusal.status == 402:
+    if refusal.body != NO_BODY and refusal.status == 402:
         return replace(refusal, headers=headers)
     if refusal.status == 402:
-        kind, detail = ProblemKind.VERIFICATION_FAILED, _error_of(refusal)
+        kind, detail = ProblemKind.VERIFICATION_FAILED, error_of(refusal)
     else:
         kind, detail = _KINDS.get(refusal.status, UNKNOWN), _words_of(refusal)
     body = write_problem(kind, detail, status=refusal.status, challenge_id=challenge_id)
@@ -333,5 +299,6 @@ def _words_of(refusal: Refusal) -> str:
     return f"{words.get('title')}: {words.get('detail')}{payment}"
 
 
-def _error_of(refusal: Refusal) -> str:
+def error_of(refusal: Refusal) -> str:
+    """Why a 402 of x402 asks for money."""
     return str((refusal.required or {}).get("error", ""))

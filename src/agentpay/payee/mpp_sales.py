@@ -1,8 +1,8 @@
 """
-Sells requests for credentials of MPP: `evm/charge`, paid by an EIP-3009 transfer.
+Sells requests for credentials of MPP's `evm/charge`.
 
 Source: draft-httpauth-payment-00, "Credentials"; draft-evm-charge-00, "Verification
-Procedure". The transfer is sold for as any other: a signature buys one answer, whatever
+Procedure". A transfer is sold for as any other: a signature buys one answer, whatever
 protocol it comes by. A challenge buys one, too: the first transfer that answers it.
 """
 
@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from agentpay.errors import MalformedMessage
-from agentpay.evm.eip3009 import Authorization
-from agentpay.evm.session_escrow import is_charge_nonce
-from agentpay.evm.transfer import TokenTransfer
 from agentpay.payee.answers import Answers, request_of
+from agentpay.payee.charges import Charges
+from agentpay.payee.movements import Movement, TransferMovement
 from agentpay.payee.mpp_offers import Asked, MppTerms, charge_offer, failed, problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
@@ -26,14 +25,9 @@ from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.mpp.binding import EchoFault, check_echo
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential
-from agentpay.wire.mpp.evm_charge import (
-    AuthorizationPayload,
-    ChargePayload,
-    parse_charge_payload,
-)
+from agentpay.wire.mpp.evm_charge import parse_charge_payload
 from agentpay.wire.mpp.problem import ProblemKind, problem_of
 from agentpay.wire.mpp.receipt import charge_receipt, format_receipt
-from agentpay.wire.mpp.source import parse_source
 from agentpay.wire.x402 import EXACT
 
 
@@ -45,6 +39,7 @@ class ChargeSales:
         *,
         settings: PayeeSettings,
         mpp: MppTerms,
+        charges: Charges,
         transfers: TransferSales,
         answers: Answers,
         store: PayeeStore,
@@ -52,6 +47,7 @@ class ChargeSales:
     ) -> None:
         self._settings = settings
         self._mpp = mpp
+        self._charges = charges
         self._transfers = transfers
         self._answers = answers
         self._store = store
@@ -72,18 +68,21 @@ class ChargeSales:
             return self._no_challenge(echo, terms, fault)
         try:
             payload = parse_charge_payload(credential.payload)
-            wrong = self._wrong(credential, payload, terms)
+            money = await self._charges.read(credential, payload, terms)
         except MalformedMessage as error:
             kind = ProblemKind.MALFORMED_CREDENTIAL
             return self._refuse(echo, terms, kind, str(error))
-        if wrong or not isinstance(payload, AuthorizationPayload):
-            return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, wrong)
-        transfer = _transfer_of(payload, self._settings)
         # What was taken in time is not refused when it comes again.
-        late = fault is not None
-        if late and await self._store.find_payment(transfer.id) is None:
+        if fault is not None and not await self._is_known(money):
             return self._no_challenge(echo, terms, fault)
-        return await self._sell(transfer, echo, terms)
+        if isinstance(money, str):
+            return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, money)
+        return await self._sell(money, echo, terms)
+
+    async def _is_known(self, money: Movement | str) -> bool:
+        if isinstance(money, str):
+            return False
+        return await self._store.find_payment(money.id) is not None
 
     def _fault(self, echo: Challenge, terms: Terms, asked: Asked) -> EchoFault | None:
         """Why a challenge is not for this request; `EXPIRED` if that is all."""
@@ -100,33 +99,16 @@ class ChargeSales:
             body=asked.body,
         )
 
-    def _wrong(
-        self, credential: Credential, payload: ChargePayload, terms: Terms
-    ) -> str:
-        """What is wrong with a payload under its challenge; "" if nothing."""
-        echo, settings = credential.challenge, self._settings
-        if not isinstance(payload, AuthorizationPayload):
-            return f"credential type {payload.type} is not offered"
-        if payload.to != settings.pay_to:
-            return f"the transfer is to {payload.to}, not to {settings.pay_to}"
-        if payload.value != terms.maximum:
-            return f"the transfer is of {payload.value}, not of {terms.maximum}"
-        if not is_charge_nonce(payload.nonce, echo.id, echo.realm):
-            return "the nonce is not that of the challenge"
-        payer = (settings.asset.chain, payload.payer)
-        if credential.source is not None and parse_source(credential.source) != payer:
-            return f"the source is not {payload.payer} on this chain"
-        return ""
-
     async def _sell(
-        self, transfer: TokenTransfer, echo: Challenge, terms: Terms
+        self, money: Movement, echo: Challenge, terms: Terms
     ) -> "ChargeSale | Refusal":
-        wrong = await self._transfers.wrong(transfer)
-        if wrong is not None:
-            return self._refuse(echo, terms, ProblemKind.VERIFICATION_FAILED, wrong)
-        if not await self._take(echo, transfer, terms):
+        if not await self._take(echo, money, terms):
             return self._used(echo, terms)
-        outcome = await self._transfers.sell(transfer, EXACT, terms)
+        # What names no challenge is no other challenge's, once one was answered.
+        bound = isinstance(money, TransferMovement)
+        outcome = await self._transfers.sell(
+            money, EXACT, terms, only_for="" if bound else echo.id
+        )
         if isinstance(outcome, TransferSale):
             return ChargeSale(
                 outcome, echo, chain=self._settings.asset.chain, clock=self._clock
@@ -137,21 +119,20 @@ class ChargeSales:
         used = self._used(echo, terms)
         return replace(used, presented=outcome.presented, earlier=earlier)
 
-    async def _take(
-        self, echo: Challenge, transfer: TokenTransfer, terms: Terms
-    ) -> bool:
+    async def _take(self, echo: Challenge, money: Movement, terms: Terms) -> bool:
         """A challenge is for the first good transfer that answers it, durably."""
         taken = PaymentRecord(
             id=f"challenge {echo.id}",
-            payer=transfer.payer,
+            payer=money.payer,
             amount=terms.maximum,
-            resource=transfer.id,
+            resource=money.id,
             owner=self._store.owner,
             started_at=int(self._clock()),
             status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
+            good_until=money.good_until,
         )
         known = await self._store.begin_payment(taken)
-        return known.resource == transfer.id
+        return known.resource == money.id
 
     def _used(self, echo: Challenge, terms: Terms) -> Refusal:
         detail = "the challenge was paid for and answered; it buys one answer"
@@ -231,19 +212,3 @@ class ChargeSale:
         """See `Sale.abandon`. MPP's receipts never stand on a failure."""
         await self._sale.abandon(charged=charged, failed=failed)
         return ""
-
-
-def _transfer_of(
-    payload: AuthorizationPayload, settings: PayeeSettings
-) -> TokenTransfer:
-    authorization = Authorization(
-        payer=payload.payer,
-        to=payload.to,
-        value=payload.value,
-        valid_after=payload.valid_after,
-        valid_before=payload.valid_before,
-        nonce=payload.nonce,
-    )
-    return TokenTransfer(
-        asset=settings.asset, authorization=authorization, signature=payload.signature
-    )

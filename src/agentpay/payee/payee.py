@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from agentpay.core.sending import FeePolicy
 from agentpay.errors import (
     ChainError,
     ConfigurationError,
@@ -25,7 +26,8 @@ from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_
 from agentpay.payee.arguments import account_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.keeper import KeeperPolicy
-from agentpay.payee.mpp_offers import Asked, MppTerms, failed, with_challenges
+from agentpay.payee.mpp_challenges import with_challenges
+from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -90,6 +92,7 @@ class Payee:
         claim_every_seconds: float = 3600,
         poll_seconds: float = 2,
         answers: AnswerPolicy = KEEP_ANSWERS,
+        fees: FeePolicy | None = None,
         mpp: MppTerms | None = None,
         allow_mainnet: bool = False,
         clock: Callable[[], float] = time.time,
@@ -97,12 +100,13 @@ class Payee:
         """
         `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
         claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
-        wallet's own account, if not given). `store` is `"memory:"` or a file. With
+        wallet's own account, if not given). `rpc_url` may be several, with commas
+        between. `store` is `"memory:"` or a file. With
         `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
         given, they do so where it has no EIP-3009. `wallet_factories` are contracts
         that may be called to make payers' wallets (ERC-6492), and for the gas of each
         payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
-        above 0. `claim_at` and
+        above 0. `fees` bound what it pays for gas. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. With `mpp`,
         whatever takes one transfer takes it by MPP too, and every 402 says so.
@@ -126,6 +130,11 @@ class Payee:
             raise ConfigurationError(
                 "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
                 " not pay where a facilitator does"
+            )
+        if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
+            raise ConfigurationError(
+                "MPP's permit2 is sent by the payee's own wallet: leave it out of"
+                " credential_types, or the facilitator"
             )
         self._facilitator = facilitator
         self._clock = clock
@@ -161,6 +170,7 @@ class Payee:
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
+            fees=fees,
             mpp=mpp,
             sponsor_wei=sponsor_approvals_up_to,
         )

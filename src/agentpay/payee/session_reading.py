@@ -11,9 +11,10 @@ from typing import assert_never
 
 from agentpay.errors import MalformedMessage
 from agentpay.evm.session_escrow import SessionConfig
-from agentpay.payee.mpp_offers import Asked, MppTerms, session_offer
+from agentpay.payee.mpp_offers import Asked, MppTerms
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
+from agentpay.payee.session_offers import session_offer
 from agentpay.types import Address, Hash32
 from agentpay.wire.mpp.binding import EchoFault, check_echo
 from agentpay.wire.mpp.challenge import Challenge

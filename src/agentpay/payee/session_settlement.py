@@ -1,22 +1,42 @@
 """
-What a payee does with its sessions on their chain: look at them, and close them.
+Turns what vouchers of sessions allow into tokens: settles, and closes for good.
+
+The contract pays a whole voucher. So what is taken in the ordinary way is the most that
+is due already, and more only of a payer that leaves without us (rule 23). Each step is
+recorded before it is sent, and what it did is read back from the chain.
 """
 
-from collections.abc import Callable
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from agentpay.core import session_rules
-from agentpay.core.payee_channel import HeldVoucher
-from agentpay.core.payee_events import ChainSeen
+from agentpay.core.payee_channel import HeldVoucher, PayeeChannel, Status
+from agentpay.core.payee_events import ChainSeen, OwnersDied, VoucherPublished
 from agentpay.core.session_rules import Finalized, SessionEvent
+from agentpay.errors import TransactionFailed
+from agentpay.evm.session_escrow import SessionConfig
+from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.ports import PayeeStore
-from agentpay.records import PayeeRecord, PayeeStep, session_config
+from agentpay.records import PayeeRecord, PayeeStep, Settled
 from agentpay.session_ports import SessionDesk, SessionOrder
 from agentpay.types import Hash32
 
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 100
+"""Sessions of one round; each is written twice for it."""
+
+T = TypeVar("T")
+
+Choose = Callable[[PayeeChannel], HeldVoucher | None]
+
 
 class SessionSettlement:
-    """Looks after the sessions of one payee, one step at a time."""
+    """Settles and closes the sessions of one payee."""
 
     def __init__(
         self, *, desk: SessionDesk, store: PayeeStore, clock: Callable[[], float]
@@ -24,49 +44,171 @@ class SessionSettlement:
         self.desk = desk
         self._store = store
         self._clock = clock
-
-    async def _note(self, channel: Hash32, event: SessionEvent) -> PayeeRecord | None:
-        def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
-            transition = session_rules.apply(record.ledger, event)
-            after = replace(record, ledger=transition.channel)
-            return PayeeStep(record=after, answer=after, touched=transition.touched)
-
-        return await self._store.update(channel, decide)
+        self._settling = asyncio.Lock()
+        # A lock lives as long as somebody holds it, so that nobody can fill these.
+        self._looking: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
+        self._ending: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
+        self._taken_at: dict[Hash32, float] = {}
 
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
-        """Read a session from the chain into the ledger; None if it is not ours."""
-        record = await self._store.read(channel)
-        if record is None:
-            return None
-        state = await self.desk.read(session_config(record))
-        seen = ChainSeen(
-            balance=state.deposit,
-            claimed=state.settled,
-            pending_withdrawal=state.deposit if state.close_requested_at else 0,
-        )
-        record = await self._note(channel, seen)
-        if state.finalized:
-            record = await self._note(channel, Finalized())
-        return record
+        """Read a session from the chain into its books; None if it is not ours."""
+        # One after another: an older look saved last would hide that a payer leaves.
+        async with self._looking.setdefault(channel, asyncio.Lock()):
+            known = await self._store.read(channel)
+            if known is None or not isinstance(known.config, SessionConfig):
+                return None
+            state = await self.desk.read(known.config)
+            now = int(self._clock())
+            if state.finalized:
+                self._taken_at.pop(channel, None)
+
+            def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+                if record is None:
+                    return PayeeStep(record=None, answer=None)
+                ledger = _seen(record.ledger, state)
+                after = replace(record, ledger=ledger, chain_seen_at=now)
+                return PayeeStep(record=after, answer=after)
+
+            return await self._store.update(channel, decide)
+
+    async def settle(self, *, at_least: int = 1) -> int:
+        """
+        Settle sessions of which so much can be had that is due; returns how many were.
+
+        Raises:
+            ChainError: Some could not be; those before them were.
+        """
+        async with self._settling:
+            settled, skip = 0, set[Hash32]()
+            while records := await self._next(at_least, skip):
+                skip.update(record.channel for record in records)
+                settled += await self._take(records, PayeeChannel.settle_voucher)
+            return settled
+
+    async def leave(self, channel: Hash32) -> None:
+        """
+        Take what is due of a session whose payer asked the contract to close it.
+
+        At once, and again as soon as what still ran is over. While something runs that
+        goes on being charged, a few times within the grace period.
+
+        Raises:
+            ChainError: It could not be, or it is not known yet; asking again is safe.
+        """
+        async with self._ending.setdefault(channel, asyncio.Lock()):
+            await self._note(channel, OwnersDied(owner=self._store.owner))
+            record = await self.see_chain(channel)
+            if record is None or not record.ledger.is_ending:
+                self._taken_at.pop(channel, None)
+                return
+            now, pause = self._clock(), self.desk.grace_seconds / 5
+            taken = self._taken_at.get(channel)
+            if record.ledger.running and taken is not None and now < taken + pause:
+                return
+            self._taken_at[channel] = now
+            await self._take([record], PayeeChannel.last_voucher)
 
     async def close(self, channel: Hash32) -> tuple[PayeeRecord, str] | None:
         """
-        Close a session whose payer asked for it; None while requests still run.
+        Close a session whose payer asked us to, for what it signed for that.
+
+        Returns the session and the transaction ("" if that was long ago); None while
+        requests still run, or if nobody asked.
 
         Raises:
+            TransactionFailed: It cannot be closed now; what is due was settled.
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
-        record = await self._store.read(channel)
-        if record is None or record.ledger.running:
-            return None
-        ledger = record.ledger
-        voucher = next(
-            (v for v in ledger.held if v.amount == ledger.closing_voucher),
-            HeldVoucher(amount=ledger.claimed, signature=b""),
+        async with self._ending.setdefault(channel, asyncio.Lock()):
+            await self._note(channel, OwnersDied(owner=self._store.owner))
+            record = await self.see_chain(channel)
+            if record is None or not isinstance(record.config, SessionConfig):
+                return None
+            if record.ledger.running or record.ledger.status is Status.OPEN:
+                return None
+            voucher = await self._publish(channel, _final)
+            if voucher is None:
+                return None
+            order = SessionOrder(config=record.config, voucher=voucher)
+            try:
+                closed = await self.desk.close(order)
+            except TransactionFailed:
+                # A payer that the token has frozen is paid nothing, and we are.
+                await self._take([record], PayeeChannel.last_voucher)
+                raise
+            return await self.see_chain(channel) or record, closed.transaction
+
+    async def _next(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
+        records = await self._store.claimable(
+            sessions=True, at_least=max(1, at_least), limit=_AT_ONCE + len(skip)
         )
-        order = SessionOrder(config=session_config(record), voucher=voucher)
-        closed = await self.desk.close(order)
-        record = await self.see_chain(channel) or record
-        return record, closed.transaction
+        return [r for r in records if r.channel not in skip][:_AT_ONCE]
+
+    async def _take(self, records: Sequence[PayeeRecord], choose: Choose) -> int:
+        """Settle these sessions with a voucher each, where there is one to choose."""
+        orders: list[SessionOrder] = []
+        for record in records:
+            voucher = await self._publish(record.channel, choose)
+            if voucher is not None and isinstance(record.config, SessionConfig):
+                orders.append(SessionOrder(config=record.config, voucher=voucher))
+        if not orders:
+            return 0
+        try:
+            settled = await self.desk.settle(orders)
+        except TransactionFailed as error:
+            settled = dict[Hash32, Settled]()
+            _log.warning("%d session(s) could not be settled: %s", len(orders), error)
+        for order in orders:
+            channel = order.config.channel
+            if channel not in settled:
+                _log.warning("session %s was not settled", channel)
+            # Whatever became of it, also if the chain took its deposit back.
+            await self.see_chain(channel)
+        return len(settled)
+
+    async def _publish(self, channel: Hash32, choose: Choose) -> HeldVoucher | None:
+        """Choose a voucher, and record that the chain is going to show it."""
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[HeldVoucher | None]:
+            voucher = choose(record.ledger) if record is not None else None
+            if record is None or voucher is None:
+                return PayeeStep(record=record, answer=None)
+            published = VoucherPublished(amount=voucher.amount)
+            return _step(record, published, answer=voucher)
+
+        return await self._store.update(channel, decide)
+
+    async def _note(self, channel: Hash32, event: SessionEvent) -> None:
+        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
+            if record is None or not isinstance(record.config, SessionConfig):
+                return PayeeStep(record=record, answer=None)
+            return _step(record, event, answer=None)
+
+        await self._store.update(channel, decide)
+
+
+def _step(record: PayeeRecord, event: SessionEvent, *, answer: T) -> PayeeStep[T]:
+    transition = session_rules.apply(record.ledger, event)
+    after = record
+    if transition.channel is not record.ledger:
+        after = replace(record, ledger=transition.channel)
+    return PayeeStep(record=after, answer=answer, touched=transition.touched)
+
+
+def _seen(ledger: PayeeChannel, state: SessionOnChain) -> PayeeChannel:
+    """A session's books after a look at the chain; once it is over, it stays so."""
+    seen = ChainSeen(
+        balance=state.settled if state.finalized else state.deposit,
+        claimed=state.settled,
+        pending_withdrawal=state.deposit if state.close_requested_at else 0,
+    )
+    after = session_rules.apply(ledger, seen).channel
+    if state.finalized:
+        after = session_rules.apply(after, Finalized()).channel
+    return after
+
+
+def _final(ledger: PayeeChannel) -> HeldVoucher:
+    """What its payer signed to close it; without a signature, what was settled."""
+    signed = ledger.claim_voucher() if ledger.due > ledger.claimed else None
+    return signed or HeldVoucher(amount=ledger.claimed, signature=b"")

@@ -94,8 +94,8 @@ class Settlement:
                 claimed += await self._claim_batch(records, skip)
             return claimed
 
-    async def claim_channel(self, channel: Hash32) -> None:
-        """Claim one channel now, as when its payer starts to withdraw."""
+    async def claim_channel(self, channel: Hash32, *, deadline: int = 0) -> None:
+        """Claim one channel now, as when its payer may withdraw from `deadline` on."""
         async with self._one_at_a_time:
             record = await self._store.read(channel)
             if record is None or not isinstance(record.config, ChannelConfig):
@@ -104,7 +104,7 @@ class Settlement:
             await self._note(channel, OwnersDied(owner=self._store.owner))
             record = await self._store.read(channel)
             if record is not None and record.ledger.unclaimed:
-                await self._claim_batch([record], set())
+                await self._claim_batch([record], set(), deadline=deadline)
 
     async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
         most = self._facilitator.claims_max
@@ -115,7 +115,7 @@ class Settlement:
         return [r for r in records if r.channel not in skip][:most]
 
     async def _claim_batch(
-        self, records: Sequence[PayeeRecord], skip: set[Hash32]
+        self, records: Sequence[PayeeRecord], skip: set[Hash32], *, deadline: int = 0
     ) -> int:
         """Claim these, or find by halving the ones that cannot be."""
         pairs = [(record, _claim_of(record)) for record in records]
@@ -129,7 +129,9 @@ class Settlement:
                 record.channel, VoucherPublished(amount=claim.max_claimable)
             )
         try:
-            await self._facilitator.claim(claims, authorizer=self._authorizer)
+            await self._facilitator.claim(
+                claims, authorizer=self._authorizer, deadline=deadline
+            )
         except TransactionFailed as error:
             if len(ready) == 1:
                 skip.add(ready[0].channel)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from agentpay.evm.transfer import Transfer
+from agentpay.payee.movements import Movement
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PaymentRecord, Settled
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Purchase:
     """One transfer for one request."""
 
-    transfer: Transfer
+    movement: Movement
     scheme: str
     terms: Terms
     record: PaymentRecord
@@ -50,13 +50,13 @@ class TransferSale:
         self._sales = sales
         self._purchase = purchase
         self.settled: Settled | None = None
-        self._charged = purchase.transfer.maximum
+        self._charged = purchase.movement.maximum
         self._settling = False
         """Money may have moved: never void it, whatever cut the settlement short."""
 
     @property
     def payer(self) -> Address:
-        return self._purchase.transfer.payer
+        return self._purchase.movement.payer
 
     @property
     def key(self) -> str:
@@ -64,7 +64,7 @@ class TransferSale:
 
     @property
     def maximum(self) -> int:
-        return self._purchase.transfer.maximum
+        return self._purchase.movement.maximum
 
     @property
     def stream(self) -> "TransferStream | None":

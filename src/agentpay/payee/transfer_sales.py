@@ -6,12 +6,19 @@ buys one answer however often, and wherever, it is presented.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from agentpay.errors import ChainError, TransactionFailed, TransactionOutcomeUnknown
+from agentpay.errors import (
+    ChainError,
+    StoreError,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, moved_by, read_funds, wrong_signature
+from agentpay.onchain import wrong_signature
+from agentpay.payee.movements import Movement, TransferMovement
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -29,6 +36,8 @@ from agentpay.wire.x402_transfers import (
     wrong_terms,
     wrong_time,
 )
+
+_log = logging.getLogger(__name__)
 
 _ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
 
@@ -51,7 +60,7 @@ class TransferSales:
         self._store = store
         self._clock = clock
         self._running: set[str] = set()
-        self._reserved: dict[str, Transfer] = {}
+        self._reserved: dict[str, Movement] = {}
         """Of those that run, the ones whose money has not moved yet."""
         self._perhaps: set[str] = set()  # may have been sent
 
@@ -87,7 +96,7 @@ class TransferSales:
         wrong = await self.wrong(transfer)
         if wrong is not None:
             return self._refuse(terms, wrong)
-        return await self.sell(transfer, scheme, terms)
+        return await self.sell(self.movement(transfer), scheme, terms)
 
     async def wrong(self, transfer: Transfer) -> str | None:
         """
@@ -112,18 +121,27 @@ class TransferSales:
             return late
         return None
 
+    def movement(self, transfer: Transfer) -> Movement:
+        """How a signed transfer moves its money here."""
+        return TransferMovement(
+            transfer=transfer, chain=self._chain, facilitator=self._facilitator
+        )
+
     async def sell(
-        self, transfer: Transfer, scheme: str, terms: Terms
+        self, movement: Movement, scheme: str, terms: Terms, *, only_for: str = ""
     ) -> TransferSale | Refusal:
         """
-        Sell for a transfer that is on a route's terms, and not `wrong`.
+        Sell for a payment on a route's terms, whose transfer is not `wrong`.
+
+        `only_for` is what it was presented with, where nothing that was signed says so:
+        presented with anything else it buys nothing, and is told nothing.
 
         Raises:
             ChainError, StoreUnavailable: Nothing was decided.
         """
-        ours = self._new_record(transfer, terms)
+        ours = self._new_record(movement, terms, only_for)
         if ours.id in self._running:
-            return self._already(ours)
+            return self._already(ours, ours)
         # From here to the next await nobody else runs: one request per signature.
         self._running.add(ours.id)
         sold: TransferSale | Refusal | None = None
@@ -132,7 +150,7 @@ class TransferSales:
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
-                transfer=transfer, scheme=scheme, terms=terms, record=record
+                movement=movement, scheme=scheme, terms=terms, record=record
             )
             sold = await self._sell(purchase)
             return sold
@@ -163,14 +181,19 @@ class TransferSales:
         self._running.discard(payment_id)
         self._reserved.pop(payment_id, None)
 
-    def _new_record(self, transfer: Transfer, terms: Terms) -> PaymentRecord:
+    def _new_record(
+        self, movement: Movement, terms: Terms, only_for: str
+    ) -> PaymentRecord:
+        served_first = terms.order is Order.SERVE_FIRST
         return PaymentRecord(
-            id=transfer.id,
-            payer=transfer.payer,
-            amount=transfer.maximum,
-            resource=terms.resource,
+            id=movement.id,
+            payer=movement.payer,
+            amount=movement.maximum,
+            resource=f"{terms.resource} {only_for}".rstrip(),
             owner=self._store.owner,
             started_at=int(self._clock()),
+            good_until=movement.good_until,
+            request=movement.kept if served_first else "",
         )
 
     async def _begin(
@@ -183,7 +206,7 @@ class TransferSales:
         if known.status is PaymentStatus.FAILED:
             return self._refuse(terms, "invalid_transaction_state")
         if not await self._may_run_again(known, ours):
-            return self._already(known)
+            return self._already(known, ours)
         return known
 
     async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
@@ -196,9 +219,9 @@ class TransferSales:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
-    def _already(self, known: PaymentRecord) -> Refusal:
+    def _already(self, known: PaymentRecord, ours: PaymentRecord) -> Refusal:
         paid = known.status in (PaymentStatus.SETTLED, PaymentStatus.DELIVERED)
-        answered = known.status in _ANSWERED
+        answered = known.status in _ANSWERED and known.resource == ours.resource
         receipt = write.receipt(
             success=paid,
             chain=self._settings.asset.chain,
@@ -224,8 +247,8 @@ class TransferSales:
                 transaction=record.transaction, amount=record.charged
             )
             return sale
-        if purchase.terms.order is Order.SETTLE_FIRST:
-            settled = await self.settle(purchase, purchase.transfer.maximum)
+        if purchase.terms.order is Order.SETTLE_FIRST or purchase.movement.done:
+            settled = await self.settle(purchase, purchase.movement.maximum)
             if isinstance(settled, Refusal):
                 return settled
             sale.settled = settled
@@ -233,32 +256,30 @@ class TransferSales:
         if not await self._reserve(purchase):
             return self._refuse(purchase.terms, "insufficient_funds")
         try:
-            await self._facilitator.verify(purchase.transfer)
+            await purchase.movement.check()
         except TransactionFailed as error:
             # Settled before, with nobody there to hear of it; or by somebody else.
-            earlier = await find_transfer(self._chain, purchase.transfer)
+            earlier = await purchase.movement.found()
             if earlier is None:
                 return await self._failed(purchase, error)
-            moved = await moved_by(self._chain, purchase.transfer, earlier)
-            sale.settled = Settled(transaction=earlier.transaction, amount=moved)
+            sale.settled = earlier
         return sale
 
     async def _reserve(self, purchase: Purchase) -> bool:
         """Whether a payer has enough for all of its transfers that are open here."""
-        transfer = purchase.transfer
-        self._reserved[purchase.record.id] = transfer
-        open_ = [t for t in self._reserved.values() if t.payer == transfer.payer]
+        movement = purchase.movement
+        self._reserved[purchase.record.id] = movement
+        open_ = [m for m in self._reserved.values() if m.payer == movement.payer]
         if len(open_) == 1:
             return True  # its own simulation says
-        funds = await read_funds(self._chain, transfer)
-        return sum(t.maximum for t in open_) <= funds
+        return sum(m.maximum for m in open_) <= await movement.funds()
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""
         if amount == 0:
             return await self._settled(purchase, Settled(transaction="", amount=0))
         try:
-            settled = await self._facilitator.settle_transfer(purchase.transfer, amount)
+            settled = await purchase.movement.send(amount)
         except TransactionFailed as error:
             return await self._failed(purchase, error)
         except TransactionOutcomeUnknown as error:
@@ -270,15 +291,21 @@ class TransferSales:
             raise
         return await self._settled(purchase, settled)
 
-    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled:
+    async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
+        try:
+            await self._store.finish_payment(
+                purchase.record.id,
+                status=PaymentStatus.SETTLED,
+                transaction=settled.transaction,
+                charged=settled.amount,
+            )
+        except StoreError as error:
+            # The money has moved, so it is not true that nothing was decided. Sent
+            # again, the payment is found on the chain and booked then.
+            _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
+            return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        await self._store.finish_payment(
-            purchase.record.id,
-            status=PaymentStatus.SETTLED,
-            transaction=settled.transaction,
-            charged=settled.amount,
-        )
         return settled
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None:
@@ -308,16 +335,19 @@ class TransferSales:
     async def _failed(self, purchase: Purchase, error: TransactionFailed) -> Refusal:
         """It was refused. What was sent before may be mined until it expires."""
         if purchase.record.id in self._perhaps:
-            head = await self._chain.head()
-            if head.timestamp <= purchase.transfer.valid_before:
+            if not await purchase.movement.is_over():
                 return self._unknown(purchase, error.transaction)
             self._perhaps.discard(purchase.record.id)
-        await self.void(purchase)
+            await self.void(purchase)
+        elif error.transaction:
+            await self.void(purchase)
+        else:  # nothing was sent: strangers cannot fill the books with it
+            await self._store.drop_payment(purchase.record.id)
         reason = "invalid_transaction_state"
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
-            payer=purchase.transfer.payer,
+            payer=purchase.movement.payer,
             transaction=error.transaction,
             error=reason,
         )
@@ -333,7 +363,7 @@ class TransferSales:
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
-            payer=purchase.transfer.payer,
+            payer=purchase.movement.payer,
             transaction=transaction,
             error="settlement_pending",
         )
@@ -354,7 +384,7 @@ class TransferSales:
             write.receipt(
                 success=True,
                 chain=self._settings.asset.chain,
-                payer=purchase.transfer.payer,
+                payer=purchase.movement.payer,
                 transaction=settled.transaction,
                 amount=str(settled.amount),
             )

@@ -10,10 +10,12 @@ from typing import Self
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
+from agentpay.core.sending import FeePolicy
 from agentpay.errors import UnsuitableEscrow, UnsuitableToken
-from agentpay.evm.addresses import MULTICALL3
+from agentpay.evm.addresses import MULTICALL3, SESSION_ESCROW
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.session_escrow import Escrow
+from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
@@ -21,11 +23,13 @@ from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
 from agentpay.payee.channel_sales import ChannelSales
+from agentpay.payee.charges import Charges
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_books import SessionBooks
 from agentpay.payee.session_closing import SessionClosing
 from agentpay.payee.session_funding import SessionFunding
@@ -35,7 +39,6 @@ from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
-from agentpay.session_ports import SessionDesk
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 
@@ -56,6 +59,8 @@ class Plan:
     store_url: str
     keeping: KeeperPolicy
     answers: AnswerPolicy
+    fees: FeePolicy | None = None
+    """What gas may cost; None is a bound that real chains rarely reach."""
     mpp: MppTerms | None = None
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
@@ -95,6 +100,7 @@ class Works:
         charges = _charges(
             self.mpp,
             settings,
+            chain=self.chain,
             transfers=transfers,
             answers=self.answers,
             store=self.store,
@@ -143,34 +149,38 @@ async def open_works(
     chain = RpcChain(
         plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
     )
-    sender = TransactionSender(chain, key=plan.wallet.gas_key())
+    refuse_test_key(plan.wallet.address, settings.asset.chain)
     try:
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
-        desk = await _desk(plan, settings, chain=chain, sender=sender)
         store = await open_store(plan.store_url)
     except BaseException:
-        await sender.aclose()
         await chain.aclose()
         raise
+    sender = TransactionSender(
+        chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
+    )
     settler = facilitator or Facilitator(
         chain=chain,
         senders=[sender],
         wallet_factories=settings.wallet_factories,
         sponsor=_sponsor(plan, chain, clock=clock),
     )
-    works = _wire(
-        plan,
-        settings,
-        chain=chain,
-        sender=sender,
-        facilitator=settler,
-        desk=desk,
-        store=store,
-        clock=clock,
-    )
     try:
+        works = _wire(
+            plan,
+            settings,
+            chain=chain,
+            sender=sender,
+            facilitator=settler,
+            sessions=await _sessions_kept(
+                plan, settings, chain=chain, sender=sender, store=store, clock=clock
+            ),
+            store=store,
+            clock=clock,
+        )
+        await sender.resume()
         await works.keeper.sync()
     except BaseException:
         await store.close()
@@ -192,25 +202,41 @@ def _sponsor(
     return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
-async def _desk(
-    plan: Plan, settings: PayeeSettings, *, chain: RpcChain, sender: TransactionSender
-) -> SessionDesk | None:
-    """Where sessions are sold; None where there is no escrow to rely on."""
-    if plan.mpp is None or settings.escrow is None:
+async def _sessions_kept(
+    plan: Plan,
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    sender: TransactionSender,
+    store: Store,
+    clock: Callable[[], float],
+) -> SessionSettlement | None:
+    """
+    What looks after sessions; None where none are sold, and none are left.
+
+    What is due on sessions that were sold is taken also where none are sold any more.
+    """
+    if settings.escrow is None and not await _has_sessions(store):
         return None
+    escrow = settings.escrow or SESSION_ESCROW
     desk = EscrowDesk(
         chain=chain,
         senders=[sender],
         payee=plan.wallet,
         asset=settings.asset,
-        escrow=Escrow(chain=settings.asset.chain, contract=settings.escrow),
+        escrow=Escrow(chain=settings.asset.chain, contract=escrow),
     )
     try:
         await desk.start()
     except UnsuitableEscrow as error:
         _log.warning("no sessions are sold: %s", error)
         return None
-    return desk
+    return SessionSettlement(desk=desk, store=store.payee, clock=clock)
+
+
+async def _has_sessions(store: Store) -> bool:
+    due = await store.payee.claimable(sessions=True, at_least=1, limit=1)
+    return bool(due or await store.payee.closing(sessions=True, limit=1))
 
 
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
@@ -228,7 +254,7 @@ def _wire(
     chain: RpcChain,
     sender: TransactionSender,
     facilitator: Settler,
-    desk: SessionDesk | None,
+    sessions: SessionSettlement | None,
     store: Store,
     clock: Callable[[], float],
 ) -> Works:
@@ -240,17 +266,20 @@ def _wire(
         authorizer=plan.authorizer,
         clock=clock,
     )
-    session_settlement = None
-    if desk is not None:
-        session_settlement = SessionSettlement(
-            desk=desk, store=store.payee, clock=clock
-        )
     keeper = Keeper(
         settings=settings,
         policy=plan.keeping,
         chain=chain,
         store=store.payee,
         settlement=settlement,
+        sessions=sessions,
+        served=ServedPayments(
+            settings=settings,
+            chain=chain,
+            facilitator=facilitator,
+            store=store.payee,
+            clock=clock,
+        ),
         clock=clock,
     )
     answers = Answers(
@@ -267,6 +296,7 @@ def _wire(
     charges = _charges(
         plan.mpp,
         settings,
+        chain=chain,
         transfers=transfers,
         answers=answers,
         store=store,
@@ -285,12 +315,12 @@ def _wire(
         sessions=_sessions(
             plan.mpp,
             settings,
-            settlement=session_settlement,
+            settlement=sessions,
             answers=answers,
             store=store,
             clock=clock,
         ),
-        session_settlement=session_settlement,
+        session_settlement=sessions,
         answers=answers,
         mpp=plan.mpp,
         sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
@@ -306,7 +336,7 @@ def _sessions(
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSales | None:
-    if mpp is None or settlement is None:
+    if mpp is None or settings.escrow is None or settlement is None:
         return None
     books = SessionBooks(settings=settings, store=store.payee, clock=clock)
     return SessionSales(
@@ -322,6 +352,7 @@ def _charges(
     mpp: MppTerms | None,
     settings: PayeeSettings,
     *,
+    chain: RpcChain,
     transfers: TransferSales,
     answers: Answers,
     store: Store,
@@ -329,9 +360,18 @@ def _charges(
 ) -> ChargeSales | None:
     if mpp is None:
         return None
+    charges = Charges(
+        settings=settings,
+        mpp=mpp,
+        transfers=transfers,
+        chain=chain,
+        relay=TransactionRelay(chain),
+        store=store.payee,
+    )
     return ChargeSales(
         settings=settings,
         mpp=mpp,
+        charges=charges,
         transfers=transfers,
         answers=answers,
         store=store.payee,

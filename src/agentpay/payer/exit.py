@@ -5,12 +5,13 @@ The payer's own transactions, so one of its two keys needs gas for them. Nobody 
 them; the payee has the withdraw delay to claim what it is owed.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.budget import Returned
-from agentpay.core.payer_channel import ChannelEmptied, ExitWanted
+from agentpay.core.payer_channel import ChannelEmptied, ExitWanted, PendingDeposit
 from agentpay.errors import ChannelUnusable, KeyElsewhere
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payer.doors import ChannelDoor, Door, SessionDoor
@@ -37,11 +38,18 @@ class Exit:
     """The unilateral exit of one payer on one chain."""
 
     def __init__(
-        self, *, keys: PayerKeys, chain: RpcChain, ledger: PayerLedger
+        self,
+        *,
+        keys: PayerKeys,
+        chain: RpcChain,
+        ledger: PayerLedger,
+        resolve: Callable[[PayerRecord, PendingDeposit], Awaitable[bool]],
     ) -> None:
+        """`resolve` asks the chain what became of a deposit; see `Inquiry`."""
         self._keys = keys
         self._chain = chain
         self._ledger = ledger
+        self._resolve = resolve
         self._senders: dict[Address, TransactionSender] = {}
 
     async def start(self, channel: Hash32) -> Withdrawal:
@@ -55,7 +63,8 @@ class Exit:
             ChannelUnusable: The channel is not in the store, or has nothing in it.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
-        door = self._door_of(await self._record(channel))
+        record = await self._with_its_deposit(channel)
+        door = self._door_of(record)
         sender = self._sender_for(channel, door)
         await self._ledger.book(channel, ExitWanted())
         standing = await door.look()
@@ -82,7 +91,7 @@ class Exit:
             TransactionFailed: It is too early, or no withdrawal was started.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
-        record = await self._record(channel)
+        record = await self._with_its_deposit(channel)
         door = self._door_of(record)
         sender = self._sender_for(channel, door)
         standing = await door.look()
@@ -122,6 +131,16 @@ class Exit:
             f"channel {channel} is left by {' or by '.join(door.sides)}, and"
             " no such key is here to pay gas with"
         )
+
+    async def _with_its_deposit(self, channel: Hash32) -> PayerRecord:
+        """
+        A deposit whose answer was lost is booked first: what comes back is measured
+        by what our books have in the channel.
+        """
+        record = await self._record(channel)
+        if record.ledger.deposit is not None:
+            await self._resolve(record, record.ledger.deposit)
+        return await self._record(channel)
 
     async def _record(self, channel: Hash32) -> PayerRecord:
         record = await self._ledger.read(channel)

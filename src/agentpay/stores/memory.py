@@ -20,14 +20,16 @@ from agentpay.records import (
     PayerRecord,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
 from agentpay.stores.steps import (
     channel_order,
     check_payee_step,
     check_payer_step,
+    is_past,
     may_take,
 )
-from agentpay.types import Address, Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ class MemoryPayeeStore:
         self._answers: dict[str, AnswerRecord] = {}
         self._marks: dict[str, int] = {}
         self._cursors: dict[str, int] = {}
+        self._sent: dict[tuple[ChainId, Address, int], SentTransaction] = {}
 
     @property
     def owner(self) -> str:
@@ -101,6 +104,21 @@ class MemoryPayeeStore:
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
 
+    async def drop_payment(self, payment_id: str) -> None:
+        self._payments.pop(payment_id, None)
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        kept = self._payments.values()
+        served = [p for p in kept if p.status is PaymentStatus.SERVED]
+        return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        self._payments = {
+            key: payment
+            for key, payment in self._payments.items()
+            if not is_past(payment, now)
+        }
+
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         del durable
         self._answers[answer.key] = answer
@@ -142,6 +160,22 @@ class MemoryPayeeStore:
 
     async def write_cursor(self, name: str, position: int) -> None:
         self._cursors[name] = position
+
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        self._sent[sent.chain, sent.account, sent.nonce] = sent
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        del durable
+        self._sent.pop((chain, account, nonce), None)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """All are ours: nobody else can see them."""
+        kept = [s for key, s in self._sent.items() if key[:2] == (chain, account)]
+        return sorted(kept, key=lambda sent: sent.nonce)
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -48,5 +48,11 @@ def may_take(payment: PaymentRecord, owner: str) -> bool:
     return payment.owner != owner and unanswered
 
 
+def is_past(payment: PaymentRecord, now: int) -> bool:
+    """Whether nothing of a payment is open, and what was signed has expired."""
+    over = payment.status in (PaymentStatus.DELIVERED, PaymentStatus.FAILED)
+    return over and 0 < payment.good_until < now
+
+
 def channel_order(record: PayerRecord) -> tuple[str, int, Hash32]:
     return record.origin, record.index, record.channel

@@ -150,7 +150,8 @@ class Anvil(AnvilNode):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, "NO_COLOR": "1"},
+                # It keeps old states under its home, and forgets them when killed.
+                env={**os.environ, "NO_COLOR": "1", "HOME": self._directory.name},
             )
         if os.name == "posix":
             self._watchdog = subprocess.Popen(  # noqa: S603 - our own arguments

@@ -77,6 +77,14 @@ class AnvilNode:
         if not await self.rpc("evm_revert", snapshot):
             raise ChainError(f"the local chain has no snapshot {snapshot}")
 
+    async def reorg(self, blocks: int) -> None:
+        """
+        Replace the last blocks by empty ones: what was in them never happened.
+
+        Their transactions are gone too, unless somebody sends them again.
+        """
+        await self.rpc("anvil_reorg", blocks, [])
+
     async def increase_time(self, seconds: int) -> None:
         """Move the chain's clock forward for good, and mine a block that shows it."""
         await self.rpc("evm_increaseTime", seconds)

@@ -2,7 +2,9 @@
 A JSON-RPC endpoint that fails on demand: a proxy in front of a real node, for tests.
 
 Real faults, not patched clients: a dropped connection is dropped, and whether the node
-saw the request is chosen. It speaks just enough HTTP/1.1 for JSON-RPC clients.
+saw the request is chosen. It can be slow, lie, or be a replica that has stopped
+following (`freeze`); what the chain itself takes back, an Anvil does
+(`AnvilNode.reorg`). It speaks just enough HTTP/1.1 for JSON-RPC clients.
 """
 
 import asyncio
@@ -49,6 +51,14 @@ _ACTS = {
 }
 
 
+_NEWEST = ("latest", "pending", "safe", "finalized")
+_OF_BLOCKS = (
+    "eth_getBlockByNumber",
+    "eth_getTransactionByHash",
+    "eth_getTransactionReceipt",
+)
+
+
 @dataclass(slots=True)
 class _Planned:
     method: str
@@ -70,6 +80,9 @@ class FaultyRpc:
         self.url = ""
         self.requests: list[list[dict[str, Any]]] = []
         """The JSON-RPC calls of every HTTP request so far, in order."""
+        self.delay_seconds = 0.0
+        """How late every answer comes."""
+        self._frozen_at: int | None = None
         self._node_url = node_url
         self._planned: list[_Planned] = []
         self._lies: list[_Lie] = []
@@ -85,6 +98,15 @@ class FaultyRpc:
         """Answer the next `times` calls of `method` with `result`, as JSON."""
         self._lies.append(_Lie(method, result, times))
 
+    async def freeze(self) -> int:
+        """
+        Know no block after the present one, as a replica that lags; which one that is.
+        """
+        body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber"})
+        answer = json.loads(await self._forward(body.encode()))
+        self._frozen_at = int(answer["result"], 16)
+        return self._frozen_at
+
     @property
     def planned(self) -> int:
         """How many planned faults and lies have not happened yet."""
@@ -92,9 +114,10 @@ class FaultyRpc:
         return faults + sum(lie.times for lie in self._lies)
 
     def heal(self) -> None:
-        """Forget every planned fault and lie."""
+        """Forget every planned fault and lie, be quick, and follow the chain."""
         self._planned.clear()
         self._lies.clear()
+        self._frozen_at, self.delay_seconds = None, 0.0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -155,8 +178,10 @@ class FaultyRpc:
         calls = request if isinstance(request, list) else [request]
         self.requests.append(calls)
         fault = self._next_fault([str(call["method"]) for call in calls])
+        if self.delay_seconds:
+            await asyncio.sleep(self.delay_seconds)
         if fault is None:
-            return 200, self._with_lies(calls, await self._forward(body))
+            return 200, self._with_lies(calls, await self._ask(request))
         if fault in _ACTS:
             await self._forward(body)
         match fault:
@@ -202,6 +227,21 @@ class FaultyRpc:
                 answer["result"] = results[answer["id"]]
         return json.dumps(answers).encode()
 
+    async def _ask(self, request: list[dict[str, Any]] | dict[str, Any]) -> bytes:
+        if self._frozen_at is None:
+            return await self._forward(json.dumps(request).encode())
+        calls = request if isinstance(request, list) else [request]
+        before = [_before(call, self._frozen_at) for call in calls]
+        asked = before if isinstance(request, list) else before[0]
+        answered: list[dict[str, Any]] | dict[str, Any] = json.loads(
+            await self._forward(json.dumps(asked).encode())
+        )
+        answers = answered if isinstance(answered, list) else [answered]
+        methods = {call["id"]: str(call["method"]) for call in calls}
+        for answer in answers:
+            _forget_after(answer, methods[answer["id"]], self._frozen_at)
+        return json.dumps(answers if isinstance(request, list) else answers[0]).encode()
+
     async def _forward(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
         answer = await self._client.post(
@@ -215,3 +255,30 @@ def _errors(request: list[dict[str, Any]] | dict[str, Any], number: int) -> byte
     calls = request if isinstance(request, list) else [request]
     answers = [{"jsonrpc": "2.0", "id": call["id"], "error": error} for call in calls]
     return json.dumps(answers if isinstance(request, list) else answers[0]).encode()
+
+
+def _before(call: dict[str, Any], block: int) -> dict[str, Any]:
+    """A call as a node takes it that has no later block."""
+    params = [
+        hex(block) if isinstance(param, str) and param in _NEWEST else param
+        for param in call.get("params", [])
+    ]
+    if call["method"] == "eth_getLogs" and params:
+        asked: dict[str, Any] = dict(call["params"][0])
+        for edge in ("fromBlock", "toBlock"):
+            said = asked.get(edge, "latest")
+            last = said in _NEWEST or int(said, 16) > block
+            asked[edge] = hex(block) if last else said
+        params = [asked]
+    return {**call, "params": params}
+
+
+def _forget_after(answer: dict[str, Any], method: str, block: int) -> None:
+    """Take out of an answer what happened in later blocks."""
+    if method == "eth_blockNumber":
+        answer["result"] = hex(block)
+    elif method in _OF_BLOCKS:
+        fields: dict[str, Any] = answer.get("result") or {}
+        number = fields.get("blockNumber") or fields.get("number")
+        if number is not None and int(number, 16) > block:
+            answer["result"] = None

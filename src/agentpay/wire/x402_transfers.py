@@ -5,6 +5,7 @@ Source: x402 `specs/schemes/exact/scheme_exact_evm.md` and `upto/scheme_upto_evm
 the codes are those of the official SDKs.
 """
 
+import json
 from typing import Final
 
 from agentpay.evm.eip3009 import Authorization
@@ -18,11 +19,12 @@ from agentpay.wire.x402 import (
     EXACT,
     UPTO,
     ExactPayload,
+    Extension,
     PaymentPayload,
     Permit2Fields,
     Permit2Payload,
 )
-from agentpay.wire.x402_approvals import SignedApprovals
+from agentpay.wire.x402_approvals import SignedApprovals, read_approvals
 
 TransferPayload = ExactPayload | Permit2Payload
 
@@ -137,6 +139,44 @@ def read_unsigned(payload: JsonObject, asset: Asset) -> Transfer:
     by_permit = "permit2Authorization" in payload
     model = Permit2Payload if by_permit else ExactPayload
     return read_transfer(model.model_validate(payload), asset)
+
+
+def kept_transfer(transfer: Transfer) -> str:
+    """A signed transfer as text, with what approves it, to be read by `read_kept`."""
+    words: JsonObject = {"payload": transfer_payload(transfer)}
+    if isinstance(transfer, Permit2Transfer):
+        approvals = SignedApprovals(
+            permit=transfer.permit, transaction=transfer.approval
+        )
+        words["extensions"] = approvals.info(transfer.asset)
+    return json.dumps(words)
+
+
+def read_kept(text: str, asset: Asset) -> Transfer:
+    """
+    A transfer of `kept_transfer`.
+
+    Raises:
+        MalformedMessage: What approves it cannot be read.
+    """
+    words = json.loads(text)
+    payload: JsonObject = words["payload"]
+    if "permit2Authorization" not in payload:
+        return read_transfer(ExactPayload.model_validate(payload), asset)
+    signed = Permit2Payload.model_validate(payload)
+    fields = signed.permit2_authorization
+    extensions = {
+        name: Extension.model_validate(value)
+        for name, value in words["extensions"].items()
+    }
+    approvals = read_approvals(
+        extensions,
+        asset,
+        payer=fields.payer,
+        amount=fields.permitted.amount,
+        sponsors=True,
+    )
+    return read_transfer(signed, asset, approvals=approvals)
 
 
 def payment_id(payment: PaymentPayload, asset: Asset) -> str:

@@ -14,12 +14,19 @@ from agentpay.records import (
     PayeeStep,
     PaymentRecord,
     PaymentStatus,
+    SentTransaction,
 )
-from agentpay.stores.sqlite import answer_rows, payee_rows
+from agentpay.stores.sqlite import (
+    answer_rows,
+    payee_rows,
+    payment_rows,
+    sending_rows,
+)
 from agentpay.stores.sqlite.cache import Cache, Entry
+from agentpay.stores.sqlite.tables import Change
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
-from agentpay.types import Hash32
+from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
 
@@ -37,7 +44,7 @@ class SqlitePayeeStore:
             writer, payee_rows.load_channel, capacity=cached
         )
         self._payments: Cache[str, PaymentRecord | None] = Cache(
-            writer, payee_rows.load_payment, capacity=cached
+            writer, payment_rows.load_payment, capacity=cached
         )
         self._cursors: Cache[str, int] = Cache(
             writer, payee_rows.load_cursor, capacity=cached
@@ -139,6 +146,21 @@ class SqlitePayeeStore:
         await self._writer.wait(entry.group)
         return taken
 
+    async def drop_payment(self, payment_id: str) -> None:
+        entry = await self._payments.entry(payment_id)
+        self._payments.save(entry, None, payment_rows.forget_payment(payment_id))
+
+    async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
+        await self._writer.drain()
+        found = await self._writer.read(partial(payment_rows.list_served, limit=limit))
+        records = [await self.find_payment(payment_id) for payment_id in found]
+        return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """What is past is not asked for: stale copies in memory do no harm."""
+        await self._writer.drain()
+        await self._writer.read(partial(payment_rows.sweep_payments, now=now))
+
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
         group = self._writer.submit(answer_rows.save_answer(answer))
         if durable:
@@ -193,6 +215,38 @@ class SqlitePayeeStore:
         self._cursors.save(entry, position, payee_rows.save_cursor(name, position))
         await self._writer.wait(entry.group)
 
+    async def keep_sent(self, sent: SentTransaction) -> None:
+        changes = sending_rows.save_sent(sent, self._owner)
+        await self._writer.wait(self._writer.submit(changes))
+
+    async def forget_sent(
+        self, chain: ChainId, account: Address, nonce: int, *, durable: bool
+    ) -> None:
+        changes = sending_rows.forget_sent(chain, account, nonce, self._owner)
+        group = self._writer.submit(changes)
+        if durable:
+            await self._writer.wait(group)
+
+    async def list_sent(
+        self, chain: ChainId, account: Address
+    ) -> list[SentTransaction]:
+        """One process owns the file: whoever else wrote into it is dead."""
+        await self._writer.drain()
+        find = partial(sending_rows.load_sent, chain=chain, account=account)
+        found = await self._writer.read(find)
+        ours = {s.nonce: s for owner, s in found if owner == self._owner}
+        changes: list[Change] = []
+        for owner, sent in found:
+            if owner == self._owner:
+                continue
+            if sent.nonce not in ours:
+                ours[sent.nonce] = sent
+                changes += sending_rows.save_sent(sent, self._owner)
+            changes += sending_rows.forget_sent(chain, account, sent.nonce, owner)
+        if changes:
+            await self._writer.wait(self._writer.submit(changes))
+        return [ours[nonce] for nonce in sorted(ours)]
+
     async def close(self) -> None:
         """Close the whole store; see `SqliteStore.close`."""
         await self._close()
@@ -200,7 +254,7 @@ class SqlitePayeeStore:
     def _save_payment(
         self, entry: Entry[PaymentRecord | None], payment: PaymentRecord
     ) -> None:
-        self._payments.save(entry, payment, payee_rows.save_payment(payment))
+        self._payments.save(entry, payment, payment_rows.save_payment(payment))
 
     async def _read_all(self, channels: list[Hash32]) -> list[PayeeRecord]:
         records = [await self.read(channel) for channel in channels]

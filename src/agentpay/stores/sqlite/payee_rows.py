@@ -19,7 +19,7 @@ from agentpay.core.payee_channel import (
     by_cumulative,
 )
 from agentpay.errors import InvariantViolated
-from agentpay.records import PayeeRecord, PaymentRecord, PaymentStatus
+from agentpay.records import PayeeRecord
 from agentpay.stores.sqlite.rows import (
     AMOUNT_BYTES,
     CONFIG_COLUMNS,
@@ -29,7 +29,6 @@ from agentpay.stores.sqlite.rows import (
     config_columns,
     integer,
     text,
-    to_address,
     to_config,
     to_int,
 )
@@ -52,11 +51,6 @@ _RUNNING: Final = Table(
     "channel, cumulative, maximum, charged, prepaid, owner, resource, answered",
     keys=2,
 )
-_PAYMENTS: Final = Table(
-    "payments",
-    "id, payer, amount, resource, owner, started_at, status, transaction_hash, charged",
-    keys=1,
-)
 _MARKS: Final = Table("marks", "name, until", keys=1)
 _CURSORS: Final = Table("cursors", "name, position", keys=1)
 
@@ -73,7 +67,6 @@ _GET_RUNNING: Final = select(
     by=1,
     order="position",
 )
-_GET_PAYMENT: Final = select(_PAYMENTS.columns, _PAYMENTS, by=1)
 _GET_MARK: Final = select("until", _MARKS, by=1)
 _GET_CURSOR: Final = select("position", _CURSORS, by=1)
 
@@ -306,51 +299,13 @@ def list_closing(
 
 # Said as the indexes say it, or they are not used.
 _SESSION_ENDS: Final = (
-    "(status = 'closing' OR status = 'open' AND pending_withdrawal > zeroblob(32))"
+    "(status = 'closing' OR status = 'open'"
+    " AND pending_withdrawal > zeroblob(32) AND charged > claimed)"
 )
 
 
 def _kind(sessions: bool) -> str:
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
-
-
-def save_payment(payment: PaymentRecord) -> list[Change]:
-    columns = (
-        text(payment.id),
-        payment.payer.to_bytes(),
-        amount(payment.amount),
-        text(payment.resource),
-        text(payment.owner),
-        integer(payment.started_at),
-        payment.status.value,
-        text(payment.transaction),
-        amount(payment.charged),
-    )
-    return [Put(_PAYMENTS, columns)]
-
-
-def load_payment(
-    connection: sqlite3.Connection, payment_id: str
-) -> PaymentRecord | None:
-    """
-    Raises:
-        ValueError: The row is not one that we wrote.
-    """
-    row: Row | None = connection.execute(_GET_PAYMENT, (payment_id,)).fetchone()
-    if row is None:
-        return None
-    _, payer, paid, resource, owner, started_at, status, transaction, charged = row
-    return PaymentRecord(
-        id=payment_id,
-        payer=to_address(payer),
-        amount=to_int(paid),
-        resource=resource,
-        owner=owner,
-        started_at=started_at,
-        status=PaymentStatus(status),
-        transaction=transaction,
-        charged=to_int(charged),
-    )
 
 
 def save_cursor(name: str, position: int) -> list[Change]:

@@ -123,11 +123,24 @@ VERSION_6: Final = (
         WHERE escrow IS NULL AND status = 'closing'""",
     """CREATE INDEX payee_sessions_closing
         ON payee_channels (last_voucher_at, channel)
-        WHERE escrow IS NOT NULL AND (status = 'closing'
-            OR status = 'open' AND pending_withdrawal > zeroblob(32))""",
+        WHERE escrow IS NOT NULL AND (status = 'closing' OR status = 'open'
+            AND pending_withdrawal > zeroblob(32) AND charged > claimed)""",
 )
 
 VERSION_7: Final = (
+    """CREATE TABLE sent_transactions (
+        chain INTEGER, account BLOB, nonce INTEGER, owner TEXT, raws BLOB NOT NULL,
+        what TEXT NOT NULL, deadline INTEGER NOT NULL,
+        PRIMARY KEY (chain, account, nonce, owner)) WITHOUT ROWID""",
+    "ALTER TABLE payments ADD COLUMN good_until INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE payments ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    """CREATE INDEX payments_served ON payments (started_at, id)
+        WHERE status = 'served'""",
+    """CREATE INDEX payments_by_age ON payments (good_until)
+        WHERE status IN ('delivered', 'failed') AND good_until > 0""",
+)
+
+VERSION_8: Final = (
     f"""ALTER TABLE payer_tickets
         ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
 )
@@ -140,6 +153,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_5,
     VERSION_6,
     VERSION_7,
+    VERSION_8,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -29,6 +29,7 @@ from agentpay.wire.mpp.fields import (
 METHOD: Final = "evm"
 CHARGE: Final = "charge"
 SPLITS_MAX: Final = 10
+MEMO_MAX: Final = 256
 TYPES_MAX: Final = 16
 
 
@@ -37,7 +38,7 @@ class Split(Message):
 
     recipient: AddressText
     amount: Uint256Text
-    memo: str | None = Field(default=None, max_length=256)
+    memo: str | None = Field(default=None, max_length=MEMO_MAX)
 
 
 class ChargeDetails(Message):
@@ -51,7 +52,8 @@ class ChargeDetails(Message):
     permit2_address: AddressText | None = None
     """None: where Permit2 is everywhere else."""
     spender: AddressText | None = None
-    """Who will submit a Permit2 transfer: mppx's answer to a gap in the draft."""
+    """Who will submit a Permit2 transfer, which is signed for one spender: the draft
+    says it nowhere, so we say it here."""
     decimals: int | None = Field(default=None, strict=True, ge=0, le=255)
     splits: tuple[Split, ...] | None = Field(
         default=None, min_length=1, max_length=SPLITS_MAX

@@ -8,6 +8,7 @@ addresses in EIP-55's mixed case, payloads have everything in lower case.
 from collections.abc import Sequence
 from functools import lru_cache
 
+from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.hashing import checksummed
 from agentpay.types import ZERO_ADDRESS, Address, ChainId, Hash32
@@ -26,8 +27,13 @@ def charge_request(
     credential_types: Sequence[str],
     decimals: int,
     external_id: str | None = None,
+    spender: Address | None = None,
+    splits: Sequence[tuple[Address, int, str]] = (),
 ) -> JsonObject:
-    """What a server asks for, once."""
+    """
+    What a server asks for, once; with a `spender`, by Permit2 too. Of each of the
+    `splits`: who gets it, how much, and what for.
+    """
     types: list[JsonValue] = [*credential_types]
     details: JsonObject = {
         "chainId": chain,
@@ -40,6 +46,18 @@ def charge_request(
         "recipient": _mixed_case(recipient),
         "methodDetails": details,
     }
+    if spender is not None:
+        details["permit2Address"] = _mixed_case(PERMIT2)
+        details["spender"] = _mixed_case(spender)
+    if splits:
+        details["splits"] = [
+            {
+                "recipient": _mixed_case(to),
+                "amount": str(share),
+                **({"memo": memo} if memo else {}),
+            }
+            for to, share, memo in splits
+        ]
     if external_id is not None:
         request["externalId"] = external_id
     return request

@@ -1,0 +1,185 @@
+"""What was served before it was paid for is settled until that is known."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agentpay.errors import StoreUnavailable
+from agentpay.http.paywall import Paywall
+from agentpay.payee.payee import Payee
+from agentpay.payee.pricing import Order
+from agentpay.records import PaymentRecord, PaymentStatus
+from agentpay.stores.memory import MemoryPayeeStore
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_payment, parse_response
+from agentpay.wire.x402_transfers import payment_id
+from tests.http.world import BASE, PRICE, ROUTES, Shop, open_payee, through
+from tests.payee.hand import EXACT_FIRST, HandPayer, terms_of
+
+PATH = f"/exact/{Order.SERVE_FIRST}/ok"
+
+
+class Customer:
+    """Somebody with one payment, and the shop where it is made."""
+
+    def __init__(self, payee: Payee, header: str) -> None:
+        self.payee = payee
+        self.header = header
+        self.id = payment_id(parse_payment(header), payee.asset)
+
+    async def buy(self, path: str = PATH) -> httpx.Response:
+        wall = Paywall(Shop(), payee=self.payee, routes=ROUTES)
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            return await client.get(path, headers={"payment-signature": self.header})
+
+    async def record(self) -> PaymentRecord | None:
+        return await self.payee._running.store.payee.find_payment(self.id)
+
+    async def tick(self) -> None:
+        keeper = self.payee._running.keeper
+        await keeper.stop()
+        await keeper.tick()
+
+
+async def a_customer(
+    chain: LocalChain, payee: Payee, order: Order = Order.SERVE_FIRST, dollars: int = 0
+) -> tuple[Customer, HandPayer]:
+    wallet = await chain.funded_wallet(dollars or PRICE, ether=0)
+    payer = HandPayer(wallet, payee.settings)
+    terms = terms_of(payee, schemes=("exact",), order=order)
+    return Customer(payee, await payer.transfer(terms)), payer
+
+
+async def test_p10_what_was_served_while_the_chain_was_away_is_settled_later(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        await payee.start()
+        customer, _ = await a_customer(chain, payee)
+        rpc.plan("eth_estimateGas", Fault.UNAVAILABLE, times=1000)
+        served = await customer.buy()
+        before = await customer.record()
+        await customer.tick()
+        meanwhile = await customer.record()
+        rpc.heal()
+        await customer.tick()
+        after = await customer.record()
+        await customer.tick()
+        await payee.stop()
+
+    assert served.status_code == 200
+    assert before is not None
+    assert meanwhile is not None
+    assert after is not None
+    assert before.status is meanwhile.status is PaymentStatus.SERVED
+    assert after.status is PaymentStatus.DELIVERED
+    assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_p10_what_was_served_before_a_crash_is_settled_after_it(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        options: dict[str, Any] = {"rpc_url": rpc.url, "store": str(tmp_path / "p.db")}
+        payee = await open_payee(chain, **options)
+        await payee.start()
+        customer, _ = await a_customer(chain, payee)
+        rpc.plan("eth_estimateGas", Fault.UNAVAILABLE, times=1000)
+        await customer.buy()
+        await payee.stop()
+        rpc.heal()
+        await payee.start()
+        await customer.tick()
+        after = await customer.record()
+        await payee.stop()
+
+    assert after is not None
+    assert after.status is PaymentStatus.DELIVERED
+    assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_what_can_never_be_paid_is_given_up_once_it_has_expired(
+    agentpay_chain: LocalChain,
+) -> None:
+    chain = agentpay_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        await payee.start()
+        customer, payer = await a_customer(chain, payee)
+        rpc.plan("eth_estimateGas", Fault.UNAVAILABLE, times=1000)
+        await customer.buy()
+        rpc.heal()
+        elsewhere = Customer(payee, await payer.transfer(terms_of(payee, EXACT_FIRST)))
+        await elsewhere.buy(f"/exact/{Order.SETTLE_FIRST}/ok")
+        await customer.tick()
+        early = await customer.record()
+        await chain.node.increase_time(3600)
+        await customer.tick()
+        late = await customer.record()
+        await payee.stop()
+
+    assert early is not None
+    assert late is not None
+    assert (early.status, late.status) == (PaymentStatus.SERVED, PaymentStatus.FAILED)
+
+
+@pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
+async def test_p13_a_payment_that_was_refused_leaves_nothing_in_the_books(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain)
+    await payee.start()
+    customer, _ = await a_customer(chain, payee, order, dollars=PRICE - 1)
+    refused = await customer.buy(f"/exact/{order}/ok")
+    nothing = await customer.record()
+    await payee.stop()
+
+    assert refused.status_code == 402
+    assert nothing is None
+
+
+class Jammed(MemoryPayeeStore):
+    """A store that cannot book, for a while."""
+
+    jammed = True
+
+    async def finish_payment(
+        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
+    ) -> None:
+        if self.jammed and status is PaymentStatus.SETTLED:
+            raise StoreUnavailable("nothing was saved: the disk is full")
+        await super().finish_payment(
+            payment_id, status=status, transaction=transaction, charged=charged
+        )
+
+
+@pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
+async def test_f1_what_was_settled_and_not_booked_is_unknown_and_then_found(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain)
+    await payee.start()
+    works, store = payee._running, Jammed()
+    works.transfers._store = store
+    customer, _ = await a_customer(chain, payee, order)
+    path = f"/exact/{order}/ok"
+    unknown = await customer.buy(path)
+    moved = await chain.balance(payee.settings.pay_to)
+    store.jammed = False
+    again = await customer.buy(path)
+    await payee.stop()
+
+    receipt = parse_response(unknown.headers[PAYMENT_RESPONSE])
+    assert unknown.status_code == 503
+    assert receipt.error_reason == "settlement_pending"
+    assert receipt.transaction.startswith("0x")
+    assert again.status_code == 200
+    assert moved == await chain.balance(payee.settings.pay_to) == PRICE
