@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agentpay.evm.networks import Network
     from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paid_request import PaidRequest, RequestMeter
+    from agentpay.http.paid_stream import PaidStream
     from agentpay.http.paywall import Paywall
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
@@ -68,6 +69,7 @@ _HOMES = {
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
     "PaidRequest": "agentpay.http.paid_request",
+    "PaidStream": "agentpay.http.paid_stream",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
     "PaymentRefused": "agentpay.errors",
@@ -114,6 +116,7 @@ __all__ = [
     "Order",
     "PaidReceipt",
     "PaidRequest",
+    "PaidStream",
     "Payee",
     "PaymentOutcomeUnknown",
     "PaymentRefused",

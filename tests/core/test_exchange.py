@@ -346,3 +346,10 @@ def test_an_untagged_session_names_no_fates(answer: SessionAnswer, spent: int) -
 
     verdicts = [judge_session(a, tagged=False, spent=spent) for a in (said, unsaid)]
     assert verdicts[0] == verdicts[1]
+
+
+def test_the_receipt_at_the_head_of_an_untagged_stream_is_not_its_last() -> None:
+    begins = replace(tells(200, total=7), streams=True)
+
+    verdict = judge_session(begins, tagged=False, spent=0)
+    assert verdict == Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)

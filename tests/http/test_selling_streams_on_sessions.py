@@ -274,6 +274,29 @@ async def test_a_stream_goes_on_with_a_deposit_that_comes_with_a_voucher(
         assert await world.spent(config) == (9 * PER_TOKEN, 400)
 
 
+async def test_p10_a_client_that_falls_silent_at_token_4000_gets_nothing_free(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    streaming = Streaming(increment="$0.001", wait_seconds=0.05)
+    dear = {STREAM: route(price="$1", streaming=streaming)}
+    async with streams(agentpay_shared_chain, dear) as payer:
+        config = payer.world.payer.config()
+        deposit = await payer.world.payer.deposit(config, 200_000)
+        open_it = await payer.world.payer.open(config, deposit)
+        await payer.world.send(open_it, path=STREAM, method="HEAD")
+        signed, model = 1000, Model(tokens=10_000)
+        listener, streaming_on = await payer.begin(config, signed, model)
+        for turn in range(1, 5):
+            await waits(listener, turn)
+            signed = 20_000 * turn
+            answer = await payer.signs(config, signed, (1000, signed))
+            assert answer.status_code == 200
+        await streaming_on
+
+        assert listener.tokens == 4000
+        assert await payer.world.spent(config) == (4000 * PER_TOKEN, signed)
+
+
 async def test_a_session_closes_with_exactly_what_its_streams_cost(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -56,7 +56,7 @@ from agentpay.core.session_rules import (
 from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import PARALLEL_TAG, ChannelConfig, channel_id
 from agentpay.evm.session_escrow import Escrow, SessionConfig, SessionTerms
-from agentpay.payer.ledger import apply_to
+from agentpay.payer.ledger_steps import apply_to
 from agentpay.records import (
     Config,
     PayeeDecide,

@@ -96,6 +96,8 @@ class SessionAnswer:
     """It carries a challenge."""
     opened: bool = False
     """It confirms a deposit, and serves no request."""
+    streams: bool = False
+    """Its content flows, so that the receipt at its head is not the last one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,13 +138,21 @@ def judge(
 
 
 def _judge_named(answer: ChannelAnswer) -> Verdict:
-    verdict = _by_fate(answer)
+    verdict = _as_it_flows(answer)
     if verdict is not None:
         return verdict
     refused = answer.status == 402 and answer.by_paywall
     return Verdict(
         next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
     )
+
+
+def _as_it_flows(answer: ChannelAnswer | SessionAnswer) -> Verdict | None:
+    """The same as `_by_fate`, but an answer that begins while it runs is a stream's."""
+    named = _by_fate(answer)
+    if named is not None and answer.fate == "running" and answer.status < 300:
+        return replace(named, next=Next.DELIVER)
+    return named
 
 
 def _by_fate(answer: ChannelAnswer | SessionAnswer) -> Verdict | None:
@@ -196,13 +206,14 @@ def judge_session(answer: SessionAnswer, *, tagged: bool, spent: int) -> Verdict
     """
     Decide about one answer to a voucher of MPP; `spent` is our books.
 
-    On a tagged session only a named fate is final; an answer that begins while its
-    voucher is running is a stream's. On another the receipt is, which says what was
-    charged in all, and so what this one request cost.
+    On a tagged session only a named fate is final. On another the receipt is, which
+    says what was charged in all, and so what this one request cost; that of a stream
+    comes last.
     """
-    if tagged and (named := _by_fate(answer)) is not None:
-        streams = answer.fate == "running" and answer.status < 300
-        return replace(named, next=Next.DELIVER) if streams else named
+    if tagged and (named := _as_it_flows(answer)) is not None:
+        return named
+    if not tagged and answer.streams and answer.total is not None:
+        return Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)
     if answer.opened:
         return Verdict(next=Next.RENEW, booking=Booking.OPEN)
     if not tagged and answer.total is not None:

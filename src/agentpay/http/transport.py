@@ -25,11 +25,12 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import PaidBody, read_body
+from agentpay.http.bodies import read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
 from agentpay.http.offered import costs, read_offered, request_of
+from agentpay.http.paid_stream import carry
 from agentpay.http.places import check_network
 from agentpay.http.readings import answer_of, fields_of, target_of
 from agentpay.http.receipts import Receipts
@@ -199,9 +200,8 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
-                    if judged.charged:
-                        lost = AnswerLost(payment.id, charged=judged.charged)
-                        response.stream = PaidBody(response, lost)
+                    running = self._bound().running(payment, offer, target)
+                    carry(response, payment, judged, running)
                     return response
                 fresh = await self._read_again(response, target, judged.next, offer)
                 if judged.next is Next.RENEW:

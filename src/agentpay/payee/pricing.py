@@ -125,6 +125,14 @@ class Terms:
         return self.streaming.increment if self.streaming else self.maximum
 
     @property
+    def reserves_durably(self) -> bool:
+        """
+        Whether a handler waits until what it may cost is on disk. A stream's does not:
+        nothing of it leaves before its first slice is, and all that came before it.
+        """
+        return self.order is not Order.SERVE_FIRST and self.streaming is None
+
+    @property
     def per_unit(self) -> tuple[int, str]:
         """The price of one unit as sessions say it, and what is counted."""
         if self.tariff is None:

@@ -32,7 +32,7 @@ from agentpay.errors import InvariantViolated, MalformedMessage
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payee.answers import Answers, request_of
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, MppTerms, problem
-from agentpay.payee.pricing import Order, Terms
+from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.session_books import SessionBooks, SessionCall, fate_of
 from agentpay.payee.session_closing import SessionClosing
@@ -214,7 +214,7 @@ class SessionSales:
         self, call: SessionCall, event: VoucherVerified
     ) -> tuple[PayeeRecord | None, Answer]:
         """A session that is not tagged is busy only briefly: wait before saying so."""
-        durable = call.terms.order is not Order.SERVE_FIRST
+        durable = call.terms.reserves_durably
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
         await self._funding.look_if_above(call)
         while True:

@@ -108,6 +108,7 @@ class ChannelPayment:
             charged=verdict.charged,
             reason=reason,
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
+            streams=following is Next.DELIVER and verdict.booking is Booking.ARRIVED,
         )
 
     def _read(

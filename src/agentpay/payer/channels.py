@@ -26,7 +26,8 @@ from agentpay.payer.channel_key import Key
 from agentpay.payer.channel_kind import ChannelKind, Ticketed, VoucherPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
-from agentpay.payer.ledger import DepositWish, PayerLedger, Place
+from agentpay.payer.ledger import PayerLedger, Place
+from agentpay.payer.ledger_steps import DepositWish
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
@@ -193,6 +194,43 @@ class Channels:
                 is_made=lambda deposit: inquiry.is_made(chain, deposit),
             )
         )
+
+    async def raise_for(
+        self,
+        payment: VoucherPayment,
+        offer: Offer,
+        target: Target,
+        *,
+        more: int,
+        delivered: int,
+    ) -> VoucherPayment | None:
+        """
+        Another voucher for a request that runs, so that it may cost `more` than it
+        could; None if there is no room for it now. What it has `delivered` is owed.
+
+        Raises:
+            BudgetExceeded: The budget does not allow it, or a deposit that it needs.
+            ChannelUnusable: Nothing more is signed for that request.
+            KeyElsewhere: It needs a deposit, and the wallet is only watched.
+        """
+        channel = payment.record.channel
+        answer = await self._ledger.take_raise(
+            channel,
+            cumulative=payment.cumulative,
+            more=more,
+            delivered=delivered,
+            host=target.host,
+            wish=self.wish(offer),
+        )
+        if isinstance(answer, Unusable):
+            raise ChannelUnusable(f"channel {channel}: {answer.reason}")
+        if not isinstance(answer, Issued):
+            return None
+        try:
+            return await self._sign(channel, answer, offer, target)
+        except BaseException:
+            await self._ledger.take_back(channel, answer)
+            raise
 
     def wish(self, offer: Offer) -> DepositWish:
         """How a request under an offer may fund its channel."""

@@ -9,46 +9,31 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
-from agentpay.core import payer_rules, payer_session_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
     DepositLapsed,
-    DepositNeeded,
     Issued,
     PayerAnswer,
     PendingDeposit,
     TicketVoid,
     TicketWanted,
-    Wait,
 )
-from agentpay.core.payer_session_rules import OnlyOfSessions, PayerSessionEvent
+from agentpay.core.payer_session_rules import (
+    PayerSessionEvent,
+    RaiseWanted,
+    TicketDelivered,
+)
 from agentpay.errors import (
-    BudgetExceeded,
     HostQuarantined,
-    InvariantViolated,
     StoreError,
 )
-from agentpay.evm.session_escrow import SessionConfig
+from agentpay.payer.ledger_steps import DepositWish, apply_to, take
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.types import MONEY_DECIMALS, Address, Hash32
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepositWish:
-    """How a request may fund its channel."""
-
-    amounts: tuple[int, ...]
-    """What to deposit, the best first; less if the budget has less."""
-    salt: Hash32
-    valid_before: int
-    low_water: int
-    rise: int = 0
-    whole: bool = False
-    """See `TicketWanted`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +172,14 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
 
-        taken: list[PayerAnswer] = []
+        def want(deposit: PendingDeposit | None, low_water: int) -> TicketWanted:
+            return TicketWanted(
+                maximum=maximum,
+                deposit=deposit,
+                low_water=low_water,
+                rise=wish.rise,
+                whole=wish.whole,
+            )
 
         def decide(
             budget: Budget, record: PayerRecord | None
@@ -197,17 +189,72 @@ class PayerLedger:
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
-            step = _take(
-                budget, record, maximum=maximum, host=host, wish=wish, limits=limits
-            )
-            taken[:] = [step.answer]
+            step = take(budget, record, want, host=host, wish=wish, limits=limits)
             if isinstance(step.answer, Issued) and step.record is not None:
                 here = replace(step.record, url=place.url, offer=place.offer)
                 step = replace(step, record=here)
             return step
 
+        return await self._take(channel, decide)
+
+    async def take_raise(
+        self,
+        channel: Hash32,
+        *,
+        cumulative: int,
+        more: int,
+        delivered: int,
+        host: str,
+        wish: DepositWish,
+    ) -> PayerAnswer:
+        """
+        Set more money aside for a request that runs, and has `delivered` so much.
+
+        Raises:
+            BudgetExceeded: What it may then cost, or a deposit, is above the budget.
+            HostQuarantined: The host took several payments and delivered nothing.
+        """
+
+        def want(deposit: PendingDeposit | None, low_water: int) -> RaiseWanted:
+            return RaiseWanted(
+                cumulative=cumulative,
+                more=more,
+                deposit=deposit,
+                low_water=low_water,
+                rise=wish.rise,
+            )
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[PayerAnswer]:
+            if record is None:
+                raise KeyError(channel)
+            limits = self._limits(record.decimals)
+            self._check_host(budget, host)
+            came = TicketDelivered(cumulative=cumulative, delivered=delivered)
+            record, _ = apply_to(record, came)
+            ticket = record.ledger.ticket(cumulative)
+            maximum = ticket.maximum if ticket is not None else 0
+            budgets.check_request(limits, scale(maximum + more, record.decimals))
+            return take(budget, record, want, host=host, wish=wish, limits=limits)
+
+        return await self._take(channel, decide)
+
+    async def _take(
+        self,
+        channel: Hash32,
+        decide: Callable[[Budget, PayerRecord | None], PayerStep[PayerAnswer]],
+    ) -> PayerAnswer:
+        """Durably; a caller that is cancelled takes nothing."""
+        taken: list[PayerAnswer] = []
+
+        def noted(budget: Budget, record: PayerRecord | None) -> PayerStep[PayerAnswer]:
+            step = decide(budget, record)
+            taken[:] = [step.answer]
+            return step
+
         try:
-            return await self.store.update(self.account, channel, decide)
+            return await self.store.update(self.account, channel, noted)
         except asyncio.CancelledError:
             for answer in taken:
                 if isinstance(answer, Issued):
@@ -317,72 +364,3 @@ class Change:
         except TimeoutError:
             return False
         return True
-
-
-def apply_to(
-    record: PayerRecord, event: PayerSessionEvent
-) -> tuple[PayerRecord, PayerAnswer]:
-    """
-    A channel after an event, by the rules of its kind.
-
-    Raises:
-        InvariantViolated: A bug here; nothing may be saved, let alone signed.
-    """
-    if isinstance(record.config, SessionConfig):
-        transition = payer_session_rules.apply(record.ledger, event)
-    elif isinstance(event, OnlyOfSessions):
-        raise InvariantViolated(f"a channel of x402's knows no {type(event).__name__}")
-    else:
-        transition = payer_rules.apply(record.ledger, event)
-    if transition.channel is record.ledger:
-        return record, transition.answer
-    return replace(record, ledger=transition.channel), transition.answer
-
-
-def _take(
-    budget: Budget,
-    record: PayerRecord,
-    *,
-    maximum: int,
-    host: str,
-    wish: DepositWish,
-    limits: Limits,
-) -> PayerStep[PayerAnswer]:
-    """A ticket, with a deposit if one is due and the budget has it."""
-    refused: BudgetExceeded | None = None
-    for amount in wish.amounts:
-        deposit = PendingDeposit(
-            amount=amount, salt=wish.salt, valid_before=wish.valid_before
-        )
-        # Ahead of need only in full: a smaller deposit is for a request that needs it.
-        low_water = wish.low_water if amount == wish.amounts[0] else 0
-        wanted = TicketWanted(
-            maximum=maximum,
-            deposit=deposit,
-            low_water=low_water,
-            rise=wish.rise,
-            whole=wish.whole,
-        )
-        after, answer = apply_to(record, wanted)
-        if not isinstance(answer, Issued) or answer.deposit is None:
-            return PayerStep(budget=budget, record=after, answer=answer)
-        hold = Hold(
-            id=f"deposit {wish.salt}",
-            host=host,
-            amount=scale(amount, record.decimals),
-            valid_before=wish.valid_before,
-            detail=record.channel,
-        )
-        try:
-            reserved = budgets.apply(budget, budgets.Reserved(hold=hold), limits)
-        except BudgetExceeded as error:
-            refused = error
-            continue
-        return PayerStep(budget=reserved, record=after, answer=answer)
-    unfunded = TicketWanted(maximum=maximum, rise=wish.rise, whole=wish.whole)
-    after, answer = apply_to(record, unfunded)
-    if isinstance(answer, DepositNeeded) and refused is not None:
-        if not record.ledger.open:
-            raise refused
-        answer = Wait(reason="the budget has no more to deposit until answers come in")
-    return PayerStep(budget=budget, record=after, answer=answer)

@@ -15,6 +15,7 @@ from agentpay.payer.approvals import Approvals
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.batch_kind import BatchKind
 from agentpay.payer.channel_kind import ChannelKind
+from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.channels import Channels
 from agentpay.payer.choice import Offered, acceptable, best
 from agentpay.payer.keys import PayerKeys
@@ -23,7 +24,9 @@ from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
+from agentpay.payer.running import RunningRequest
 from agentpay.payer.session_kind import SessionKind
+from agentpay.payer.session_payment import SessionPayment
 from agentpay.payer.sign_in import Returns
 from agentpay.payer.transfer_payment import (
     TransferPayments,
@@ -63,6 +66,7 @@ class Payer:
         self._assets = assets
         self._chains = chains
         self._clock = clock
+        self._ask = ask
         self._prices = Prices(policy.price_rise_max)
         self._verified: set[Asset] = set()
         self._verifying: Attempts[Asset, None] = Attempts()
@@ -186,6 +190,23 @@ class Payer:
         if channels is not None:
             return await channels.pay(offer, target)
         return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
+
+    def running(
+        self, payment: Payment, offer: Offer, target: Target
+    ) -> RunningRequest | None:
+        """What pays for an answer while it flows; None if a transfer paid for it."""
+        channels = self.channels_for(offer)
+        if channels is None or not isinstance(payment, ChannelPayment | SessionPayment):
+            return None
+        return RunningRequest(
+            payment,
+            offer,
+            target,
+            channels=channels,
+            ledger=self.ledger,
+            policy=self.policy,
+            ask=self._ask,
+        )
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""

@@ -89,6 +89,8 @@ class Judgement:
     reason: str = ""
     final: bool = True
     """Whether it is known what the request cost."""
+    streams: bool = False
+    """Whether it costs more while its answer flows; the last event says how much."""
 
 
 class Payment(Protocol):

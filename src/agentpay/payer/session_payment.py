@@ -45,6 +45,7 @@ from agentpay.wire.mpp.evm_write import voucher_payload
 from agentpay.wire.mpp.outcome import PAYMENT_VOUCHER, SessionOutcome, parse_outcome
 from agentpay.wire.mpp.problem import PROBLEM_JSON, Problem, ProblemKind
 from agentpay.wire.mpp.receipt import SessionReceipt
+from agentpay.wire.mpp.sse import EVENT_STREAM
 
 _TROUBLES = {
     ProblemKind.PAYMENT_EXPIRED: Trouble.CHALLENGE,
@@ -74,6 +75,8 @@ class SessionPayment:
     """The payee says that there is no such session."""
     asks: bool = False
     """Whether it only asks what became of an amount."""
+    raises: tuple[int, int] | None = None
+    """The running request that it is for, by its amount, and what that may cost now."""
     deposit: PendingDeposit | None = None
     deposit_part: JsonObject | None = field(default=None, repr=False)
     approval: Approval = field(default_factory=Approval)
@@ -94,7 +97,11 @@ class SessionPayment:
     @property
     def credential(self) -> str:
         payload = voucher_payload(
-            self.record.channel, self.signed, self.signature, self.deposit_part
+            self.record.channel,
+            self.signed,
+            self.signature,
+            self.deposit_part,
+            raises=self.raises if self.record.ledger.tagged else None,
         )
         return format_credential(Credential(challenge=self.challenge, payload=payload))
 
@@ -136,6 +143,8 @@ class SessionPayment:
         verdict = judge_session(read, tagged=tagged, spent=spent)
         if self.asks:
             verdict = _of_question(read, verdict, tagged=tagged)
+        if self.raises is not None and verdict.booking is Booking.CHARGED:
+            verdict = replace(verdict, charged=0)  # its request costs, and not itself
         await self._write(verdict, read, _totals(answer, receipt, outcome))
         if read.trouble is Trouble.GONE:
             await self.gone(self.record)
@@ -154,9 +163,15 @@ class SessionPayment:
             charged=verdict.charged,
             reason=reason_of(answer),
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
+            streams=following is Next.DELIVER and verdict.booking is Booking.ARRIVED,
         )
 
     # Reading.
+
+    @property
+    def _buys(self) -> bool:
+        """Whether it is presented for content."""
+        return not self.asks and self.raises is None
 
     def _receipt(self, answer: Answer) -> SessionReceipt | None:
         """Its receipt, if that is for our session."""
@@ -185,6 +200,7 @@ class SessionPayment:
         outcome: SessionOutcome | None,
     ) -> SessionAnswer:
         served_nothing = receipt is not None and receipt.units == 0
+        kind = answer.headers.get("content-type", "")
         if answer.headers.get("content-length") == "0":
             served_nothing = receipt is not None
         return SessionAnswer(
@@ -197,7 +213,8 @@ class SessionPayment:
             repeated=outcome.repeated if outcome else False,
             total=receipt.spent if receipt else None,
             offered=answer.offers,
-            opened=self.deposit is not None and served_nothing and not self.asks,
+            opened=self._buys and self.deposit is not None and served_nothing,
+            streams=self._buys and kind.startswith(EVENT_STREAM),
         )
 
     # Booking.

@@ -15,6 +15,7 @@ from agentpay.wire.mpp.sse import (
     RECEIPT,
     EventCutter,
     EventReader,
+    EventSplitter,
     ServerEvent,
     format_event,
     payment_event,
@@ -191,3 +192,43 @@ def test_an_event_that_is_too_large_to_hold_is_passed_on() -> None:
     ]
     assert cutter.rest() == b"data\n\n"
     assert cutter.rest() == b""
+
+
+OTHERS = events.filter(lambda event: not event.event.startswith("payment-"))
+
+
+@given(
+    st.lists(st.one_of(OTHERS, st.just(None)), max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(st.integers(0, 500), max_size=12),
+)
+def test_events_of_ours_are_taken_out_and_others_left_as_they_were(
+    sent: list[ServerEvent | None], line: str, cuts: list[int]
+) -> None:
+    blocks = [OURS if event is None else format_event(event) for event in sent]
+    blocks = [block.replace(b"\n", line.encode()) for block in blocks]
+    theirs = b"".join(b for b, event in zip(blocks, sent, strict=True) if event)
+    splitter, left, ours = EventSplitter(), b"", 0
+    for piece in pieces_of(b"".join(blocks), cuts):
+        for part in splitter.feed(piece):
+            if isinstance(part, ServerEvent):
+                assert part == ServerEvent(event=RECEIPT, data='{"of":"ours"}')
+                ours += 1
+            else:
+                left += part
+    left += splitter.rest()
+
+    assert left == theirs
+    assert ours == sent.count(None)
+
+
+def test_the_inside_of_an_event_is_never_taken_for_one_of_ours() -> None:
+    splitter = EventSplitter()
+    large = b"data: " + b"x" * HELD_BYTES_MAX + b"\n"
+
+    assert splitter.feed(large) == [large]
+    assert splitter.feed(OURS) == [OURS]
+    assert splitter.feed(OURS) == [read_all(OURS)[0]]
+    assert splitter.feed(b"data: event: payment-receipt\n\n") == [
+        b"data: event: payment-receipt\n\n"
+    ]
