@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
 	simulate-mutants faults threats threats-mutate \
-	peers bench bench-check examples clean
+	peers bench bench-stream bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -115,6 +115,9 @@ peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the off
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-stream: $(READY) ## a stream that is paid by the token, beside a free one
+	@$(BIN)/python -m bench.stream $(ARGS)
 
 bench-check: $(READY) ## the ratios of the last run against bench/baseline.json
 	@$(BIN)/python -m bench.check

@@ -180,6 +180,10 @@ class ChargeSale:
         return self._sale.maximum
 
     @property
+    def stream(self) -> None:
+        """A charge is of all that a request may cost."""
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return {}
 

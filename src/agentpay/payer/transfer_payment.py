@@ -78,6 +78,10 @@ class TransferPayment:
         """See `Payment.leave_open`: the hold stays until the chain tells."""
         self.approval.end()
 
+    async def renew(self, offer: Offer) -> None:
+        """See `Payment.renew`: what is signed is for one offer."""
+        del offer
+
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`. A refusal frees nothing: the signature is still out."""
         receipt = answer.receipt()
