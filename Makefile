@@ -111,6 +111,7 @@ threats-mutate: $(READY) $(POSTGRES) ## take each guard away; its tests must fai
 
 peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the official SDKs of x402 and MPP against ours, each cell with evidence
 	@$(BIN)/python tools/peers.py $(ARGS)
+	@$(BIN)/python tools/peers_discovery.py >&2
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)

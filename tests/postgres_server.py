@@ -22,6 +22,8 @@ _START_SECONDS: Final = 60.0
 _USER: Final = "agentpay"
 _SETTINGS: Final = {
     "fsync": "off",  # no test here is about the disk
+    "min_wal_size": "32MB",
+    "max_wal_size": "64MB",
     "unix_socket_directories": "",
     "max_connections": "200",
     "log_min_messages": "warning",
@@ -54,7 +56,10 @@ class PostgresServer:
     def __init__(self) -> None:
         # PostgreSQL refuses to run as root, who may run it as somebody else.
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
-        self._directory = Path(tempfile.mkdtemp(prefix="agentpay-postgres-"))
+        in_memory = next((d for d in ["/dev/shm"] if Path(d).is_dir()), None)  # noqa: S108
+        self._directory = Path(
+            tempfile.mkdtemp(prefix="agentpay-postgres-", dir=in_memory)
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
         with socket.socket() as free:
@@ -71,7 +76,8 @@ class PostgresServer:
         if not data.exists():
             self._run("initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync")
         options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        program = [self._programs / "postgres", "-D", data, f"--port={self.port}"]
+        program = [str(self._programs / "postgres"), "-D", str(data)]
+        options.append(f"--port={self.port}")
         with (self._directory / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - the one that was found
                 [*program, *options],

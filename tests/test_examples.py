@@ -84,7 +84,7 @@ def test_every_example_fits_a_screen() -> None:
         assert len(path.read_text().splitlines()) < 60, path
 
 
-async def test_the_programs_of_the_readme_run(
+async def test_row_readme_the_programs_of_the_readme_run(
     keys: LocalChain,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,

@@ -17,6 +17,7 @@ from peer_sdks import AUTHORIZATION, SDKS, X402, MppBuyer, our_mpp, our_policy
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
+from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT, Receipt, parse_receipt
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
 
@@ -123,7 +124,7 @@ async def _ours(chain: LocalChain, url: str, scheme: str) -> Visit:
     async with OurBuyer.open(chain, policy=policy) as buyer:
         before = await chain.balance(buyer.address)
         answer = await buyer.agent.get(url)
-        by_mpp = scheme == CHARGE
+        by_mpp = scheme in (CHARGE, SESSION)
         return Visit(
             client="agentpay",
             protocol=f"{'MPP' if by_mpp else 'x402'} {scheme}",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         StoreError,
     )
     from agentpay.evm.networks import Network
+    from agentpay.http.discovery import Discovery
     from agentpay.http.facilitator_client import RemoteFacilitator
     from agentpay.http.paid_request import PaidRequest, RequestMeter
     from agentpay.http.paid_stream import PaidStream
@@ -62,6 +63,7 @@ _HOMES = {
     "ChainError": "agentpay.errors",
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
+    "Discovery": "agentpay.http.discovery",
     "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
@@ -109,6 +111,7 @@ __all__ = [
     "ChainError",
     "ChallengeUsed",
     "ConfigurationError",
+    "Discovery",
     "FeePolicy",
     "HostQuarantined",
     "MppTerms",

@@ -92,7 +92,8 @@ class Agent(httpx.AsyncClient):
         `wallet` signs deposits and transfers, and `voucher_key`, if given, the vouchers
         of channels that are opened from now on: it can spend what they hold and nothing
         else. With a `WatchedWallet`, an agent spends stored channels by that key alone.
-        `store` is `"memory:"`, or a file in which budget and channels survive.
+        `store` is `"memory:"`, or a file or a PostgreSQL database in which budget and
+        channels survive; agents in other processes may share it, and one budget.
         `transport` is what requests go through, httpx's own if not given. `on_receipt`
         is told of each receipt that a payee signed.
 
@@ -138,7 +139,11 @@ class Agent(httpx.AsyncClient):
             StoreError: The store cannot be opened.
         """
         await super().__aenter__()
-        self._store = await open_store(self._store_url)
+        try:
+            self._store = await open_store(self._store_url, shared=True)
+        except BaseException as error:  # also when cancelled
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
         self._payer = Payer(
             keys=self._keys,
             budget=self._budget,

@@ -358,6 +358,18 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreOutcomeUnknown(StoreError):
+    """Something may have been saved or not, and the database can no longer be asked."""
+
+    code = "store_outcome_unknown"
+
+
+class StoreNotEmpty(StoreError):
+    """What was to be filled keeps something already, which is not overwritten."""
+
+    code = "store_not_empty"
+
+
 class StoreInUse(StoreError):
     """Another process holds the database, which has one writer."""
 

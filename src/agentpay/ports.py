@@ -222,13 +222,17 @@ class PaymentBook(Protocol):
         """See `PayeeStore.finish_payment`."""
         ...
 
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        """See `PayeeStore.take_payment`."""
+        ...
+
 
 class PayeeStore(SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
 
     @property
     def owner(self) -> str:
-        """Who holds reservations made now; reservations of others are dead."""
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
         ...
 
     async def update(
@@ -280,7 +284,7 @@ class PayeeStore(SendBook, Protocol):
     ) -> None: ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if somebody else did first."""
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
         ...
 
     async def drop_payment(self, payment_id: str) -> None:
@@ -330,6 +334,10 @@ class PayeeStore(SendBook, Protocol):
 
     async def sweep_marks(self, *, now: int) -> None:
         """Forget the names whose moment is past."""
+        ...
+
+    async def lead(self, name: str) -> bool:
+        """Of the owners that share a store, one gets True, until it dies."""
         ...
 
     async def read_cursor(self, name: str) -> int:

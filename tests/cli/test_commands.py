@@ -18,7 +18,7 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 async def agentpay(
-    *arguments: str, password: str = "hunter2", cwd: Path | None = None
+    *arguments: str, password: str | None = "hunter2", cwd: Path | None = None
 ) -> tuple[int, str, str]:
     """Run the command as a process of its own."""
     process = await asyncio.create_subprocess_exec(
@@ -26,13 +26,14 @@ async def agentpay(
         "-c",
         "from agentpay.cli.main import main; main()",
         *arguments,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
         env={
             "PATH": "/usr/bin:/bin",
-            "AGENTPAY_PASSWORD": password,
             "HOME": str(Path.home()),
+            **({} if password is None else {"AGENTPAY_PASSWORD": password}),
         },
     )
     out, err = await process.communicate()
@@ -182,7 +183,9 @@ async def test_a_voucher_key_pays_where_the_wallets_file_is_not(
         await agentpay(*pay, "--wallet", "agent.json", cwd=tmp_path)
         (tmp_path / "agent.json").unlink()
         paid, out, err = await agentpay(*pay, "--wallet", agent.address, cwd=tmp_path)
-    _, listed, _ = await agentpay("channels", "--wallet", agent.address, cwd=tmp_path)
+    _, listed, _ = await agentpay(
+        "channels", "--wallet", agent.address, cwd=tmp_path, password=None
+    )
 
     assert Address(made.strip()) == agent.voucher_key().address
     assert (alone, paid) == (1, 0), err

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
 from agentpay.core.payee_channel import (
     HeldVoucher,
@@ -12,6 +13,16 @@ from agentpay.core.payee_channel import (
     Reservation,
     Status,
 )
+from agentpay.core.payee_events import (
+    Admitted,
+    ChainSeen,
+    Closing,
+    VoucherPublished,
+)
+from agentpay.core.session_rules import apply
+
+from .factories import voucher
+from .test_session_rules import Session, after, close_asked
 
 
 def held(*amounts: int) -> tuple[HeldVoucher, ...]:
@@ -120,3 +131,49 @@ def test_a_routine_settle_is_never_above_what_a_leaving_payer_pays(
 
     assert (amount(session.settle_voucher()), session.unclaimed) == (20, 20)
     assert amount(session.last_voucher()) == 40
+
+
+class Leaving(Session):
+    """The same, with a payer that leaves by the contract, and perhaps comes back."""
+
+    @rule()
+    def leave(self) -> None:
+        before = self.session
+        self.session = after(before, self.seen(leaving=True))
+        refused = apply(self.session, voucher(10_000, 0)).answer
+        assert not isinstance(refused, Admitted)
+        last = self.session.last_voucher()
+        if last is not None and self.is_open:
+            assert self.settled < last.amount <= self.deposit
+            self.settled = last.amount
+            self.session = after(self.session, VoucherPublished(amount=last.amount))
+        if self.is_open:
+            assert self.session.earned <= self.settled
+        self.session = after(self.session, self.seen(leaving=True))
+        assert not self.session.is_ending or self.session.earned <= self.settled
+
+    @rule()
+    def come_back(self) -> None:
+        self.session = after(self.session, self.seen(leaving=False))
+
+    def seen(self, *, leaving: bool) -> ChainSeen:
+        return ChainSeen(
+            balance=self.deposit,
+            claimed=self.settled,
+            pending_withdrawal=self.deposit if leaving else 0,
+        )
+
+    @rule(off=st.integers(-3, 3))
+    def close(self, off: int) -> None:
+        """Of one that left before, more than it was charged may be settled already."""
+        asked = max(0, self.session.charged + off)
+        done = apply(self.session, close_asked(asked))
+        self.session = done.channel
+        if isinstance(done.answer, Closing):
+            assert asked == self.session.charged == self.session.due
+            claim = self.session.claim_voucher()
+            assert claim is None or claim.amount == asked or self.settled >= asked
+
+
+Leaving.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
+TestLeaving = Leaving.TestCase

@@ -18,6 +18,7 @@ from random import Random
 
 from agentpay.testing.local_chain import LocalChain
 from tests.fuzz.buyers import Buyers
+from tests.fuzz.challengers import Challengers
 from tests.fuzz.payees import Payees
 from tests.fuzz.sellers import Sellers
 from tests.fuzz.tally import Tally, resident
@@ -25,13 +26,13 @@ from tests.fuzz.tally import Tally, resident
 _SECONDS_EACH = 60
 _ROUND = 2_500
 """After so many, everything is stopped, and started on new accounts."""
-_SHARES = (55, 30, 15)
+_SHARES = (50, 27, 13, 10)
 _GROWTH_MAX = 32 * 2**20
 PARSED_MIN, SIGNED_MIN = 0.3, 0.2
 
 
 async def fuzz(count: int, seed: int) -> Tally:
-    """So many inputs to all three."""
+    """So many inputs to all of them."""
     rng, tally = Random(seed), Tally()
     early, quarter = 0, count // 4
     async with LocalChain() as chain:
@@ -48,12 +49,13 @@ async def fuzz(count: int, seed: int) -> Tally:
 
 
 async def one_round(rng: Random, chain: LocalChain, tally: Tally, count: int) -> None:
-    """Start all three, send them their shares, and stop them."""
-    three = [kind(rng, chain, tally) for kind in (Buyers, Payees, Sellers)]
-    for each in three:
+    """Start all of them, send them their shares, and stop them."""
+    kinds = (Buyers, Payees, Sellers, Challengers)
+    every = [kind(rng, chain, tally) for kind in kinds]
+    for each in every:
         await each.start()
     for _ in range(count):
-        (each,) = rng.choices(three, _SHARES)
+        (each,) = rng.choices(every, _SHARES)
         began = time.monotonic()
         try:
             async with asyncio.timeout(_SECONDS_EACH):
@@ -63,7 +65,7 @@ async def one_round(rng: Random, chain: LocalChain, tally: Tally, count: int) ->
         except Exception as error:  # noqa: BLE001 - whatever comes out is a fault
             tally.blame(f"{type(error).__name__}: {error}", type(each).__name__)
         tally.took(time.monotonic() - began)
-    for each in three:
+    for each in every:
         await each.stop()
 
 

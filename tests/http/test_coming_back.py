@@ -142,6 +142,17 @@ async def test_p2_a_signature_opens_only_what_was_paid_for(
         assert "sign-in-with-x" not in decoded(required_header(each))["extensions"]
 
 
+async def test_p2_a_signature_opens_only_the_query_that_was_paid_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with returning(agentpay_shared_chain) as (shop, wire, agent, _):
+        for query in ("?id=1", "?id=2", "?id=1", "?id=2"):
+            assert (await agent.get(f"{BASE}/one{query}")).status_code == 200
+
+        assert len(wire.credentials) == 2
+        assert shop.served["/one"] == 4
+
+
 async def test_a_grant_ends_and_so_does_a_challenge(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -268,8 +279,8 @@ async def test_an_agent_pays_once_and_comes_back_by_signing(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with returning(agentpay_shared_chain) as (shop, wire, agent, _):
-        answers = [await agent.get(BASE + f"/one?n={n}") for n in range(4)]
-        at_once = [agent.get(BASE + "/one") for _ in range(4)]
+        answers = [await agent.get(BASE + "/one?n=1") for _ in range(4)]
+        at_once = [agent.get(BASE + "/one?n=1") for _ in range(4)]
         answers += await asyncio.gather(*at_once)
         spending = await agent.spending()
 

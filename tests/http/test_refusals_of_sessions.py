@@ -2,6 +2,7 @@
 
 import base64
 import json
+import random
 import time
 from dataclasses import replace
 from typing import Any
@@ -600,3 +601,64 @@ async def test_f1_what_is_not_known_is_503_and_the_same_may_come_again(
 def _challenges(answer: httpx.Response) -> tuple[Challenge, ...]:
 
     return parse_challenges(answer.headers.get_list("www-authenticate"))
+
+
+# Anything else.
+
+
+def _leaves(message: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(message, dict):
+        return [leaf for key in message for leaf in _leaves(message[key], (*path, key))]
+    return [path]
+
+
+def _changed(message: Any, path: tuple[str, ...], rng: random.Random) -> Any:
+    """The same message with something else, or nothing, at one place."""
+    copied: Any = json.loads(json.dumps(message))
+    place = copied
+    for key in path[:-1]:
+        place = place[key]
+    old = str(place[path[-1]])
+    at = rng.randrange(len(old)) if old else 0
+    flipped = old[:at] + rng.choice("0123456789abcdefXYZ-_") + old[at + 1 :]
+    choices: list[Any] = [flipped, old[:-1], old + "0", "", 7, None, [old], {"a": old}]
+    if rng.random() < 0.1:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = rng.choice(choices)
+    return copied
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_c17_a_credential_with_anything_changed_buys_nothing(
+    agentpay_shared_chain: LocalChain, seed: int
+) -> None:
+    rng = random.Random(seed)
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened()
+        fills = await world.payer.deposit(config, PRICE, opens=False)
+        payloads = [
+            await world.payer.voucher(config, PRICE),
+            await world.payer.voucher(config, PRICE, fills),
+            await world.payer.close(config, 0),
+            world.payer.top_up(fills),
+        ]
+        challenge = await world.challenge()
+        for _ in range(100):
+            headers = world.payer.headers(challenge, rng.choice(payloads))
+            encoded = headers["Authorization"].removeprefix("Payment ")
+            message = json.loads(base64.urlsafe_b64decode(encoded + "=="))
+            paths = [p for p in _leaves(message) if p != ("source",)]
+            changed = _changed(message, rng.choice(paths), rng)
+            if changed == message:
+                continue
+            raw = base64.urlsafe_b64encode(json.dumps(changed).encode()).decode()
+            sent = {"authorization": "Payment " + raw.rstrip("=")}
+            refused = await world.client.get(OK, headers=sent)
+
+            assert refused.status_code in (400, 402, 409, 410), changed
+            assert problem_of(refused).of_a_paywall
+            assert PAYMENT_RECEIPT not in refused.headers
+        assert world.shop.begun.total() == 0
+        assert (await world.spent(config))[0] == 0
+        assert (await world.buy(config, 2 * PRICE)).status_code == 200

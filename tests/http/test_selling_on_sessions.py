@@ -9,6 +9,7 @@ from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import approve_call
 from agentpay.evm.session_escrow_abi import top_up_call
 from agentpay.http.paywall import Receive, Scope, Send
+from agentpay.payee.pricing import Order
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.outcome import PAYMENT_VOUCHER
@@ -486,3 +487,42 @@ async def test_an_untagged_session_serves_one_after_the_other(
         assert (busy.status_code, kind_of(busy)) == (503, "internal-payment-error")
         assert busy.headers["retry-after"] == "1"
         assert served.json() == after.json() == {"answer": 42}
+
+
+# Orders: when the money moves.
+
+
+@pytest.mark.parametrize("order", list(Order))
+async def test_every_order_sells_on_a_session(
+    agentpay_shared_chain: LocalChain, order: Order
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened()
+        bought = await world.buy(config, PRICE, path=f"/channel/{order}/ok")
+        failed = await world.buy(config, 2 * PRICE, path=f"/channel/{order}/raises")
+        asked = await world.send(
+            await world.payer.voucher(config, 2 * PRICE), method="HEAD"
+        )
+
+        assert session_receipt_of(bought).spent == PRICE
+        assert failed.status_code == 500
+        assert (outcome_of(asked).fate, outcome_of(asked).charged) == ("charged", 0)
+        assert await world.spent(config) == (PRICE, 2 * PRICE)
+
+
+@pytest.mark.parametrize(
+    ("order", "kept"), [(Order.SETTLE_FIRST, PRICE), (Order.RESERVE, 0)]
+)
+async def test_p10_who_leaves_has_paid_where_it_was_settled_first(
+    agentpay_shared_chain: LocalChain, order: Order, kept: int
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened()
+        leaving = asyncio.create_task(
+            world.buy(config, PRICE, path=f"/channel/{order}/slow")
+        )
+        await until(lambda: world.shop.begun.total() > 0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+
+        assert await world.spent(config) == (kept, PRICE)

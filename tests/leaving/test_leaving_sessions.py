@@ -149,8 +149,10 @@ async def test_a_session_that_was_closed_meanwhile_is_booked_as_over(
             with pytest.raises(ChannelUnusable, match="nothing left"):
                 await agent.start_withdrawal(record.channel)
             finished = await agent.finish_withdrawal(record.channel)
+            again = await agent.finish_withdrawal(record.channel)
             spending = await agent.spending()
 
         assert (finished.amount, finished.transaction) == (DEPOSIT - PRICE, "")
+        assert (again.amount, again.transaction) == (0, "")
         assert (spending.deposited, spending.held) == (0, 0)
         assert spending.spent == PRICE * 10**12

@@ -1,6 +1,7 @@
 """A channel's life at its payer: opened once, topped up in flight, closed for good."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from agentpay import Budget, Policy
 from agentpay.errors import BudgetExceeded, ChannelUnusable
+from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import (
     BASE,
@@ -49,6 +51,24 @@ async def test_c14_sixty_first_requests_at_once_open_one_channel_with_one_deposi
             assert deposits(wire)[:1] == [100_000]
             assert len(set(deposits(wire))) == 1
             assert await spent(agent) == await charged(payee, agent) == 60 * PRICE
+
+
+async def test_where_a_channel_is_open_its_money_is_used_whatever_is_liked_better(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = replace(THRIFTY, prefer=("exact", "batch-settlement"))
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            await agent.get(BASE + "/ok")
+            assert await agent.channels() == []
+            await agent.get(BASE + f"/channel/{Order.RESERVE}/ok")
+            await agent.get(BASE + "/dear")
+            await agent.get(BASE + f"/exact/{Order.RESERVE}/ok")
+            kinds = [decoded(c)["payload"].get("type") for c in wire.credentials]
+
+            assert kinds == [None, "deposit", "deposit", None]
+            assert await spent(agent) == await charged(payee, agent) > 50 * PRICE
 
 
 async def test_c14_a_channel_is_topped_up_one_deposit_at_a_time_while_in_use(

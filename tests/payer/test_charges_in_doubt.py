@@ -61,6 +61,7 @@ async def test_c8_what_is_lost_is_sent_again_with_the_same_credential(
         assert paid.status_code == 200
         assert len(wire.credentials) == 3
         assert len(set(wire.credentials)) == 1
+        assert len({r.headers["idempotency-key"] for r in wire.sent[1:]}) == 1
         assert shop.begun[OK.removeprefix(BASE)] == 1
         assert (await spent(agent), await held(agent)) == (PRICE, 0)
         assert await agentpay_shared_chain.balance(payee.settings.pay_to) == PRICE

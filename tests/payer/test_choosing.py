@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay import Policy
-from agentpay.errors import NoAcceptableOffer
+from agentpay.errors import ConfigurationError, NoAcceptableOffer
 from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.networks import LOCAL
 from agentpay.payer.choice import Offered, acceptable, best
@@ -302,6 +302,12 @@ def test_a_preference_has_the_order_of_the_policy(
     prefer: tuple[str, ...], said: str
 ) -> None:
     assert preference(Policy(prefer=prefer)) == said
+
+
+@pytest.mark.parametrize("prefer", [(), ("sessions",), "exact", ("exact", "tempo")])
+def test_a_policy_names_what_can_be_paid(prefer: Any) -> None:
+    with pytest.raises(ConfigurationError, match="prefer"):
+        Policy(prefer=prefer).check(6)
 
 
 # What holds of any 402.

@@ -14,6 +14,7 @@ from agentpay.errors import (
     HostQuarantined,
     PayeeMisbehaved,
     PaymentOutcomeUnknown,
+    PaymentRejected,
     PriceRose,
 )
 from agentpay.http.paywall import Paywall
@@ -137,6 +138,33 @@ async def test_c15_a_host_that_never_delivers_is_paid_three_times_and_no_more(
                 await lapse(agent, BASE + EXACT, None)
             ghost.haunts = False
             assert (await agent.get(BASE + EXACT)).status_code == 200
+
+
+async def test_c15_who_refuses_payments_and_settles_them_later_is_paid_no_more(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (_, _, wall):
+        honest, kept = through(wall), list[httpx.Request]()
+
+        async def refuse(request: httpx.Request) -> httpx.Response:
+            if "payment-signature" in request.headers:
+                kept.append(request)
+                bare = httpx.Request(request.method, request.url)
+                return await honest.handle_async_request(bare)
+            return await honest.handle_async_request(request)
+
+        async with await an_agent(chain, httpx.MockTransport(refuse)) as agent:
+            for _ in range(3):
+                with pytest.raises(PaymentRejected):
+                    await agent.get(BASE + SETTLED)
+            assert await agent.payer.resolve() == 3
+            for request in kept[:3]:
+                answer = await honest.handle_async_request(request)
+                assert answer.status_code == 200
+            assert await agent.payer.resolve() == 0
+            with pytest.raises(HostQuarantined):
+                await agent.get(BASE + SETTLED)
 
 
 async def test_c15_a_host_that_cannot_be_reached_has_taken_nothing(

@@ -13,7 +13,6 @@ from agentpay.errors import (
     AnswerLost,
     PayeeMisbehaved,
     PaymentOutcomeUnknown,
-    StoreInUse,
 )
 from agentpay.http.paywall import App, Receive, Scope, Send
 from agentpay.payee.answers import AnswerPolicy
@@ -338,7 +337,7 @@ async def test_a_restored_database_signs_nothing_again(
         assert shop.begun["/ok"] == 6
 
 
-async def test_of_two_agents_on_one_file_the_second_is_told(
+async def test_two_agents_on_one_file_spend_one_budget(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:
     chain = agentpay_shared_chain
@@ -346,13 +345,16 @@ async def test_of_two_agents_on_one_file_the_second_is_told(
         "wallet": await chain.funded_wallet(ether=0),
         "store": str(tmp_path / "agent.db"),
     }
-    async with a_shop(chain) as (_, _, wall):
-        async with await an_agent(chain, through(wall), **options) as agent:
-            second = await an_agent(chain, through(wall), **options)
-            with pytest.raises(StoreInUse):
-                await second.__aenter__()
-            assert (await agent.get(BASE + "/ok")).status_code == 200
-        await second.aclose()
+    async with (
+        a_shop(chain) as (_, _, wall),
+        await an_agent(chain, through(wall), **options) as agent,
+        await an_agent(chain, through(wall), **options) as second,
+    ):
+        answers = [await each.get(BASE + "/ok") for each in (agent, second)]
+        spending = [str(await each.spending()) for each in (agent, second)]
+
+        assert [a.status_code for a in answers] == [200, 200]
+        assert spending[0] == spending[1]
 
 
 def answering_once(app: App) -> App:

@@ -18,6 +18,7 @@ from agentpay.evm.hashing import checksummed
 from agentpay.evm.session_escrow import charge_nonce, charge_nonce_of_json
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.challenge import Challenge
+from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY, parse_idempotency_key
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.mpp.timestamps import format_time
 from tests.http.world import (
@@ -284,6 +285,24 @@ async def test_a_credential_goes_where_its_challenge_says(
         assert paid.status_code == 200
         assert wire.sent[-1].headers["authorization"] == "Bearer ours"
         assert wire.sent[-1].headers["payment-authorization"].startswith("Payment ")
+
+
+async def test_paid_requests_have_names_unless_they_have_one_already(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        a_market(agentpay_shared_chain) as (_, _, wire),
+        await an_agent(agentpay_shared_chain, wire, policy=BY_CHARGE) as agent,
+    ):
+        await agent.get(OK)
+        await agent.get(OK)
+        await agent.get(OK, headers={"Idempotency-Key": "ours"})
+        paid = [r for r in wire.sent if "authorization" in r.headers]
+        first, second, ours = (r.headers[IDEMPOTENCY_KEY] for r in paid)
+
+        assert parse_idempotency_key([first]) != parse_idempotency_key([second])
+        assert ours == "ours"
+        assert IDEMPOTENCY_KEY not in wire.sent[0].headers
 
 
 async def test_c6_a_credential_follows_no_redirect(

@@ -16,14 +16,21 @@ from agentpay.errors import (
     NoAcceptableOffer,
     OfferUntrusted,
     PayeeMisbehaved,
+    PaymentOutcomeUnknown,
     PaymentRejected,
 )
 from agentpay.testing.local_chain import LocalChain
+from agentpay.types import ChainId, Hash32
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.encoding import decode_object, encode_object
 from agentpay.wire.mpp.outcome import PAYMENT_VOUCHER
-from agentpay.wire.mpp.problem import PROBLEM_JSON, ProblemKind, write_problem
-from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
+from agentpay.wire.mpp.problem import (
+    PROBLEM_JSON,
+    Books,
+    ProblemKind,
+    write_problem,
+)
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT, session_receipt
 from tests.http.world import Wire, an_agent, eventually
 
 from .sessions import (
@@ -345,3 +352,73 @@ async def test_an_escrow_that_is_none_is_found_out_before_anything_is_signed(
 
         assert wire.credentials == []
         assert await in_the_world(agent) == (0, 0, 0)
+
+
+def instead_of_a_close(
+    wire: Wire, answer: Callable[[Any], httpx.Response]
+) -> httpx.AsyncBaseTransport:
+    """A payee that closes nothing, and says this."""
+
+    class Open(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if paid(request):
+                payload = payload_of(request.headers["authorization"])
+                if payload["action"] == "close":
+                    wire.sent.append(request)
+                    return answer(payload)
+            return await wire.handle_async_request(request)
+
+    return Open()
+
+
+async def test_a_payee_that_wants_to_close_for_more_than_was_spent_is_left(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    books = Books(accepted=9 * PRICE, spent=9 * PRICE, deposit=100 * PRICE)
+    body = write_problem(ProblemKind.VERIFICATION_FAILED, "no", books=books)
+
+    def more(payload: Any) -> httpx.Response:
+        del payload
+        headers = {"content-type": PROBLEM_JSON}
+        return httpx.Response(402, headers=headers, content=body)
+
+    async with a_market(chain) as (_, _, wire):
+        there = instead_of_a_close(wire, more)
+        async with await an_agent(chain, there, policy=HASTY) as agent:
+            await agent.get(BASE + "/ok")
+            with pytest.raises(PayeeMisbehaved):
+                await agent.close_channel((await the_session(agent)).channel)
+            record = await the_session(agent)
+
+        assert record.ledger.status is PayerStatus.STOPPED
+        assert payload_of(wire.credentials[-1])["cumulativeAmount"] == str(PRICE)
+        assert len(wire.credentials) == 2
+
+
+async def test_a_close_that_the_chain_does_not_show_brought_nothing_back(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+
+    def closed(payload: Any) -> httpx.Response:
+        receipt = session_receipt(
+            challenge_id="x",
+            chain=ChainId(chain.chain_id),
+            channel=Hash32(payload["channelId"]),
+            accepted=PRICE,
+            spent=PRICE,
+            at=1_800_000_000,
+            transaction=Hash32("0x" + "33" * 32),
+        )
+        return httpx.Response(200, headers={PAYMENT_RECEIPT: encode_object(receipt)})
+
+    async with a_market(chain) as (_, _, wire):
+        there = instead_of_a_close(wire, closed)
+        async with await an_agent(chain, there, policy=HASTY) as agent:
+            await agent.get(BASE + "/ok")
+            with pytest.raises(PaymentOutcomeUnknown):
+                await agent.close_channel((await the_session(agent)).channel)
+
+            assert await in_the_world(agent) == (PRICE, 99 * PRICE, 0)
+            assert (await the_session(agent)).ledger.status is PayerStatus.CLOSING

@@ -24,7 +24,7 @@ from agentpay.core.payee_events import (
     VoucherVerified,
 )
 from agentpay.records import PayeeRecord, PayeeStep
-from agentpay.stores import SqliteStore
+from agentpay.stores import PostgresStore, SqliteStore, Store
 from tests.stores.store_cases import channel, happens, is_put, payee_record, voucher
 
 CHANNELS = 3
@@ -39,31 +39,48 @@ def digest(record: PayeeRecord) -> str:
     return sha256(repr(record).encode()).hexdigest()
 
 
-async def hold(path: str) -> None:
+async def open_place(place: str) -> Store:
+    """A URL of PostgreSQL, or the path of a file."""
+    if place.startswith("postgresql:"):
+        return await PostgresStore.open(place, cached=2, grace_seconds=0)
+    return await SqliteStore.open(place, cached=2)
+
+
+async def hold(place: str) -> None:
     """Hold the file until killed."""
-    async with await SqliteStore.open(path):
+    async with await open_place(place):
         say("holding")
         await asyncio.sleep(60)
 
 
-async def once(path: str) -> None:
+async def serve(place: str) -> None:
+    """Hold a reservation and a lead until killed."""
+    store = await open_place(place)
+    owner = store.payee.owner
+    await store.payee.update(channel(), happens(voucher(5, owner=owner)))
+    await store.payee.lead("x")
+    say("serving", owner)
+    await asyncio.sleep(60)
+
+
+async def once(place: str) -> None:
     """One step of each kind, and die at the very moment they are acknowledged."""
-    store = await SqliteStore.open(path)
+    store = await open_place(place)
     await store.payee.update(channel(), is_put(payee_record()), durable=False)
     await store.payee.write_cursor("deposits", 7)
     await store.payee.update(channel(), happens(voucher(5, owner=OWNER)))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def drive(path: str, seed: str) -> None:
+async def drive(place: str, seed: str) -> None:
     """Random events on few channels from many tasks, until killed."""
     random = Random(seed)
-    store = await SqliteStore.open(path, cached=2)
+    store = await open_place(place)
     tasks = [asyncio.create_task(_play(store, random)) for _ in range(12)]
     await asyncio.gather(*tasks)
 
 
-async def _play(store: SqliteStore, random: Random) -> None:
+async def _play(store: Store, random: Random) -> None:
     while True:
         number = random.randrange(CHANNELS)
         durable = random.random() < 0.8
@@ -125,11 +142,13 @@ def _event(random: Random) -> Event:
 
 
 if __name__ == "__main__":
-    command, path, *seed = sys.argv[1:]
+    command, place, *seed = sys.argv[1:]
     match command:
         case "hold":
-            asyncio.run(hold(path))
+            asyncio.run(hold(place))
+        case "serve":
+            asyncio.run(serve(place))
         case "once":
-            asyncio.run(once(path))
+            asyncio.run(once(place))
         case _:
-            asyncio.run(drive(path, seed[0]))
+            asyncio.run(drive(place, seed[0]))

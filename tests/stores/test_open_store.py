@@ -45,7 +45,7 @@ async def test_four_slashes_and_a_plain_path_are_the_same_file(tmp_path: Path) -
         "sqlite:///:memory:",
         ":memory:",
         "sqlite:///books.db?mode=ro",
-        "postgres://localhost/books",
+        "mysql://localhost/books",
         "books\0.db",
     ],
 )

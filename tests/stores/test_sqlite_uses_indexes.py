@@ -7,15 +7,11 @@ from functools import partial
 
 import pytest
 
-from agentpay.stores.sqlite import (
-    answer_rows,
-    payee_rows,
-    payer_rows,
-    payment_rows,
-    sending_rows,
-)
+from agentpay.stores.rows import payee, payer
+from agentpay.stores.rows.tables import Batch
+from agentpay.stores.sqlite import payee_rows, payer_rows, payment_rows
 from agentpay.stores.sqlite.schema import MIGRATIONS, migrate
-from agentpay.stores.sqlite.tables import Batch
+from agentpay.stores.sqlite.tables import write
 from agentpay.types import ChainId
 from tests.stores.store_cases import ACCOUNT, channel, payee_record, payer_record
 
@@ -76,17 +72,16 @@ def test_closing_reads_only_closing_channels(
 
 def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:
     batch = Batch()
-    batch.add(payee_rows.save_channel(None, payee_record(), ()))
-    batch.add(payer_rows.save_channel(ACCOUNT, None, payer_record()))
-    batch.write(connection)
+    batch.add(payee.save_channel(None, payee_record(), ()))
+    batch.add(payer.save_channel(ACCOUNT, None, payer_record()))
+    write(connection, batch)
 
     def load_all(database: sqlite3.Connection) -> None:
         payee_rows.load_channel(database, channel())
         payment_rows.load_payment(database, "id")
         payee_rows.load_cursor(database, "name")
-        answer_rows.load_answer(database, "key")
-        payment_rows.sweep_payments(database, now=7)
-        sending_rows.load_sent(database, LOCAL, ACCOUNT)
+        payee_rows.load_answer(database, "key")
+        payee_rows.load_sent(database, LOCAL, ACCOUNT)
         payer_rows.load_channel(database, (ACCOUNT, channel()))
         payer_rows.load_budget(database, ACCOUNT)
         payer_rows.list_channels(database, ACCOUNT)
@@ -104,7 +99,7 @@ def test_served_payments_are_found_among_many_others(
 
 
 def test_sweeping_reads_no_bodies(connection: sqlite3.Connection) -> None:
-    steps = plans(connection, partial(answer_rows.sweep, now=1, bytes_total=1))
+    steps = plans(connection, partial(payee_rows.sweep_answers, now=1, bytes_total=1))
 
     scans = [step for step in steps if "answers" in step and step.startswith("SCAN")]
     assert scans

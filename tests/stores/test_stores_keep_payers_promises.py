@@ -9,11 +9,11 @@ from agentpay.core import budget as budget_rules
 from agentpay.core.budget import Budget, Hold, HostSpending
 from agentpay.core.payer_channel import Issued, PendingDeposit, TicketWanted
 from agentpay.errors import BudgetExceeded, InvariantViolated
+from agentpay.ports import PayerStore
 from agentpay.records import (
     PayerRecord,
     PayerStep,
 )
-from agentpay.stores import Store
 from agentpay.types import Hash32
 from tests.stores.store_cases import (
     ACCOUNT,
@@ -31,49 +31,51 @@ def reserved(hold_id: str, amount: int = 10) -> budget_rules.Reserved:
     return budget_rules.Reserved(hold=hold)
 
 
-async def test_a_new_account_has_an_empty_budget_and_no_channels(store: Store) -> None:
-    assert await store.payer.budget(ACCOUNT) == Budget()
-    assert await store.payer.channels(ACCOUNT) == []
+async def test_a_new_account_has_an_empty_budget_and_no_channels(
+    payers: PayerStore,
+) -> None:
+    assert await payers.budget(ACCOUNT) == Budget()
+    assert await payers.channels(ACCOUNT) == []
 
 
-async def test_budget_and_channel_are_saved_together(store: Store) -> None:
+async def test_budget_and_channel_are_saved_together(payers: PayerStore) -> None:
     fresh = payer_record()
     deposit = PendingDeposit(
         amount=40, salt=Hash32.of(bytes([7]) * 32), valid_before=99
     )
     wanted = TicketWanted(maximum=3, deposit=deposit)
 
-    answer = await store.payer.update(
+    answer = await payers.update(
         ACCOUNT, fresh.channel, books(wanted, reserved("h1"), LIMITS, fresh)
     )
 
-    [record] = await store.payer.channels(ACCOUNT)
+    [record] = await payers.channels(ACCOUNT)
     assert answer == Issued(cumulative=3, deposit=deposit)
     assert record.ledger.deposit == deposit
-    assert (await store.payer.budget(ACCOUNT)).hold("h1") is not None
+    assert (await payers.budget(ACCOUNT)).hold("h1") is not None
 
 
-async def test_a_refused_budget_saves_neither(store: Store) -> None:
+async def test_a_refused_budget_saves_neither(payers: PayerStore) -> None:
     fresh = payer_record()
     limits = replace(LIMITS, total=5)
 
     with pytest.raises(BudgetExceeded):
-        await store.payer.update(
+        await payers.update(
             ACCOUNT,
             fresh.channel,
             books(TicketWanted(maximum=3), reserved("h1"), limits, fresh),
         )
 
-    assert await store.payer.channels(ACCOUNT) == []
-    assert await store.payer.budget(ACCOUNT) == Budget()
+    assert await payers.channels(ACCOUNT) == []
+    assert await payers.budget(ACCOUNT) == Budget()
 
 
 async def test_fifty_concurrent_reservations_never_exceed_the_budget(
-    store: Store,
+    payers: PayerStore,
 ) -> None:
     limits = replace(LIMITS, total=200)
     tries = [
-        store.payer.update(
+        payers.update(
             ACCOUNT, None, books(None, reserved(f"h{n}"), limits, payer_record())
         )
         for n in range(50)
@@ -81,11 +83,11 @@ async def test_fifty_concurrent_reservations_never_exceed_the_budget(
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
 
     assert sum(isinstance(o, BudgetExceeded) for o in outcomes) == 30
-    assert (await store.payer.budget(ACCOUNT)).exposure == 200
+    assert (await payers.budget(ACCOUNT)).exposure == 200
 
 
 async def test_fifty_concurrent_tickets_on_many_channels_are_all_booked(
-    store: Store,
+    payers: PayerStore,
 ) -> None:
     def issue(number: int) -> asyncio.Future[None]:
         def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
@@ -99,20 +101,20 @@ async def test_fifty_concurrent_tickets_on_many_channels_are_all_booked(
                 answer=None,
             )
 
-        step = store.payer.update(ACCOUNT, channel(number % 10), decide)
+        step = payers.update(ACCOUNT, channel(number % 10), decide)
         return asyncio.ensure_future(step)
 
     await asyncio.gather(*(issue(n) for n in range(50)))
 
-    records = await store.payer.channels(ACCOUNT)
+    records = await payers.channels(ACCOUNT)
     assert [r.index for r in records] == list(range(10))
     assert [r.ledger.spent for r in records] == [5] * 10
-    assert (await store.payer.budget(ACCOUNT)).exposure == 50
+    assert (await payers.budget(ACCOUNT)).exposure == 50
 
 
-async def test_a_step_without_a_channel_returns_no_record(store: Store) -> None:
+async def test_a_step_without_a_channel_returns_no_record(payers: PayerStore) -> None:
     with pytest.raises(InvariantViolated, match="without a channel"):
-        await store.payer.update(
+        await payers.update(
             ACCOUNT,
             None,
             lambda budget, _: PayerStep(

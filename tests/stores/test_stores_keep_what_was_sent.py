@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agentpay.records import SentTransaction
 from agentpay.stores import Store, open_store
-from agentpay.stores.sqlite.sending_rows import pack, unpack
+from agentpay.stores.rows.sending import pack, unpack
 from agentpay.types import Address, ChainId
 
 LOCAL = ChainId(31337)

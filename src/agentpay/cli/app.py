@@ -19,6 +19,7 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.cli.demo import DemoReport, run_demo
 from agentpay.cli.facilitator import facilitator
 from agentpay.cli.running import err, run
+from agentpay.cli.store import store_app
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.hashing import checksummed
 from agentpay.evm.networks import NETWORKS, find_network
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 wallet_app = typer.Typer(help="Keys in encrypted files.", no_args_is_help=True)
 app.add_typer(wallet_app, name="wallet")
+app.add_typer(store_app, name="store")
 
 _out = Console()
 
@@ -273,25 +275,34 @@ def pay(
 
 
 def _signer(wallet: str, password: str) -> Wallet | WatchedWallet:
-    if wallet.startswith("0x") and not Path(wallet).exists():
+    if _is_address(wallet):
         return WatchedWallet(wallet)
     return Wallet.from_keystore(wallet, password=password)
+
+
+def _is_address(wallet: str) -> bool:
+    return wallet.startswith("0x") and not Path(wallet).exists()
 
 
 @app.command()
 def channels(
     wallet: Annotated[str, typer.Option(help="The key file that pays, or an address.")],
-    password: Password,
+    password: Annotated[
+        str | None,
+        typer.Option(envvar="AGENTPAY_PASSWORD", help="Of a key file; asked for."),
+    ] = None,
     *,
     store: Annotated[
         str, typer.Option(help="Where channels are kept.")
     ] = "agentpay.db",
 ) -> None:
-    """List a wallet's channels."""
+    """List a wallet's channels; an address needs no password."""
+    if password is None and not _is_address(wallet):
+        password = typer.prompt("Password", hide_input=True)
 
     async def show() -> None:
-        account = _signer(wallet, password).address
-        async with await open_store(store) as books:
+        account = _signer(wallet, password or "").address
+        async with await open_store(store, shared=True) as books:
             table = Table("channel", "with", "status", "balance", "spent")
             for record in await books.payer.channels(account):
                 ledger = record.ledger

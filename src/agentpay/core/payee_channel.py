@@ -110,6 +110,8 @@ class PayeeChannel:
     """The amount that asked for the refund, if one did."""
     pays_whole: bool = False
     """A claim takes a whole voucher, as of MPP's sessions, and not what was charged."""
+    living: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """Other owners that are alive, as the store knows when it reads; never saved."""
 
     @property
     def reserved(self) -> int:
@@ -168,6 +170,10 @@ class PayeeChannel:
         if running is None or not running.answered:
             return self.due
         return self.due + running.charged
+
+    def is_dead(self, reservation: Reservation, owner: str) -> bool:
+        """Whether nobody carries on with it, as `owner` sees it."""
+        return reservation.owner != owner and reservation.owner not in self.living
 
     def reservation(self, cumulative: int) -> Reservation | None:
         for reservation in self.running:

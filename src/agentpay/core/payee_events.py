@@ -83,7 +83,7 @@ class RefundAsked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnersDied:
-    """Reservations of every other owner belong to processes that are gone."""
+    """Close what owners that are gone left: all others but those known to live."""
 
     owner: str
 

@@ -110,7 +110,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
 
 def _admit_any(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     running = channel.reservation(event.cumulative)
-    if running is not None and _is_left_behind(running, event):
+    if running and _is_its(running, event) and channel.is_dead(running, event.owner):
         return _run_again(channel, running, event)
     if not channel.tagged:
         return _admit_strict(channel, event)
@@ -120,10 +120,9 @@ def _admit_any(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     return _admit(channel, event)
 
 
-def _is_left_behind(running: Reservation, event: VoucherVerified) -> bool:
-    """Whether this is the request of an owner that died before it was delivered."""
-    same = running.resource == event.resource and running.maximum == event.maximum
-    return same and running.owner != event.owner
+def _is_its(running: Reservation, event: VoucherVerified) -> bool:
+    """Whether it is the very request that runs, or ran until its owner died."""
+    return running.resource == event.resource and running.maximum == event.maximum
 
 
 def _run_again(
@@ -162,13 +161,14 @@ def _in_flight(channel: PayeeChannel, owner: str) -> int:
     """Handlers that run now: the dead do not, and the answered have all but left."""
     if len(channel.running) < channel.in_flight_max:
         return len(channel.running)
-    return sum([r.owner == owner and not r.answered for r in channel.running])
+    dead = channel.is_dead
+    return sum([not (r.answered or dead(r, owner)) for r in channel.running])
 
 
 def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     """The rule of the specification: one request at a time, at exactly S + m."""
     if channel.running:
-        if all(r.owner != event.owner for r in channel.running):
+        if all(channel.is_dead(r, event.owner) for r in channel.running):
             expired = _expire(channel, OwnersDied(owner=event.owner))
             again = _admit_strict(expired.channel, event)
             return _after(expired, again)
@@ -255,7 +255,7 @@ def use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
 
 def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
     running = channel.reservation(event.cumulative)
-    if running is not None and running.owner == event.owner:
+    if running is not None and not channel.is_dead(running, event.owner):
         still = Spent(fate=Fate.RUNNING, charged=running.charged)
         return Transition(channel=channel, answer=still)
     if running is not None:
@@ -332,7 +332,7 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
 
 
 def _expire(channel: PayeeChannel, event: OwnersDied) -> Transition:
-    dead = [r for r in channel.running if r.owner != event.owner]
+    dead = [r for r in channel.running if channel.is_dead(r, event.owner)]
     after = channel
     for reservation in dead:
         after = _close(after, reservation).channel

@@ -141,7 +141,7 @@ def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     """Rule 22: one request at a time, on a higher voucher or the very same one."""
     cumulative = event.cumulative
     if channel.running:
-        if any(r.owner == event.owner for r in channel.running):
+        if not all(channel.is_dead(r, event.owner) for r in channel.running):
             return refuse(channel, BUSY)
         return _after_the_dead(channel, event)
     if channel.status is not Status.OPEN:

@@ -37,6 +37,10 @@ class Refused:
     transaction: str = ""
 
 
+_ELSEWHERE = Refused(code=DUPLICATE, message="another process is settling it")
+_UNTOLD = frozenset({PaymentStatus.STARTED, PaymentStatus.SETTLED})
+
+
 class Movement(Protocol):
     """Money that its payer signed for, and that the chain moves once."""
 
@@ -117,6 +121,8 @@ class SettledOnce:
     async def _settle(self, movement: Movement) -> Settled | Refused:
         known = await self._book.find_payment(movement.id)
         if known is not None:
+            if not await self._is_ours(known):
+                return _ELSEWHERE
             told = await self._recall(movement, known)
             if told is not None:
                 return told
@@ -126,11 +132,18 @@ class SettledOnce:
             found = None if known is not None else await movement.found()
             if not isinstance(found, Settled):
                 return refused
-            await self._begin(movement)
+            if not await self._begin(movement):
+                return _ELSEWHERE
             return await self._finish(movement, found)
-        if known is None:
-            await self._begin(movement)
+        if known is None and not await self._begin(movement):
+            return _ELSEWHERE
         return await self._send(movement)
+
+    async def _is_ours(self, known: PaymentRecord) -> bool:
+        """Whether no other process, which lives, is at it or about to tell of it."""
+        if known.owner == self._book.owner or known.status not in _UNTOLD:
+            return True
+        return await self._book.take_payment(known.id, owner=self._book.owner)
 
     async def _recall(
         self, movement: Movement, known: PaymentRecord
@@ -190,7 +203,8 @@ class SettledOnce:
             )
         return await self._finish(movement, settled)
 
-    async def _begin(self, movement: Movement) -> None:
+    async def _begin(self, movement: Movement) -> bool:
+        """Record it; False if another process was quicker."""
         record = PaymentRecord(
             id=movement.id,
             payer=movement.payer,
@@ -199,7 +213,7 @@ class SettledOnce:
             owner=self._book.owner,
             started_at=int(self._clock()),
         )
-        await self._book.begin_payment(record)
+        return await self._book.begin_payment(record) is record
 
     async def _finish(self, movement: Movement, settled: Settled) -> Settled:
         await self._save(movement, PaymentStatus.SETTLED, settled)

@@ -6,11 +6,9 @@ transaction must be there, and its events must show what was signed for. So a
 facilitator that lies can refuse, or be slow, and nothing else.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import httpx
 
@@ -39,6 +37,7 @@ from agentpay.facilitator.embedded import (
     transfer_result,
 )
 from agentpay.http.facilitator_endpoints import Endpoints
+from agentpay.http.facilitator_orders import Order, Orders
 from agentpay.onchain import (
     find_deposit,
     find_transfer,
@@ -53,28 +52,14 @@ from agentpay.types import Address, Asset, Hash32, network_of
 from agentpay.wire import x402_asks as asks
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
-from agentpay.wire.x402_asks import SettleAnswer
 from agentpay.wire.x402_facilitator import PENDING
 
 _log = logging.getLogger(__name__)
 
 CLAIMS_MAX = 100
 """So that no facilitator finds a claim too large to read."""
-_POLL_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0
 _USED = "it was used or cancelled, and did not pay for this"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Order:
-    """Something signed that moves money once, and how the chain shows that it did."""
-
-    key: str
-    what: str
-    valid_before: int
-    used: Callable[[], Awaitable[bool]]
-    find: Callable[[], Awaitable[Settled | None]]
-    result: Callable[[Receipt], Awaitable[Settled]]
 
 
 class RemoteFacilitator:
@@ -105,7 +90,11 @@ class RemoteFacilitator:
             transport=transport,
         )
         self._check = check_on_chain
-        self._seen_within_seconds = seen_within_seconds
+        self._orders = Orders(
+            self._endpoints,
+            check=check_on_chain,
+            seen_within_seconds=seen_within_seconds,
+        )
         self._chain: Chain | None = None
         self._asset: Asset | None = None
         self._tried_at = -_AGAIN_SECONDS
@@ -125,6 +114,7 @@ class RemoteFacilitator:
     async def start(self, chain: Chain, asset: Asset) -> None:
         """See `Settler.start`; asks again a second after it failed, not before."""
         if self._ready:
+            self._endpoints.look_again()
             return
         self._chain, self._asset = chain, asset
         now = time.monotonic()
@@ -165,12 +155,49 @@ class RemoteFacilitator:
         if not self._check:
             return
         if await is_used(self._reads, transfer):
+            await self._look_at(transfer)
             raise TransactionFailed(what, reason=_USED)
         if await read_funds(self._reads, transfer) < transfer.maximum:
             raise TransactionFailed(what, reason="insufficient_funds")
 
     async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
-        """See `Settler.settle_transfer`."""
+        """
+        See `Settler.settle_transfer`.
+
+        Only the facilitator that a transfer is bound to can move less than it was asked
+        for. What it left is lost; nothing more is bound to it.
+        """
+        order, by = self._transfer_order(transfer, amount), self._by(transfer)
+        due = min(amount, self._endpoints.asked_for(order.key, amount))
+        settled = await self._orders.carry_out(
+            order, asks.transfer_request(transfer, amount), by=by
+        )
+        self._compare(transfer, settled, due)
+        return settled
+
+    async def _look_at(self, transfer: Transfer) -> None:
+        """Compare one that moved after nobody said what became of it."""
+        due = self._endpoints.asked_for(transfer.id, 0)
+        found = await self._transfer_order(transfer, due).find() if due else None
+        if found is not None:
+            self._endpoints.forget(transfer.id)
+            self._compare(transfer, found, due)
+
+    def _compare(self, transfer: Transfer, settled: Settled, due: int) -> None:
+        bound = transfer.facilitator
+        if bound is not None and settled.amount < due:
+            _log.warning(
+                "facilitator %s moved %d of %d from %s, and keeps payers from the rest:"
+                " nothing more is bound to it",
+                bound,
+                settled.amount,
+                due,
+                transfer.payer,
+            )
+            self._endpoints.distrust(bound)
+
+    def _transfer_order(self, transfer: Transfer, amount: int) -> Order:
+        what = f"transfer {amount} from {transfer.payer}"
 
         async def find() -> Settled | None:
             receipt = await find_transfer(self._reads, transfer)
@@ -178,33 +205,44 @@ class RemoteFacilitator:
 
         async def result(receipt: Receipt) -> Settled:
             if not await moved_by(self._reads, transfer, receipt):
-                raise TransactionFailed(
-                    order.what, reason="it is another's transaction"
-                )
+                raise TransactionFailed(what, reason="it is another's transaction")
             return transfer_result(transfer, receipt)
 
-        order = _Order(
+        return Order(
             key=transfer.id,
-            what=f"transfer {amount} from {transfer.payer}",
+            what=what,
+            amount=amount,
             valid_before=transfer.valid_before,
+            chain=self._reads,
             used=lambda: is_used(self._reads, transfer),
             find=find,
             result=result,
         )
-        request = asks.transfer_request(transfer, amount)
-        return await self._carry_out(order, request, amount, by=self._by(transfer))
 
     async def verify_deposit(self, deposit: Deposit, voucher: HeldVoucher) -> None:
-        """See `Settler.verify_deposit`."""
+        """
+        See `Settler.verify_deposit`.
+
+        What somebody was given may be mined yet, whatever is said of it now.
+        """
         request = asks.deposit_request(deposit, voucher)
         answer = await self._endpoints.question(request, by=None)
-        if not answer.is_valid:
-            what = f"deposit by {deposit.config.payer}"
-            raise TransactionFailed(what, reason=answer.invalid_reason or "invalid")
+        if answer.is_valid:
+            return
+        order = self._deposit_order(deposit)
+        if not self._endpoints.was_given(order.key):
+            reason = answer.invalid_reason or "invalid"
+            raise TransactionFailed(order.what, reason=reason)
+        await self._orders.resolve(order)
 
     async def deposit(self, deposit: Deposit, voucher: HeldVoucher) -> Settled:
         """See `Settler.deposit`."""
+        request = asks.deposit_request(deposit, voucher)
+        return await self._orders.carry_out(
+            self._deposit_order(deposit), request, by=None
+        )
 
+    def _deposit_order(self, deposit: Deposit) -> Order:
         async def find() -> Settled | None:
             transaction = await find_deposit(self._reads, deposit)
             if transaction is None:
@@ -214,86 +252,21 @@ class RemoteFacilitator:
         async def result(receipt: Receipt) -> Settled:
             return deposit_result(deposit, receipt)
 
-        order = _Order(
+        return Order(
             key=f"deposit:{deposit.digest().hex()}",
             what=f"deposit {deposit.amount} by {deposit.config.payer}",
+            amount=deposit.amount,
             valid_before=deposit.valid_before,
+            chain=self._reads,
             used=lambda: is_used(self._reads, deposit),
             find=find,
             result=result,
         )
-        request = asks.deposit_request(deposit, voucher)
-        return await self._carry_out(order, request, deposit.amount, by=None)
 
     def _by(self, transfer: Transfer) -> tuple[Address, str] | None:
         if transfer.facilitator is None:
             return None
         return transfer.facilitator, network_of(transfer.asset.chain)
-
-    async def _carry_out(
-        self,
-        order: _Order,
-        request: JsonObject,
-        amount: int,
-        *,
-        by: tuple[Address, str] | None,
-    ) -> Settled:
-        # Given before, it may have been carried out since.
-        if self._endpoints.was_given(order.key) and await order.used():
-            return await self._resolve(order, "")
-        try:
-            answer = await self._endpoints.order(
-                order.key, request, what=order.what, by=by
-            )
-        except TransactionOutcomeUnknown:
-            return await self._resolve(order, "")
-        if answer.success:
-            return await self._proven(order, answer, amount)
-        if answer.error_reason == PENDING:
-            return await self._resolve(order, answer.transaction)
-        found = await self._found(order)
-        self._endpoints.forget(order.key)
-        if found is None:
-            raise TransactionFailed(order.what, reason=answer.reason or "refused")
-        return found
-
-    async def _proven(
-        self, order: _Order, answer: SettleAnswer, amount: int
-    ) -> Settled:
-        """What a facilitator says is done, if the chain shows it."""
-        if not self._check:
-            self._endpoints.forget(order.key)
-            return Settled(transaction=answer.transaction, amount=amount)
-        try:
-            receipt = await self._receipt(order.what, answer.transaction)
-            settled = await order.result(receipt)
-            if await order.used():
-                self._endpoints.forget(order.key)
-                return settled
-        except TransactionFailed as error:
-            _log.warning("%s: its facilitator says done: %s", order.what, error)
-        return await self._resolve(order, answer.transaction)
-
-    async def _resolve(self, order: _Order, transaction: str) -> Settled:
-        """Nobody can be believed but the chain: done, too late for ever, or unknown."""
-        head = await self._reads.head()
-        found = await self._found(order)
-        if found is not None:
-            self._endpoints.forget(order.key)
-            return found
-        if head.timestamp > order.valid_before:
-            self._endpoints.forget(order.key)
-            reason = "it expired, and did not pay for this"
-            raise TransactionFailed(order.what, reason=reason)
-        raise TransactionOutcomeUnknown(order.what, transaction=transaction)
-
-    async def _found(self, order: _Order) -> Settled | None:
-        """
-        What it did, if our node shows that.
-
-        One that is used and shows nothing was cancelled, or our node is late.
-        """
-        return await order.find() if await order.used() else None
 
     # What the payee orders.
 
@@ -365,32 +338,13 @@ class RemoteFacilitator:
         """
         answer = await self._endpoints.order(key, request, what=what)
         if answer.success:
-            receipt = await self._receipt(what, answer.transaction)
+            receipt = await self._orders.receipt(self._reads, what, answer.transaction)
             self._endpoints.forget(key)
             return receipt
         if answer.error_reason == PENDING:
             raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
         self._endpoints.forget(key)
         raise TransactionFailed(what, reason=answer.reason or "refused")
-
-    async def _receipt(self, what: str, transaction: str) -> Receipt:
-        """
-        Raises:
-            TransactionFailed: It is no transaction, or one that reverted.
-            TransactionOutcomeUnknown: Our node does not know it yet.
-        """
-        try:
-            named = Hash32(transaction)
-        except ValueError as error:
-            raise TransactionFailed(what, reason="it names no transaction") from error
-        deadline = asyncio.get_running_loop().time() + self._seen_within_seconds
-        while True:
-            receipt = await self._reads.receipt(named)
-            if receipt is not None:
-                return receipt
-            if asyncio.get_running_loop().time() > deadline:
-                raise TransactionOutcomeUnknown(what, transaction=named)
-            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _moved(receipt: Receipt, amount: int | None, what: str) -> Settled:

@@ -6,8 +6,11 @@ only if it surely was not sent; after that its outcome is unknown, and whoever g
 looks at the chain and gives it again to the same endpoint, never to another.
 """
 
+import asyncio
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,12 +31,21 @@ from agentpay.wire.x402_asks import SettleAnswer, SupportedAnswer, VerifyAnswer
 _log = logging.getLogger(__name__)
 
 _REMEMBERED_MAX: Final = 10_000
+_LOOK_AGAIN_SECONDS: Final = 10.0
 _NOT_SENT: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """Who has an order, and the least that it was told to move."""
+
+    url: str
+    least: int
 
 
 class Endpoints:
@@ -59,11 +71,17 @@ class Endpoints:
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
         self._supported: dict[str, SupportedAnswer] = {}
-        self._asked: dict[str, str] = {}
-        """Who was given an order whose outcome is not known."""
+        self._asked: dict[str, _Given] = {}
+        """Orders whose outcome is not known."""
+        self._distrusted: set[Address] = set()
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_at = 0.0
 
     async def aclose(self) -> None:
         """Close the connections; a later call opens new ones."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         client, self._client = self._client, None
         if client is not None:
             await client.aclose()
@@ -85,12 +103,7 @@ class Endpoints:
         Raises:
             FacilitatorUnavailable: None answers, or none does any of this.
         """
-        for url in self._urls:
-            try:
-                body = await self._exchange("GET", url, "/supported", None)
-                self._supported[url] = asks.parse_answer(SupportedAnswer, body)
-            except (_NotSent, _NoAnswer, MalformedMessage) as error:
-                _log.warning("facilitator %s: %s", url, error)
+        await self._look()
         if not self._supported:
             raise FacilitatorUnavailable(
                 f"no facilitator answers ({', '.join(self._urls)}): try again"
@@ -101,6 +114,30 @@ class Endpoints:
             _log.warning("facilitator %s does nothing on %s", url, network)
         raise FacilitatorUnavailable(f"no facilitator does {schemes} on {network}")
 
+    async def _look(self) -> None:
+        self._looked_at = time.monotonic()
+        for url in self._urls:
+            if url in self._supported:
+                continue
+            try:
+                body = await self._exchange("GET", url, "/supported", None)
+                self._supported[url] = asks.parse_answer(SupportedAnswer, body)
+            except (_NotSent, _NoAnswer, MalformedMessage) as error:
+                _log.warning("facilitator %s: %s", url, error)
+
+    def look_again(self) -> None:
+        """Ask those that were down what they do, now and then; nobody waits for it."""
+        if len(self._supported) == len(self._urls):
+            return
+        if self._looking is not None and not self._looking.done():
+            return
+        if time.monotonic() - self._looked_at >= _LOOK_AGAIN_SECONDS:
+            self._looking = asyncio.create_task(self._look())
+
+    def distrust(self, address: Address) -> None:
+        """Bind nothing to this account any more."""
+        self._distrusted.add(address)
+
     def bound(self, network: str) -> Address | None:
         """Whom to bind `upto` to: the first that says so."""
         addresses = (self._address(url, network) for url in self._urls)
@@ -109,12 +146,13 @@ class Endpoints:
     def _address(self, url: str, network: str) -> Address | None:
         answer = self._supported.get(url)
         kind = answer.find(UPTO, network) if answer else None
+        if kind is None:
+            return None
         try:
-            return (
-                Address(str((kind.extra or {})["facilitatorAddress"])) if kind else None
-            )
+            address = Address(str((kind.extra or {})["facilitatorAddress"]))
         except (KeyError, ValueError):
             return None
+        return None if address in self._distrusted else address
 
     async def question(
         self, request: JsonObject, *, by: tuple[Address, str] | None
@@ -139,18 +177,21 @@ class Endpoints:
         request: JsonObject,
         *,
         what: str,
+        amount: int = 0,
         by: tuple[Address, str] | None = None,
     ) -> SettleAnswer:
         """
-        Settle something, with one of them; `key` says what is the same order again.
+        Settle something, with one of them; `key` says what is the same order again, and
+        `amount` what it should move.
 
         Raises:
             FacilitatorUnavailable: It was sent to nobody now.
             TransactionOutcomeUnknown: It was sent, and there is no answer to it.
         """
         before = self._asked.get(key)
-        for url in [before] if before else self._candidates(by):
-            self._remember(key, url)
+        least = min(amount, before.least) if before else amount
+        for url in [before.url] if before else self._candidates(by):
+            self._remember(key, _Given(url=url, least=least))
             try:
                 body = await self._exchange("POST", url, "/settle", request)
                 answer = asks.parse_answer(SettleAnswer, body)
@@ -169,12 +210,17 @@ class Endpoints:
         """Whether somebody has an order, and may still carry it out."""
         return key in self._asked
 
+    def asked_for(self, key: str, default: int) -> int:
+        """The least that an order was given with."""
+        given = self._asked.get(key)
+        return default if given is None else given.least
+
     def forget(self, key: str) -> None:
         """An order is over."""
         self._asked.pop(key, None)
 
-    def _remember(self, key: str, url: str) -> None:
-        self._asked[key] = url
+    def _remember(self, key: str, given: _Given) -> None:
+        self._asked[key] = given
         if len(self._asked) > _REMEMBERED_MAX:
             del self._asked[next(iter(self._asked))]
 

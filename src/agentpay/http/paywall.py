@@ -27,6 +27,7 @@ from agentpay.http.credentials import (
     read_payment,
 )
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
+from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.paid_request import PaidRequest
@@ -69,13 +70,15 @@ class Paywall:
         protected: Sequence[str] = (),
         attestor: Attestor | None = None,
         v1: bool = False,
+        discovery: Discovery | None = None,
     ) -> None:
         """
         `origin` is where clients reach the application (`"https://api.example.com"`);
         without it, offers name the `Host` that a request names. What is in no line of
         `routes` is free, or denied under one of the `protected` prefixes; there a line
         with the price None says what is free. An `attestor` signs offers and receipts.
-        With `v1`, clients of x402's first version can pay too, by `exact`.
+        With `v1`, clients of x402's first version can pay too, by `exact`; with
+        `discovery`, `/openapi.json` and `/llms.txt` say what is sold, free of charge.
 
         Raises:
             ConfigurationError: A route's key or price, the origin or a prefix cannot be
@@ -89,6 +92,11 @@ class Paywall:
         self._v1 = v1
         if attestor is not None and origin is None:
             raise ConfigurationError("offers are signed for an origin: pass origin=")
+        self._pages = None
+        if discovery is not None:
+            self._pages = DiscoveryPages(
+                app, discovery, payee=payee, routes=self._routes, origin=self._origin
+            )
         self._closings = Closings()
         own = [payee.mpp.credential_field] if payee.mpp else []
         self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
@@ -139,6 +147,9 @@ class Paywall:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
+        if self._pages is not None and self._pages.has(scope):
+            await self._pages.answer(scope, receive, send)
+            return
         terms = self._priced(scope)
         if terms is not None:
             asking = _Asking(

@@ -36,6 +36,8 @@ class PricedRoute:
     """None is free, and says so even under a protected prefix."""
     template: str
     """The path with `:name` for a segment that stands for any."""
+    path: str
+    """The same with `{name}`, as it was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,7 @@ class RouteTable:
                 pattern=_pattern_of(path),
                 route=route,
                 template=_SEGMENT.sub(lambda name: f":{name[0][1:-1]}", path),
+                path=path,
             )
             if _SEGMENT.search(path):
                 self._templates.append(priced)
@@ -128,11 +131,14 @@ class RouteTable:
                 if match := line.pattern.fullmatch(spelling):
                     yield line, match.groupdict()
 
+    def lines(self) -> list[PricedRoute]:
+        """The whole table: exact paths, then templates."""
+        exact = [priced for found in self._exact.values() for priced in found]
+        return exact + self._templates
+
     def all(self) -> list[Route]:
         """Every priced route, to check its price before the first request."""
-        exact = [priced.route for found in self._exact.values() for priced in found]
-        templates = [priced.route for priced in self._templates]
-        return [route for route in exact + templates if route is not None]
+        return [line.route for line in self.lines() if line.route is not None]
 
 
 def _spellings(path: str, root: str) -> Iterator[str]:

@@ -206,7 +206,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 fresh = await self._read_again(response, target, judged.next, offer)
                 if judged.next is Next.RENEW:
                     payment = await self._renew(payment, fresh, target, judged)
-                    paid = fields_of(payment, request)
+                    paid |= {payment.header: payment.credential}
                 if judged.next in (Next.RESEND, Next.RENEW):
                     continue
                 settled = True

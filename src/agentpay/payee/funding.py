@@ -97,6 +97,8 @@ class ChannelFunding:
             # Perhaps it was mined just now, for a caller that did not wait.
             if not await is_used(self._chain, deposit):
                 return await self._failed(call, error, "deposit_simulation_failed")
+        except TransactionOutcomeUnknown as error:
+            return self._unknown(call, error)
         if not await self.open_record(call):
             return self._books.refuse(call.terms, "channel_not_found")
         try:

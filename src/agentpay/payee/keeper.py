@@ -36,6 +36,7 @@ _WATCHED = (
     channels.WITHDRAW_FINALIZED,
     channels.DEPOSITED,
     channels.REFUNDED,
+    channels.CLAIMED,
 )
 _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
@@ -53,6 +54,15 @@ class KeeperPolicy:
     settle_at: int
     """Send what was claimed once it is so much; with the claims by age, all of it."""
     poll_seconds: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Followed:
+    """An event that was acted upon."""
+
+    address: Address
+    channel: Hash32
+    block: int
 
 
 class Keeper:
@@ -83,7 +93,7 @@ class Keeper:
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = self._settled_at = clock()
         self._owing = False  # what was claimed by age, and not sent on yet
-        self._followed: dict[tuple[Hash32, int], int] = {}
+        self._followed: dict[tuple[Hash32, int], _Followed] = {}
         self._syncing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.synced_at = 0.0
@@ -107,27 +117,28 @@ class Keeper:
             started = self._clock()
             head = await self._chain.head()
             position = await self._store.read_cursor(cursor)
-            # Some blocks again: a reorg may have put events where we had passed.
-            first = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
+            # Some blocks again: a reorg may have put events where we had passed, and
+            # have taken others away.
+            again = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
+            first, seen = again, set[tuple[Hash32, int]]()
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for address, topics in self._watched():
-                    logs = await self._chain.logs(
+                    for log in await self._chain.logs(
                         address=address,
                         topics=topics,
                         first_block=first,
                         last_block=last,
-                    )
-                    for log in logs:
-                        if (log.transaction, log.index) not in self._followed:
-                            await self._follow(address, log)
-                            self._followed[log.transaction, log.index] = log.block
+                    ):
+                        seen.add((log.transaction, log.index))
+                        await self._follow(address, log)
                 await self._store.write_cursor(cursor, last)
                 first = last + 1
+            await self._take_back(since=again, seen=seen)
             self._followed = {
-                event: block
-                for event, block in self._followed.items()
-                if block >= head.number - 2 * _BLOCKS_AGAIN
+                event: followed
+                for event, followed in self._followed.items()
+                if followed.block >= head.number - 2 * _BLOCKS_AGAIN
             }
             self.synced_at = started
 
@@ -143,7 +154,22 @@ class Keeper:
             watched.append((desk.escrow.contract, [None, None, None, ours]))
         return watched
 
+    async def _take_back(self, *, since: int, seen: set[tuple[Hash32, int]]) -> None:
+        """Read again what rests on events that the chain has no more (a reorg)."""
+        for event, followed in list(self._followed.items()):
+            if followed.block < since or event in seen:
+                continue
+            _log.warning("the chain took back an event of %s", followed.channel)
+            if followed.address == BATCH_SETTLEMENT:
+                await self._settlement.see_chain(followed.channel)
+            elif self._sessions is not None:
+                await self._sessions.see_chain(followed.channel)
+            del self._followed[event]
+
     async def _follow(self, address: Address, log: Log) -> None:
+        """Act on an event, once."""
+        if (log.transaction, log.index) in self._followed:
+            return
         if len(log.topics) < 2:
             raise ChainUnreachable(
                 "the endpoint answers nonsense: an unasked-for event"
@@ -151,7 +177,13 @@ class Keeper:
         channel = log.topics[1]
         if address != BATCH_SETTLEMENT and self._sessions is not None:
             await self._follow_session(channel, self._sessions)
-            return
+        elif log.topics[0] != channels.CLAIMED:  # which we did, and have booked
+            await self._follow_channel(channel, log)
+        self._followed[log.transaction, log.index] = _Followed(
+            address=address, channel=channel, block=log.block
+        )
+
+    async def _follow_channel(self, channel: Hash32, log: Log) -> None:
         record = await self._settlement.see_chain(channel)
         withdrawing = log.topics[0] == channels.WITHDRAW_INITIATED
         if record is not None and withdrawing:
@@ -240,10 +272,20 @@ class Keeper:
                 await self._task
             self._task = None
 
+    async def _round(self) -> None:
+        """One round by whoever leads; the others hear how far it has come."""
+        chain = self._settings.asset.chain
+        if await self._store.lead(f"keeper {chain}"):
+            await self.tick()
+            await self._store.write_cursor(f"synced {chain}", int(self.synced_at))
+            return
+        synced_at = await self._store.read_cursor(f"synced {chain}")
+        self.synced_at = max(self.synced_at, synced_at)
+
     async def _run(self) -> None:
         while True:
             try:
-                await self.tick()
+                await self._round()
             except (ChainError, StoreError) as error:
                 _log.warning("keeper: %s", error)
             except Exception:  # noqa: BLE001

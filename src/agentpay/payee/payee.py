@@ -109,7 +109,9 @@ class Payee:
         above 0. `fees` bound what it pays for gas. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. With `mpp`,
-        whatever takes one transfer takes it by MPP too, and every 402 says so.
+        whatever takes one transfer takes it by MPP too, and every 402 says so; what
+        takes vouchers of a channel takes those of MPP's sessions, if `pay_to` is the
+        account of `wallet` or of `authorizer`: nobody else can settle them.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -136,16 +138,16 @@ class Payee:
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
                 " credential_types, or the facilitator"
             )
-        self._facilitator = facilitator
-        self._clock = clock
+        self._facilitator, self._clock = facilitator, clock
         account = account_of(pay_to) if pay_to else wallet.address
-        # Only the account that a session pays may settle it, so it must be ours.
-        sells_sessions = account == wallet.address
+        signs = authorizer or wallet
+        # Only the account that a session pays may settle it, so its key must be here.
+        sells_sessions = account in (wallet.address, signs.address)
         decimals = place.usdc.decimals
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
-            authorizer=(authorizer or wallet).address,
+            authorizer=signs.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
             min_deposit=units_of(min_deposit, decimals, "min_deposit"),
@@ -160,7 +162,7 @@ class Payee:
         )
         self._plan = Plan(
             wallet=wallet,
-            authorizer=authorizer or wallet,
+            authorizer=signs,
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(

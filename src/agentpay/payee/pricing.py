@@ -59,7 +59,8 @@ class Route:
     """`upto` too, on metered routes: for payers that let Permit2 move their tokens."""
     about: About | None = None
     access_seconds: int = 0
-    """For how long who has paid may come back by signing in, without paying again."""
+    """For how long who has paid may come back by signing in, without paying again: for
+    the same method, path and query."""
 
     def __post_init__(self) -> None:
         unknown = set(self.schemes) - {BATCH_SETTLEMENT, EXACT, UPTO}

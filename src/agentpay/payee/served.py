@@ -27,11 +27,11 @@ class ServedPayments:
 
     def __init__(
         self,
-        *,
         settings: PayeeSettings,
         chain: Chain,
         facilitator: Settler,
         store: PayeeStore,
+        *,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings

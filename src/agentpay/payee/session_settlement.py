@@ -21,7 +21,7 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.ports import PayeeStore
-from agentpay.records import PayeeRecord, PayeeStep, Settled
+from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
 from agentpay.session_ports import SessionDesk, SessionOrder
 from agentpay.types import Hash32
 
@@ -146,11 +146,14 @@ class SessionSettlement:
 
     async def _take(self, records: Sequence[PayeeRecord], choose: Choose) -> int:
         """Settle these sessions with a voucher each, where there is one to choose."""
-        orders: list[SessionOrder] = []
-        for record in records:
-            voucher = await self._publish(record.channel, choose)
-            if voucher is not None and isinstance(record.config, SessionConfig):
-                orders.append(SessionOrder(config=record.config, voucher=voucher))
+        vouchers = await asyncio.gather(
+            *(self._publish(record.channel, choose) for record in records)
+        )
+        orders = [
+            SessionOrder(config=session_config(record), voucher=voucher)
+            for record, voucher in zip(records, vouchers, strict=True)
+            if voucher is not None
+        ]
         if not orders:
             return 0
         try:
@@ -158,12 +161,12 @@ class SessionSettlement:
         except TransactionFailed as error:
             settled = dict[Hash32, Settled]()
             _log.warning("%d session(s) could not be settled: %s", len(orders), error)
-        for order in orders:
-            channel = order.config.channel
+        channels = [order.config.channel for order in orders]
+        for channel in channels:
             if channel not in settled:
                 _log.warning("session %s was not settled", channel)
-            # Whatever became of it, also if the chain took its deposit back.
-            await self.see_chain(channel)
+        # Whatever became of them, also if the chain took a deposit back.
+        await asyncio.gather(*(self.see_chain(channel) for channel in channels))
         return len(settled)
 
     async def _publish(self, channel: Hash32, choose: Choose) -> HeldVoucher | None:

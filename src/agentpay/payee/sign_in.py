@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from agentpay.errors import ChainError, MalformedMessage, StoreError
 from agentpay.onchain import is_signed
+from agentpay.payee.answers import request_of
 from agentpay.payee.pricing import Terms
 from agentpay.ports import Chain, PayeeStore
 from agentpay.types import Address
@@ -124,7 +125,8 @@ class FreeSale:
 
 
 def _grant(payer: Address, terms: Terms) -> str:
-    return f"grant {payer} {terms.resource}"
+    """What was paid for is a method, a path and a query: another query is another."""
+    return f"grant {payer} {request_of(terms).hex()}"
 
 
 def _written(moment: int) -> str:

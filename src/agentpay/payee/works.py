@@ -2,8 +2,8 @@
 What a started payee runs on, and how it is put together.
 """
 
-import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -11,13 +11,11 @@ from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.sending import FeePolicy
-from agentpay.errors import UnsuitableEscrow, UnsuitableToken
-from agentpay.evm.addresses import MULTICALL3, SESSION_ESCROW
+from agentpay.errors import UnsuitableToken
+from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
-from agentpay.evm.session_escrow import Escrow
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.embedded import Facilitator
-from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
@@ -30,19 +28,16 @@ from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.served import ServedPayments
-from agentpay.payee.session_books import SessionBooks
-from agentpay.payee.session_closing import SessionClosing
-from agentpay.payee.session_funding import SessionFunding
 from agentpay.payee.session_sales import SessionSales
 from agentpay.payee.session_settlement import SessionSettlement
+from agentpay.payee.session_works import look_after_sessions, sell_on_sessions
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
-
-_log = logging.getLogger(__name__)
+from agentpay.types import Address
 
 APPROVALS_PER_HOUR = 100
 """Of payers whose gas we pay: what strangers can make us spend is bounded."""
@@ -64,6 +59,10 @@ class Plan:
     mpp: MppTerms | None = None
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
+
+    def signer_for(self, account: Address) -> Signer:
+        """Which of our keys is an account's."""
+        return self.authorizer if self.authorizer.address == account else self.wallet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +105,7 @@ class Works:
             store=self.store,
             clock=clock,
         )
-        sessions = _sessions(
+        sessions = sell_on_sessions(
             self.mpp,
             settings,
             settlement=self.session_settlement,
@@ -146,47 +145,46 @@ async def open_works(
             is not what was declared.
         StoreError: The store cannot be opened.
     """
-    chain = RpcChain(
+    refuse_test_key(plan.wallet.address, settings.asset.chain)
+    reads = RpcChain(
         plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
     )
-    refuse_test_key(plan.wallet.address, settings.asset.chain)
-    try:
+    async with AsyncExitStack() as opened:
+        chain = await opened.enter_async_context(reads)
         await chain.check()
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, settings)
-        store = await open_store(plan.store_url)
-    except BaseException:
-        await chain.aclose()
-        raise
-    sender = TransactionSender(
-        chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
-    )
-    settler = facilitator or Facilitator(
-        chain=chain,
-        senders=[sender],
-        wallet_factories=settings.wallet_factories,
-        sponsor=_sponsor(plan, chain, clock=clock),
-    )
-    try:
+        store = await opened.enter_async_context(await open_store(plan.store_url))
+        sending = TransactionSender(
+            chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
+        )
+        sender = await opened.enter_async_context(sending)
         works = _wire(
             plan,
             settings,
             chain=chain,
             sender=sender,
-            facilitator=settler,
-            sessions=await _sessions_kept(
-                plan, settings, chain=chain, sender=sender, store=store, clock=clock
+            facilitator=facilitator
+            or Facilitator(
+                chain=chain,
+                senders=[sender],
+                wallet_factories=settings.wallet_factories,
+                sponsor=_sponsor(plan, chain, clock=clock),
+            ),
+            sessions=await look_after_sessions(
+                settings,
+                payee=plan.signer_for(settings.pay_to),
+                chain=chain,
+                sender=sender,
+                store=store,
+                clock=clock,
             ),
             store=store,
             clock=clock,
         )
         await sender.resume()
         await works.keeper.sync()
-    except BaseException:
-        await store.close()
-        await sender.aclose()
-        await chain.aclose()
-        raise
+        opened.pop_all()
     return works
 
 
@@ -200,43 +198,6 @@ def _sponsor(
     )
     relay = TransactionRelay(chain)
     return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
-
-
-async def _sessions_kept(
-    plan: Plan,
-    settings: PayeeSettings,
-    *,
-    chain: RpcChain,
-    sender: TransactionSender,
-    store: Store,
-    clock: Callable[[], float],
-) -> SessionSettlement | None:
-    """
-    What looks after sessions; None where none are sold, and none are left.
-
-    What is due on sessions that were sold is taken also where none are sold any more.
-    """
-    if settings.escrow is None and not await _has_sessions(store):
-        return None
-    escrow = settings.escrow or SESSION_ESCROW
-    desk = EscrowDesk(
-        chain=chain,
-        senders=[sender],
-        payee=plan.wallet,
-        asset=settings.asset,
-        escrow=Escrow(chain=settings.asset.chain, contract=escrow),
-    )
-    try:
-        await desk.start()
-    except UnsuitableEscrow as error:
-        _log.warning("no sessions are sold: %s", error)
-        return None
-    return SessionSettlement(desk=desk, store=store.payee, clock=clock)
-
-
-async def _has_sessions(store: Store) -> bool:
-    due = await store.payee.claimable(sessions=True, at_least=1, limit=1)
-    return bool(due or await store.payee.closing(sessions=True, limit=1))
 
 
 async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
@@ -266,22 +227,6 @@ def _wire(
         authorizer=plan.authorizer,
         clock=clock,
     )
-    keeper = Keeper(
-        settings=settings,
-        policy=plan.keeping,
-        chain=chain,
-        store=store.payee,
-        settlement=settlement,
-        sessions=sessions,
-        served=ServedPayments(
-            settings=settings,
-            chain=chain,
-            facilitator=facilitator,
-            store=store.payee,
-            clock=clock,
-        ),
-        clock=clock,
-    )
     answers = Answers(
         policy=plan.answers, chain=chain.chain_id, store=store.payee, clock=clock
     )
@@ -307,12 +252,21 @@ def _wire(
         sender=sender,
         facilitator=facilitator,
         store=store,
-        keeper=keeper,
+        keeper=_keeper(
+            plan,
+            settings,
+            chain=chain,
+            facilitator=facilitator,
+            settlement=settlement,
+            sessions=sessions,
+            store=store,
+            clock=clock,
+        ),
         settlement=settlement,
         channels=channels,
         transfers=transfers,
         charges=charges,
-        sessions=_sessions(
+        sessions=sell_on_sessions(
             plan.mpp,
             settings,
             settlement=sessions,
@@ -327,24 +281,27 @@ def _wire(
     )
 
 
-def _sessions(
-    mpp: MppTerms | None,
+def _keeper(
+    plan: Plan,
     settings: PayeeSettings,
     *,
-    settlement: SessionSettlement | None,
-    answers: Answers,
+    chain: RpcChain,
+    facilitator: Settler,
+    settlement: Settlement,
+    sessions: SessionSettlement | None,
     store: Store,
     clock: Callable[[], float],
-) -> SessionSales | None:
-    if mpp is None or settings.escrow is None or settlement is None:
-        return None
-    books = SessionBooks(settings=settings, store=store.payee, clock=clock)
-    return SessionSales(
-        books=books,
-        mpp=mpp,
-        funding=SessionFunding(books=books, settlement=settlement),
-        closing=SessionClosing(books=books, settlement=settlement),
-        answers=answers,
+) -> Keeper:
+    served = ServedPayments(settings, chain, facilitator, store.payee, clock=clock)
+    return Keeper(
+        settings=settings,
+        policy=plan.keeping,
+        chain=chain,
+        store=store.payee,
+        settlement=settlement,
+        sessions=sessions,
+        served=served,
+        clock=clock,
     )
 
 

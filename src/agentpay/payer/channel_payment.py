@@ -62,7 +62,6 @@ class ChannelPayment:
     deposit: PendingDeposit | None
     leave: Callable[[VoucherPayment], Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
-    idempotency_key: str = ""
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
     is_made: Callable[[], Awaitable[bool]] = never

@@ -119,7 +119,7 @@ class Channels:
     async def has_open(self, offer: Offer, target: Target) -> bool:
         """Whether there is a channel that may pay for this offer."""
         key = self.kind.key_of(offer, target, self._keys.authorizer)
-        return key is not None and bool(await self._lanes(key))
+        return key is not None and bool((await self._all()).get(key))
 
     async def _pay_on_any(
         self, key: Key, offer: Offer, target: Target
@@ -256,6 +256,9 @@ class Channels:
     # Which channels there are.
 
     async def _lanes(self, key: Key) -> list[Hash32]:
+        return (await self._all()).setdefault(key, [])
+
+    async def _all(self) -> dict[Key, list[Hash32]]:
         if self._known is None:
             known: dict[Key, list[Hash32]] = defaultdict(list)
             for other, record in await self._recorded():
@@ -263,7 +266,7 @@ class Channels:
                     known[other].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
-        return self._known.setdefault(key, [])
+        return self._known
 
     async def _recorded(self) -> list[tuple[Key, PayerRecord]]:
         """Every channel of our kind in the store, and what it belongs to."""

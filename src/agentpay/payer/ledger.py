@@ -3,6 +3,7 @@ A payer's books: budget and channels, moved together in one durable step.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from agentpay.core.payer_session_rules import (
     TicketDelivered,
 )
 from agentpay.errors import (
+    AgentPayError,
     HostQuarantined,
     StoreError,
 )
@@ -70,6 +72,8 @@ class PayerLedger:
         self._clock = clock
         self._cheated = cheated
         self._lapsed: frozenset[str] = frozenset()
+        self._refused: set[str] = set()
+        """Holds of transfers that their payee refused."""
         self.distrusted: set[str] = set()
         """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
@@ -96,6 +100,18 @@ class PayerLedger:
             within=self._policy.quarantine_seconds * 1000,
         )
         await self._note(lapse)
+
+    def refused(self, hold: Hold) -> None:
+        """A payee says that it will not have a transfer, and could still settle it."""
+        self._refused.add(hold.id)
+
+    async def resolved(self, hold: Hold, *, moved: bool) -> None:
+        """The chain told of a transfer: one that was refused is not to move."""
+        refused = hold.id in self._refused
+        self._refused.discard(hold.id)
+        if refused and moved:
+            _log.warning("%s settled a payment that it had refused", hold.host)
+            await self.undelivered(hold.host, sent_at=self._clock())
 
     async def delivered(self, host: str) -> None:
         """A host gave an answer for a payment."""
@@ -246,20 +262,19 @@ class PayerLedger:
         decide: Callable[[Budget, PayerRecord | None], PayerStep[PayerAnswer]],
     ) -> PayerAnswer:
         """Durably; a caller that is cancelled takes nothing."""
-        taken: list[PayerAnswer] = []
-
-        def noted(budget: Budget, record: PayerRecord | None) -> PayerStep[PayerAnswer]:
-            step = decide(budget, record)
-            taken[:] = [step.answer]
-            return step
-
+        step = asyncio.create_task(self.store.update(self.account, channel, decide))
         try:
-            return await self.store.update(self.account, channel, noted)
+            return await asyncio.shield(step)
         except asyncio.CancelledError:
-            for answer in taken:
-                if isinstance(answer, Issued):
-                    await self.take_back(channel, answer)
+            await asyncio.shield(self._undo(channel, step))
             raise
+
+    async def _undo(self, channel: Hash32, step: "asyncio.Task[PayerAnswer]") -> None:
+        """The store goes on without whoever leaves: take back what it issues."""
+        with contextlib.suppress(AgentPayError, KeyError):
+            answer = await step
+            if isinstance(answer, Issued):
+                await self.take_back(channel, answer)
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""

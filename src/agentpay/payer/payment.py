@@ -111,11 +111,6 @@ class Payment(Protocol):
         """The value of that header."""
         ...
 
-    @property
-    def idempotency_key(self) -> str:
-        """What its request is called (`Idempotency-Key`); "" if it needs no name."""
-        ...
-
     async def renew(self, offer: Offer) -> "Payment | None":
         """
         The same payment under a fresh offer, after `Next.RENEW`; None if it cannot be.

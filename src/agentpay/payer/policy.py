@@ -5,6 +5,7 @@ What an agent may spend and whom it trusts: decided once, outside of any message
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Final
 
 from agentpay.core.budget import Limits
 from agentpay.errors import ConfigurationError
@@ -12,6 +13,9 @@ from agentpay.types import MONEY_DECIMALS, Address, Money, to_base_units
 from agentpay.wire.mpp.evm_charge import CHARGE
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
+
+KINDS: Final = (BATCH_SETTLEMENT, SESSION, EXACT, CHARGE, UPTO)
+"""All that an agent can pay by: schemes of x402 and intents of MPP."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +125,14 @@ class Policy:
     def check(self, decimals: int) -> None:
         """
         Raises:
-            ConfigurationError: An amount or address cannot be read, or an amount is
-                finer than the token.
+            ConfigurationError: An amount, an address or a way of paying cannot be
+                read, or an amount is finer than the token.
         """
+        unknown = [kind for kind in self.prefer if kind not in KINDS]
+        if unknown or not self.prefer:
+            raise ConfigurationError(
+                f"policy, prefer: some of {', '.join(KINDS)}, and not {unknown}"
+            )
         for name in ("deposit", "headroom", "ahead", "low_water"):
             try:
                 to_base_units(getattr(self, name), decimals)

@@ -7,7 +7,6 @@ its first voucher, filled up with later ones, and asked about by `HEAD`.
 
 import json
 import logging
-import secrets
 from collections.abc import Mapping
 from dataclasses import astuple
 from functools import partial
@@ -221,7 +220,6 @@ class SessionKind:
             deposit_part=part,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
-            idempotency_key="" if record.ledger.tagged else secrets.token_hex(16),
         )
 
     # Asking.

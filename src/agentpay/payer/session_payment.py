@@ -83,8 +83,6 @@ class SessionPayment:
     """Of Permit2, for a deposit that goes along."""
     is_made: Callable[[], Awaitable[bool]] = never
     """Whether the chain shows that deposit."""
-    idempotency_key: str = ""
-    """Where the voucher itself is no name for its request."""
 
     @property
     def id(self) -> str:

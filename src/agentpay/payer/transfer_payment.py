@@ -69,7 +69,6 @@ class TransferPayment:
     approval: Approval
     header: str
     credential: str
-    idempotency_key: str = ""
 
     @property
     def id(self) -> str:
@@ -97,6 +96,8 @@ class TransferPayment:
             charged = await self._book_charge(receipt)
         if verdict.next is not Next.RESEND:
             self.approval.end()
+        if _says_no(read, verdict):
+            self.ledger.refused(self.hold)
         reason = (receipt.error_reason if receipt else None) or _why(answer)
         final = verdict.booking is Booking.CHARGED
         return Judgement(next=verdict.next, charged=charged, reason=reason, final=final)
@@ -148,6 +149,14 @@ def _read(answer: Answer, receipt: PaymentResponse | None) -> TransferAnswer:
         offered=answer.offers,
         problem=answer.headers.get("content-type", "").startswith(PROBLEM_JSON),
     )
+
+
+def _says_no(read: TransferAnswer, verdict: Verdict) -> bool:
+    """Whether a payee will not have it. An error of its own is another lapse."""
+    if verdict.next is Next.REJECTED:
+        return True
+    delivered = verdict.next is Next.DELIVER and read.status < 500
+    return delivered and read.success is False
 
 
 def _why(answer: Answer) -> str:
@@ -356,8 +365,10 @@ async def resolve_hold(
         moved = transfer.moved(found.logs) if found else transfer.maximum
         spent = Spent(id=hold.id, amount=scale(moved, decimals))
         await ledger.move(decimals, spent)
+        await ledger.resolved(hold, moved=True)
         return True
     if head.timestamp > hold.valid_before:
         await ledger.move(decimals, Released(id=hold.id))
+        await ledger.resolved(hold, moved=False)
         return True
     return False

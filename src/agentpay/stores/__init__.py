@@ -10,18 +10,21 @@ from typing import Protocol, Self
 from agentpay.errors import ConfigurationError
 from agentpay.ports import PayeeStore, PayerStore
 from agentpay.stores.memory import MemoryPayeeStore, MemoryPayerStore, MemoryStore
+from agentpay.stores.postgres import PostgresStore
 from agentpay.stores.sqlite import SqliteStore
 
 __all__ = [
     "MemoryPayeeStore",
     "MemoryPayerStore",
     "MemoryStore",
+    "PostgresStore",
     "SqliteStore",
     "Store",
     "open_store",
 ]
 
 _SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
 
 
 class Store(Protocol):
@@ -47,16 +50,22 @@ class Store(Protocol):
     ) -> None: ...
 
 
-async def open_store(url: str) -> Store:
+async def open_store(url: str, *, shared: bool = False) -> Store:
     """
-    Open `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, or a plain path.
+    Open `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, or
+    `postgresql://user:password@host/database`. With `shared`, a file is opened for a
+    payer beside others; PostgreSQL always is.
 
     Raises:
         ConfigurationError: Not one of these, or its directory does not exist.
-        StoreError: It cannot be opened; see `SqliteStore.open`.
+        StoreError: It cannot be opened; see `SqliteStore.open`, `PostgresStore.open`.
     """
     if url == "memory:":
         return MemoryStore()
+    if url.startswith(_POSTGRES):
+        return await PostgresStore.open(url)
+    if shared:
+        return await SqliteStore.open_shared(_path(url))
     return await SqliteStore.open(_path(url))
 
 
@@ -66,7 +75,7 @@ def _path(url: str) -> str:
     if not path or is_url or ":memory:" in path or "\0" in path:
         raise ConfigurationError(
             f"cannot open the store {url!r}: it is 'memory:', 'sqlite:///relative.db',"
-            " 'sqlite:////absolute.db' or the path of a file"
+            " 'sqlite:////absolute.db', the path of a file or 'postgresql://...'"
         )
     if path != url and "?" in path:
         raise ConfigurationError(f"the store {url!r} has options, and there are none")

@@ -42,10 +42,12 @@ def _check(
         raise InvariantViolated(f"a step changes the terms of {channel}")
 
 
-def may_take(payment: PaymentRecord, owner: str) -> bool:
-    """Whether somebody else began it and did not answer it."""
+def may_take(
+    payment: PaymentRecord, owner: str, living: frozenset[str] = frozenset()
+) -> bool:
+    """Whether somebody else began it, died, and did not answer it."""
     unanswered = payment.status in (PaymentStatus.STARTED, PaymentStatus.SETTLED)
-    return payment.owner != owner and unanswered
+    return payment.owner not in (owner, *living) and unanswered
 
 
 def is_past(payment: PaymentRecord, now: int) -> bool:

@@ -150,8 +150,7 @@ class Anvil(AnvilNode):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # It keeps old states under its home, and forgets them when killed.
-                env={**os.environ, "NO_COLOR": "1", "HOME": self._directory.name},
+                env={**os.environ, "NO_COLOR": "1"},
             )
         if os.name == "posix":
             self._watchdog = subprocess.Popen(  # noqa: S603 - our own arguments

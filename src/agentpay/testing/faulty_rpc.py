@@ -82,6 +82,8 @@ class FaultyRpc:
         """The JSON-RPC calls of every HTTP request so far, in order."""
         self.delay_seconds = 0.0
         """How late every answer comes."""
+        self.outage: Fault | None = None
+        """How every request fails, until `heal`."""
         self._frozen_at: int | None = None
         self._node_url = node_url
         self._planned: list[_Planned] = []
@@ -117,7 +119,7 @@ class FaultyRpc:
         """Forget every planned fault and lie, be quick, and follow the chain."""
         self._planned.clear()
         self._lies.clear()
-        self._frozen_at, self.delay_seconds = None, 0.0
+        self._frozen_at, self.outage, self.delay_seconds = None, None, 0.0
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -177,7 +179,8 @@ class FaultyRpc:
         request: list[dict[str, Any]] | dict[str, Any] = json.loads(body)
         calls = request if isinstance(request, list) else [request]
         self.requests.append(calls)
-        fault = self._next_fault([str(call["method"]) for call in calls])
+        methods = [str(call["method"]) for call in calls]
+        fault = self.outage or self._next_fault(methods)
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)
         if fault is None:

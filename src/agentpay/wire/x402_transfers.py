@@ -8,6 +8,7 @@ the codes are those of the official SDKs.
 import json
 from typing import Final
 
+from agentpay.evm.charge_permit import ChargePermit
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
@@ -15,6 +16,7 @@ from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject
+from agentpay.wire.mpp.kept import kept_charge, read_kept_charge
 from agentpay.wire.x402 import (
     EXACT,
     UPTO,
@@ -143,6 +145,8 @@ def read_unsigned(payload: JsonObject, asset: Asset) -> Transfer:
 
 def kept_transfer(transfer: Transfer) -> str:
     """A signed transfer as text, with what approves it, to be read by `read_kept`."""
+    if isinstance(transfer, ChargePermit):
+        return json.dumps({"charge": kept_charge(transfer)})
     words: JsonObject = {"payload": transfer_payload(transfer)}
     if isinstance(transfer, Permit2Transfer):
         approvals = SignedApprovals(
@@ -160,6 +164,8 @@ def read_kept(text: str, asset: Asset) -> Transfer:
         MalformedMessage: What approves it cannot be read.
     """
     words = json.loads(text)
+    if "charge" in words:
+        return read_kept_charge(words["charge"], asset)
     payload: JsonObject = words["payload"]
     if "permit2Authorization" not in payload:
         return read_transfer(ExactPayload.model_validate(payload), asset)

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
 
-from agentpay.stores.sqlite.tables import Change
+from agentpay.stores.rows.tables import Change
 from agentpay.stores.sqlite.writer import Group, Writer
 
 K = TypeVar("K", bound=Hashable)

@@ -16,14 +16,17 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
-from agentpay.stores.sqlite import (
-    answer_rows,
-    payee_rows,
-    payment_rows,
-    sending_rows,
+from agentpay.stores.rows.answers import forget_answer, save_answer
+from agentpay.stores.rows.payee import (
+    forget_payment,
+    save_channel,
+    save_cursor,
+    save_mark,
+    save_payment,
 )
+from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
+from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
-from agentpay.stores.sqlite.tables import Change
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import check_payee_step, may_take
 from agentpay.types import Address, ChainId, Hash32
@@ -71,7 +74,7 @@ class SqlitePayeeStore:
         step = decide(before)
         check_payee_step(channel, before, step.record)
         if step.record is not None and step.record is not before:
-            saving = payee_rows.save_channel(before, step.record, step.touched)
+            saving = save_channel(before, step.record, step.touched)
             self._channels.save(entry, step.record, saving)
         if durable:
             await self._writer.wait(entry.group)
@@ -148,7 +151,7 @@ class SqlitePayeeStore:
 
     async def drop_payment(self, payment_id: str) -> None:
         entry = await self._payments.entry(payment_id)
-        self._payments.save(entry, None, payment_rows.forget_payment(payment_id))
+        self._payments.save(entry, None, forget_payment(payment_id))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         await self._writer.drain()
@@ -162,34 +165,34 @@ class SqlitePayeeStore:
         await self._writer.read(partial(payment_rows.sweep_payments, now=now))
 
     async def keep_answer(self, answer: AnswerRecord, *, durable: bool) -> None:
-        group = self._writer.submit(answer_rows.save_answer(answer))
+        group = self._writer.submit(save_answer(answer))
         if durable:
             await self._writer.wait(group)
 
     async def find_answer(self, key: str) -> AnswerRecord | None:
         await self._writer.drain()
-        return await self._writer.read(partial(answer_rows.load_answer, key=key))
+        return await self._writer.read(partial(payee_rows.load_answer, key=key))
 
     async def drop_answer(self, key: str) -> None:
-        self._writer.submit(answer_rows.forget_answer(key))
+        self._writer.submit(forget_answer(key))
 
     async def sweep_answers(self, *, now: int, bytes_total: int) -> None:
         """Those that would be kept the longest stay."""
         await self._writer.drain()
         await self._writer.read(
-            partial(answer_rows.sweep, now=now, bytes_total=bytes_total)
+            partial(payee_rows.sweep_answers, now=now, bytes_total=bytes_total)
         )
 
     async def set_mark(self, name: str, *, until: int) -> None:
         entry = await self._marks.entry(name)
-        self._marks.save(entry, until, payee_rows.save_mark(name, until))
+        self._marks.save(entry, until, save_mark(name, until))
         await self._writer.wait(entry.group)
 
     async def take_mark(self, name: str, *, until: int, now: int) -> bool:
         entry = await self._marks.entry(name)
         free = entry.record <= now
         if free:
-            self._marks.save(entry, until, payee_rows.save_mark(name, until))
+            self._marks.save(entry, until, save_mark(name, until))
         await self._writer.wait(entry.group)
         return free
 
@@ -204,6 +207,11 @@ class SqlitePayeeStore:
         await self._writer.drain()
         await self._writer.read(partial(payee_rows.sweep_marks, now=now))
 
+    async def lead(self, name: str) -> bool:
+        """One process owns the file."""
+        del name
+        return True
+
     async def read_cursor(self, name: str) -> int:
         entry = await self._cursors.entry(name)
         position = entry.record
@@ -212,17 +220,17 @@ class SqlitePayeeStore:
 
     async def write_cursor(self, name: str, position: int) -> None:
         entry = await self._cursors.entry(name)
-        self._cursors.save(entry, position, payee_rows.save_cursor(name, position))
+        self._cursors.save(entry, position, save_cursor(name, position))
         await self._writer.wait(entry.group)
 
     async def keep_sent(self, sent: SentTransaction) -> None:
-        changes = sending_rows.save_sent(sent, self._owner)
+        changes = save_sent(sent, self._owner)
         await self._writer.wait(self._writer.submit(changes))
 
     async def forget_sent(
         self, chain: ChainId, account: Address, nonce: int, *, durable: bool
     ) -> None:
-        changes = sending_rows.forget_sent(chain, account, nonce, self._owner)
+        changes = forget_sent(chain, account, nonce, self._owner)
         group = self._writer.submit(changes)
         if durable:
             await self._writer.wait(group)
@@ -232,20 +240,11 @@ class SqlitePayeeStore:
     ) -> list[SentTransaction]:
         """One process owns the file: whoever else wrote into it is dead."""
         await self._writer.drain()
-        find = partial(sending_rows.load_sent, chain=chain, account=account)
-        found = await self._writer.read(find)
-        ours = {s.nonce: s for owner, s in found if owner == self._owner}
-        changes: list[Change] = []
-        for owner, sent in found:
-            if owner == self._owner:
-                continue
-            if sent.nonce not in ours:
-                ours[sent.nonce] = sent
-                changes += sending_rows.save_sent(sent, self._owner)
-            changes += sending_rows.forget_sent(chain, account, sent.nonce, owner)
+        find = partial(payee_rows.load_sent, chain=chain, account=account)
+        sent, changes = take_over(await self._writer.read(find), self._owner)
         if changes:
             await self._writer.wait(self._writer.submit(changes))
-        return [ours[nonce] for nonce in sorted(ours)]
+        return sent
 
     async def close(self) -> None:
         """Close the whole store; see `SqliteStore.close`."""
@@ -254,7 +253,7 @@ class SqlitePayeeStore:
     def _save_payment(
         self, entry: Entry[PaymentRecord | None], payment: PaymentRecord
     ) -> None:
-        self._payments.save(entry, payment, payment_rows.save_payment(payment))
+        self._payments.save(entry, payment, save_payment(payment))
 
     async def _read_all(self, channels: list[Hash32]) -> list[PayeeRecord]:
         records = [await self.read(channel) for channel in channels]

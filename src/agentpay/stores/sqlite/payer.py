@@ -6,9 +6,10 @@ from typing import TypeVar
 
 from agentpay.core.budget import Budget
 from agentpay.records import PayerDecide, PayerRecord, PayerStep
+from agentpay.stores.rows.payer import save_budget, save_channel
+from agentpay.stores.rows.tables import Change
 from agentpay.stores.sqlite import payer_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
-from agentpay.stores.sqlite.tables import Change
 from agentpay.stores.sqlite.writer import Writer
 from agentpay.stores.steps import channel_order, check_payer_step
 from agentpay.types import Address, Hash32
@@ -51,9 +52,9 @@ class SqlitePayerStore:
         check_payer_step(channel, before, step.record)
         saving: list[Change] = []
         if step.budget is not budget.record:
-            saving += payer_rows.save_budget(account, budget.record, step.budget)
+            saving += save_budget(account, budget.record, step.budget)
         if step.record is not None and step.record is not before:
-            saving += payer_rows.save_channel(account, before, step.record)
+            saving += save_channel(account, before, step.record)
         if saving:
             self._budgets.save(budget, step.budget, saving)
             entry.record, entry.group = step.record, budget.group

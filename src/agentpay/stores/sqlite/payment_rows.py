@@ -1,49 +1,10 @@
-"""
-Transfers to a payee as rows: what each signature bought, and when it may be forgotten.
-"""
+"""Transfers to a payee as SQLite reads them back, and how it lists and sweeps them."""
 
 import sqlite3
-from typing import Final
 
-from agentpay.records import PaymentRecord, PaymentStatus
-from agentpay.stores.sqlite.rows import (
-    Row,
-    amount,
-    integer,
-    text,
-    to_address,
-    to_int,
-)
-from agentpay.stores.sqlite.tables import Change, Cut, Put, Table, select
-
-_PAYMENTS: Final = Table(
-    "payments",
-    "id, payer, amount, resource, owner, started_at, status, transaction_hash,"
-    " charged, good_until, request",
-    keys=1,
-)
-_GET_PAYMENT: Final = select(_PAYMENTS.columns, _PAYMENTS, by=1)
-
-
-def save_payment(payment: PaymentRecord) -> list[Change]:
-    columns = (
-        text(payment.id),
-        payment.payer.to_bytes(),
-        amount(payment.amount),
-        text(payment.resource),
-        text(payment.owner),
-        integer(payment.started_at),
-        payment.status.value,
-        text(payment.transaction),
-        amount(payment.charged),
-        integer(payment.good_until),
-        text(payment.request),
-    )
-    return [Put(_PAYMENTS, columns)]
-
-
-def forget_payment(payment_id: str) -> list[Change]:
-    return [Cut(_PAYMENTS, (text(payment_id),))]
+from agentpay.records import PaymentRecord
+from agentpay.stores.rows.payee import PAYMENTS, to_payment
+from agentpay.stores.sqlite.tables import read
 
 
 def list_served(connection: sqlite3.Connection, *, limit: int) -> list[str]:
@@ -71,21 +32,5 @@ def load_payment(
     Raises:
         ValueError: The row is not one that we wrote.
     """
-    row: Row | None = connection.execute(_GET_PAYMENT, (payment_id,)).fetchone()
-    if row is None:
-        return None
-    _, payer, paid, resource, owner, started_at, status, transaction, *rest = row
-    charged, good_until, request = rest
-    return PaymentRecord(
-        id=payment_id,
-        payer=to_address(payer),
-        amount=to_int(paid),
-        resource=resource,
-        owner=owner,
-        started_at=started_at,
-        status=PaymentStatus(status),
-        transaction=transaction,
-        charged=to_int(charged),
-        good_until=good_until,
-        request=request,
-    )
+    rows = read(connection, PAYMENTS, (payment_id,))
+    return to_payment(rows[0]) if rows else None

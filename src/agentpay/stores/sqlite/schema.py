@@ -240,27 +240,36 @@ def check(connection: sqlite3.Connection, database: Path) -> None:
         raise StoreCorrupt(
             f"{database} is a SQLite database, but not one of agentpay; name another"
         )
-    version = _pragma(connection, "user_version")
-    if version > len(MIGRATIONS):
-        raise StoreNewer(
-            f"{database} has version {version}, this library knows up to"
-            f" {len(MIGRATIONS)}: upgrade agentpay, or open a backup made before"
-        )
+    check_version(connection, database)
     if database.stat().st_size > CHECKED_BYTES_MAX:
         return
     if (report := connection.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise StoreCorrupt(f"{database} is damaged ({report}): restore it")
 
 
+def check_version(connection: sqlite3.Connection, database: Path) -> None:
+    """
+    Raises:
+        StoreNewer: A newer version of this library wrote it.
+    """
+    version = _pragma(connection, "user_version")
+    if version > len(MIGRATIONS):
+        raise StoreNewer(
+            f"{database} has version {version}, this library knows up to"
+            f" {len(MIGRATIONS)}: upgrade agentpay, or open a backup made before"
+        )
+
+
 def migrate(
     connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]
 ) -> None:
     """Bring a database to the newest version; each version is reached or not at all."""
-    version = _pragma(connection, "user_version")
-    for number, statements in enumerate(migrations[version:], start=version + 1):
+    while _pragma(connection, "user_version") < len(migrations):
         connection.execute("BEGIN IMMEDIATE")
-        for statement in statements:
+        version = _pragma(connection, "user_version")  # others may do the same
+        for statement in migrations[version] if version < len(migrations) else ():
             connection.execute(statement)
+        number = min(version + 1, len(migrations))
         connection.execute(f"PRAGMA user_version = {number}")
         connection.execute("COMMIT")
 

@@ -1,88 +1,68 @@
 """
-Changed rows on their way to the database: only the last word on each row is written.
+Changed rows as SQLite's statements, and its rows as they were put.
 
 Many rows go into one statement. Each statement gives the interpreter's lock away, and
 on a busy event loop it is a while until the writer gets it back.
+
+Amounts are 32 bytes here, big-endian, so that they sort.
 """
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-Column = bytes | str | int | None
-Columns = tuple[Column, ...]
+from agentpay.stores.rows.columns import AMOUNT_BYTES, Row
+from agentpay.stores.rows.tables import Batch, Column, Columns, Table
 
 _ROWS_MAX: Final = 32  # of 28 columns: SQLite before 3.32 takes 999 variables
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """A table and its columns, of which the first `keys` are unique together."""
-
-    name: str
-    columns: str
-    keys: int
-
-    @property
-    def names(self) -> list[str]:
-        return [name.strip() for name in self.columns.split(",")]
+def write(connection: sqlite3.Connection, batch: Batch) -> None:
+    for table, cut, put in batch.tables():
+        for part in _parts(cut):
+            connection.execute(_delete(table, len(part)), _flat(table, part))
+        for part in _parts(put):
+            connection.execute(_upsert(table, len(part)), _flat(table, part))
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Write a row in its place, or last if there is none."""
+def read(
+    connection: sqlite3.Connection,
+    table: Table,
+    key: Columns,
+    *,
+    order: str = "",
+) -> list[Row]:
+    """
+    The rows of a table whose first columns are `key`.
 
-    table: Table
-    row: Columns
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """Delete a row, if it is there."""
-
-    table: Table
-    key: Columns
-
-
-Change = Put | Cut
-
-
-@dataclass(slots=True)
-class _Pending:
-    rows: dict[Columns, Columns | None] = field(
-        default_factory=dict[Columns, Columns | None]
-    )
-    cut: set[Columns] = field(default_factory=set[Columns])
+    Raises:
+        ValueError: A row is not one that we wrote.
+    """
+    given = [_to_sqlite(*pair) for pair in zip(key, table.kinds, strict=False)]
+    rows = connection.execute(_select(table, len(key), order), given)
+    return [
+        tuple([_to_value(*pair) for pair in zip(row, table.kinds, strict=True)])
+        for row in rows
+    ]
 
 
-class Batch:
-    """The changes of several steps, to be written as if one after another."""
+def to_blob(amount: int) -> bytes:
+    return amount.to_bytes(AMOUNT_BYTES, "big")
 
-    def __init__(self) -> None:
-        self._tables: dict[Table, _Pending] = {}
 
-    def add(self, changes: Iterable[Change]) -> None:
-        for change in changes:
-            pending = self._tables.setdefault(change.table, _Pending())
-            if isinstance(change, Cut):
-                pending.rows[change.key] = None
-                pending.cut.add(change.key)
-                continue
-            key = change.row[: change.table.keys]
-            if key in pending.cut and pending.rows[key] is None:
-                del pending.rows[key]  # a row that comes back comes last
-            pending.rows[key] = change.row
+def _to_sqlite(value: Column, kind: str) -> Column:
+    if kind == "amount" and isinstance(value, int):
+        return to_blob(value)
+    return value
 
-    def write(self, connection: sqlite3.Connection) -> None:
-        for table, pending in self._tables.items():
-            cut = list(pending.cut)
-            put = [row for row in pending.rows.values() if row is not None]
-            for part in _parts(cut):
-                connection.execute(_delete(table, len(part)), _flat(part))
-            for part in _parts(put):
-                connection.execute(_upsert(table, len(part)), _flat(part))
+
+def _to_value(column: Column, kind: str) -> Column:
+    if kind != "amount" or column is None:
+        return column
+    if not isinstance(column, bytes) or len(column) != AMOUNT_BYTES:
+        raise ValueError(f"no amount of {AMOUNT_BYTES} bytes: {column!r}")
+    return int.from_bytes(column, "big")
 
 
 def _parts(rows: Sequence[Columns]) -> Iterable[Sequence[Columns]]:
@@ -94,8 +74,16 @@ def _parts(rows: Sequence[Columns]) -> Iterable[Sequence[Columns]]:
         at += size
 
 
-def _flat(rows: Sequence[Columns]) -> list[Column]:
-    return [column for row in rows for column in row]
+def _flat(table: Table, rows: Sequence[Columns]) -> list[Column]:
+    kinds = table.kinds
+    return [_to_sqlite(*pair) for row in rows for pair in zip(row, kinds, strict=False)]
+
+
+@lru_cache(maxsize=256)
+def _select(table: Table, by: int, order: str) -> str:
+    where = " AND ".join(f"{name} = ?" for name in table.names[:by]) or "TRUE"
+    ordered = f" ORDER BY {order}" if order else ""
+    return f"SELECT {table.columns} FROM {table.name} WHERE {where}{ordered}"  # noqa: S608
 
 
 @lru_cache(maxsize=256)
@@ -117,10 +105,3 @@ def _delete(table: Table, rows: int) -> str:
     one = " AND ".join(f"{name} = ?" for name in table.names[: table.keys])
     which = " OR ".join([f"({one})"] * rows)
     return f"DELETE FROM {table.name} WHERE {which}"  # noqa: S608 - our own names
-
-
-def select(columns: str, table: Table, *, by: int, order: str = "") -> str:
-    """Read `columns` of the rows whose first `by` columns are given."""
-    where = " AND ".join(f"{name} = ?" for name in table.names[:by])
-    ordered = f" ORDER BY {order}" if order else ""
-    return f"SELECT {columns} FROM {table.name} WHERE {where}{ordered}"  # noqa: S608

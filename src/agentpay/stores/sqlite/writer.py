@@ -16,7 +16,8 @@ from functools import partial
 from typing import Final, TypeVar
 
 from agentpay.errors import StoreUnavailable
-from agentpay.stores.sqlite.tables import Batch, Change
+from agentpay.stores.rows.tables import Batch, Change
+from agentpay.stores.sqlite.tables import write
 from agentpay.stores.sqlite.thread import DatabaseThread
 
 T = TypeVar("T")
@@ -155,5 +156,5 @@ def _end(group: Group, why: BaseException | None) -> None:
 
 def _save(batch: Batch, connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
-    batch.write(connection)
+    write(connection, batch)
     connection.execute("COMMIT")

@@ -1,20 +1,19 @@
 """
-Answers to paid requests as rows: written like the rest, read and swept by query.
-
-They are large and rarely wanted again, so that none of them stays in memory.
+Answers to paid requests as rows, which are large and rarely wanted again.
 """
 
-import sqlite3
 from typing import Final
 
 from agentpay.records import AnswerRecord
-from agentpay.stores.sqlite.rows import Row, integer, text
-from agentpay.stores.sqlite.tables import Change, Cut, Put, Table, select
+from agentpay.stores.rows.columns import Row, integer, text
+from agentpay.stores.rows.tables import Change, Cut, Put, Table
 
-_ANSWERS: Final = Table(
-    "answers", "key, request, kept_until, content, status, headers, size, body", keys=1
+ANSWERS: Final = Table(
+    "answers",
+    "key text, request bytes, kept_until integer, content bytes, status integer,"
+    " headers bytes, size integer, body bytes",
+    keys=1,
 )
-_GET: Final = select(_ANSWERS.columns, _ANSWERS, by=1)
 _LENGTH_BYTES: Final = 4
 
 
@@ -29,22 +28,19 @@ def save_answer(answer: AnswerRecord) -> list[Change]:
         integer(answer.size),
         answer.body,
     )
-    return [Put(_ANSWERS, row)]
+    return [Put(ANSWERS, row)]
 
 
 def forget_answer(key: str) -> list[Change]:
-    return [Cut(_ANSWERS, (text(key),))]
+    return [Cut(ANSWERS, (text(key),))]
 
 
-def load_answer(connection: sqlite3.Connection, key: str) -> AnswerRecord | None:
+def to_answer(row: Row) -> AnswerRecord:
     """
     Raises:
         ValueError: The row is not one that we wrote.
     """
-    row: Row | None = connection.execute(_GET, (key,)).fetchone()
-    if row is None:
-        return None
-    _, request, kept_until, content, status, headers, _, body = row
+    key, request, kept_until, content, status, headers, _, body = row
     return AnswerRecord(
         key=key,
         request=request,
@@ -53,17 +49,6 @@ def load_answer(connection: sqlite3.Connection, key: str) -> AnswerRecord | None
         status=status,
         headers=unpack(headers),
         body=body,
-    )
-
-
-def sweep(connection: sqlite3.Connection, *, now: int, bytes_total: int) -> None:
-    """One statement, which is one transaction of its own."""
-    connection.execute(
-        "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM"
-        " (SELECT rowid, kept_until, sum(size) OVER"
-        " (ORDER BY kept_until DESC, rowid DESC ROWS UNBOUNDED PRECEDING) AS kept"
-        " FROM answers) WHERE kept_until <= ? OR kept > ?)",
-        (now, bytes_total),
     )
 
 

@@ -1,7 +1,7 @@
 """
 Values as columns and back, and which rows a changed sequence needs.
 
-What SQLite could not take is refused here, before a step is shown to anybody: an error
+What no database could take is refused here, before a step is shown to anybody: an error
 in the writer would take other steps of its group down with it.
 """
 
@@ -17,18 +17,17 @@ from agentpay.types import ZERO_ADDRESS, Address, ChainId, Hash32
 R = TypeVar("R")
 
 Row = tuple[Any, ...]
-"""What SQLite returns, whose columns have the types that the schema says."""
+"""A row as it was put, whose columns have the types that its table says."""
 
 AMOUNT_BYTES: Final = 32
+_AMOUNT_MAX: Final = 2 ** (8 * AMOUNT_BYTES) - 1
 _INTEGER_MAX: Final = 2**63 - 1
 
 
-def amount(value: int) -> bytes:
-    """Fixed width and big-endian, so that bytes sort as the amounts do."""
-    try:
-        return value.to_bytes(AMOUNT_BYTES, "big")
-    except OverflowError as error:
-        raise InvariantViolated(f"no amount of a token: {value}") from error
+def amount(value: int) -> int:
+    if not 0 <= value <= _AMOUNT_MAX:
+        raise InvariantViolated(f"no amount of a token: {value}")
+    return value
 
 
 def integer(value: int) -> int:
@@ -45,21 +44,16 @@ def text(value: str) -> str:
     return value
 
 
-def to_int(column: bytes) -> int:
-    if len(column) != AMOUNT_BYTES:
-        raise ValueError(f"an amount of {len(column)} bytes")
-    return int.from_bytes(column, "big")
-
-
 def to_address(column: bytes) -> Address:
     return Address("0x" + column.hex())
 
 
 CONFIG_COLUMNS: Final = (
-    "payer, payer_authorizer, receiver, receiver_authorizer, token,"
-    " withdraw_delay, salt, escrow"
+    "payer bytes, payer_authorizer bytes, receiver bytes, receiver_authorizer bytes,"
+    " token bytes, withdraw_delay integer, salt bytes, escrow bytes"
 )
 """A session has an escrow contract; its grace period is the contract's, not its own."""
+CONFIG_COUNT: Final = 8
 
 
 def config_columns(config: Config) -> tuple[bytes | int | None, ...]:

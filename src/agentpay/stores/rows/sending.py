@@ -4,20 +4,21 @@ Transactions in flight as rows: written before they are sent, read after a resta
 Signed bytes are kept whole, one behind the other for each fee that was offered.
 """
 
-import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from agentpay.records import SentTransaction
-from agentpay.stores.sqlite.rows import Row, integer, text, to_address
-from agentpay.stores.sqlite.tables import Change, Cut, Put, Table, select
+from agentpay.stores.rows.columns import Row, integer, text, to_address
+from agentpay.stores.rows.tables import Change, Cut, Put, Table
 from agentpay.types import Address, ChainId
 
-_SENT: Final = Table(
+SENT: Final = Table(
     "sent_transactions",
-    "chain, account, nonce, owner, raws, what, deadline",
+    "chain integer, account bytes, nonce integer, owner text, raws bytes, what text,"
+    " deadline integer",
     keys=4,
 )
-_LIST: Final = select(_SENT.columns, _SENT, by=2, order="nonce, owner")
+"""Read in order of nonce and owner."""
 _LENGTH_BYTES: Final = 4
 
 
@@ -31,26 +32,47 @@ def save_sent(sent: SentTransaction, owner: str) -> list[Change]:
         text(sent.what),
         integer(sent.deadline),
     )
-    return [Put(_SENT, row)]
+    return [Put(SENT, row)]
 
 
 def forget_sent(
     chain: ChainId, account: Address, nonce: int, owner: str
 ) -> list[Change]:
-    return [Cut(_SENT, (integer(chain), account.to_bytes(), integer(nonce), owner))]
+    return [Cut(SENT, (integer(chain), account.to_bytes(), integer(nonce), owner))]
 
 
-def load_sent(
-    connection: sqlite3.Connection, chain: ChainId, account: Address
-) -> list[tuple[str, SentTransaction]]:
+def changed(rows: Iterable[Row], changes: Iterable[Change]) -> tuple[Row, ...]:
+    """What rows are after changes, in order of their keys."""
+    after = {row[: SENT.keys]: row for row in rows}
+    for change in changes:
+        if isinstance(change, Put):
+            after[change.row[: SENT.keys]] = change.row
+        else:
+            after.pop(change.key, None)
+    return tuple([after[key] for key in sorted(after)])
+
+
+def take_over(
+    rows: Iterable[Row], owner: str, living: frozenset[str] = frozenset()
+) -> tuple[list[SentTransaction], list[Change]]:
     """
-    All of an account, with their owners.
+    What is in flight for one account: ours, and what dead owners left, which becomes
+    ours by the changes.
 
     Raises:
         ValueError: A row is not one that we wrote.
     """
-    rows = connection.execute(_LIST, (chain, account.to_bytes())).fetchall()
-    return [(row[3], _to_sent(row)) for row in rows]
+    found = [(row[3], _to_sent(row)) for row in rows]
+    ours = {sent.nonce: sent for kept_by, sent in found if kept_by == owner}
+    changes: list[Change] = []
+    for kept_by, sent in found:
+        if kept_by == owner or kept_by in living:
+            continue
+        if sent.nonce not in ours:
+            ours[sent.nonce] = sent
+            changes += save_sent(sent, owner)
+        changes += forget_sent(sent.chain, sent.account, sent.nonce, kept_by)
+    return [ours[nonce] for nonce in sorted(ours)], changes
 
 
 def _to_sent(row: Row) -> SentTransaction:

@@ -12,11 +12,19 @@ import pytest
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import Noted, OwnersDied, Spent
 from agentpay.errors import StoreInUse
-from agentpay.stores import SqliteStore
+from agentpay.stores import SqliteStore, Store
 from tests.stores.store_cases import channel, happens, voucher
-from tests.stores.store_child import CHANNELS, digest
+from tests.stores.store_child import CHANNELS, digest, open_place
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store is kept that a process may die of using."""
+    if request.param == "postgres":
+        return str(request.getfixturevalue("postgres_url"))
+    return str(tmp_path / "store.db")
 
 
 async def start(*arguments: str) -> asyncio.subprocess.Process:
@@ -44,12 +52,11 @@ async def kill(child: asyncio.subprocess.Process) -> list[list[str]]:
     return [line.split() for line in lines]
 
 
-async def test_what_was_awaited_survives_a_kill_right_after(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
-    child = await start("once", str(path))
+async def test_what_was_awaited_survives_a_kill_right_after(place: str) -> None:
+    child = await start("once", place)
 
     assert await child.wait() == -signal.SIGKILL
-    async with await SqliteStore.open(path) as store:
+    async with await open_place(place) as store:
         record = await store.payee.read(channel())
         assert await store.payee.read_cursor("deposits") == 7
         assert record is not None
@@ -60,15 +67,14 @@ async def test_what_was_awaited_survives_a_kill_right_after(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_all_that_was_acknowledged_survives_a_kill_at_any_moment(
-    tmp_path: Path, seed: int
+    place: str, seed: int
 ) -> None:
-    path = tmp_path / "store.db"
-    child = await start("drive", str(path), str(seed))
+    child = await start("drive", place, str(seed))
     await first_line(child)
     await asyncio.sleep(random.Random(seed).uniform(0, 0.3))
     said = await kill(child)
 
-    async with await SqliteStore.open(path) as store:
+    async with await open_place(place) as store:
         for number in range(CHANNELS):
             await check_channel(store, number, Said(said, number))
 
@@ -83,7 +89,7 @@ class Said:
         self.admitted = [int(x[2]) for x in mine if x[0] == "admitted"]
 
 
-async def check_channel(store: SqliteStore, number: int, said: Said) -> None:
+async def check_channel(store: Store, number: int, said: Said) -> None:
     record = await store.payee.read(channel(number))
     if record is None:
         assert said.saved == 0

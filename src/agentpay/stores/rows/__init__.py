@@ -1,0 +1,1 @@
+"""Records as rows of tables, whatever database keeps them."""

@@ -1,0 +1,246 @@
+"""
+One SQLite file that payers in several processes share: one account, one budget.
+
+Each group of steps is one transaction that keeps every other writer out from before it
+reads until it is saved. What was read before is used again unless another process has
+written since (SQLite counts that), so that a single payer seldom reads at all.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Generic, Never, Self, TypeVar
+
+from agentpay.core.budget import Budget
+from agentpay.errors import ConfigurationError, StoreUnavailable
+from agentpay.records import PayerDecide, PayerRecord, PayerStep
+from agentpay.stores.rows.payer import save_budget, save_channel
+from agentpay.stores.rows.tables import Batch, Change
+from agentpay.stores.sqlite import payer_rows
+from agentpay.stores.sqlite.schema import check_version
+from agentpay.stores.sqlite.tables import write
+from agentpay.stores.sqlite.thread import DatabaseThread
+from agentpay.stores.steps import channel_order, check_payer_step
+from agentpay.types import Address, Hash32
+
+T = TypeVar("T")
+
+_STEPS_MAX: Final = 128
+
+
+@dataclass(slots=True, eq=False)
+class _Step(Generic[T]):
+    account: Address
+    channel: Hash32 | None
+    decide: PayerDecide[T]
+    done: "asyncio.Future[T]"
+
+
+class SharedPayerStore:
+    """What payers remember, whichever process they are. Made by `SharedSqliteStore`."""
+
+    def __init__(self, thread: DatabaseThread, *, database: Path, cached: int) -> None:
+        self._thread = thread
+        self._books = _Books(database, cached=cached)
+        self._queued: list[_Step[Any]] = []
+        self._carrying: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._closing: asyncio.Task[None] | None = None
+
+    async def update(
+        self,
+        account: Address,
+        channel: Hash32 | None,
+        decide: PayerDecide[T],
+        *,
+        durable: bool = True,
+    ) -> T:
+        """Decide while no other process can write; it is saved before it is told."""
+        del durable
+        if self._closing is not None:
+            raise StoreUnavailable("the store is closed")
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_hear)
+        self._queued.append(_Step(account, channel, decide, done))
+        if self._carrying is None:
+            self._carrying = asyncio.create_task(self._carry_all())
+        return await asyncio.shield(done)
+
+    async def channels(self, account: Address) -> list[PayerRecord]:
+        """In order of origin and index."""
+        async with self._turn:
+            listing = partial(payer_rows.list_channels, account=account)
+            found = await asyncio.shield(self._thread.call(listing))
+        reading = (self.update(account, each, _record_as_it_is) for each in found)
+        records = await asyncio.gather(*reading)
+        return sorted((r for r in records if r is not None), key=channel_order)
+
+    async def budget(self, account: Address) -> Budget:
+        return await self.update(account, None, _budget_as_it_is)
+
+    async def close(self) -> None:
+        """Save what is queued and let go of the file. May be repeated."""
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if self._carrying is not None:
+            await self._carrying
+        await self._thread.stop()
+
+    async def _carry_all(self) -> None:
+        """Take whatever is queued, group by group."""
+        while self._queued:
+            steps, self._queued = self._queued[:_STEPS_MAX], self._queued[_STEPS_MAX:]
+            async with self._turn:
+                try:
+                    outcomes = await self._carry(steps)
+                except Exception as why:  # noqa: BLE001 - whoever waits gets it
+                    self._books.forget()
+                    outcomes = [(None, why)] * len(steps)
+            for step, (answer, error) in zip(steps, outcomes, strict=True):
+                if error is not None:
+                    step.done.set_exception(error)
+                else:
+                    step.done.set_result(answer)
+        self._carrying = None
+
+    async def _carry(self, steps: list[_Step[Any]]) -> list["_Outcome"]:
+        """
+        One transaction, which is open while it is decided here on the event loop.
+
+        Raises:
+            StoreError: Nothing was saved.
+        """
+        keys = [(step.account, step.channel) for step in steps]
+        await self._thread.call(partial(self._books.begin, keys))
+        batch = Batch()
+        outcomes = [self._books.decide(step, batch) for step in steps]
+        await self._thread.call(partial(_save, batch))
+        return outcomes
+
+
+_Outcome = tuple[Any, Exception | None]
+
+
+class _Books:
+    """What was read, in a transaction or before it."""
+
+    def __init__(self, database: Path, *, cached: int) -> None:
+        self._database = database
+        self._cached = cached
+        self._seen = 0
+        self._budgets: dict[Address, Budget] = {}
+        self._channels: dict[payer_rows.Key, PayerRecord | None] = {}
+
+    def begin(
+        self,
+        keys: Sequence[tuple[Address, Hash32 | None]],
+        connection: sqlite3.Connection,
+    ) -> None:
+        """
+        Keep all others from writing, and read what is not known as it is now.
+
+        Raises:
+            StoreNewer: A newer version of this library writes the file by now.
+        """
+        connection.execute("BEGIN IMMEDIATE")
+        seen: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        if seen != self._seen:
+            self.forget()
+            check_version(connection, self._database)
+        elif len(self._budgets) + len(self._channels) > self._cached:
+            self.forget()
+        self._seen = seen
+        for account, channel in keys:
+            if account not in self._budgets:
+                budget = payer_rows.load_budget(connection, account)
+                self._budgets[account] = budget
+            if channel is not None and (account, channel) not in self._channels:
+                record = payer_rows.load_channel(connection, (account, channel))
+                self._channels[account, channel] = record
+
+    def forget(self) -> None:
+        self._budgets.clear()
+        self._channels.clear()
+
+    def decide(self, step: _Step[Any], batch: Batch) -> _Outcome:
+        """Decide on what the step before left, and add what saves it."""
+        account, channel = step.account, step.channel
+        budget = self._budgets[account]
+        before = self._channels[account, channel] if channel is not None else None
+        changes: list[Change] = []
+        try:
+            decided: PayerStep[Any] = step.decide(budget, before)
+            check_payer_step(channel, before, decided.record)
+            if decided.budget is not budget:
+                changes += save_budget(account, budget, decided.budget)
+            if decided.record is not None and decided.record is not before:
+                changes += save_channel(account, before, decided.record)
+        except Exception as error:  # noqa: BLE001 - whoever decided gets it
+            return None, error
+        batch.add(changes)
+        self._budgets[account] = decided.budget
+        if channel is not None:
+            self._channels[account, channel] = decided.record
+        return decided.answer, None
+
+
+def _save(batch: Batch, connection: sqlite3.Connection) -> None:
+    write(connection, batch)
+    connection.execute("COMMIT")
+
+
+class SharedSqliteStore:
+    """A payer's role over a file that others use too. See `SqliteStore.open_shared`."""
+
+    def __init__(self, thread: DatabaseThread, *, database: Path, cached: int) -> None:
+        self._database = database
+        self.payer = SharedPayerStore(thread, database=database, cached=cached)
+
+    @property
+    def payee(self) -> Never:
+        """
+        Raises:
+            ConfigurationError: Always: a payee has its file for itself.
+        """
+        raise ConfigurationError(
+            f"{self._database} is opened to be shared by payers: a payee needs a file"
+            " of its own, or PostgreSQL"
+        )
+
+    async def close(self) -> None:
+        """Save what is queued and let go of the file. May be repeated."""
+        await self.payer.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _hear(done: "asyncio.Future[Any]") -> None:
+    """A failure that nobody waits for is no news."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _budget_as_it_is(budget: Budget, record: PayerRecord | None) -> PayerStep[Budget]:
+    return PayerStep(budget=budget, record=record, answer=budget)
+
+
+def _record_as_it_is(
+    budget: Budget, record: PayerRecord | None
+) -> PayerStep[PayerRecord | None]:
+    return PayerStep(budget=budget, record=record, answer=record)

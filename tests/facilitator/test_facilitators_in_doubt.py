@@ -1,0 +1,172 @@
+"""Facilitators that were down, move too little, or change their mind."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from agentpay import Payee, Paywall, Wallet
+from agentpay.errors import (
+    FacilitatorUnavailable,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
+from agentpay.evm import allowance_abi
+from agentpay.evm.addresses import PERMIT2
+from agentpay.http.facilitator_client import RemoteFacilitator
+from agentpay.http.paywall import Message, Receive, Scope, Send
+from agentpay.testing.local_chain import LocalChain
+from tests.facilitator.test_permit2_for_strangers import a_permit2_transfer
+from tests.facilitator.test_remote_facilitators import Front, a_client, a_front
+from tests.facilitator.world import AMOUNT
+from tests.http.world import ROUTES, Shop, eventually, serving, through
+from tests.payee.hand import HandPayer, terms_of
+
+
+class Skimmer:
+    """A facilitator that settles one unit, whatever it was told."""
+
+    def __init__(self, front: Front) -> None:
+        self.front = front
+        self.hides = False
+        """Whether it says nothing of it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != "/settle":
+            await self.front(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            part = await receive()
+            body, more = body + part.get("body", b""), part.get("more_body", False)
+        request = json.loads(body)
+        request["paymentRequirements"]["amount"] = "1"
+        body = json.dumps(request).encode()
+
+        async def changed() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        headers = [h for h in scope["headers"] if h[0] != b"content-length"]
+        headers.append((b"content-length", str(len(body)).encode()))
+        if self.hides:
+            self.front.after["/settle"] = 500
+        await self.front({**scope, "headers": headers}, changed, send)
+
+
+async def an_approver(chain: LocalChain) -> Wallet:
+    wallet = await chain.funded_wallet()
+    call = allowance_abi.approve_call(
+        chain.usdc.address, spender=PERMIT2, amount=10 * AMOUNT
+    )
+    await chain.node.set_balance(wallet.address, 10**18)
+    await chain.node.transact(wallet.address, call.data, to=call.to)
+    return wallet
+
+
+async def test_one_that_was_down_is_asked_again_whom_to_bind_to(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with (
+        a_front(chain) as (one, first),
+        a_front(chain) as (two, _),
+        a_client(chain, two) as second,
+    ):
+        first.instead["/supported"] = 503
+        async with a_client(chain, one, two) as client:
+            at_first = client.address
+            first.instead.clear()
+            await client.start(client._reads, chain.usdc)
+            too_early = client.address
+            client._endpoints._looked_at -= 60
+            await client.start(client._reads, chain.usdc)
+            await eventually(lambda: answered(client.address != second.address))
+
+            assert at_first == too_early == second.address
+            assert first.asked["/supported"] == 2
+
+
+async def answered(fact: bool) -> bool:
+    return fact
+
+
+@pytest.mark.parametrize("hides", [False, True])
+async def test_f10_who_moves_less_than_it_was_told_is_bound_to_nothing_more(
+    agentpay_shared_chain: LocalChain,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    hides: bool,
+) -> None:
+    chain = agentpay_shared_chain
+    payer, payee = await an_approver(chain), Wallet.create().address
+    async with a_front(chain) as (_, front):
+        skimmer = Skimmer(front)
+        skimmer.hides = hides
+        async with serving(skimmer) as url, a_client(chain, url) as client:
+            bound = client.address
+            transfer = await a_permit2_transfer(chain, payer, payee, facilitator=bound)
+            settled = await client.settle_transfer(transfer, AMOUNT)
+            another = await a_permit2_transfer(chain, payer, payee, facilitator=bound)
+            with pytest.raises(FacilitatorUnavailable):
+                await client.settle_transfer(another, AMOUNT)
+
+            assert bound is not None
+            assert client.address is None
+    assert settled.amount == 1
+    assert await chain.balance(payee) == 1
+    assert f"moved 1 of {AMOUNT}" in caplog.text
+
+
+async def test_f10_what_moved_unseen_is_compared_when_it_is_asked_about(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer, payee = await an_approver(chain), Wallet.create().address
+    async with a_front(chain) as (url, front), a_client(chain, url) as client:
+        transfer = await a_permit2_transfer(
+            chain, payer, payee, facilitator=client.address
+        )
+        front.instead["/settle"] = 500
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle_transfer(transfer, AMOUNT)
+        front.instead.clear()
+        async with serving(Skimmer(front)) as cut, a_client(chain, cut) as its_own:
+            await its_own.settle_transfer(transfer, AMOUNT)
+        front.instead["/verify"] = {"isValid": True}
+        with pytest.raises(TransactionFailed, match="used"):
+            await client.verify(transfer)
+
+        assert client.address is None
+
+
+async def test_f1_a_no_while_a_deposit_is_on_its_way_burns_no_voucher(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_front(chain) as (url, front):
+        facilitator = RemoteFacilitator([url], seen_within_seconds=0.2)
+        payee = Payee(Wallet.create(), network=chain.network, facilitator=facilitator)
+        await payee.start()
+        shop = Shop()
+        wall = Paywall(shop, payee=payee, routes=ROUTES)
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        terms = terms_of(payee, url="http://shop.example/ok")
+        config, amount = payer.config(), 10 * AMOUNT
+        header = await payer.funding(config, amount, terms.maximum, terms)
+        headers = {"payment-signature": header}
+        async with httpx.AsyncClient(
+            transport=through(wall), base_url="http://shop.example"
+        ) as client:
+            front.instead["/settle"] = 500
+            unknown = await client.get("/ok", headers=headers)
+            no: dict[str, Any] = {"isValid": False, "invalidReason": "pending"}
+            front.instead["/verify"] = no
+            still = await client.get("/ok", headers=headers)
+            front.instead.clear()
+            served = await client.get("/ok", headers=headers)
+        await payee.stop()
+
+    assert (unknown.status_code, still.status_code) == (503, 503)
+    assert served.status_code == 200
+    assert shop.served["/ok"] == 1

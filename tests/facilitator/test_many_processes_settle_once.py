@@ -1,0 +1,105 @@
+"""Facilitators that share one database settle a payment once, and tell of it once."""
+
+import asyncio
+
+from agentpay.chain.rpc import RpcChain
+from agentpay.errors import TransactionFailed
+from agentpay.evm.calls import Receipt
+from agentpay.facilitator.once import DUPLICATE, Refused, SettledOnce
+from agentpay.records import Settled
+from agentpay.stores import PostgresStore
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Address
+from tests.stores.store_cases import ACCOUNT
+
+MOVED = Settled(transaction="0x" + "ab" * 32, amount=7)
+
+
+class Money:
+    """What a chain does with a signature: it moves once, whoever sends it."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.may_move = asyncio.Event()
+
+
+class OneMovement:
+    """One facilitator's view of one payment."""
+
+    id = "84532:token:payer:nonce"
+    maximum = 7
+    failed_code = "invalid_transaction_state"
+
+    def __init__(self, money: Money) -> None:
+        self._money = money
+
+    @property
+    def payer(self) -> Address:
+        return ACCOUNT
+
+    async def check(self) -> Refused | None:
+        return None
+
+    async def found(self) -> Settled | Refused | None:
+        return None
+
+    async def send(self) -> Settled:
+        self._money.sent += 1
+        await self._money.may_move.wait()
+        return MOVED
+
+    def result(self, receipt: Receipt) -> Settled:
+        raise TransactionFailed("a payment", reason=str(receipt))
+
+
+async def test_of_many_facilitators_one_sends_and_one_tells(
+    agentpay_chain: LocalChain, postgres_url: str
+) -> None:
+    money = Money()
+    chain = RpcChain(agentpay_chain.rpc_url, chain_id=agentpay_chain.chain_id)
+    stores = [await PostgresStore.open(postgres_url, grace_seconds=0) for _ in range(4)]
+    desks = [
+        SettledOnce(chain=chain, book=store.payee, clock=lambda: 1.0)
+        for store in stores
+    ]
+    asking = [
+        asyncio.create_task(desk.settle(OneMovement(money)))
+        for desk in desks
+        for _ in range(5)
+    ]
+    done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    money.may_move.set()
+    answers = await asyncio.gather(*asking)
+    later = [await desk.settle(OneMovement(money)) for desk in desks]
+    for store in stores:
+        await store.close()
+    await chain.aclose()
+
+    assert done
+    assert money.sent == 1
+    assert answers.count(MOVED) == 1
+    refused = [a for a in [*answers, *later] if isinstance(a, Refused)]
+    assert len(refused) == len(answers) + len(later) - 1
+    assert {r.code for r in refused} == {DUPLICATE}
+
+
+async def test_what_a_dead_facilitator_settled_and_did_not_tell_is_told(
+    agentpay_chain: LocalChain, postgres_url: str
+) -> None:
+    money = Money()
+    chain = RpcChain(agentpay_chain.rpc_url, chain_id=agentpay_chain.chain_id)
+    first = await PostgresStore.open(postgres_url, grace_seconds=0)
+    desk = SettledOnce(chain=chain, book=first.payee, clock=lambda: 1.0)
+    await desk._begin(OneMovement(money))
+    await desk._finish(OneMovement(money), MOVED)
+    async with await PostgresStore.open(postgres_url, grace_seconds=0) as other:
+        rival = SettledOnce(chain=chain, book=other.payee, clock=lambda: 1.0)
+        while_alive = await rival.settle(OneMovement(money))
+        await first.close()
+        told = [await rival.settle(OneMovement(money)) for _ in range(2)]
+    await chain.aclose()
+
+    assert isinstance(while_alive, Refused)
+    assert told[0] == MOVED
+    assert isinstance(told[1], Refused)
+    assert money.sent == 0

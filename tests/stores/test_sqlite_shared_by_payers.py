@@ -1,0 +1,120 @@
+"""Payers in several processes share one SQLite file, and nobody else does with them."""
+
+import asyncio
+import os
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentpay.core.budget import BudgetEvent
+from agentpay.core.payer_channel import PayerEvent
+from agentpay.errors import ConfigurationError, StoreInUse, StoreNewer, StoreUnavailable
+from agentpay.stores import MemoryStore, SqliteStore
+from tests.stores.store_cases import ACCOUNT, budget_events, payer_events
+from tests.stores.store_machine import NUMBERS, numbers, payer_step
+from tests.stores.test_sqlite_equals_memory import IN_MEMORY
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1]),
+            st.none() | numbers,
+            st.none() | payer_events(),
+            st.none() | budget_events(),
+        ),
+        max_size=30,
+    ),
+    st.sampled_from([1, 1024]),
+)
+def test_two_that_share_a_file_do_what_one_in_memory_does(
+    steps: list[tuple[int, int | None, PayerEvent | None, BudgetEvent | None]],
+    cached: int,
+) -> None:
+    async def scenario(path: Path) -> None:
+        memory = MemoryStore()
+        async with (
+            await SqliteStore.open_shared(path, cached=cached) as one,
+            await SqliteStore.open_shared(path, cached=cached) as other,
+        ):
+            for which, number, event, spending in steps:
+                store = (one, other)[which]
+                found = await payer_step(store, number, event, spending)
+                assert found == await payer_step(memory, number, event, spending)
+            for kept in (one, other):
+                budget = await kept.payer.budget(ACCOUNT)
+                assert budget == await memory.payer.budget(ACCOUNT)
+                channels = await kept.payer.channels(ACCOUNT)
+                assert channels == await memory.payer.channels(ACCOUNT)
+                assert len(channels) <= len(NUMBERS)
+
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
+        asyncio.run(scenario(Path(directory) / "store.db"))
+
+
+async def test_several_may_make_the_file_at_once(path: Path) -> None:
+    opening = (SqliteStore.open_shared(path) for _ in range(8))
+    stores = await asyncio.gather(*opening)
+    for store in stores:
+        await store.close()
+
+    async with await SqliteStore.open(path) as alone:
+        assert await alone.payer.channels(ACCOUNT) == []
+
+
+async def test_a_file_that_payers_share_has_no_payee(path: Path) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        with pytest.raises(ConfigurationError, match="PostgreSQL"):
+            store.payee  # noqa: B018 - it raises
+        with pytest.raises(StoreInUse, match=f"process {os.getpid()}"):
+            await SqliteStore.open(path)
+
+
+async def test_a_file_that_one_process_owns_is_not_shared(path: Path) -> None:
+    async with await SqliteStore.open(path):
+        with pytest.raises(StoreInUse):
+            await SqliteStore.open_shared(path, lock_wait_seconds=0)
+
+
+async def test_while_another_program_locks_the_file_nothing_is_saved(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path, lock_wait_seconds=0.1) as store:
+        before = await store.payer.budget(ACCOUNT)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable):
+                await store.payer.budget(ACCOUNT)
+            other.execute("ROLLBACK")
+
+        assert await store.payer.budget(ACCOUNT) == before
+
+
+async def test_a_newer_version_that_comes_while_it_is_open_is_refused(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.budget(ACCOUNT)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("PRAGMA user_version = 999")
+
+        with pytest.raises(StoreNewer):
+            await store.payer.budget(ACCOUNT)
+
+
+async def test_a_closed_one_says_so(path: Path) -> None:
+    store = await SqliteStore.open_shared(path)
+    reading = asyncio.ensure_future(store.payer.budget(ACCOUNT))
+    await asyncio.sleep(0)
+    await store.close()
+    await store.close()
+
+    await reading
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.payer.budget(ACCOUNT)

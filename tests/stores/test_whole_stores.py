@@ -1,0 +1,244 @@
+"""A store is moved whole to another database; a check says whether it can be true."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from agentpay.cli.app import app
+from agentpay.errors import ConfigurationError, StoreNotEmpty
+from agentpay.records import AnswerRecord, SentTransaction
+from agentpay.stores import PostgresStore, SqliteStore, Store, open_store
+from agentpay.stores.checking import Books
+from agentpay.stores.rows import payee, payer
+from agentpay.stores.rows.tables import Table
+from agentpay.stores.rows.whole import TABLES, read_lines, write_lines
+from tests.postgres_server import PostgresServer
+from tests.stores.store_cases import (
+    ACCOUNT,
+    CHAIN,
+    budget_events,
+    payer_events,
+    payment,
+    session_events,
+    voucher,
+)
+from tests.stores.store_machine import numbers, payee_step, payer_step
+
+Moves = list[tuple[int, object, object, object]]
+
+moves = st.lists(
+    st.tuples(
+        numbers,
+        session_events(),
+        st.none() | payer_events(),
+        st.none() | budget_events(),
+    ),
+    max_size=25,
+)
+
+
+async def fill(store: Store, steps: Moves) -> None:
+    """Something of every kind."""
+    for number, event, payers, spending in steps:
+        await payee_step(store, number, event)  # type: ignore[arg-type]
+        await payer_step(store, number, payers, spending)  # type: ignore[arg-type]
+    await store.payee.begin_payment(payment("a\0b\\c"))
+    await store.payee.set_mark("ü\0", until=7)
+    await store.payee.write_cursor("chain", 12)
+    await store.payee.keep_sent(
+        SentTransaction(chain=CHAIN, account=ACCOUNT, nonce=3, raws=(b"x",), what="w")
+    )
+    answer = AnswerRecord(key="k", request=b"r", kept_until=9, headers=((b"a", b"b"),))
+    await store.payee.keep_answer(answer, durable=True)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(steps=moves)
+def test_what_is_moved_through_lines_to_postgresql_and_back_is_the_same(
+    postgres_server: PostgresServer, steps: Moves
+) -> None:
+    async def scenario(directory: Path) -> None:
+        async with await SqliteStore.open(directory / "one.db") as store:
+            await fill(store, steps)
+            first = await store.all_rows()
+        url = postgres_server.new_database()
+        async with await PostgresStore.open(url) as store:
+            await store.fill(read_lines(list(write_lines(first))))
+            second = await store.all_rows()
+        async with await SqliteStore.open(directory / "two.db") as store:
+            await store.fill(read_lines(list(write_lines(second))))
+            third = await store.all_rows()
+
+        assert list(write_lines(second)) == list(write_lines(first))
+        assert list(write_lines(third)) == list(write_lines(first))
+        assert Books(third).count() == Books(first).count()
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scenario(Path(directory)))
+
+
+async def test_a_store_that_was_filled_goes_on(postgres_url: str, path: Path) -> None:
+    async with await SqliteStore.open(path) as store:
+        await payee_step(store, 1, voucher(5))
+        rows = await store.all_rows()
+    async with await PostgresStore.open(postgres_url, grace_seconds=0) as moved:
+        await moved.fill(read_lines(list(write_lines(rows))))
+        again = await payee_step(moved, 1, voucher(5))
+        other = await payee_step(moved, 1, voucher(6))
+
+        assert "Spent" in repr(again)
+        assert "Admitted" in repr(other)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_what_keeps_something_is_not_overwritten(
+    request: pytest.FixtureRequest, path: Path, kind: str
+) -> None:
+    place = str(path)
+    if kind == "postgres":
+        place = str(request.getfixturevalue("postgres_url"))
+    async with await open_store(place) as store:
+        assert isinstance(store, SqliteStore | PostgresStore)
+        await store.payee.write_cursor("x", 1)
+        rows = await store.all_rows()
+
+        with pytest.raises(StoreNotEmpty):
+            await store.fill(read_lines(list(write_lines(rows))))
+        assert await store.all_rows() == rows
+
+
+HEAD = json.dumps({"agentpay": "store", "version": 1})
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["{"],
+        [json.dumps({"agentpay": "store", "version": 2})],
+        [HEAD, json.dumps({"table": "cursors", "name": "x"})],
+        [HEAD, json.dumps({"table": "cursors", "name": "x", "position": "1"})],
+        [HEAD, json.dumps({"table": "cursors", "name": "x", "position": 2**63})],
+        [HEAD, json.dumps({"table": "users", "name": "x"})],
+        [HEAD, "[]"],
+    ],
+)
+def test_a_line_that_is_none_of_ours_is_named(lines: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match=f"line {len(lines)} "):
+        read_lines(lines)
+
+
+async def rows_of_a_store(path: Path) -> list[tuple[Table, Sequence[object]]]:
+    async with await SqliteStore.open(path) as store:
+        for amount in (5, 6, 7):
+            await payee_step(store, 1, voucher(amount))
+        await payee_step(store, 5, voucher(9))
+        await fill(store, [])
+    async with await SqliteStore.open(path) as store:
+        return [(table, row) for table, row in await store.all_rows()]
+
+
+async def test_all_is_well_with_what_the_rules_made(path: Path) -> None:
+    rows = await rows_of_a_store(path)
+
+    assert Books(rows).check() == []  # type: ignore[arg-type]
+
+
+CHARGED = payee.CHANNELS.names.index("charged")
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "finding"),
+    [
+        (payee.CHANNELS, "charged", 10**6, "never exceed what was authorized"),
+        (payee.CHANNELS, "salt", b"\1" * 32, "hash of its terms"),
+        (payee.CHANNELS, "status", "lost", "cannot be read"),
+        (payee.CHANNELS, "held", b"\1", "cannot be read"),
+        (payee.CHANNELS, "unclaimed", 77, "what may be claimed"),
+        (payee.CHANNELS, "floor", 10**9, "above the floor"),
+        (payee.CHANNELS, "channel", b"\2" * 32, "no such channel"),
+        (payee.USED, "cumulative", 8, "what runs is remembered"),
+        (payee.PAYMENTS, "charged", 10**9, "no more than was signed"),
+        (payee.PAYMENTS, "status", "gone", "cannot be read"),
+        (payee.CURSORS, "position", -1, "not negative"),
+    ],
+)
+async def test_what_cannot_be_true_is_found(
+    path: Path, table: Table, column: str, value: object, finding: str
+) -> None:
+    rows = await rows_of_a_store(path)
+    at, column_at = [t for t, _ in rows].index(table), table.names.index(column)
+    row = list(rows[at][1])
+    row[column_at] = value
+    rows[at] = (table, tuple(row))
+
+    found = Books(rows).check()  # type: ignore[arg-type]
+
+    assert any(finding in sentence for sentence in found), found
+
+
+def test_every_table_is_moved() -> None:
+    modules = (payee, payer)
+    ours = {t for m in modules for t in vars(m).values() if isinstance(t, Table)}
+    assert ours <= set(TABLES)
+
+
+# The command.
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_the_command_checks_exports_and_imports(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+) -> None:
+    run = CliRunner().invoke
+    first, lines = str(tmp_path / "one.db"), str(tmp_path / "lines")
+    second = str(tmp_path / "two.db")
+    if kind == "postgres":
+        second = str(request.getfixturevalue("postgres_url"))
+
+    async def begin() -> None:
+        async with await SqliteStore.open(first) as store:
+            await fill(store, [(1, voucher(5), None, None)])
+
+    asyncio.run(begin())
+    exported = run(app, ["store", "export", first, lines])
+    again = run(app, ["store", "export", first, lines])
+    imported = run(app, ["store", "import", second, lines])
+    repeated = run(app, ["store", "import", second, lines])
+    checked = run(app, ["store", "check", second])
+
+    assert (exported.exit_code, exported.output) == (0, "8 rows\n")
+    assert again.exit_code == 1
+    assert (imported.exit_code, imported.output) == (0, "8 rows\n")
+    assert repeated.exit_code == 1
+    assert checked.exit_code == 0
+    assert "payee_channels: 1" in checked.output
+    assert "all is well" in checked.output
+
+
+def test_the_command_ends_with_1_if_something_cannot_be_true(tmp_path: Path) -> None:
+    place = tmp_path / "one.db"
+
+    async def spoil() -> None:
+        async with await SqliteStore.open(place) as store:
+            await payee_step(store, 1, voucher(5))
+            rows = await store.all_rows()
+        place.unlink()
+        spoiled = [
+            (t, (*r[:CHARGED], 10**6, *r[CHARGED + 1 :]) if t is payee.CHANNELS else r)
+            for t, r in rows
+        ]
+        async with await SqliteStore.open(place) as store:
+            await store.fill(read_lines(list(write_lines(spoiled))))
+
+    asyncio.run(spoil())
+    checked = CliRunner().invoke(app, ["store", "check", str(place)])
+
+    assert checked.exit_code == 1
+    assert "never exceed" in checked.output
