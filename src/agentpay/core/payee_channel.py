@@ -175,6 +175,10 @@ class PayeeChannel:
         """Whether nobody carries on with it, as `owner` sees it."""
         return reservation.owner != owner and reservation.owner not in self.living
 
+    def has_dead(self, owner: str) -> bool:
+        """Whether anything that runs has nobody, as `owner` sees it."""
+        return any(self.is_dead(running, owner) for running in self.running)
+
     def reservation(self, cumulative: int) -> Reservation | None:
         for reservation in self.running:
             if reservation.cumulative == cumulative:

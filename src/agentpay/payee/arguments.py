@@ -2,6 +2,8 @@
 What a payee is told in words, as values; what cannot be used is refused with its name.
 """
 
+from collections.abc import Iterable
+
 from agentpay.errors import ConfigurationError
 from agentpay.evm.hashing import checked_address
 from agentpay.types import Address, Asset, Money, to_base_units
@@ -46,3 +48,11 @@ def account_of(text: str, name: str = "pay_to") -> Address:
         return checked_address(text)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def accounts_of(texts: Iterable[str], name: str) -> frozenset[Address]:
+    """
+    Raises:
+        ConfigurationError: One is not an address, or has a wrong checksum.
+    """
+    return frozenset(account_of(text, name) for text in texts)

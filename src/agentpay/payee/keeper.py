@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agentpay.core import payee_rules, session_rules
 from agentpay.core.payee_channel import Status
+from agentpay.core.payee_events import OwnersDied
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
@@ -26,7 +28,7 @@ from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, PayeeStore
-from agentpay.records import PayeeRecord
+from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Address, Hash32
 
 _log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ _WATCHED = (
 _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
 _ENDING_AT_ONCE = 50
+_LEFT_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +57,8 @@ class KeeperPolicy:
     settle_at: int
     """Send what was claimed once it is so much; with the claims by age, all of it."""
     poll_seconds: float = 2.0
+    bury_after_seconds: int = 60
+    """How long a request whose process died is kept for its own resend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +212,7 @@ class Keeper:
             StoreError: Likewise.
         """
         await self.sync()
+        await self._bury()
         # A facilitator that is down keeps no session from being settled in time.
         await _all(
             self._served.settle(),
@@ -214,6 +220,25 @@ class Keeper:
             self._tend_channels(),
             self._tend_sessions(),
         )
+
+    async def _bury(self) -> None:
+        """What died at work had charged something: that is due, and is claimed."""
+        event = OwnersDied(owner=self._store.owner)
+        latest = self._clock() - self._policy.bury_after_seconds
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
+            if record is None or record.last_voucher_at > latest:
+                return PayeeStep(record=record, answer=None)
+            rules = session_rules if record.ledger.pays_whole else payee_rules
+            after = rules.apply(record.ledger, event)
+            return PayeeStep(
+                record=replace(record, ledger=after.channel),
+                answer=None,
+                touched=after.touched,
+            )
+
+        for left in await self._store.left_behind(limit=_LEFT_AT_ONCE):
+            await self._store.update(left.channel, decide)
 
     async def _tend_channels(self) -> None:
         late = self._clock() - self._claimed_at >= self._claim_every

@@ -23,8 +23,9 @@ from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
-from agentpay.payee.arguments import account_of, methods_of, units_of
+from agentpay.payee.arguments import account_of, accounts_of, methods_of, units_of
 from agentpay.payee.books import ChannelPayment
+from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
 from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
@@ -143,22 +144,20 @@ class Payee:
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
         sells_sessions = account in (wallet.address, signs.address)
-        decimals = place.usdc.decimals
+        enough = units_of(claim_at, place.usdc.decimals, "claim_at")
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
             authorizer=signs.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=units_of(min_deposit, decimals, "min_deposit"),
+            min_deposit=units_of(min_deposit, place.usdc.decimals, "min_deposit"),
             names=answers.bytes_each > 0,
             transfer_methods=methods_of(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
             sponsors_approvals=sponsor_approvals_up_to > 0,
             escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
-            wallet_factories=frozenset(
-                account_of(factory, "wallet_factories") for factory in wallet_factories
-            ),
+            wallet_factories=accounts_of(wallet_factories, "wallet_factories"),
         )
         self._plan = Plan(
             wallet=wallet,
@@ -166,9 +165,9 @@ class Payee:
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(
-                claim_at=units_of(claim_at, decimals, "claim_at"),
+                claim_at=enough,
+                settle_at=enough,
                 claim_every_seconds=claim_every_seconds,
-                settle_at=units_of(claim_at, decimals, "claim_at"),
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
@@ -236,6 +235,11 @@ class Payee:
                     await self._ready()
                 except FacilitatorUnavailable as error:
                     _log.warning("what costs money is a 503 for now: %s", error)
+
+    async def figures(self) -> Figures:
+        """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
+        gas = None if self._facilitator else self._plan.wallet.address
+        return await read_figures(self._running, gas, now=self._clock())
 
     async def _ready(self) -> None:
         """Have the facilitator up, and offer `upto` in its name."""

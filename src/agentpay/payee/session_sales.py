@@ -255,7 +255,8 @@ class SessionSales:
     def _is_left_behind(self, record: PayeeRecord, call: SessionCall) -> bool:
         """Whether what runs on its voucher belongs to a dead owner."""
         running = record.ledger.reservation(call.cumulative)
-        return running is not None and running.owner != self._books.store.owner
+        owner = self._books.store.owner
+        return running is not None and record.ledger.is_dead(running, owner)
 
     # What is said when nothing is sold.
 
