@@ -55,9 +55,7 @@ class Application:
 def main(told: str) -> None:
     place = Place(**json.loads(told))
     chain = LocalChain(rpc_url=place.chain_url)
-    mpp = MppTerms(
-        realm="127.0.0.1", secrets=(hashlib.sha256(place.key.encode()).digest(),)
-    )
+    secret = hashlib.sha256(place.key.encode()).digest()  # the same after a restart
     payee = Payee(
         Wallet.from_key(place.key),
         network=chain.network,
