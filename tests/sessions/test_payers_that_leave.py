@@ -2,7 +2,9 @@
 
 import asyncio
 from pathlib import Path
+from typing import ClassVar
 
+from agentpay.chain.sender import TransactionSender
 from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     CLOSING,
@@ -11,6 +13,7 @@ from agentpay.core.payee_events import (
     Refused,
 )
 from agentpay.evm import session_escrow_abi as escrows
+from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.facilitator.session_desk import EscrowDesk
@@ -33,6 +36,36 @@ async def test_k5_what_is_due_is_settled_as_soon_as_a_payer_leaves(
     # The smallest voucher that covers it: there is no other (rule 23).
     assert state.settled == 50
     assert not state.finalized
+
+
+class Hasty(TransactionSender):
+    """Remembers by when things were to be mined."""
+
+    deadlines: ClassVar[list[int]] = []
+
+    async def send(
+        self, call: Call, *, gas_max: int | None = None, deadline: int = 0
+    ) -> Receipt:
+        self.deadlines.append(deadline)
+        return await super().send(call, gas_max=gas_max, deadline=deadline)
+
+
+async def test_k5_what_is_due_is_to_be_mined_before_the_payer_can_withdraw(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_till(agentpay_shared_chain) as till:
+        config, table = await till.opened(100), till.table
+        await till.sells(config, 50, 30)
+        async with Hasty(table.chain, key=table.payee.gas_key()) as sender:
+            desk = table.desk(senders=[sender])
+            await desk.start()
+            sessions = SessionSettlement(desk=desk, store=till.store, clock=till.clock)
+            await table.leaves(config)
+            await sessions.leave(config.channel)
+        state = await table.state(config)
+
+    assert state.settled == 50
+    assert sender.deadlines == [state.close_requested_at + 900]
 
 
 async def test_k5_of_several_vouchers_the_smallest_that_covers_is_taken(

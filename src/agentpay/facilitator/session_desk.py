@@ -210,12 +210,15 @@ class EscrowDesk:
 
     # What the payee takes out.
 
-    async def settle(self, orders: Sequence[SessionOrder]) -> Mapping[Hash32, Settled]:
+    async def settle(
+        self, orders: Sequence[SessionOrder], *, deadline: int = 0
+    ) -> Mapping[Hash32, Settled]:
         """See `SessionDesk.settle`."""
         size = 1 if self._pays_gas or not self._together else ORDERS_MAX
         parts = [list(orders[n : n + size]) for n in range(0, len(orders), size)]
         outcomes = await asyncio.gather(
-            *(self._settle_part(part) for part in parts), return_exceptions=True
+            *(self._settle_part(part, deadline) for part in parts),
+            return_exceptions=True,
         )
         settled: dict[Hash32, Settled] = {}
         failures: list[BaseException] = []
@@ -269,7 +272,9 @@ class EscrowDesk:
         """Who must send a call of the payee's; anybody, if it signs an order."""
         return self.payee if self._pays_gas else None
 
-    async def _settle_part(self, orders: list[SessionOrder]) -> dict[Hash32, Settled]:
+    async def _settle_part(
+        self, orders: list[SessionOrder], deadline: int
+    ) -> dict[Hash32, Settled]:
         """In one transaction, or in halves where that has too much gas."""
         calls = [await self._call(order, closes=False) for order in orders]
         good = orders
@@ -282,13 +287,15 @@ class EscrowDesk:
             call = aggregate_call(calls)
         gas_max = self._gas.settle * len(good)
         try:
-            receipt = await self._senders.send(call, gas_max=gas_max, by=self._sends_by)
+            receipt = await self._senders.send(
+                call, gas_max=gas_max, by=self._sends_by, deadline=deadline
+            )
         except TransactionFailed:
             if len(good) == 1:
                 raise
             half = len(good) // 2
-            first = await self._settle_part(good[:half])
-            return first | await self._settle_part(good[half:])
+            first = await self._settle_part(good[:half], deadline)
+            return first | await self._settle_part(good[half:], deadline)
         return _settled_in(good, receipt)
 
     async def _good(

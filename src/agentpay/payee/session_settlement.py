@@ -106,7 +106,9 @@ class SessionSettlement:
             if record.ledger.running and taken is not None and now < taken + pause:
                 return
             self._taken_at[channel] = now
-            await self._take([record], PayeeChannel.last_voucher)
+            state = await self.desk.read(session_config(record))
+            deadline = state.close_requested_at + self.desk.grace_seconds
+            await self._take([record], PayeeChannel.last_voucher, deadline=deadline)
 
     async def close(self, channel: Hash32) -> tuple[PayeeRecord, str] | None:
         """
@@ -144,7 +146,9 @@ class SessionSettlement:
         )
         return [r for r in records if r.channel not in skip][:_AT_ONCE]
 
-    async def _take(self, records: Sequence[PayeeRecord], choose: Choose) -> int:
+    async def _take(
+        self, records: Sequence[PayeeRecord], choose: Choose, *, deadline: int = 0
+    ) -> int:
         """Settle these sessions with a voucher each, where there is one to choose."""
         vouchers = await asyncio.gather(
             *(self._publish(record.channel, choose) for record in records)
@@ -157,7 +161,7 @@ class SessionSettlement:
         if not orders:
             return 0
         try:
-            settled = await self.desk.settle(orders)
+            settled = await self.desk.settle(orders, deadline=deadline)
         except TransactionFailed as error:
             settled = dict[Hash32, Settled]()
             _log.warning("%d session(s) could not be settled: %s", len(orders), error)
