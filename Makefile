@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: help demo test check format contracts fuzz gas mutants simulate \
 	simulate-mutants faults threats threats-mutate \
-	peers bench bench-check examples clean
+	peers bench bench-stream bench-check examples clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -96,7 +96,7 @@ simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
 	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
 
-faults: $(READY) ## kill and break what a payment needs, and count the money: RUNS=60
+faults: $(READY) $(POSTGRES) ## kill and break what a payment needs, and count the money: RUNS=60
 	$(BIN)/python -m tests.faults --runs $(or $(RUNS),60) $(ARGS)
 
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent
@@ -115,6 +115,9 @@ peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the off
 
 bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-stream: $(READY) ## a stream that is paid by the token, beside a free one
+	@$(BIN)/python -m bench.stream $(ARGS)
 
 bench-check: $(READY) ## the ratios of the last run against bench/baseline.json
 	@$(BIN)/python -m bench.check

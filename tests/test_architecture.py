@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "agentpay"
 
 LAYERS = (
-    ("errors", "types"),
+    ("errors", "stream_errors", "types"),
     ("core",),
     ("evm",),
     ("wire",),
@@ -28,7 +28,7 @@ LAYERS = (
 )
 """From the ground up; ARCHITECTURE.md says what each is for."""
 
-PURE = ("errors", "types", "core", "evm", "wire", "records")
+PURE = ("errors", "stream_errors", "types", "core", "evm", "wire", "records")
 IMPURE_MODULES = {
     "asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3",
     "subprocess", "threading", "time", "datetime", "httpx", "web3", "eth_account",

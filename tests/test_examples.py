@@ -29,6 +29,8 @@ async def keys(
     [
         ("provider_fastapi", "agent", "/joke", "got 997000 back"),
         ("data_seller", "buy_data", "/records", "bought 1000 records"),
+        ("streamed_inference", "buy_tokens", "/generate", "500 words for 10000"),
+        ("streamed_inference", "buy_tokens", "/generate?tokens=7", "closed: 140 paid"),
     ],
 )
 async def test_an_example_agent_buys_from_an_example_provider(

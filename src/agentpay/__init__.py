@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from agentpay.agent import Agent, Spending
+    from agentpay.core.meter import Rate, Rounding, Tariff, Unit
     from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
         AgentPayError,
@@ -30,19 +31,22 @@ if TYPE_CHECKING:
     from agentpay.evm.networks import Network
     from agentpay.http.discovery import Discovery
     from agentpay.http.facilitator_client import RemoteFacilitator
-    from agentpay.http.paywall import PaidRequest, Paywall
+    from agentpay.http.paid_request import PaidRequest, RequestMeter
+    from agentpay.http.paid_stream import PaidStream
+    from agentpay.http.paywall import Paywall
     from agentpay.http.transport import PaymentTransport
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
     from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
-    from agentpay.payee.pricing import Order, Route
+    from agentpay.payee.pricing import Order, Route, Streaming
     from agentpay.payer.policy import Budget, Policy
     from agentpay.payer.receipts import PaidReceipt
     from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
+    from agentpay.stream_errors import StreamEnded
 
 __version__ = "0.1.0"
 
@@ -66,7 +70,8 @@ _HOMES = {
     "Network": "agentpay.evm.networks",
     "Order": "agentpay.payee.pricing",
     "PaidReceipt": "agentpay.payer.receipts",
-    "PaidRequest": "agentpay.http.paywall",
+    "PaidRequest": "agentpay.http.paid_request",
+    "PaidStream": "agentpay.http.paid_stream",
     "Payee": "agentpay.payee.payee",
     "PaymentOutcomeUnknown": "agentpay.errors",
     "PaymentRefused": "agentpay.errors",
@@ -76,12 +81,19 @@ _HOMES = {
     "Policy": "agentpay.payer.policy",
     "PriceRose": "agentpay.errors",
     "ProtocolError": "agentpay.errors",
+    "Rate": "agentpay.core.meter",
     "RemoteFacilitator": "agentpay.http.facilitator_client",
+    "RequestMeter": "agentpay.http.paid_request",
+    "Rounding": "agentpay.core.meter",
     "Route": "agentpay.payee.pricing",
     "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
     "Spending": "agentpay.agent",
     "StoreError": "agentpay.errors",
+    "StreamEnded": "agentpay.stream_errors",
+    "Streaming": "agentpay.payee.pricing",
+    "Tariff": "agentpay.core.meter",
+    "Unit": "agentpay.core.meter",
     "Wallet": "agentpay.signers.wallet",
     "WatchedWallet": "agentpay.signers.watched",
 }
@@ -107,6 +119,7 @@ __all__ = [
     "Order",
     "PaidReceipt",
     "PaidRequest",
+    "PaidStream",
     "Payee",
     "PaymentOutcomeUnknown",
     "PaymentRefused",
@@ -116,12 +129,19 @@ __all__ = [
     "Policy",
     "PriceRose",
     "ProtocolError",
+    "Rate",
     "RemoteFacilitator",
+    "RequestMeter",
+    "Rounding",
     "Route",
     "Share",
     "SmartWallet",
     "Spending",
     "StoreError",
+    "StreamEnded",
+    "Streaming",
+    "Tariff",
+    "Unit",
     "Wallet",
     "WatchedWallet",
 ]

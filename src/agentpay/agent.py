@@ -5,11 +5,11 @@ The front for people: an HTTP client that pays, within a budget.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import httpx
 
@@ -18,6 +18,7 @@ from agentpay.errors import AgentPayError, ConfigurationError
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.http.paid_stream import COUNT, Count, PaidStream
 from agentpay.http.pools import PooledTransport
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.payee import check_network
@@ -200,6 +201,21 @@ class Agent(httpx.AsyncClient):
         """HTTP requests sent so far, of every kind."""
         return self._payments.round_trips
 
+    @asynccontextmanager
+    async def stream_paid(
+        self, method: str, url: str, *, count: Count | None = None, **options: Any
+    ) -> AsyncGenerator[PaidStream, None]:
+        """
+        The events of an answer that is paid as it flows; the rest is as in `stream`.
+
+        A little is signed ahead of what came in (`Policy.ahead`). `count` says how many
+        units an event is worth, one if not given; then an answer that cost more than
+        was counted raises `PayeeMisbehaved` at its end.
+        """
+        extensions = {**options.pop("extensions", {}), COUNT: count}
+        async with self.stream(method, url, extensions=extensions, **options) as answer:
+            yield PaidStream(answer)
+
     async def spending(self) -> Spending:
         """Where the money is now."""
         ledger = self.payer.ledger
@@ -266,8 +282,13 @@ class Agent(httpx.AsyncClient):
             NoAcceptableOffer: The URL offers nothing we would pay.
             ChainError: The chain could not be read.
         """
-        offer, target = await self._payments.look_up(url)
-        return await self.payer.channels.find_lost(offer, target)
+        offers, target = await self._payments.look_up(url)
+        found: list[Hash32] = []
+        for offer in offers:
+            channels = self.payer.channels_for(offer)
+            if channels is not None:
+                found += await channels.find_lost(offer, target)
+        return found
 
     def _leave_a_cheat(self, channel: Hash32) -> None:
         """Rule 16: stop and withdraw. In the background: the request has its error."""

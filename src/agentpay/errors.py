@@ -6,6 +6,7 @@ AgentPayError
 ├── PaymentRejected        no: the other side would not
 ├── PaymentOutcomeUnknown  perhaps: look it up, do not pay again
 ├── ProtocolError          no: a message was malformed or out of order
+├── StreamEnded            as much as was delivered, and no more
 ├── ConfigurationError     no: this program was set up wrongly
 ├── ChainError             no, unless it says otherwise: the chain or its RPC
 └── StoreError             no: the record could not be kept, so nothing was done

@@ -14,16 +14,18 @@ from eth_abi.exceptions import DecodingError
 from agentpay.errors import ChainUnreachable, TransactionFailed, UnsuitableToken
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm import eip3009_abi as tokens
+from agentpay.evm import session_escrow_abi as sessions
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_digest
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Log, Receipt
-from agentpay.evm.deposit import Deposit, TokenDeposit
+from agentpay.evm.deposit import Deposit, SignedDeposit, TokenDeposit
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.permit2_abi import is_settle_of
-from agentpay.evm.session_deposit import SessionDeposit
+from agentpay.evm.session_escrow import SessionConfig
+from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.history import logs_between
@@ -97,6 +99,19 @@ async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
         return channels.decode_channel_state(answers)
 
 
+async def read_session(chain: Chain, config: SessionConfig) -> SessionOnChain:
+    """
+    What the escrow contract says of a session of MPP's.
+
+    Raises:
+        ChainUnreachable: It could not be read, or the answer makes no sense.
+    """
+    call = sessions.channel_state_call(config.channel, config.escrow)
+    (answer,) = await chain.read([call])
+    with _sense():
+        return sessions.decode_channel_state(answer)
+
+
 async def read_claimed(chain: Chain, ids: Sequence[Hash32]) -> list[int]:
     """What was claimed of each of several channels."""
     calls = [channels.channel_state_calls(channel)[0] for channel in ids]
@@ -163,10 +178,7 @@ async def read_words(chain: Chain, calls: Sequence[Call]) -> list[int]:
 
 
 async def is_used(
-    chain: Chain,
-    signed: Transfer | Deposit | SessionDeposit,
-    *,
-    block: int | None = None,
+    chain: Chain, signed: Transfer | SignedDeposit, *, block: int | None = None
 ) -> bool:
     """Whether a signed transfer or deposit was used (or cancelled)."""
     (answer,) = await chain.read([signed.used_call()], block=block)

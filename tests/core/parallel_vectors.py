@@ -297,6 +297,10 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 }
 
 
+NOT_SAID = {"pays_whole", "delivered", "rise", "whole", "living"}
+"""What only sessions of MPP have, and what a store knows of other processes."""
+
+
 def encode(value: object) -> Json:
     """A value as JSON that loses nothing: numbers are decimal strings."""
     if value is None or isinstance(value, bool):
@@ -313,7 +317,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.compare  # what is not compared is not saved
+            if field.init and field.name not in NOT_SAID
         }
     raise TypeError(f"no JSON for {value!r}")
 
@@ -344,7 +348,6 @@ def payee_books(channel: PayeeChannel) -> Json:
     assert isinstance(said, dict)
     claim = channel.claim_voucher()
     said["held"] = encode([voucher.amount for voucher in channel.held])
-    del said["pays_whole"]  # no session of MPP is in these
     said["due"], said["reserved"] = encode(channel.due), encode(channel.reserved)
     said["claim_with"] = encode(claim.amount if claim else None)
     return said

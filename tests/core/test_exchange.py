@@ -2,6 +2,8 @@
 What a payer makes of an answer: only one that names its voucher closes it.
 """
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +12,12 @@ from agentpay.core.exchange import (
     Booking,
     ChannelAnswer,
     Next,
+    SessionAnswer,
     TransferAnswer,
+    Trouble,
     Verdict,
     judge,
+    judge_session,
     judge_transfer,
 )
 
@@ -222,3 +227,129 @@ def test_what_no_paywall_said_goes_to_the_caller(
         assert judge_transfer(transfer, resent=resent).next is Next.DELIVER
     if not lane.by_paywall:
         assert strict(lane, resent=resent).next is Next.DELIVER
+
+
+# Sessions of MPP.
+
+
+SESSIONS = st.builds(
+    SessionAnswer,
+    status=STATUSES,
+    trouble=st.none() | st.sampled_from(Trouble),
+    fate=st.none() | st.sampled_from(("charged", "void", "running", "old", "?")),
+    charged=st.none() | AMOUNTS,
+    repeated=st.booleans(),
+    total=st.none() | AMOUNTS,
+    offered=st.booleans(),
+    opened=st.booleans(),
+)
+
+
+def tells(
+    status: int,
+    *,
+    trouble: Trouble | None = None,
+    fate: str | None = None,
+    charged: int | None = None,
+    repeated: bool = False,
+    total: int | None = None,
+    offered: bool = False,
+    opened: bool = False,
+) -> SessionAnswer:
+    return SessionAnswer(
+        status=status,
+        trouble=trouble,
+        fate=fate,
+        charged=charged,
+        repeated=repeated,
+        total=total,
+        offered=offered,
+        opened=opened,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "following", "booking"),
+    [
+        (tells(200, fate="charged", charged=3), Next.DELIVER, Booking.CHARGED),
+        (tells(404, fate="charged", charged=3), Next.DELIVER, Booking.CHARGED),
+        (
+            tells(409, fate="charged", charged=3, repeated=True),
+            Next.LOST,
+            Booking.CHARGED,
+        ),
+        (tells(402, fate="void", offered=True), Next.PAY_AGAIN, Booking.VOID),
+        (tells(402, fate="old", offered=True), Next.LOST, Booking.OLD),
+        (tells(409, fate="running"), Next.RESEND, Booking.ARRIVED),
+        (tells(200, fate="running", total=0), Next.DELIVER, Booking.ARRIVED),
+        (tells(200, total=7), Next.DELIVER, Booking.OPEN),  # it names no voucher
+        (tells(200), Next.DELIVER, Booking.OPEN),
+        (tells(503), Next.DELIVER, Booking.OPEN),  # the application's own
+        (tells(503, trouble=Trouble.AGAIN), Next.RESEND, Booking.OPEN),
+        (
+            tells(402, trouble=Trouble.CHALLENGE, offered=True),
+            Next.RENEW,
+            Booking.OPEN,
+        ),
+        (tells(402, trouble=Trouble.CHALLENGE), Next.REJECTED, Booking.OPEN),
+        (tells(410, trouble=Trouble.GONE), Next.PAY_AGAIN, Booking.VOID),
+        (tells(409, trouble=Trouble.REVERTED), Next.REJECTED, Booking.OPEN),
+        (
+            tells(402, trouble=Trouble.REFUSED, offered=True),
+            Next.REJECTED,
+            Booking.OPEN,
+        ),
+        (tells(402, offered=True), Next.REJECTED, Booking.OPEN),
+        (tells(402), Next.DELIVER, Booking.OPEN),
+        (tells(410), Next.DELIVER, Booking.OPEN),
+    ],
+)
+def test_answers_to_a_voucher_of_a_tagged_session(
+    answer: SessionAnswer, following: Next, booking: Booking
+) -> None:
+    verdict = judge_session(answer, tagged=True, spent=0)
+
+    assert (verdict.next, verdict.booking) == (following, booking)
+    assert verdict.charged == (answer.charged or 0)
+
+
+def test_the_receipt_of_an_untagged_session_says_what_a_request_cost() -> None:
+    told = judge_session(tells(200, total=17), tagged=False, spent=10)
+    less = judge_session(tells(200, total=7), tagged=False, spent=10)
+
+    assert told == Verdict(next=Next.DELIVER, booking=Booking.CHARGED, charged=7)
+    assert less == Verdict(next=Next.DELIVER, booking=Booking.CHARGED, charged=0)
+
+
+def test_a_session_that_was_only_opened_is_asked_for_its_content() -> None:
+    opened = tells(200, total=0, opened=True)
+
+    verdict = judge_session(opened, tagged=False, spent=0)
+    assert verdict == Verdict(next=Next.RENEW, booking=Booking.OPEN)
+
+
+@given(answer=SESSIONS, spent=AMOUNTS)
+def test_nothing_but_a_named_fate_or_its_end_closes_a_tagged_voucher(
+    answer: SessionAnswer, spent: int
+) -> None:
+    verdict = judge_session(answer, tagged=True, spent=spent)
+
+    if verdict.booking not in (Booking.OPEN, Booking.ARRIVED):
+        named = answer.fate in ("charged", "void", "old")
+        assert named or answer.trouble is Trouble.GONE
+
+
+@given(answer=SESSIONS, spent=AMOUNTS)
+def test_an_untagged_session_names_no_fates(answer: SessionAnswer, spent: int) -> None:
+    said = replace(answer, fate="charged", charged=99)
+    unsaid = replace(answer, fate=None)
+
+    verdicts = [judge_session(a, tagged=False, spent=spent) for a in (said, unsaid)]
+    assert verdicts[0] == verdicts[1]
+
+
+def test_the_receipt_at_the_head_of_an_untagged_stream_is_not_its_last() -> None:
+    begins = replace(tells(200, total=7), streams=True)
+
+    verdict = judge_session(begins, tagged=False, spent=0)
+    assert verdict == Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)

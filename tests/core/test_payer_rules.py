@@ -326,7 +326,7 @@ BOUGHT = payer_after(payer_channel(), wanted(4), TicketCharged(cumulative=4, cha
     ("broken", "sentence"),
     [
         (replace(BOUGHT, spent=3), "never shrinks"),
-        (replace(BOUGHT, headroom=1, signed=(4, 90)), "the exposure"),
+        (replace(BOUGHT, headroom=1, signed=(4, 90)), "nothing is signed"),
         (
             replace(
                 BOUGHT, signed=(4, 200), open=(Ticket(cumulative=200, maximum=101),)
@@ -339,4 +339,4 @@ BOUGHT = payer_after(payer_channel(), wanted(4), TicketCharged(cumulative=4, cha
 )
 def test_a_broken_promise_is_noticed(broken: PayerChannel, sentence: str) -> None:
     with pytest.raises(InvariantViolated, match=sentence):
-        payer_rules._check(BOUGHT, broken)
+        payer_rules.check(BOUGHT, broken)

@@ -32,6 +32,7 @@ from agentpay.core.payee_events import (
     Answer,
     ChainSeen,
     Closing,
+    LeaseLost,
     Noted,
     OutcomeAsked,
     RefundDone,
@@ -41,8 +42,11 @@ from agentpay.core.payee_events import (
 )
 from agentpay.core.session_rules import (
     LOWER,
+    NOT_RUNNING,
     CloseAsked,
+    Extended,
     Finalized,
+    Raises,
     SessionEvent,
     VoucherRaised,
     apply,
@@ -78,6 +82,21 @@ def answer(channel: PayeeChannel, *events: SessionEvent) -> Answer:
 
 def raised(cumulative: int) -> VoucherRaised:
     return VoucherRaised(cumulative=cumulative, signature=signature(cumulative))
+
+
+def raised_for(cumulative: int, request: int, maximum: int) -> VoucherRaised:
+    raises = Raises(cumulative=request, maximum=maximum)
+    return replace(raised(cumulative), raises=raises)
+
+
+def extended(request: int, maximum: int, *, owner: str = ALIVE) -> Extended:
+    return Extended(cumulative=request, owner=owner, maximum=maximum)
+
+
+def maximum_of(session: PayeeChannel, request: int) -> int:
+    running = session.reservation(request)
+    assert running is not None
+    return running.maximum
 
 
 def close_asked(cumulative: int, *, owner: str = ALIVE) -> CloseAsked:
@@ -208,6 +227,74 @@ def test_a_stream_may_draw_on_what_was_raised_for_it(tagged: bool) -> None:
     assert (session.due, session.highest) == (20, 40)
 
 
+def test_a_voucher_raises_the_request_that_it_names_and_no_other() -> None:
+    running = after(a_session(tagged=True), voucher(10, 10), voucher(20, 10))
+    session = after(running, raised_for(40, 10, 30))
+
+    assert (maximum_of(session, 10), maximum_of(session, 20)) == (30, 10)
+    assert answer(session, voucher(40, 10)) == Spent(fate=Fate.CHARGED, charged=0)
+    session = after(session, charged(10, 30, more=True), given_back(10, 25))
+    assert (session.charged, session.highest) == (25, 40)
+
+
+def test_a_raise_takes_nothing_that_other_requests_signed() -> None:
+    session = after(a_session(tagged=True), voucher(10, 10), voucher(40, 10))
+
+    assert answer(session, raised_for(39, 10, 31)) == refused(NOT_COVERED, burnt=True)
+    assert answer(session, raised_for(41, 10, 31)) == Noted()
+    assert answer(session, raised_for(41, 10, 32)) == refused(NOT_COVERED, burnt=True)
+    assert after(session, raised_for(30, 10, 5)).running == session.running
+
+
+@pytest.mark.parametrize("over", [delivered(10), given_back(10), charged(10, 5)])
+def test_a_request_that_is_over_is_not_raised(over: SessionEvent) -> None:
+    session = after(a_session(tagged=True), voucher(10, 10), over)
+
+    no = refused(NOT_RUNNING, burnt=True)
+    assert answer(session, raised_for(40, 10, 30)) == no
+    assert answer(session, raised_for(40, 11, 30)) == no
+
+
+def test_a_fixed_price_is_not_raised() -> None:
+    session = after(a_session(tagged=True), voucher(10, 10, prepaid=True))
+
+    assert answer(session, raised_for(40, 10, 30)) == refused(NOT_RUNNING, burnt=True)
+
+
+def test_an_untagged_stream_draws_on_all_that_is_signed_and_no_more() -> None:
+    session = after(a_session(), voucher(30, 10))
+
+    assert maximum_of(after(session, extended(30, 20)), 30) == 20
+    assert maximum_of(after(session, extended(30, 99)), 30) == 30
+    session = after(session, raised(60), extended(30, 99))
+    assert maximum_of(session, 30) == 60
+    assert after(session, extended(30, 5)) is session
+    assert answer(session, extended(30, 99, owner=REBORN)) == LeaseLost()
+
+
+def test_an_untagged_stream_draws_on_nothing_that_its_payer_takes_back() -> None:
+    leaving = ChainSeen(balance=100, claimed=0, pending_withdrawal=100)
+    session = after(a_session(), voucher(30, 10), leaving)
+
+    assert after(session, extended(30, 20)) is session
+    assert after(session, charged(30, 10, more=True)).charged == 0
+
+
+def test_a_slice_is_charged_as_far_as_it_is_covered() -> None:
+    leaving = ChainSeen(balance=100, claimed=0, pending_withdrawal=95)
+    session = after(a_session(), voucher(30, 10), charged(30, 3, more=True))
+
+    assert answer(session, charged(30, 12, more=True)) == Noted(charged=10)
+    assert answer(session, leaving, charged(30, 10, more=True)) == Noted(charged=5)
+
+
+def test_a_tagged_stream_grows_by_vouchers_of_its_own_alone() -> None:
+    session = after(a_session(tagged=True), voucher(30, 10))
+
+    with pytest.raises(InvariantViolated, match="its voucher"):
+        apply(session, extended(30, 20))
+
+
 # Rule 23: settling and closing.
 
 
@@ -288,12 +375,13 @@ def test_the_books_of_x402_are_not_a_sessions() -> None:
 @given(
     amounts=st.lists(st.integers(1, 60), max_size=60),
     due=st.integers(0, 70),
+    running=st.integers(0, 60),
 )
 def test_few_vouchers_are_kept_and_none_that_is_needed(
-    amounts: list[int], due: int
+    amounts: list[int], due: int, running: int
 ) -> None:
     held = tuple(HeldVoucher(amount=a, signature=signature(a)) for a in amounts)
-    kept = [v.amount for v in worth_keeping_whole(held, due)]
+    kept = [v.amount for v in worth_keeping_whole(held, due, due + running)]
     fair = [a for a in amounts if a <= due]
     above = [a for a in amounts if a > due]
 
@@ -304,6 +392,20 @@ def test_few_vouchers_are_kept_and_none_that_is_needed(
         assert max(fair) in kept
     if above:
         assert min(above) in kept
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_long_stream_can_be_settled_for_nearly_all_that_it_cost(tagged: bool) -> None:
+    session = after(a_session(tagged=tagged, balance=10_000), voucher(10, 10))
+    for cost in range(10, 2000, 10):
+        more = raised_for(cost + 20, 10, cost + 10) if tagged else raised(cost + 20)
+        grown = () if tagged else (extended(10, cost + 10),)
+        session = after(session, more, *grown, charged(10, cost, more=True))
+    session = after(session, given_back(10, 1985))
+
+    settle = session.settle_voucher()
+    assert settle is not None
+    assert settle.amount == 1980
 
 
 class Session(RuleBasedStateMachine):
@@ -339,6 +441,24 @@ class Session(RuleBasedStateMachine):
     @rule(cumulative=st.integers(1, 260))
     def raise_it(self, cumulative: int) -> None:
         self.session = after(self.session, raised(cumulative))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), more=st.integers(0, 40), cumulative=st.integers(1, 260))
+    def grow(self, data: st.DataObject, more: int, cumulative: int) -> None:
+        request, maximum = data.draw(st.sampled_from(self.running))
+        if self.session.tagged:
+            event: SessionEvent = raised_for(cumulative, request, maximum + more)
+        else:
+            event = extended(request, maximum + more)
+        self.session = after(self.session, event)
+        self.running = [(c, maximum_of(self.session, c)) for c, _ in self.running]
+
+    @precondition(lambda self: self.running)
+    @rule(share=st.integers(0, 100))
+    def stream(self, share: int) -> None:
+        cumulative, maximum = self.running[0]
+        slice_of = charged(cumulative, maximum * share // 100, more=True)
+        self.session = after(self.session, slice_of)
 
     @precondition(lambda self: self.running)
     @rule(share=st.integers(0, 100), failed=st.booleans())

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import strategies as st
 
 from agentpay.core import budget as budget_rules
-from agentpay.core import payee_rules, payer_rules, session_rules
+from agentpay.core import payee_rules, session_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_events import (
@@ -31,7 +31,6 @@ from agentpay.core.payer_channel import (
     DepositLapsed,
     PayerAnswer,
     PayerChannel,
-    PayerEvent,
     PendingDeposit,
     SpentReported,
     TicketArrived,
@@ -40,8 +39,16 @@ from agentpay.core.payer_channel import (
     TicketVoid,
     TicketWanted,
 )
+from agentpay.core.payer_session_rules import (
+    AcceptedReported,
+    CloseCorrected,
+    PayerSessionEvent,
+    RaiseWanted,
+    TicketDelivered,
+)
 from agentpay.core.session_rules import (
     CloseAsked,
+    Extended,
     Finalized,
     SessionEvent,
     VoucherRaised,
@@ -49,6 +56,7 @@ from agentpay.core.session_rules import (
 from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import PARALLEL_TAG, ChannelConfig, channel_id
 from agentpay.evm.session_escrow import Escrow, SessionConfig, SessionTerms
+from agentpay.payer.ledger_steps import apply_to
 from agentpay.records import (
     Config,
     PayeeDecide,
@@ -171,7 +179,7 @@ def voucher(
 def _apply(ledger: PayeeChannel, event: SessionEvent) -> payee_rules.Transition:
     if ledger.pays_whole:
         return session_rules.apply(ledger, event)
-    if isinstance(event, VoucherRaised | CloseAsked | Finalized):
+    if isinstance(event, VoucherRaised | Extended | CloseAsked | Finalized):
         raise InvariantViolated(f"x402 knows no {type(event).__name__}")
     return payee_rules.apply(ledger, event)
 
@@ -207,7 +215,7 @@ def is_put(record: PayeeRecord) -> PayeeDecide[None]:
 
 
 def books(
-    event: PayerEvent | None,
+    event: PayerSessionEvent | None,
     spending: BudgetEvent | None,
     limits: Limits,
     fresh: PayerRecord,
@@ -221,10 +229,9 @@ def books(
         answer: PayerAnswer | None = None
         if event is not None:
             before = record or fresh
-            done = payer_rules.apply(before.ledger, event)
-            answer = done.answer
-            if record is None or done.channel is not record.ledger:
-                after = replace(before, ledger=done.channel, offer=f"after {event!r}")
+            moved, answer = apply_to(before, event)
+            if moved is not record:
+                after = replace(moved, offer=f"after {event!r}")
         if spending is not None:
             budget = budget_rules.apply(budget, spending, limits)
         return PayerStep(budget=budget, record=after, answer=answer)
@@ -287,7 +294,7 @@ def session_events(scale: int = 1) -> st.SearchStrategy[SessionEvent]:
     )
 
 
-def payer_events() -> st.SearchStrategy[PayerEvent]:
+def payer_events() -> st.SearchStrategy[PayerSessionEvent]:
     prices = st.integers(0, 8)
     salts = st.sampled_from([Hash32.of(bytes([n]) * 32) for n in (1, 2)])
     deposits = st.builds(
@@ -309,6 +316,12 @@ def payer_events() -> st.SearchStrategy[PayerEvent]:
         st.builds(DepositLapsed, salt=salts),
         st.just(CloseWanted()),
         st.builds(ChannelEmptied, returned=prices),
+        st.builds(
+            RaiseWanted, cumulative=_small, more=prices, deposit=st.none() | deposits
+        ),
+        st.builds(TicketDelivered, cumulative=_small, delivered=prices),
+        st.builds(CloseCorrected, charged=prices),
+        st.builds(AcceptedReported, cumulative=_small),
     )
 
 

@@ -13,7 +13,7 @@ from hypothesis.stateful import (
 )
 
 from agentpay.core.budget import BudgetEvent
-from agentpay.core.payer_channel import PayerEvent
+from agentpay.core.payer_session_rules import PayerSessionEvent
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import AgentPayError, InvariantViolated
 from agentpay.records import PaymentStatus
@@ -71,7 +71,7 @@ async def payee_step(
 async def payer_step(
     store: Store,
     number: int | None,
-    event: PayerEvent | None,
+    event: PayerSessionEvent | None,
     spending: BudgetEvent | None,
     *,
     durable: bool = True,
@@ -145,7 +145,7 @@ class StoresAgree(RuleBasedStateMachine):
     def payer(
         self,
         number: int | None,
-        event: PayerEvent | None,
+        event: PayerSessionEvent | None,
         spending: BudgetEvent | None,
         durable: bool,
     ) -> None:

@@ -12,7 +12,7 @@ from hypothesis.stateful import rule
 
 from agentpay.core.budget import BudgetEvent
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.core.payer_channel import PayerEvent
+from agentpay.core.payer_session_rules import PayerSessionEvent
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import StoreUnavailable
 from agentpay.stores import SqliteStore
@@ -76,7 +76,7 @@ def test_a_payees_record_is_loaded_as_it_was_saved(
     )
 )
 def test_a_payers_records_are_loaded_as_they_were_saved(
-    steps: list[tuple[int | None, PayerEvent | None, BudgetEvent | None, bool]],
+    steps: list[tuple[int | None, PayerSessionEvent | None, BudgetEvent | None, bool]],
 ) -> None:
     async def scenario(path: Path) -> None:
         async with await SqliteStore.open(path) as store:

@@ -19,7 +19,8 @@ from fastapi import Depends, FastAPI
 
 from agentpay.evm.networks import LOCAL
 from agentpay.http.fastapi import paid_request
-from agentpay.http.paywall import PaidRequest, Paywall
+from agentpay.http.paid_request import PaidRequest
+from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route
 from agentpay.signers.wallet import Wallet

@@ -3,14 +3,14 @@ What a payer makes of an answer: is it final, and what comes next?
 
 Pure, and written for single transfers and for both kinds of channel: one whose payee
 names each voucher's fate (rule 4: only such an answer is final), and one that follows
-the specification alone.
+the specification alone. Sessions of MPP are channels with answers of their own.
 
 What counts is what a paywall puts into headers, a receipt or an offer. A status without
 either is the application's own word, or a proxy's, and goes to the caller: sending the
 request again would run it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -23,6 +23,8 @@ class Next(StrEnum):
     """The same request with the same credential, a little later."""
     PAY_AGAIN = "pay-again"
     """This credential bought nothing, finally; a fresh one may."""
+    RENEW = "renew"
+    """What was signed stands, and nobody looked at it: once more, in a fresh frame."""
     LOST = "lost"
     """Charged once, and the answer cannot be had any more."""
     REJECTED = "rejected"
@@ -63,6 +65,41 @@ class ChannelAnswer:
         return self.success is not None or self.offered
 
 
+class Trouble(StrEnum):
+    """What a payee of a session says went wrong, reduced to what decides."""
+
+    CHALLENGE = "challenge"
+    """The challenge is over or unknown: the voucher was not looked at."""
+    GONE = "gone"
+    """It knows no such session, or the session is closed for ever."""
+    REVERTED = "reverted"
+    """The transaction that its deposit was for did nothing, and never will."""
+    AGAIN = "again"
+    """Not known yet, busy, or under way: the same once more."""
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAnswer:
+    """What an answer to a voucher of MPP said, reduced to what decides."""
+
+    status: int
+    trouble: Trouble | None
+    """None where no problem of the protocol is in it."""
+    fate: str | None
+    """Of our voucher, where the answer names exactly ours."""
+    charged: int | None
+    repeated: bool = False
+    total: int | None = None
+    """What its receipt says was charged in all."""
+    offered: bool = False
+    """It carries a challenge."""
+    opened: bool = False
+    """It confirms a deposit, and serves no request."""
+    streams: bool = False
+    """Its content flows, so that the receipt at its head is not the last one."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferAnswer:
     """What an answer to a single transfer said, reduced to what decides."""
@@ -101,6 +138,25 @@ def judge(
 
 
 def _judge_named(answer: ChannelAnswer) -> Verdict:
+    verdict = _as_it_flows(answer)
+    if verdict is not None:
+        return verdict
+    refused = answer.status == 402 and answer.by_paywall
+    return Verdict(
+        next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
+    )
+
+
+def _as_it_flows(answer: ChannelAnswer | SessionAnswer) -> Verdict | None:
+    """The same as `_by_fate`, but an answer that begins while it runs is a stream's."""
+    named = _by_fate(answer)
+    if named is not None and answer.fate == "running" and answer.status < 300:
+        return replace(named, next=Next.DELIVER)
+    return named
+
+
+def _by_fate(answer: ChannelAnswer | SessionAnswer) -> Verdict | None:
+    """None if it does not say what became of our voucher."""
     match answer.fate:
         case "charged":
             return Verdict(
@@ -115,10 +171,7 @@ def _judge_named(answer: ChannelAnswer) -> Verdict:
         case "old":
             return Verdict(next=Next.LOST, booking=Booking.OLD)
         case _:
-            refused = answer.status == 402 and answer.by_paywall
-            return Verdict(
-                next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
-            )
+            return None
 
 
 def _judge_strict(
@@ -147,6 +200,39 @@ def _judge_strict(
     if answer.status == 402:
         return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
     return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
+
+
+def judge_session(answer: SessionAnswer, *, tagged: bool, spent: int) -> Verdict:
+    """
+    Decide about one answer to a voucher of MPP; `spent` is our books.
+
+    On a tagged session only a named fate is final. On another the receipt is, which
+    says what was charged in all, and so what this one request cost; that of a stream
+    comes last.
+    """
+    if tagged and (named := _as_it_flows(answer)) is not None:
+        return named
+    if not tagged and answer.streams and answer.total is not None:
+        return Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)
+    if answer.opened:
+        return Verdict(next=Next.RENEW, booking=Booking.OPEN)
+    if not tagged and answer.total is not None:
+        charged = max(0, answer.total - spent)
+        return Verdict(next=Next.DELIVER, booking=Booking.CHARGED, charged=charged)
+    match answer.trouble:
+        case Trouble.CHALLENGE:
+            renewed = Next.RENEW if answer.offered else Next.REJECTED
+            return Verdict(next=renewed, booking=Booking.OPEN)
+        case Trouble.GONE:
+            return Verdict(next=Next.PAY_AGAIN, booking=Booking.VOID)
+        case Trouble.AGAIN:
+            return Verdict(next=Next.RESEND, booking=Booking.OPEN)
+        case Trouble.REVERTED | Trouble.REFUSED:
+            return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
+        case None:
+            unpaid = answer.status == 402 and answer.offered
+            following = Next.REJECTED if unpaid else Next.DELIVER
+            return Verdict(next=following, booking=Booking.OPEN)
 
 
 def judge_transfer(answer: TransferAnswer, *, resent: bool) -> Verdict:

@@ -23,23 +23,29 @@ class Unit:
     parts: int = 1
     """Usage is counted in these: whole numbers, however fine."""
     counted_in: str = ""
+    """The word for these parts: `charge(milliseconds=20)`. If empty, the name."""
 
     def __post_init__(self) -> None:
         if not self.name or self.parts < 1:
             raise ValueError(f"a unit needs a name and parts, not {self!r}")
 
+    @property
+    def word(self) -> str:
+        """What its parts are called where usage is counted."""
+        return self.counted_in or self.name
 
-REQUEST: Final = Unit(name="request")
-TOKEN: Final = Unit(name="llm_token")
-TOKEN_IN: Final = Unit(name="llm_token_in")
-TOKEN_OUT: Final = Unit(name="llm_token_out")
-BYTE: Final = Unit(name="byte")
-FRAME: Final = Unit(name="frame")
+
+REQUEST: Final = Unit(name="request", counted_in="requests")
+TOKEN: Final = Unit(name="llm_token", counted_in="tokens")
+TOKEN_IN: Final = Unit(name="llm_token_in", counted_in="tokens_in")
+TOKEN_OUT: Final = Unit(name="llm_token_out", counted_in="tokens_out")
+BYTE: Final = Unit(name="byte", counted_in="bytes")
+FRAME: Final = Unit(name="frame", counted_in="frames")
 SECOND: Final = Unit(name="second", parts=1000, counted_in="milliseconds")
-GPU_SECOND: Final = Unit(name="gpu_second", parts=1000, counted_in="milliseconds")
-CPU_SECOND: Final = Unit(name="cpu_second", parts=1000, counted_in="milliseconds")
+GPU_SECOND: Final = Unit(name="gpu_second", parts=1000, counted_in="gpu_milliseconds")
+CPU_SECOND: Final = Unit(name="cpu_second", parts=1000, counted_in="cpu_milliseconds")
 GB_MONTH: Final = Unit(
-    name="gb_month", parts=10**9 * 30 * 24 * 3600, counted_in="byte-seconds"
+    name="gb_month", parts=10**9 * 30 * 24 * 3600, counted_in="byte_seconds"
 )
 """10^9 bytes for 30 days. Anything else is a `Unit` of one's own."""
 
@@ -91,6 +97,9 @@ class Tariff:
         names = [rate.unit.name for rate in self.rates]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"a tariff needs one rate for each unit, not {names}")
+        words = [rate.unit.word for rate in self.rates]
+        if len(set(words)) != len(words):
+            raise ValueError(f"two units of a tariff are counted in one word: {words}")
         if self.increment < 1:
             raise ValueError(f"an increment is at least 1, not {self.increment}")
         scale = lcm(*(rate.parts for rate in self.rates))
@@ -117,6 +126,17 @@ class Tariff:
         rate = self.rate(unit)
         return rate.price * (self.scale // rate.parts)
 
+    def total(self, exact: int) -> int:
+        """What usage of an exact price costs, rounded."""
+        step = self.increment * self.scale
+        whole, rest = divmod(exact, step)
+        return (whole + _rounds_up(self.rounding, rest, step)) * self.increment
+
+    def bound(self, money: int) -> int:
+        """The highest exact price of usage that costs at most this much."""
+        highest = money // self.increment * self.increment
+        return highest * self.scale + _slack(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
@@ -133,10 +153,7 @@ class Meter:
     @property
     def total(self) -> int:
         """What all of it costs."""
-        increment = self.tariff.increment
-        step = increment * self.tariff.scale
-        whole, rest = divmod(self.exact, step)
-        return (whole + _rounds_up(self.tariff.rounding, rest, step)) * increment
+        return self.tariff.total(self.exact)
 
     def add(self, unit: Unit, parts: int) -> tuple["Meter", int]:
         """
@@ -145,7 +162,7 @@ class Meter:
         Raises:
             ValueError: Less than nothing, no whole number, or a unit without a rate.
         """
-        _check_parts(parts)
+        check_parts(parts)
         exact = self.exact + parts * self.tariff.price_of(unit)
         after = Meter(tariff=self.tariff, exact=exact)
         return after, after.total - self.total
@@ -159,13 +176,15 @@ class Meter:
         """
         if money < 0:
             raise ValueError(f"no money is {money}")
-        tariff = self.tariff
-        highest = (self.total + money) // tariff.increment * tariff.increment
-        bound = highest * tariff.scale + _slack(tariff)
-        return (bound - self.exact) // tariff.price_of(unit)
+        bound = self.tariff.bound(self.total + money)
+        return (bound - self.exact) // self.tariff.price_of(unit)
 
 
-def _check_parts(parts: int) -> None:
+def check_parts(parts: int) -> None:
+    """
+    Raises:
+        ValueError: Usage is less than nothing, or no whole number.
+    """
     # Not every caller is typed, and a float must never become money.
     if type(parts) is not int or parts < 0:
         raise ValueError(f"usage is a whole number of parts, not {parts!r}")

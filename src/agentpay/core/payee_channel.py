@@ -130,6 +130,11 @@ class PayeeChannel:
         """Charged for requests that are over: what may be claimed on chain."""
         return self.charged - sum(map(_charged, self.running))
 
+    def covered(self, running: Reservation) -> int:
+        """The most that a slice of a stream may come to, with the money still there."""
+        there = max(0, self.spendable - self.charged)
+        return min(running.maximum, running.charged + there)
+
     @property
     def earned(self) -> int:
         """Due, and what running requests have used, which is not given back."""
@@ -220,7 +225,7 @@ class PayeeChannel:
     def keep(self, held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
         """Which of these vouchers are worth keeping when so much is due."""
         if self.pays_whole:
-            return worth_keeping_whole(held, due)
+            return worth_keeping_whole(held, due, self.charged)
         return worth_keeping(held, due)
 
 
@@ -236,16 +241,19 @@ def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher,
 
 
 def worth_keeping_whole(
-    held: tuple[HeldVoucher, ...], due: int
+    held: tuple[HeldVoucher, ...], due: int, charged: int
 ) -> tuple[HeldVoucher, ...]:
     """
     Where a contract pays whole vouchers: the highest that is due, and those above.
 
-    When they are too many, the nearest to what is due, and the highest (rule 23).
+    When they are too many, the one above what is due, those nearest to what is charged
+    with all that runs, and the highest (rule 23).
     """
     ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
     at = bisect_right(ordered, due, key=_amount)
     kept = ordered[max(0, at - 1) :]
     if len(kept) > HELD_MAX:
-        kept = [*kept[: HELD_MAX - 1], kept[-1]]
+        between = sorted(kept[2:-1], key=lambda v: abs(v.amount - charged))
+        between = sorted(between[: HELD_MAX - 3], key=_amount)
+        kept = [*kept[:2], *between, kept[-1]]
     return tuple(kept)

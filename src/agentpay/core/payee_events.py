@@ -42,7 +42,7 @@ class Charged:
     This much is charged, in all; never above the reservation.
 
     Its receipt leaves next, so that it stands; unless `more` may follow, as after a
-    slice of a stream.
+    slice of a stream, of which as much is charged as the reservation covers.
     """
 
     cumulative: int

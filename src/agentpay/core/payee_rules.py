@@ -299,7 +299,8 @@ def _charge(
     if reservation.answered:
         stands = Noted(charged=reservation.charged)
         return Transition(channel=channel, answer=stands)
-    charged = max(reservation.charged, event.charged)
+    most = channel.covered(reservation) if event.more else event.charged
+    charged = max(reservation.charged, min(event.charged, most))
     changed = replace(reservation, charged=charged, answered=not event.more)
     return Transition(
         channel=_recharge(channel, reservation, changed),

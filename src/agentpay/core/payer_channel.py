@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from operator import attrgetter
 
+from agentpay.errors import InvariantViolated
 from agentpay.types import Hash32
 
 
@@ -30,9 +31,18 @@ class Ticket:
     cumulative: int
     maximum: int
     arrived: bool = False
+    delivered: int = 0
+    """The worth of what came in of its answer, by our own count: owed, not booked."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.delivered <= self.maximum:
+            raise InvariantViolated(
+                f"a request of at most {self.maximum} delivered {self.delivered}"
+            )
 
 
 _maximum: Callable[[Ticket], int] = attrgetter("maximum")
+_delivered: Callable[[Ticket], int] = attrgetter("delivered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +80,18 @@ class PayerChannel:
         return sum(map(_maximum, self.open))
 
     @property
+    def owed(self) -> int:
+        """What was spent, and what running requests have brought us so far."""
+        return self.spent + sum(map(_delivered, self.open))
+
+    @property
     def highest(self) -> int:
         return self.signed[-1] if self.signed else 0
 
     @property
     def exposure(self) -> int:
-        """Signed and not spent: what a dishonest payee could take at worst."""
-        return max(0, self.highest - self.spent)
+        """Signed and not owed: what a dishonest payee could take at worst."""
+        return max(0, self.highest - self.owed)
 
     def ticket(self, cumulative: int) -> Ticket | None:
         for ticket in self.open:
@@ -100,6 +115,10 @@ class TicketWanted:
     maximum: int
     deposit: PendingDeposit | None = None
     low_water: int = 0
+    rise: int = 0
+    """What the payee wants its vouchers to rise by, where they must rise."""
+    whole: bool = False
+    """Where they must: it may cost all that its voucher authorizes, not `maximum`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

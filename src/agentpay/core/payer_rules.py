@@ -53,7 +53,7 @@ def apply(before: PayerChannel, event: PayerEvent) -> PayerTransition:
         InvariantViolated: A bug here; nothing may be saved, let alone signed.
     """
     transition = _decide(before, event)
-    _check(before, transition.channel)
+    check(before, transition.channel)
     return transition
 
 
@@ -83,8 +83,8 @@ def _decide(channel: PayerChannel, event: PayerEvent) -> PayerTransition:
             return _ask_refund(channel)
         case ExitWanted():
             leaving = channel.status is not PayerStatus.CLOSED
-            stopped = replace(channel, status=PayerStatus.STOPPED)
-            return _answer(stopped if leaving else channel, Booked())
+            left = replace(channel, status=PayerStatus.STOPPED)
+            return answered(left if leaving else channel, Booked())
         case ChannelEmptied():
             after = replace(
                 channel,
@@ -101,49 +101,61 @@ def _decide(channel: PayerChannel, event: PayerEvent) -> PayerTransition:
 
 
 def _issue(channel: PayerChannel, event: TicketWanted) -> PayerTransition:
-    if channel.status is not PayerStatus.OPEN:
-        return _answer(channel, Unusable(reason=f"the channel is {channel.status}"))
-    if event.maximum > channel.headroom:
-        why = f"a price of {event.maximum} is above the headroom of {channel.headroom}"
-        return _answer(channel, Unusable(reason=why))
+    if (no := unusable(channel, event.maximum)) is not None:
+        return answered(channel, no)
     outstanding = channel.outstanding + event.maximum
     need = channel.spent + outstanding
-    deposit = _deposit_to_carry(channel, event, need)
+    deposit = deposit_to_carry(channel, event.deposit, need, event.low_water)
     balance = channel.balance + (deposit.amount if deposit else 0)
     if need > balance:
-        if channel.deposit is not None:
-            return _answer(channel, Wait(reason="a deposit is on its way"))
-        return _answer(channel, DepositNeeded(short=need - balance))
-    if (wait := _too_much_in_flight(channel, outstanding)) is not None:
-        return _answer(channel, wait)
+        return answered(channel, uncovered(channel, need - balance))
+    if (wait := too_much_in_flight(channel, outstanding)) is not None:
+        return answered(channel, wait)
     if not channel.tagged:
-        return _sign(channel, event, need, deposit)
-    cumulative = _next_amount(channel, need, balance)
+        return sign(channel, event, need, deposit)
+    cumulative = next_amount(channel, need, balance)
     if cumulative is None:
         if channel.open:
-            return _answer(
+            return answered(
                 channel, Wait(reason="no amount is free within the headroom")
             )
-        return _answer(channel, Unusable(reason="its amounts are used up"))
-    if _window_full(channel, cumulative):
-        return _answer(channel, Wait(reason="the payee's window is full"))
-    return _sign(channel, event, cumulative, deposit)
+        return answered(channel, Unusable(reason="its amounts are used up"))
+    if window_full(channel, cumulative):
+        return answered(channel, Wait(reason="the payee's window is full"))
+    return sign(channel, event, cumulative, deposit)
 
 
-def _deposit_to_carry(
-    channel: PayerChannel, event: TicketWanted, need: int
+def unusable(channel: PayerChannel, price: int) -> Unusable | None:
+    """Why this channel will never sign for such a request."""
+    if channel.status is not PayerStatus.OPEN:
+        return Unusable(reason=f"the channel is {channel.status}")
+    if price > channel.headroom:
+        why = f"a price of {price} is above the headroom of {channel.headroom}"
+        return Unusable(reason=why)
+    return None
+
+
+def uncovered(channel: PayerChannel, short: int) -> Wait | DepositNeeded:
+    """What there is lacks so much."""
+    if channel.deposit is not None:
+        return Wait(reason="a deposit is on its way")
+    return DepositNeeded(short=short)
+
+
+def deposit_to_carry(
+    channel: PayerChannel, deposit: PendingDeposit | None, need: int, low_water: int
 ) -> PendingDeposit | None:
     """One deposit at a time (rule 18), when it is needed or soon will be."""
-    if event.deposit is None or channel.deposit is not None:
+    if channel.deposit is not None:
         return None
-    return event.deposit if channel.balance - need < event.low_water else None
+    return deposit if channel.balance - need < low_water else None
 
 
-def _too_much_in_flight(channel: PayerChannel, outstanding: int) -> Wait | None:
+def too_much_in_flight(channel: PayerChannel, outstanding: int) -> Wait | None:
     in_flight_max = channel.in_flight_max if channel.tagged else 1
     if len(channel.open) >= in_flight_max:
         return Wait(reason="the payee serves no more at once")
-    if outstanding > channel.headroom:
+    if channel.spent + outstanding > channel.owed + channel.headroom:
         return Wait(reason="the headroom is in flight")
     return None
 
@@ -154,9 +166,9 @@ def _floor(channel: PayerChannel) -> int:
     return channel.signed[behind] if behind >= 0 else 0
 
 
-def _next_amount(channel: PayerChannel, need: int, balance: int) -> int | None:
+def next_amount(channel: PayerChannel, need: int, balance: int) -> int | None:
     floor = _floor(channel)
-    ceiling = min(balance, channel.spent + channel.headroom)
+    ceiling = min(balance, channel.owed + channel.headroom)
     lowest = _first_free(channel.signed, max(need, floor + 1), ceiling)
     if lowest is not None or channel.acknowledged < need:
         return lowest
@@ -181,7 +193,7 @@ def _last_free(signed: tuple[int, ...], highest: int, floor: int) -> int | None:
     return amount if amount > floor else None
 
 
-def _window_full(channel: PayerChannel, cumulative: int) -> bool:
+def window_full(channel: PayerChannel, cumulative: int) -> bool:
     """Would the payee forget a voucher before it arrives (rule 15)?"""
     waiting = [t.cumulative for t in channel.open if not t.arrived]
     if not waiting:
@@ -191,7 +203,7 @@ def _window_full(channel: PayerChannel, cumulative: int) -> bool:
     return above + (cumulative > lowest) >= channel.window
 
 
-def _sign(
+def sign(
     channel: PayerChannel,
     event: TicketWanted,
     cumulative: int,
@@ -201,13 +213,13 @@ def _sign(
     after = replace(
         channel,
         open=(*channel.open, ticket),
-        signed=_remember(channel, cumulative),
+        signed=remember(channel, cumulative),
         deposit=deposit or channel.deposit,
     )
-    return _answer(after, Issued(cumulative=cumulative, deposit=deposit))
+    return answered(after, Issued(cumulative=cumulative, deposit=deposit))
 
 
-def _remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
+def remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
     signed = channel.signed
     if not _was_signed(channel, cumulative):
         at = bisect_left(signed, cumulative)
@@ -225,16 +237,14 @@ def _book(
 ) -> PayerTransition:
     ticket = channel.ticket(cumulative)
     if ticket is None:
-        return _answer(channel, Booked())
+        return answered(channel, Booked())
     if charged > ticket.maximum:
         why = f"charged {charged} for a request of at most {ticket.maximum}"
-        booked = _without(channel, ticket, spent=ticket.maximum)
-        stopped = replace(booked, status=PayerStatus.STOPPED)
-        return _answer(stopped, Misbehaved(reason=why))
+        return stopped(_without(channel, ticket, spent=ticket.maximum), why)
     booked = _without(channel, ticket, spent=charged)
     proven = cumulative if admitted else 0
     after = replace(booked, acknowledged=max(booked.acknowledged, proven))
-    return _answer(after, Booked())
+    return answered(after, Booked())
 
 
 def _without(channel: PayerChannel, ticket: Ticket, *, spent: int) -> PayerChannel:
@@ -253,34 +263,39 @@ def _arrive(channel: PayerChannel, cumulative: int) -> PayerTransition:
     known = any(t.cumulative == cumulative for t in channel.open)
     acknowledged = max(channel.acknowledged, cumulative if known else 0)
     after = replace(channel, open=tickets, acknowledged=acknowledged)
-    return _answer(after, Booked())
+    return answered(after, Booked())
 
 
 def _compare(channel: PayerChannel, charged: int) -> PayerTransition:
     most = channel.spent + channel.outstanding
     if charged <= most:
-        return _answer(channel, Booked())
+        return answered(channel, Booked())
     why = f"claims to have charged {charged}, our vouchers bought at most {most}"
-    stopped = replace(channel, status=PayerStatus.STOPPED)
-    return _answer(stopped, Misbehaved(reason=why))
+    return stopped(channel, why)
+
+
+def stopped(channel: PayerChannel, why: str) -> PayerTransition:
+    """The payee contradicts what we signed: nothing more is signed for it."""
+    after = replace(channel, status=PayerStatus.STOPPED)
+    return answered(after, Misbehaved(reason=why))
 
 
 def _fund(channel: PayerChannel, event: DepositArrived) -> PayerTransition:
     pending = channel.deposit
     if pending is None or pending.salt != event.salt:
-        return _answer(channel, Booked())
+        return answered(channel, Booked())
     after = replace(channel, balance=channel.balance + pending.amount, deposit=None)
-    return _answer(after, Booked())
+    return answered(after, Booked())
 
 
 def _ask_refund(channel: PayerChannel) -> PayerTransition:
     """A fresh amount asks on a tagged channel, S itself on another (rule 10)."""
     if channel.status not in (PayerStatus.OPEN, PayerStatus.CLOSING):
-        return _answer(channel, Unusable(reason=f"the channel is {channel.status}"))
+        return answered(channel, Unusable(reason=f"the channel is {channel.status}"))
     if channel.status is PayerStatus.CLOSING and channel.open:
-        return _answer(channel, Issued(cumulative=channel.open[0].cumulative))
+        return answered(channel, Issued(cumulative=channel.open[0].cumulative))
     if channel.open:
-        return _answer(channel, Wait(reason="requests are in flight"))
+        return answered(channel, Wait(reason="requests are in flight"))
     if not channel.tagged:
         return _closing(channel, channel.spent)
     floor = _floor(channel)
@@ -291,7 +306,7 @@ def _ask_refund(channel: PayerChannel) -> PayerTransition:
     if amount is None:
         amount = _last_free(channel.signed, ceiling, floor)
     if amount is None:
-        return _answer(channel, Unusable(reason="its amounts are used up"))
+        return answered(channel, Unusable(reason="its amounts are used up"))
     return _closing(channel, amount)
 
 
@@ -301,27 +316,31 @@ def _closing(channel: PayerChannel, amount: int) -> PayerTransition:
         channel,
         status=PayerStatus.CLOSING,
         open=(Ticket(cumulative=amount, maximum=0),),
-        signed=_remember(channel, amount),
+        signed=remember(channel, amount),
     )
-    return _answer(after, Issued(cumulative=amount))
+    return answered(after, Issued(cumulative=amount))
 
 
-def _answer(channel: PayerChannel, answer: PayerAnswer) -> PayerTransition:
+def answered(channel: PayerChannel, answer: PayerAnswer) -> PayerTransition:
     return PayerTransition(channel=channel, answer=answer)
 
 
-def _check(before: PayerChannel, after: PayerChannel) -> None:
+def check(before: PayerChannel, after: PayerChannel) -> None:
+    """
+    Raises:
+        InvariantViolated: A sentence does not hold any more.
+    """
     if after is before:
         return
-    stopped = after.status is PayerStatus.STOPPED
-    outstanding, exposure = after.outstanding, after.exposure
+    unpaid = after.spent + after.outstanding - after.owed
+    allowed = max(after.headroom, before.exposure)
     rules = {
         "what was spent never shrinks": after.spent >= before.spent,
         "open requests stay within the headroom": (
-            outstanding <= after.headroom or outstanding <= before.outstanding
+            unpaid <= allowed or after.outstanding <= before.outstanding
         ),
-        "the exposure stays within the headroom": (
-            stopped or exposure <= after.headroom or exposure <= before.exposure
+        "nothing is signed beyond the headroom": (
+            after.exposure <= after.headroom or after.highest <= before.highest
         ),
         "a new request takes an amount of its own": (
             len(after.open) <= len(before.open) or _takes_its_own(before, after)

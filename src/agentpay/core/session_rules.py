@@ -25,6 +25,7 @@ from agentpay.core.payee_events import (
     NOT_COVERED,
     Closing,
     Event,
+    LeaseLost,
     Noted,
     OutcomeAsked,
     OwnersDied,
@@ -39,6 +40,16 @@ from agentpay.errors import InvariantViolated
 
 LOWER = "below_highest_voucher"
 """An older voucher: the draft answers it with 200 and no content."""
+NOT_RUNNING = "request_not_running"
+"""A voucher was for a request that is over, or never was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Raises:
+    """Which running request a voucher is for, and the most that may cost from now."""
+
+    cumulative: int
+    maximum: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +58,17 @@ class VoucherRaised:
 
     cumulative: int
     signature: bytes
+    raises: Raises | None = None
+    """On a tagged session: what other requests signed is not this one's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extended:
+    """A stream would cost up to `maximum`, if what is signed covers that (untagged)."""
+
+    cumulative: int
+    owner: str
+    maximum: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +85,7 @@ class Finalized:
     """The contract has closed the session, for whatever reason, and for ever."""
 
 
-SessionEvent = Event | VoucherRaised | CloseAsked | Finalized
+SessionEvent = Event | VoucherRaised | Extended | CloseAsked | Finalized
 
 
 def apply(before: PayeeChannel, event: SessionEvent) -> Transition:
@@ -87,6 +109,8 @@ def _decide(channel: PayeeChannel, event: SessionEvent) -> Transition:
             return _admit_rising(channel, event)
         case VoucherRaised():
             return _raise(channel, event)
+        case Extended():
+            return _extend(channel, event)
         case CloseAsked():
             return _start_close(channel, event)
         case Finalized():
@@ -160,9 +184,7 @@ def _raise(channel: PayeeChannel, event: VoucherRaised) -> Transition:
         known = cumulative <= channel.floor or channel.find_used(cumulative) is not None
     if known:
         return Transition(channel=channel, answer=Noted())
-    reason = EXCEEDS_BALANCE if cumulative > channel.spendable else ""
-    if channel.status is not Status.OPEN:
-        reason = CLOSING
+    reason = _why_not(channel, event)
     if reason:
         burnt = payee_rules.apply(channel, VoucherRefused(cumulative=cumulative))
         refused = Refused(reason=reason, burnt=channel.tagged)
@@ -178,7 +200,60 @@ def _raise(channel: PayeeChannel, event: VoucherRaised) -> Transition:
     spent = Used(cumulative=cumulative, fate=Fate.CHARGED)
     used, floor = payee_rules.use(raised, spent)
     raised = replace(raised, used=used, floor=floor)
-    return Transition(channel=raised, answer=Noted(), touched=(cumulative,))
+    if event.raises is None:
+        return Transition(channel=raised, answer=Noted(), touched=(cumulative,))
+    grown = _grow(raised, event.raises.cumulative, event.raises.maximum)
+    touched = (cumulative, event.raises.cumulative)
+    return Transition(channel=grown, answer=Noted(), touched=touched)
+
+
+def _why_not(channel: PayeeChannel, event: VoucherRaised) -> str:
+    """Why a fresh voucher raises nothing; "" if it does."""
+    if channel.status is not Status.OPEN:
+        return CLOSING
+    if event.cumulative > channel.spendable:
+        return EXCEEDS_BALANCE
+    if event.raises is None or not channel.tagged:
+        return ""
+    running = channel.reservation(event.raises.cumulative)
+    if running is None or running.answered or running.prepaid:
+        return NOT_RUNNING
+    more = max(0, event.raises.maximum - running.maximum)
+    authorized = min(max(channel.highest, event.cumulative), channel.spendable)
+    if channel.charged + channel.reserved + more > authorized:
+        return NOT_COVERED
+    return ""
+
+
+def _extend(channel: PayeeChannel, event: Extended) -> Transition:
+    """One request runs, so that all that is signed is signed for it (rule 22)."""
+    if channel.tagged:
+        raise InvariantViolated("a request of a tagged session grows by its voucher")
+    running = channel.reservation(event.cumulative)
+    if running is None or running.owner != event.owner:
+        return Transition(channel=channel, answer=LeaseLost())
+    if running.answered or channel.status is not Status.OPEN:
+        return Transition(channel=channel, answer=Noted(charged=running.charged))
+    authorized = min(channel.highest, channel.spendable)
+    room = max(0, authorized - channel.charged - channel.reserved)
+    grown = _grow(channel, event.cumulative, min(event.maximum, running.maximum + room))
+    touched = (event.cumulative,) if grown is not channel else ()
+    return Transition(
+        channel=grown, answer=Noted(charged=running.charged), touched=touched
+    )
+
+
+def _grow(channel: PayeeChannel, cumulative: int, maximum: int) -> PayeeChannel:
+    """The same, where one request may cost more; none may cost less than before."""
+    running = tuple(
+        replace(r, maximum=maximum)
+        if r.cumulative == cumulative and r.maximum < maximum
+        else r
+        for r in channel.running
+    )
+    if running == channel.running:
+        return channel
+    return replace(channel, running=running)
 
 
 def _start_close(channel: PayeeChannel, event: CloseAsked) -> Transition:

@@ -18,28 +18,14 @@ from agentpay.evm.transfer import TokenTransfer
 from agentpay.types import Asset, Hash32
 
 
-class Deposit(Protocol):
-    """Money of `config.payer`, signed for the channel of `config`."""
-
-    @property
-    def config(self) -> ChannelConfig: ...
+class SignedDeposit(Protocol):
+    """Money that was signed for one channel, whichever contract has it."""
 
     @property
     def asset(self) -> Asset: ...
 
     @property
     def amount(self) -> int: ...
-
-    @property
-    def valid_after(self) -> int: ...
-
-    @property
-    def valid_before(self) -> int: ...
-
-    @property
-    def signature(self) -> bytes:
-        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
-        ...
 
     def digest(self) -> bytes:
         """What the payer signed."""
@@ -58,6 +44,24 @@ class Deposit(Protocol):
         Raises:
             ValueError: Not an answer to `used_call`.
         """
+        ...
+
+
+class Deposit(SignedDeposit, Protocol):
+    """Money of `config.payer`, signed for the channel of `config`."""
+
+    @property
+    def config(self) -> ChannelConfig: ...
+
+    @property
+    def valid_after(self) -> int: ...
+
+    @property
+    def valid_before(self) -> int: ...
+
+    @property
+    def signature(self) -> bytes:
+        """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
         ...
 
 
@@ -94,11 +98,11 @@ class TokenDeposit:
         )
 
     def digest(self) -> bytes:
-        """See `Deposit.digest`."""
+        """See `SignedDeposit.digest`."""
         return receive_digest(self.authorization, self.asset)
 
     def call(self) -> Call:
-        """See `Deposit.call`."""
+        """See `SignedDeposit.call`."""
         return deposit_call(
             self.config,
             amount=self.amount,
@@ -109,11 +113,11 @@ class TokenDeposit:
         )
 
     def used_call(self) -> Call:
-        """See `Deposit.used_call`."""
+        """See `SignedDeposit.used_call`."""
         return tokens.authorization_used_call(
             self.asset.address, self.config.payer, self.authorization.nonce
         )
 
     def is_used(self, answer: bytes) -> bool:
-        """See `Deposit.is_used`."""
+        """See `SignedDeposit.is_used`."""
         return tokens.decode_uint(answer) != 0

@@ -158,11 +158,11 @@ class Permit2Deposit:
         )
 
     def digest(self) -> bytes:
-        """See `Deposit.digest`."""
+        """See `SignedDeposit.digest`."""
         return deposit_digest(self.permitted, self.asset.chain)
 
     def call(self) -> Call:
-        """See `Deposit.call`."""
+        """See `SignedDeposit.call`."""
         return permit2_abi.permit2_deposit_call(
             self.config,
             self.permitted,
@@ -171,9 +171,9 @@ class Permit2Deposit:
         )
 
     def used_call(self) -> Call:
-        """See `Deposit.used_call`."""
+        """See `SignedDeposit.used_call`."""
         return permit2_abi.nonces_call(self.config.payer, self.nonce)
 
     def is_used(self, answer: bytes) -> bool:
-        """See `Deposit.is_used`."""
+        """See `SignedDeposit.is_used`."""
         return permit2_abi.is_nonce_used(answer, self.nonce)

@@ -4,6 +4,7 @@ One answer on its way: charged before its first byte, kept and closed after its 
 
 import asyncio
 import hashlib
+import json
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from agentpay.http.asgi import (
     send_refusal,
     send_whole,
 )
+from agentpay.http.flow import Flow
 from agentpay.http.manners import keep_private
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.mpp_offers import Asked
@@ -26,6 +28,7 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.stream_errors import StreamEnded, StreamExhausted
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
@@ -151,6 +154,8 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
+    flow: Flow | None = None
+    """How its answer is paid while it flows, if it is."""
     v1: bool = False
     """Paid for by a client of x402's first version, which looks elsewhere."""
     mpp: Asked | None = None
@@ -172,6 +177,7 @@ class Delivery:
     ) -> None:
         self._purchase = purchase
         self._sale = purchase.sale
+        self._flow = purchase.flow
         self._payee = payee
         self._answers = payee.answers
         self._sign_ins = payee.sign_ins
@@ -194,6 +200,9 @@ class Delivery:
             return
         if message["type"] == "http.response.start":
             await self._start(message)
+            return
+        if self._flow is not None and not self._closed:
+            await self._flow_on(self._flow, message)
             return
         last = message["type"] == "http.response.body" and not message.get("more_body")
         if self._copy.whole and not self._closed:
@@ -218,18 +227,38 @@ class Delivery:
             body=self._copy.body,
         )
 
+    async def _flow_on(self, flow: Flow, message: Message) -> None:
+        """Answers that flow are not kept to be told again: only their charge is."""
+        await flow.send(message)
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            await self._close_flow(flow)
+
+    async def _close_flow(self, flow: Flow) -> None:
+        self._closed = True
+
+        async def close() -> None:
+            await flow.close()
+            await self._sale.delivered()
+
+        try:
+            await close()
+        except StoreError:
+            self._closings.add(close)
+
     async def _start(self, message: Message) -> None:
         charged = self._purchase.charge.close()
         receipt: str | Refusal
         try:
             if message["status"] >= 400:
                 self._closed = True
-                receipt = await self._sale.abandon(charged=0, failed=True)
+                receipt = await self._give_back(failed=True)
+            elif self._flow is not None:
+                receipt = await self._flow.begin()
             else:
                 receipt = await self._commit(charged)
         except (ChainError, StoreError) as error:
             receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
-            self._closings.add(lambda: self._sale.abandon(charged=0, failed=True))
+            self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
             mpp, terms = self._purchase.mpp, self._purchase.terms
@@ -244,6 +273,8 @@ class Delivery:
             first = downgrade_receipt(receipt, self._answers.chain)
             headers.append((_FIRST_RECEIPT, first.encode("ascii")))
             headers.append((b"vary", X_PAYMENT.encode()))
+        if self._flow is not None and not self._closed:
+            headers = self._flow.start(headers)
         paid = {**message, "headers": headers}
         self._copy.start(paid)
         await self._send(paid)
@@ -270,18 +301,44 @@ class Delivery:
             except StoreError:
                 self._closings.add(self._sale.delivered)
 
+    async def _give_back(self, *, failed: bool) -> str:
+        """Nothing was delivered; unless some of it was before a crash."""
+        before = self._flow.tab.left if self._flow is not None else 0
+        return await self._sale.abandon(charged=before, failed=failed)
+
     async def abandon(self, *, failed: bool) -> None:
         """The application raised: nothing is charged unless the answer had started."""
         if not self._closed and not self._started:
             self._closed = True
             try:
-                await self._sale.abandon(charged=0, failed=failed)
+                await self._give_back(failed=failed)
             except StoreError:
-                self._closings.add(lambda: self._sale.abandon(charged=0, failed=failed))
+                self._closings.add(lambda: self._give_back(failed=failed))
+
+    async def cut_short(self, ended: StreamEnded) -> None:
+        """The application gave up where nothing more is paid for."""
+        if not self._started:
+            await self._refuse(ended)
+        elif self._flow is None:
+            await self.send({"type": "http.response.body", "body": b""})
+        elif isinstance(ended, StreamExhausted):
+            await self._flow.end()
+            await self._close_flow(self._flow)
+
+    async def _refuse(self, ended: StreamEnded) -> None:
+        """Not even the first piece is paid for."""
+        status = 402 if isinstance(ended, StreamExhausted) else 503
+        body = json.dumps({"title": "Not paid for", "detail": str(ended)}).encode()
+        headers = [(b"content-type", b"application/json")]
+        start = {"type": "http.response.start", "status": status, "headers": headers}
+        await self.send(start)
+        await self.send({"type": "http.response.body", "body": body})
 
     async def finish(self) -> None:
         """The application returned, or was cancelled."""
-        if self._started:
+        if self._started and self._flow is not None:
+            await self._close_flow(self._flow)
+        elif self._started:
             await self._deliver()
         else:
             await self.abandon(failed=False)

@@ -5,7 +5,8 @@ What a FastAPI or Starlette handler needs to know of its payment.
 from starlette.requests import HTTPConnection
 
 from agentpay.errors import ConfigurationError
-from agentpay.http.paywall import SCOPE_KEY, PaidRequest
+from agentpay.http.paid_request import PaidRequest
+from agentpay.http.paywall import SCOPE_KEY
 
 
 def paid_request(connection: HTTPConnection) -> PaidRequest:

@@ -28,7 +28,10 @@ from agentpay.http.credentials import (
 )
 from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
 from agentpay.http.discovery import Discovery, DiscoveryPages
+from agentpay.http.flow import open_flow
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
+from agentpay.http.paid_request import PaidRequest
+from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.mpp_offers import Asked, problem
@@ -37,7 +40,8 @@ from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.sign_in import FreeSale
-from agentpay.types import Address, Money, to_base_units
+from agentpay.stream_errors import StreamEnded
+from agentpay.types import Address, Money
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
@@ -46,64 +50,11 @@ from agentpay.wire.sign_in import HEADER
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 
-__all__ = ["App", "Message", "PaidRequest", "Paywall", "Receive", "Scope", "Send"]
+__all__ = ["App", "Message", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
-
-
-class PaidRequest:
-    """Who paid for this request, and how a metered handler says what it used."""
-
-    def __init__(self, sale: Sale, terms: Terms, decimals: int) -> None:
-        self._sale = sale
-        self._terms = terms
-        self._decimals = decimals
-        self._charged: int | None = None
-        self._final = False
-
-    @property
-    def payer(self) -> Address:
-        """The account that pays."""
-        return self._sale.payer
-
-    @property
-    def maximum(self) -> int:
-        """The most this request may cost, in base units."""
-        return self._sale.maximum
-
-    @property
-    def charged(self) -> int:
-        """What this request costs as things stand, in base units."""
-        return self.maximum if self._charged is None else self._charged
-
-    def charge(self, money: Money) -> None:
-        """
-        Say what the request really costs, before its answer starts.
-
-        Raises:
-            ConfigurationError: The route is not metered, the amount is above its
-                maximum, or the answer has started and its receipt with it.
-        """
-        try:
-            amount = to_base_units(money, self._decimals)
-        except ValueError as error:
-            raise ConfigurationError(f"{self._terms.resource}: {error}") from error
-        if not self._terms.metered:
-            raise ConfigurationError(f"{self._terms.resource} is not a metered route")
-        if amount > self.maximum:
-            raise ConfigurationError(
-                f"{self._terms.resource} may cost {self.maximum} at most, not {amount}"
-            )
-        if self._final:
-            raise ConfigurationError("the receipt is in the answer's headers: too late")
-        self._charged = amount
-
-    def close(self) -> int:
-        """Fix the charge: the answer starts."""
-        self._final = True
-        return self.charged
 
 
 class Paywall:
@@ -350,13 +301,17 @@ class Paywall:
         return await self._payee.answer(header, asking, why=error)
 
     async def _serve(self, asking: "_Asking", sale: Sale) -> None:
-        paid = PaidRequest(sale, asking.terms, self._payee.asset.decimals)
-        hearing = Hearing(asking.body.receive)
+        presence = Presence(asking.body.receive)
+        flow = open_flow(sale, asking.terms, presence=presence, send=asking.send)
+        decimals = self._payee.asset.decimals
+        paid = PaidRequest(sale, asking.terms, decimals, flow=flow)
+        hearing = Hearing(presence.receive)
         delivery = Delivery(
             Purchase(
                 sale=sale,
                 terms=asking.terms,
                 charge=paid,
+                flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
                 mpp=asking.asked,
             ),
@@ -369,10 +324,13 @@ class Paywall:
         scope = {**asking.scope, SCOPE_KEY: paid}
         try:
             await self._app(scope, hearing.receive, delivery.send)
+        except StreamEnded as ended:
+            await asyncio.shield(delivery.cut_short(ended))
         except Exception:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
+            presence.end()
             # Most have been closed with their last byte; a task costs more than a look.
             if not delivery.closed:
                 await asyncio.shield(delivery.finish())

@@ -8,7 +8,6 @@ cost one round trip.
 
 import asyncio
 import random
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -26,22 +25,23 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import PaidBody, read_body
+from agentpay.http.bodies import read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
 from agentpay.http.offered import costs, read_offered, request_of
+from agentpay.http.paid_stream import carry
 from agentpay.http.places import check_network
-from agentpay.http.readings import answer_of, target_of
+from agentpay.http.readings import answer_of, fields_of, target_of
 from agentpay.http.receipts import Receipts
 from agentpay.http.reread import read_problem_of
+from agentpay.payer.choice import Offered
 from agentpay.payer.mpp_offers import preference
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Judgement, Payment, Target
 from agentpay.payer.receipts import KeepReceipt
 from agentpay.wire import sign_in
-from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.x402 import PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import X_PAYMENT
@@ -150,7 +150,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             except PriceRose:
                 self._memory.forget(target)  # it may fall again
                 raise
-            answered = await self._until_final(request, target, payment)
+            answered = await self._until_final(request, target, payment, offer)
             if isinstance(answered, httpx.Response):
                 self._receipts.take(
                     answer_of(answered),
@@ -172,7 +172,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         raise PaymentRejected("it kept refusing payments that it offered", status=402)
 
     async def _until_final(
-        self, request: httpx.Request, target: Target, payment: Payment
+        self, request: httpx.Request, target: Target, payment: Payment, offer: Offer
     ) -> "httpx.Response | tuple[str, Offer | None]":
         """
         Send one payment until its answer is final: the answer to deliver, or why it
@@ -182,7 +182,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         deadline = asyncio.get_running_loop().time() + policy.give_up_seconds
         sent_at, arrived = books.now(), False
         attempt, why, response = 0, "no answer", None
-        paid = _credentials(payment, request)
+        paid = fields_of(payment, request)
         settled = False
         try:
             while await _have_time(attempt, deadline):
@@ -200,12 +200,14 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
-                    if judged.charged:
-                        lost = AnswerLost(payment.id, charged=judged.charged)
-                        response.stream = PaidBody(response, lost)
+                    running = self._bound().running(payment, offer, target)
+                    carry(response, payment, judged, running)
                     return response
-                fresh = await self._read_again(response, target, judged.next)
-                if judged.next is Next.RESEND:
+                fresh = await self._read_again(response, target, judged.next, offer)
+                if judged.next is Next.RENEW:
+                    payment = await self._renew(payment, fresh, target, judged)
+                    paid |= {payment.header: payment.credential}
+                if judged.next in (Next.RESEND, Next.RENEW):
                     continue
                 settled = True
                 if judged.next is Next.LOST:
@@ -225,6 +227,19 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if response is not None:
                     await response.aclose()
 
+    async def _renew(
+        self, payment: Payment, fresh: Offer | None, target: Target, judged: Judgement
+    ) -> Payment:
+        """
+        What was signed, under a fresh offer; `PaymentRejected` if there is none for it.
+        """
+        renewed = await payment.renew(fresh) if fresh is not None else None
+        if fresh is None or renewed is None:
+            self._memory.forget(target)
+            raise PaymentRejected(judged.reason or "no fresh offer", status=402)
+        self._memory.remember(target, fresh)
+        return renewed
+
     async def _note(
         self, target: Target, judged: Judgement, answer: Answer, sent_at: float
     ) -> None:
@@ -236,12 +251,21 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await books.undelivered(target.host, sent_at=sent_at)
 
     async def _read_again(
-        self, response: httpx.Response, target: Target, following: Next
+        self,
+        response: httpx.Response,
+        target: Target,
+        following: Next,
+        offer: Offer,
     ) -> Offer | None:
-        """The fresh offer of a final 402; the answer itself is done with."""
+        """
+        The offer to pay now: a fresh one, where the answer is a 402, or that of a
+        session which it did not doubt. The answer itself is done with.
+        """
         fresh = None
-        if following is Next.PAY_AGAIN and response.status_code == 402:
-            fresh = await self._choose(response, target)
+        if following in (Next.PAY_AGAIN, Next.RENEW):
+            fresh = offer if offer.mpp is not None else None
+            if response.status_code == 402:
+                fresh = await self._choose(response, target)
         await response.aclose()
         return fresh
 
@@ -297,20 +321,20 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     # Offers.
 
-    async def look_up(self, url: str) -> tuple[Offer, Target]:
+    async def look_up(self, url: str) -> tuple[tuple[Offer, ...], Target]:
         """
-        What a URL costs, without paying.
+        All that a URL may be paid by, without paying.
 
         Raises:
             NoAcceptableOffer: It is free, or offers nothing we would pay.
         """
         request = httpx.Request("GET", url)
-        target = target_of(request)
         response = await self._send(request, {})
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            return await self._require(response, request, target), target
+            offered = self._offered(response, request)
+            return self._bound().allowed(offered), target_of(request)
         finally:
             await response.aclose()
 
@@ -339,17 +363,18 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     async def _require(
         self, response: httpx.Response, request: httpx.Request, target: Target
     ) -> Offer:
-        payer = self._bound()
-        offered = read_offered(
-            response, request, same_resource=payer.policy.same_resource
-        )
-        offer = await payer.choose(offered, target)
+        offered = self._offered(response, request)
+        offer = await self._bound().choose(offered, target)
         if offer.mpp is not None or offered.required is None:
             return offer
         first = first_of(response)
         if first is not None:
             offer = replace(offer, first_network=first.name_of(offer.words))
         return self._receipts.with_signature(offered.required, offer, request.url)
+
+    def _offered(self, response: httpx.Response, request: httpx.Request) -> Offered:
+        same = self._bound().policy.same_resource
+        return read_offered(response, request, same_resource=same)
 
     async def _choose(self, response: httpx.Response, target: Target) -> Offer | None:
         try:
@@ -364,20 +389,6 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
-
-
-def _credentials(payment: Payment, request: httpx.Request) -> dict[str, str]:
-    """
-    The fields that pay for a request.
-
-    MPP asks for a name beside the credential (draft-evm-session-00, "Request
-    Idempotency"), so that what is sent again is known as the same request.
-    """
-    paid = {payment.header: payment.credential}
-    by_mpp = payment.header not in (PAYMENT_SIGNATURE, X_PAYMENT)
-    if by_mpp and IDEMPOTENCY_KEY not in request.headers:
-        paid[IDEMPOTENCY_KEY] = f'"{secrets.token_hex(16)}"'
-    return paid
 
 
 async def _have_time(attempts: int, deadline: float) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from agentpay.errors import ConfigurationError, StoreError
 from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order, Terms
-from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.sales import Refusal, Sale, SaleStream
 from agentpay.ports import PayeeStore
 from agentpay.records import AnswerRecord
 from agentpay.types import Address, ChainId
@@ -246,6 +246,10 @@ class NamedSale:
     @property
     def maximum(self) -> int:
         return self._sale.maximum
+
+    @property
+    def stream(self) -> SaleStream | None:
+        return self._sale.stream
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -13,6 +13,7 @@ from agentpay.core.payee_events import (
     Noted,
 )
 from agentpay.payee.books import ChannelBooks, ChannelRequest
+from agentpay.payee.channel_stream import ChannelStream
 from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order
 from agentpay.payee.sales import Refusal
@@ -43,6 +44,10 @@ class ChannelSale:
     @property
     def maximum(self) -> int:
         return self._reservation.maximum
+
+    @property
+    def stream(self) -> ChannelStream:
+        return ChannelStream(self._books, self._call, self._reservation)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ from agentpay.payee.offers import (
     payment_required,
     to_json,
 )
-from agentpay.payee.pricing import Order, Terms
+from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.whole_steps import take_whole
@@ -166,7 +166,7 @@ class ChannelSales:
         self, call: ChannelRequest, event: VoucherVerified
     ) -> tuple[PayeeRecord | None, Answer]:
         """A strict channel is busy only briefly: wait before saying so (rule 7)."""
-        durable = call.terms.order is not Order.SERVE_FIRST
+        durable = call.terms.reserves_durably
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
         if await self._books.is_above_balance(call):
             # Perhaps a deposit we have not seen yet: look before it is burnt.

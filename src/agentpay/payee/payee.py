@@ -37,7 +37,7 @@ from agentpay.payee.offers import (
     payment_required,
     unavailable,
 )
-from agentpay.payee.pricing import Route, Terms
+from agentpay.payee.pricing import Route, Terms, stream_terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
@@ -289,6 +289,8 @@ class Payee:
             about=route.about,
             access_seconds=route.access_seconds,
             bound=bound,
+            tariff=route.tariff,
+            streaming=stream_terms(route, maximum, self.asset.decimals),
         )
 
     async def answer(

@@ -5,9 +5,10 @@ What a route costs and when its payment is settled: said once, by the provider.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentpay.core.meter import REQUEST, Tariff
 from agentpay.errors import ConfigurationError
 from agentpay.payee.about import About
-from agentpay.types import Money
+from agentpay.types import Money, to_base_units
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 
@@ -24,11 +25,35 @@ class Order(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """How a metered answer is paid while it flows."""
+
+    increment: Money
+    """
+    What is charged ahead of what has left: the most that a payer loses in a crash.
+
+    The smaller, the more durable steps. A session's stream begins with so much.
+    """
+    wait_seconds: float = 60.0
+    """For how long a stream waits for a voucher once what is signed is used up."""
+
+    def __post_init__(self) -> None:
+        if self.wait_seconds < 0:
+            raise ConfigurationError(
+                f"a stream waits for 0 seconds or more, not {self.wait_seconds}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A price and its terms. With `metered`, `price` is the most a request may cost."""
 
     price: Money
     metered: bool = False
+    tariff: Tariff | None = None
+    """What usage costs, in base units: for `await paid.meter.charge(tokens=1)`."""
+    streaming: Streaming | None = None
+    """Charge while the answer flows, and not before its first byte."""
     order: Order = Order.RESERVE
     schemes: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT)
     """`upto` too, on metered routes: for payers that let Permit2 move their tokens."""
@@ -47,12 +72,30 @@ class Route:
             raise ConfigurationError(
                 "upto settles what was used: it cannot settle first"
             )
+        if self.tariff is not None and not self.metered:
+            raise ConfigurationError("a tariff is for routes with metered=True")
+        if self.streaming is not None and self.tariff is None:
+            raise ConfigurationError("a streaming route needs a tariff to count by")
+        late = self.order is Order.SERVE_FIRST
+        if self.streaming is not None and UPTO in self.schemes and not late:
+            raise ConfigurationError(
+                "a stream by upto is settled once it has ended: it needs"
+                " order=Order.SERVE_FIRST"
+            )
         if self.access_seconds and self.metered:
             raise ConfigurationError("a metered route is paid for each time it is used")
         if self.access_seconds and self.order is Order.SERVE_FIRST:
             raise ConfigurationError(
                 "who has paid may come back: serve-then-settle does not know that yet"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamTerms:
+    """How an answer is paid while it flows, in base units; see `Streaming`."""
+
+    increment: int
+    wait_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,3 +117,48 @@ class Terms:
     """What who has paid already may sign instead of paying again."""
     bound: bool = False
     """Whether `url` is known, and not only what the request's `Host` says."""
+    tariff: Tariff | None = None
+    streaming: StreamTerms | None = None
+
+    @property
+    def first(self) -> int:
+        """What a session's request reserves when it begins: a stream's may grow."""
+        return self.streaming.increment if self.streaming else self.maximum
+
+    @property
+    def reserves_durably(self) -> bool:
+        """
+        Whether a handler waits until what it may cost is on disk. A stream's does not:
+        nothing of it leaves before its first slice is, and all that came before it.
+        """
+        return self.order is not Order.SERVE_FIRST and self.streaming is None
+
+    @property
+    def per_unit(self) -> tuple[int, str]:
+        """The price of one unit as sessions say it, and what is counted."""
+        if self.tariff is None:
+            return self.maximum, REQUEST.name
+        rate = self.tariff.rates[0]
+        if rate.price % rate.per:
+            return rate.price, f"{rate.per} {rate.unit.name}"
+        return rate.price // rate.per, rate.unit.name
+
+
+def stream_terms(route: Route, maximum: int, decimals: int) -> StreamTerms | None:
+    """
+    How a route's answers are paid while they flow, if they are.
+
+    Raises:
+        ConfigurationError: The increment cannot be read, or is not 1 to the maximum.
+    """
+    if route.streaming is None:
+        return None
+    try:
+        increment = to_base_units(route.streaming.increment, decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"the increment of a stream: {error}") from error
+    if not 1 <= increment <= maximum:
+        raise ConfigurationError(
+            f"the increment of a stream is 1 to its price of {maximum}, not {increment}"
+        )
+    return StreamTerms(increment=increment, wait_seconds=route.streaming.wait_seconds)

@@ -32,6 +32,11 @@ class Sale(Protocol):
         ...
 
     @property
+    def stream(self) -> "SaleStream | None":
+        """How it is paid while its answer flows; None: whole, before the first byte."""
+        ...
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """What its answer says beside a receipt, whatever its status; once charged."""
         ...
@@ -50,6 +55,50 @@ class Sale(Protocol):
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
         """The handler failed, or the client left; returns a receipt for an answer."""
+        ...
+
+
+class SaleStream(Protocol):
+    """One sale's money while its answer flows. Methods may raise `StoreUnavailable`."""
+
+    @property
+    def charged(self) -> int:
+        """What is charged when it begins: above 0 where a crash cut it short before."""
+        ...
+
+    async def begin(self) -> str:
+        """The receipt that stands at the head of the answer; nothing in it is final."""
+        ...
+
+    async def draw(self, charged: int) -> int:
+        """
+        Charge so much in all, durably; returns what is charged now.
+
+        That is less where less is covered.
+
+        Raises:
+            StreamLost: The reservation is not ours any more.
+        """
+        ...
+
+    async def ask(self, need: int, wish: int) -> JsonObject | None:
+        """
+        What the client is told when `need` in all is not covered; None: it can add
+        nothing. It is asked for what we `wish`, where that is there.
+        """
+        ...
+
+    async def wait(self, charged: int, seconds: float) -> bool:
+        """Wait until so much in all may be covered; False: it was not, in time."""
+        ...
+
+    async def finish(self, charged: int, units: int | None) -> JsonObject | None:
+        """
+        Close it at what has left; returns its last receipt, if its client reads one.
+
+        `units` are how many of what its tariff counts, if that is one thing. Safe to
+        call again.
+        """
         ...
 
 

@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 from agentpay.core import session_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel
 from agentpay.core.payee_events import Answer, LeaseLost
-from agentpay.core.session_rules import SessionEvent
+from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payee.mpp_offers import problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
+from agentpay.payee.waiting import Waiting
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.outcome import (
     PAYMENT_VOUCHER,
     format_outcome,
@@ -80,6 +82,8 @@ class SessionBooks:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.raised = Waiting()
+        """Streams that wait for a voucher."""
         self._clock = clock
 
     def now(self) -> int:
@@ -106,7 +110,10 @@ class SessionBooks:
                 touched=transition.touched,
             )
 
-        return await self.store.update(call.channel, decide, durable=durable)
+        done = await self.store.update(call.channel, decide, durable=durable)
+        if isinstance(event, VoucherRaised):
+            self.raised.wake(call.channel)
+        return done
 
     async def look(self, call: SessionCall) -> PayeeRecord | None:
         """The session as the last caller left it."""
@@ -121,18 +128,22 @@ class SessionBooks:
     def receipt(
         self, record: PayeeRecord, call: SessionCall, *, units: int | None
     ) -> str:
+        """A receipt, for a header."""
+        return format_receipt(self.receipt_of(record, call, units=units))
+
+    def receipt_of(
+        self, record: PayeeRecord, call: SessionCall, *, units: int | None
+    ) -> JsonObject:
         """A receipt: only what is final counts as spent (`receipt_total`)."""
-        return format_receipt(
-            session_receipt(
-                challenge_id=call.challenge,
-                chain=record.chain,
-                channel=call.channel,
-                accepted=record.ledger.highest,
-                spent=record.ledger.receipt_total(call.cumulative),
-                at=self.now(),
-                units=units,
-                transaction=call.transaction,
-            )
+        return session_receipt(
+            challenge_id=call.challenge,
+            chain=record.chain,
+            channel=call.channel,
+            accepted=record.ledger.highest,
+            spent=record.ledger.receipt_total(call.cumulative),
+            at=self.now(),
+            units=units,
+            transaction=call.transaction,
         )
 
     def outcome(

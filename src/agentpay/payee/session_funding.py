@@ -158,7 +158,7 @@ class SessionFunding:
         if isinstance(deposit, OpenByHash | TopUpByHash):
             return await self._confirm(call, deposit, known=known)
         signed = _signed(deposit, call.config, self._settings.asset)
-        least = max(self._settings.min_deposit, call.terms.maximum)
+        least = max(self._settings.min_deposit, call.terms.first)
         if not known and signed.amount < least:
             kind = ProblemKind.INSUFFICIENT_BALANCE
             detail = f"a session is opened with {least} at least, not {signed.amount}"
@@ -181,7 +181,7 @@ class SessionFunding:
         await self._desk.confirm(call.config, sent.transaction, added=added)
         if not known:
             state = await self._desk.read(call.config)
-            if state.unsettled < call.terms.maximum:
+            if state.unsettled < call.terms.first:
                 kind = ProblemKind.INSUFFICIENT_BALANCE
                 detail = f"the session holds {state.unsettled}, less than one request"
                 return self._books.refuse(call, kind, detail)

@@ -6,7 +6,6 @@ Source: draft-evm-session-00, "Request Schema".
 
 from dataclasses import replace
 
-from agentpay.core.meter import REQUEST
 from agentpay.payee.answers import request_of
 from agentpay.payee.mpp_offers import BY_AUTHORIZATION, BY_HASH, BY_PERMIT2, MppTerms
 from agentpay.payee.offers import PayeeSettings
@@ -31,20 +30,24 @@ def session_offer(
     """
     if BATCH_SETTLEMENT not in terms.schemes or settings.escrow is None:
         return None
+    unit_price, unit_type = terms.per_unit
+    said = parallel.info(settings.parallel)
+    if terms.first != unit_price:
+        said["maximum"] = str(terms.first)  # what a request reserves when it begins
     request = session_request(
         chain=settings.asset.chain,
         currency=settings.asset.address,
         recipient=settings.pay_to,
         escrow=settings.escrow,
-        unit_price=terms.maximum,
-        unit_type=REQUEST.name,
+        unit_price=unit_price,
+        unit_type=unit_type,
         suggested_deposit=max(
             settings.min_deposit, mpp.deposit_requests * terms.maximum
         ),
         min_voucher_delta=0,
         fee_payer=True,
         credential_types=session_types(settings),
-        parallel=parallel.info(settings.parallel),
+        parallel=said,
     )
     return binding.Terms(
         realm=mpp.realm,

@@ -10,6 +10,7 @@ from agentpay.payee.mpp_offers import UNKNOWN
 from agentpay.payee.pricing import Order
 from agentpay.payee.sales import Refusal
 from agentpay.payee.session_books import SessionBooks, SessionCall
+from agentpay.payee.session_stream import SessionStream
 from agentpay.records import PayeeRecord
 from agentpay.types import Address
 
@@ -24,6 +25,7 @@ class SessionSale:
         self._call = call
         self._reservation = reservation
         self._outcome: Mapping[str, str] = {}
+        self._stream = SessionStream(books, call, reservation)
 
     @property
     def payer(self) -> Address:
@@ -40,7 +42,11 @@ class SessionSale:
     @property
     def headers(self) -> Mapping[str, str]:
         """See `Sale.headers`: what became of the voucher of a tagged session."""
-        return self._outcome
+        return self._outcome or self._stream.outcome
+
+    @property
+    def stream(self) -> SessionStream:
+        return self._stream
 
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. A fixed price was made durable when it was admitted."""

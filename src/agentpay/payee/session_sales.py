@@ -27,12 +27,12 @@ from agentpay.core.payee_events import (
     Spent,
     VoucherVerified,
 )
-from agentpay.core.session_rules import LOWER, VoucherRaised
+from agentpay.core.session_rules import LOWER, Raises, VoucherRaised
 from agentpay.errors import InvariantViolated, MalformedMessage
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payee.answers import Answers, request_of
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, MppTerms, problem
-from agentpay.payee.pricing import Order, Terms
+from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.session_books import SessionBooks, SessionCall, fate_of
 from agentpay.payee.session_closing import SessionClosing
@@ -45,7 +45,12 @@ from agentpay.types import Hash32
 from agentpay.wire.mpp.binding import EchoFault
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential
-from agentpay.wire.mpp.evm_session import ClosePayload, TopUpPayload, VoucherPayload
+from agentpay.wire.mpp.evm_session import (
+    ClosePayload,
+    SessionPayload,
+    TopUpPayload,
+    VoucherPayload,
+)
 from agentpay.wire.mpp.problem import ProblemKind
 
 _STRICT_WAIT_SECONDS = 1.0
@@ -147,9 +152,9 @@ class SessionSales:
             refusal = await self._funding.fund(call, presented.deposit)
             if refusal is not None:
                 return refusal
-        covers = call.cumulative >= terms.maximum
+        covers = call.cumulative >= terms.first
         if not call.content or not (covers or isinstance(payload, VoucherPayload)):
-            return await self._raise(call)
+            return await self._raise(call, _raises_of(payload, terms))
         return await self._told_again(call, await self._sell(call, presented.name))
 
     async def _is_taken(self, call: SessionCall) -> bool:
@@ -187,7 +192,7 @@ class SessionSales:
         event = VoucherVerified(
             cumulative=call.cumulative,
             signature=call.signature,
-            maximum=terms.maximum,
+            maximum=terms.first,
             prepaid=not terms.metered,
             owner=self._books.store.owner,
             resource=terms.resource,
@@ -209,7 +214,7 @@ class SessionSales:
         self, call: SessionCall, event: VoucherVerified
     ) -> tuple[PayeeRecord | None, Answer]:
         """A session that is not tagged is busy only briefly: wait before saying so."""
-        durable = call.terms.order is not Order.SERVE_FIRST
+        durable = call.terms.reserves_durably
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
         await self._funding.look_if_above(call)
         while True:
@@ -227,10 +232,12 @@ class SessionSales:
                 return record, result
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _raise(self, call: SessionCall) -> Refusal:
+    async def _raise(self, call: SessionCall, raises: Raises | None) -> Refusal:
         """Take a voucher that comes without a request, or say what became of it."""
         await self._funding.look_if_above(call)
-        event = VoucherRaised(cumulative=call.cumulative, signature=call.signature)
+        event = VoucherRaised(
+            cumulative=call.cumulative, signature=call.signature, raises=raises
+        )
         record, result = await self._books.update(call, event)
         if record is not None and self._is_left_behind(record, call):
             died = OwnersDied(owner=self._books.store.owner)
@@ -286,7 +293,7 @@ class SessionSales:
             return books.refuse(call, UNKNOWN, detail, record=record, status=503)
         required = None
         if no.reason == NOT_COVERED:
-            required = ledger.charged + ledger.reserved + call.terms.maximum
+            required = ledger.charged + ledger.reserved + call.terms.first
         refusal = books.refuse(
             call,
             _KINDS.get(no.reason, ProblemKind.VERIFICATION_FAILED),
@@ -322,6 +329,16 @@ class SessionSales:
             challenge_id=echo.id,
             channel_id=channel,
         )
+
+
+def _raises_of(payload: SessionPayload, terms: Terms) -> Raises | None:
+    """The running request that a voucher is for: never above its route's price."""
+    if not isinstance(payload, VoucherPayload) or payload.raises is None:
+        return None
+    raises = payload.raises
+    return Raises(
+        cumulative=raises.cumulative, maximum=min(raises.maximum, terms.maximum)
+    )
 
 
 def _why(reason: str, record: PayeeRecord) -> str:

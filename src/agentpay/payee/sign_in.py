@@ -104,6 +104,7 @@ class FreeSale:
 
     key = ""
     maximum = 0
+    stream = None
 
     def __init__(self, payer: Address) -> None:
         self.payer = payer

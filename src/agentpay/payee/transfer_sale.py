@@ -67,6 +67,17 @@ class TransferSale:
         return self._purchase.movement.maximum
 
     @property
+    def stream(self) -> "TransferStream | None":
+        """An `exact` transfer is of all that a request may cost."""
+        return TransferStream(self) if self._purchase.scheme == UPTO else None
+
+    async def due(self, charged: int) -> str:
+        """So much will be settled once the answer has left: a receipt that says so."""
+        self._charged = charged
+        due = Settled(transaction="", amount=charged)
+        return self._sales.receipt(self._purchase, due)
+
+    @property
     def headers(self) -> Mapping[str, str]:
         return {}
 
@@ -117,3 +128,33 @@ class TransferSale:
             return ""
         finally:
             self._sales.release(self._purchase)
+
+
+class TransferStream:
+    """A stream by `upto`, settled once it has ended; see `SaleStream`."""
+
+    charged = 0
+
+    def __init__(self, sale: TransferSale) -> None:
+        self._sale = sale
+
+    async def begin(self) -> str:
+        """See `SaleStream.begin`: at most so much will be settled."""
+        return await self._sale.due(self._sale.maximum)
+
+    async def draw(self, charged: int) -> int:
+        """See `SaleStream.draw`. What was signed covers it, at its payee's own risk."""
+        return min(charged, self._sale.maximum)
+
+    async def ask(self, need: int, wish: int) -> None:
+        """See `SaleStream.ask`."""
+
+    async def wait(self, charged: int, seconds: float) -> bool:
+        """See `SaleStream.wait`."""
+        del charged, seconds
+        return False
+
+    async def finish(self, charged: int, units: int | None) -> None:
+        """See `SaleStream.finish`: `delivered` settles it."""
+        del units
+        await self._sale.due(charged)

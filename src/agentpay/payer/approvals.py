@@ -9,10 +9,12 @@ time per token, while nothing else that Permit2 moves is under way.
 """
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 
+from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ApprovalBusy, ApprovalNeeded, TransactionFailed
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import allowance_call, permit_nonce_call
@@ -28,6 +30,7 @@ from agentpay.payer.policy import Policy
 from agentpay.ports import Chain, Signer
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.types import Asset, ChainId
+from agentpay.wire.x402 import PERMIT2 as BY_PERMIT2
 from agentpay.wire.x402_approvals import APPROVAL_KEY, SignedApprovals
 from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
@@ -114,6 +117,26 @@ class Approvals:
         moves.begin(amount)
         approval.at_end(lambda: moves.end(amount))
         return approval
+
+    @contextlib.asynccontextmanager
+    async def along(
+        self, offer: Offer, deposit: PendingDeposit | None
+    ) -> AsyncGenerator[Approval]:
+        """
+        What a deposit needs, ended if it is not signed; nothing, unless by Permit2.
+
+        Raises: as `get`.
+        """
+        approval = Approval()
+        if deposit is not None and offer.method == BY_PERMIT2:
+            approval = await self.get(
+                offer, deposit.amount, valid_before=deposit.valid_before
+            )
+        try:
+            yield approval
+        except BaseException:
+            approval.end()
+            raise
 
     async def _allowance(self, offer: Offer) -> int:
         token, owner = offer.asset.address, self._signer.address

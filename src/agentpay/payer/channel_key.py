@@ -3,11 +3,14 @@ What a payer's channel belongs to, so that no other origin, payee or key shares 
 """
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
+from agentpay.errors import ChannelUnusable
+from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.payer.offer import ChannelTerms, Offer
 from agentpay.payer.payment import Target
-from agentpay.records import PayerRecord, channel_config
-from agentpay.types import Address, ChainId
+from agentpay.records import PayerRecord
+from agentpay.types import Address, Asset, ChainId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,22 @@ class ChannelKey:
     token: Address
     withdraw_delay: int
     tagged: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionKey:
+    """The same of a session of MPP's."""
+
+    origin: str
+    chain: ChainId
+    authorized_signer: Address
+    payee: Address
+    token: Address
+    escrow: Address
+    tagged: bool
+
+
+Key: TypeAlias = ChannelKey | SessionKey
 
 
 def key_of(
@@ -40,16 +59,20 @@ def key_of(
     )
 
 
-def key_in(record: PayerRecord) -> ChannelKey:
-    """What a channel that we have belongs to."""
-    config = channel_config(record)
-    return ChannelKey(
-        origin=record.origin,
-        chain=record.chain,
-        payer_authorizer=config.payer_authorizer,
-        pay_to=config.receiver,
-        authorizer=config.receiver_authorizer,
-        token=config.token,
-        withdraw_delay=config.withdraw_delay,
-        tagged=record.ledger.tagged,
-    )
+def token_in(record: PayerRecord) -> Address:
+    """What a channel holds."""
+    config = record.config
+    return config.token if isinstance(config, ChannelConfig) else config.terms.token
+
+
+def asset_in(record: PayerRecord, assets: tuple[Asset, ...]) -> Asset:
+    """
+    The same, as we know it.
+
+    Raises:
+        ChannelUnusable: It is none of these.
+    """
+    for asset in assets:
+        if (asset.chain, asset.address) == (record.chain, token_in(record)):
+            return asset
+    raise ChannelUnusable(f"channel {record.channel} is in a token we do not trust")

@@ -22,7 +22,9 @@ from agentpay.errors import MalformedMessage, PayeeMisbehaved
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payer.approvals import Approval
+from agentpay.payer.channel_kind import VoucherPayment
 from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, channel_config
@@ -38,8 +40,14 @@ from agentpay.wire.x402 import (
 )
 
 
-async def _never() -> bool:
+async def never() -> bool:
+    """No deposit was made."""
     return False
+
+
+async def nothing(payment: VoucherPayment) -> None:
+    """A question is asked by who wants to know."""
+    del payment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,11 +60,11 @@ class ChannelPayment:
     maximum: int
     credential: str
     deposit: PendingDeposit | None
-    leave: Callable[["ChannelPayment"], Awaitable[None]]
+    leave: Callable[[VoucherPayment], Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
-    is_made: Callable[[], Awaitable[bool]] = _never
+    is_made: Callable[[], Awaitable[bool]] = never
     """Whether the chain shows that deposit."""
 
     @property
@@ -67,6 +75,10 @@ class ChannelPayment:
         """See `Payment.leave_open`."""
         self.approval.end()
         await self.leave(self)
+
+    async def renew(self, offer: Offer) -> None:
+        """See `Payment.renew`: in x402 an offer is over when its payment is."""
+        del offer
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
@@ -95,6 +107,7 @@ class ChannelPayment:
             charged=verdict.charged,
             reason=reason,
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
+            streams=following is Next.DELIVER and verdict.booking is Booking.ARRIVED,
         )
 
     def _read(

@@ -1,9 +1,10 @@
 """
-A payer's channels: which one a request uses, when one is opened, and what is asked of a
-payee whose answers were lost.
+A payer's channels of one kind: which one a request uses, when one is opened, and what
+is asked of a payee whose answers were lost.
 
 One parallel channel serves an origin; a payee that follows the specification alone is
-paid on lanes, a few channels that differ by salt.
+paid on lanes, a few channels that differ by salt. The kind says what is x402's about
+them, or MPP's.
 """
 
 import asyncio
@@ -11,8 +12,7 @@ import json
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import astuple, replace
-from functools import partial
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from agentpay.core.payer_channel import (
@@ -22,56 +22,43 @@ from agentpay.core.payer_channel import (
     Unusable,
 )
 from agentpay.errors import BudgetExceeded, ChannelUnusable, KeyElsewhere
-from agentpay.evm.batch_settlement import (
-    PARALLEL_TAG,
-    ChannelConfig,
-    channel_id,
-)
-from agentpay.onchain import read_channel
-from agentpay.payer.approvals import Approval, Approvals
-from agentpay.payer.channel_key import ChannelKey, key_in, key_of
-from agentpay.payer.channel_payment import ChannelPayment
+from agentpay.payer.channel_key import Key
+from agentpay.payer.channel_kind import ChannelKind, Ticketed, VoucherPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
-from agentpay.payer.ledger import DepositWish, PayerLedger, Place
+from agentpay.payer.ledger import PayerLedger, Place
+from agentpay.payer.ledger_steps import DepositWish
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy
-from agentpay.payer.signing import (
-    answer_extensions,
-    sign_voucher,
-    unsigned_deposits,
-)
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord
+from agentpay.records import Config, PayerRecord
 from agentpay.types import Asset, ChainId, Hash32, to_base_units
-from agentpay.wire.x402 import PERMIT2
 
 _STRICT_WINDOW = 64
 
 
 class Channels:
-    """All channels of one payer."""
+    """All channels of one payer that are of one kind."""
 
     def __init__(
         self,
+        kind: ChannelKind,
         *,
         keys: PayerKeys,
         ledger: PayerLedger,
         policy: Policy,
         assets: tuple[Asset, ...],
         chains: Mapping[ChainId, Chain],
-        approvals: Approvals,
         ask: Asker,
         clock: Callable[[], float],
     ) -> None:
+        self.kind = kind
         self._keys = keys
         self._ledger = ledger
         self._policy = policy
-        self._chains = chains
-        self._approvals = approvals
         self.inquiry = Inquiry(
-            keys=keys,
+            kind,
             ledger=ledger,
             policy=policy,
             assets=assets,
@@ -81,10 +68,10 @@ class Channels:
             forget=self._forget,
         )
         self._clock = clock
-        self._known: dict[ChannelKey, list[Hash32]] | None = None
-        self._opening: defaultdict[ChannelKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._known: dict[Key, list[Hash32]] | None = None
+        self._opening: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
-    async def pay(self, offer: Offer, target: Target) -> ChannelPayment:
+    async def pay(self, offer: Offer, target: Target) -> VoucherPayment:
         """
         A voucher for one request, on a channel that has room for it.
 
@@ -92,17 +79,18 @@ class Channels:
             BudgetExceeded: The budget does not allow the request or its deposit.
             ChannelUnusable: No channel can sign for it, and none may be opened.
             KeyElsewhere: It needs a deposit, and the wallet is only watched.
+            OfferUntrusted: The contract of its channels is not what we take it for.
             PaymentOutcomeUnknown: A channel's state cannot be made out.
             ChainError: The chain is needed to open a channel and cannot be read.
         """
-        if offer.channel is None:
+        key = self.kind.key_of(offer, target, self._keys.authorizer)
+        if key is None:
             raise ChannelUnusable("the offer has no channel terms")
         if target.origin in self._ledger.distrusted:
             raise ChannelUnusable(
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
-        key = key_of(offer, offer.channel, target, self._keys.authorizer)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
@@ -130,14 +118,12 @@ class Channels:
 
     async def has_open(self, offer: Offer, target: Target) -> bool:
         """Whether there is a channel that may pay for this offer."""
-        if offer.channel is None:
-            return False
-        key = key_of(offer, offer.channel, target, self._keys.authorizer)
-        return bool((await self._all()).get(key))
+        key = self.kind.key_of(offer, target, self._keys.authorizer)
+        return key is not None and bool((await self._all()).get(key))
 
     async def _pay_on_any(
-        self, key: ChannelKey, offer: Offer, target: Target
-    ) -> tuple[ChannelPayment | None, BudgetExceeded | None]:
+        self, key: Key, offer: Offer, target: Target
+    ) -> tuple[VoucherPayment | None, BudgetExceeded | None]:
         """A voucher on the first lane that has room, or why an empty one stays so."""
         refused: BudgetExceeded | KeyElsewhere | None = None
         for channel in list(await self._lanes(key)):
@@ -152,7 +138,7 @@ class Channels:
             raise refused
         return None, refused
 
-    async def _may_open(self, key: ChannelKey, offer: Offer, target: Target) -> bool:
+    async def _may_open(self, key: Key, offer: Offer, target: Target) -> bool:
         """Whether there may be one more lane, and the budget has a deposit for it."""
         lanes = len(await self._lanes(key))
         if not lanes:
@@ -160,18 +146,18 @@ class Channels:
         single = key.tagged or not self._keys.may_deposit
         if single or lanes >= self._policy.lanes_max:
             return False
-        least, decimals = self._wish(offer).amounts[-1], offer.asset.decimals
+        least, decimals = self.wish(offer).amounts[-1], offer.asset.decimals
         return await self._ledger.affords(least, host=target.host, decimals=decimals)
 
     async def _pay_on(
         self, channel: Hash32, offer: Offer, target: Target
-    ) -> ChannelPayment | None:
+    ) -> VoucherPayment | None:
         """A voucher on this channel; None if it has no room now."""
         place = _place_of(offer, target)
         if not await self.inquiry.check(channel, place):
             self._forget(channel)
             return None
-        wish = self._wish(offer)
+        wish = self.wish(offer)
         answer = await self._ledger.take_ticket(
             channel,
             maximum=offer.amount,
@@ -193,50 +179,63 @@ class Channels:
 
     async def _sign(
         self, channel: Hash32, issued: Issued, offer: Offer, target: Target
-    ) -> ChannelPayment:
+    ) -> VoucherPayment:
         record = await self._ledger.read(channel)
         if record is None:
             raise ChannelUnusable(f"channel {channel} is not in the store")
-        deposit, approval = None, Approval()
-        if issued.deposit is not None:
-            ways = unsigned_deposits(record, offer.asset, issued.deposit)
-            deposit = ways[offer.method]
-        try:
-            if deposit is not None and offer.method == PERMIT2:
-                approval = await self._approvals.get(
-                    offer, deposit.amount, valid_before=deposit.valid_before
-                )
-            credential = await sign_voucher(
-                self._keys,
-                record,
-                issued.cumulative,
-                kind="deposit" if deposit else "voucher",
-                url=target.url,
-                words=offer.words,
-                deposit=(deposit, self._chains[record.chain]) if deposit else None,
-                extensions=answer_extensions(
-                    offer, approvals=approval.along, tagged=record.ledger.tagged
-                ),
+        inquiry, chain = self.inquiry, record.chain
+        return await self.kind.sign(
+            Ticketed(
+                record=record,
+                issued=issued,
+                offer=offer,
+                target=target,
+                leave=inquiry.ask_later,
+                is_made=lambda deposit: inquiry.is_made(chain, deposit),
             )
-        except BaseException:
-            approval.end()
-            raise
-        return ChannelPayment(
-            ledger=self._ledger,
-            record=record,
-            cumulative=issued.cumulative,
-            maximum=offer.amount,
-            credential=credential,
-            deposit=issued.deposit,
-            leave=self.inquiry.ask_later,
-            approval=approval,
-            is_made=partial(self.inquiry.is_made, record.chain, deposit),
         )
 
-    def _wish(self, offer: Offer) -> DepositWish:
-        decimals = offer.asset.decimals
-        terms = offer.channel
-        least = max(offer.amount, terms.min_deposit if terms else 0)
+    async def raise_for(
+        self,
+        payment: VoucherPayment,
+        offer: Offer,
+        target: Target,
+        *,
+        more: int,
+        delivered: int,
+    ) -> VoucherPayment | None:
+        """
+        Another voucher for a request that runs, so that it may cost `more` than it
+        could; None if there is no room for it now. What it has `delivered` is owed.
+
+        Raises:
+            BudgetExceeded: The budget does not allow it, or a deposit that it needs.
+            ChannelUnusable: Nothing more is signed for that request.
+            KeyElsewhere: It needs a deposit, and the wallet is only watched.
+        """
+        channel = payment.record.channel
+        answer = await self._ledger.take_raise(
+            channel,
+            cumulative=payment.cumulative,
+            more=more,
+            delivered=delivered,
+            host=target.host,
+            wish=self.wish(offer),
+        )
+        if isinstance(answer, Unusable):
+            raise ChannelUnusable(f"channel {channel}: {answer.reason}")
+        if not isinstance(answer, Issued):
+            return None
+        try:
+            return await self._sign(channel, answer, offer, target)
+        except BaseException:
+            await self._ledger.take_back(channel, answer)
+            raise
+
+    def wish(self, offer: Offer) -> DepositWish:
+        """How a request under an offer may fund its channel."""
+        decimals, terms = offer.asset.decimals, self.kind.terms_of(offer)
+        least = max(offer.amount, terms.deposit_min)
         preferred = max(least, to_base_units(self._policy.deposit, decimals))
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         return DepositWish(
@@ -244,6 +243,8 @@ class Channels:
             salt=Hash32.of(secrets.token_bytes(32)),
             valid_before=int(self._clock()) + max(60, seconds),
             low_water=self._low_water(preferred, decimals),
+            rise=terms.rise,
+            whole=terms.whole,
         )
 
     def _low_water(self, deposit: int, decimals: int) -> int:
@@ -254,59 +255,57 @@ class Channels:
 
     # Which channels there are.
 
-    async def _lanes(self, key: ChannelKey) -> list[Hash32]:
+    async def _lanes(self, key: Key) -> list[Hash32]:
         return (await self._all()).setdefault(key, [])
 
-    async def _all(self) -> dict[ChannelKey, list[Hash32]]:
+    async def _all(self) -> dict[Key, list[Hash32]]:
         if self._known is None:
-            known: dict[ChannelKey, list[Hash32]] = defaultdict(list)
-            for record in await self._recorded():
+            known: dict[Key, list[Hash32]] = defaultdict(list)
+            for other, record in await self._recorded():
                 if record.ledger.status is PayerStatus.OPEN:
-                    known[key_in(record)].append(record.channel)
+                    known[other].append(record.channel)
             if self._known is None:  # others may have read it too, and opened some
                 self._known = known
         return self._known
 
-    async def _recorded(self) -> list[PayerRecord]:
-        """Every channel of x402's that is in the store; sessions are kept there too."""
+    async def _recorded(self) -> list[tuple[Key, PayerRecord]]:
+        """Every channel of our kind in the store, and what it belongs to."""
         records = await self._ledger.store.channels(self._ledger.account)
-        return [r for r in records if isinstance(r.config, ChannelConfig)]
+        keyed = ((self.kind.key_in(record), record) for record in records)
+        return [(key, record) for key, record in keyed if key is not None]
 
     def _forget(self, channel: Hash32) -> None:
         for lanes in (self._known or {}).values():
             if channel in lanes:
                 lanes.remove(channel)
 
-    async def _open(
-        self, key: ChannelKey, offer: Offer, target: Target, seen: int
-    ) -> None:
+    async def _open(self, key: Key, offer: Offer, target: Target, seen: int) -> None:
         """Begin the next channel of a key: its salt can be found again from the key."""
         async with self._opening[key]:
             lanes = await self._lanes(key)
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
-            records = await self._recorded()
-            index = sum(1 for record in records if key_in(record) == key)
+            await self.kind.check(key)
+            index = sum(1 for other, _ in await self._recorded() if other == key)
             while True:
-                config = await self._config(key, index)
-                channel = channel_id(config, key.chain)
-                if (await read_channel(self._chains[key.chain], channel)).unused:
+                config = await self.kind.config(key, index)
+                if (await self.kind.state(config, key.chain)).unused:
                     break
                 index += 1
-            place = _place_of(offer, target)
-            await self._ledger.add(self._fresh(key, offer, place, config, index))
-            self.inquiry.trust(channel)
-            lanes.append(channel)
+            fresh = self._fresh(key, offer, _place_of(offer, target), config, index)
+            await self._ledger.add(fresh)
+            self.inquiry.trust(fresh.channel)
+            lanes.append(fresh.channel)
 
     def _fresh(
         self,
-        key: ChannelKey,
+        key: Key,
         offer: Offer,
         place: Place,
-        config: ChannelConfig,
+        config: Config,
         index: int,
     ) -> PayerRecord:
-        parallel = offer.channel.parallel if offer.channel and key.tagged else None
+        parallel = self.kind.terms_of(offer).parallel if key.tagged else None
         ledger = PayerChannel(
             tagged=key.tagged,
             window=parallel.window if parallel else _STRICT_WINDOW,
@@ -314,7 +313,7 @@ class Channels:
             headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
         )
         return PayerRecord(
-            channel=channel_id(config, key.chain),
+            channel=self.kind.id_of(config, key.chain),
             chain=key.chain,
             config=config,
             origin=key.origin,
@@ -337,25 +336,23 @@ class Channels:
             KeyElsewhere: The wallet is only watched.
             ChainError: The chain could not be read.
         """
-        if offer.channel is None:
-            return []
-        known = await self._recorded()
-        ours = {record.channel for record in known}
+        ours = {record.channel for _, record in await self._recorded()}
         found: list[Hash32] = []
         for authorizer in dict.fromkeys((self._keys.authorizer, self._keys.account)):
-            key = key_of(offer, offer.channel, target, authorizer)
-            found += await self._find_lost(key, offer, target, ours)
+            key = self.kind.key_of(offer, target, authorizer)
+            if key is not None:
+                found += await self._find_lost(key, offer, target, ours)
         return found
 
     async def _find_lost(
-        self, key: ChannelKey, offer: Offer, target: Target, ours: set[Hash32]
+        self, key: Key, offer: Offer, target: Target, ours: set[Hash32]
     ) -> list[Hash32]:
         found: list[Hash32] = []
         index = 0
         while True:
-            config = await self._config(key, index)
-            channel = channel_id(config, key.chain)
-            state = await read_channel(self._chains[key.chain], channel)
+            config = await self.kind.config(key, index)
+            channel = self.kind.id_of(config, key.chain)
+            state = await self.kind.state(config, key.chain)
             if state.unused and channel not in ours:
                 return found
             if channel not in ours:
@@ -371,20 +368,6 @@ class Channels:
                 await self._ledger.add(lost, found=state.balance)
                 found.append(channel)
             index += 1
-
-    async def _config(self, key: ChannelKey, index: int) -> ChannelConfig:
-        purpose = json.dumps([*astuple(key), index], separators=(",", ":")).encode()
-        secret = await self._keys.wallet.derive_secret(b"channel salt " + purpose)
-        salt = PARALLEL_TAG + secret[4:] if key.tagged else b"\0" * 4 + secret[4:]
-        return ChannelConfig(
-            payer=self._keys.account,
-            payer_authorizer=key.payer_authorizer,
-            receiver=key.pay_to,
-            receiver_authorizer=key.authorizer,
-            token=key.token,
-            withdraw_delay=key.withdraw_delay,
-            salt=Hash32.of(salt),
-        )
 
     async def aclose(self) -> None:
         """Stop asking about what is open; a restart asks again."""

@@ -17,13 +17,15 @@ from agentpay.core.payer_channel import (
     Wait,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import read_channel
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
+from agentpay.payer.session_closing import close_session
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord, channel_config
+from agentpay.records import PayerRecord
 from agentpay.types import Hash32
 
 _AGAIN_SECONDS = 0.2
@@ -48,20 +50,27 @@ async def close_channel(
     Raises:
         PaymentRejected: The payee refuses.
         PaymentOutcomeUnknown: It does not answer in time; asking again is safe.
-        ChannelUnusable: Requests are in flight, there is no such channel, its key is
-            another, or it is a session of MPP's.
+        ChannelUnusable: Requests are in flight, there is no such channel, or its key
+            is another.
+        PayeeMisbehaved: The payee of a session of MPP claims, or took, what we do not
+            owe it.
     """
     record = await payer.ledger.read(channel)
     if record is None:
         raise ChannelUnusable(f"there is no channel {channel} in this store")
-    channel_config(record)  # or raises, before it is closed to requests
     if record.ledger.status is PayerStatus.CLOSED:
         raise ChannelUnusable(f"channel {channel} is closed already")
-    transaction = await _ask_for_refund(record, payer, ask)
-    returned = await _book_return(record, payer, chain)
+    if isinstance(record.config, SessionConfig):
+        transaction, spent, returned = await close_session(
+            record, payer=payer, chain=chain, ask=ask
+        )
+    else:
+        spent = record.ledger.spent
+        transaction = await _ask_for_refund(record, payer, ask)
+        returned = await _book_return(record, payer, chain)
     return Closed(
         channel=channel,
-        spent=record.ledger.spent,
+        spent=spent,
         returned=returned,
         transaction=transaction,
     )

@@ -13,13 +13,12 @@ from agentpay.chain.sender import TransactionSender
 from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import ChannelEmptied, ExitWanted, PendingDeposit
 from agentpay.errors import ChannelUnusable, KeyElsewhere
-from agentpay.evm import batch_settlement_abi as channels
-from agentpay.evm.batch_settlement import ChannelConfig
-from agentpay.onchain import read_channel
+from agentpay.evm.session_escrow import SessionConfig
+from agentpay.payer.doors import ChannelDoor, Door, SessionDoor
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
-from agentpay.records import PayerRecord, channel_config
+from agentpay.records import PayerRecord
 from agentpay.signers.wallet import Wallet
 from agentpay.types import Address, Hash32
 
@@ -61,27 +60,24 @@ class Exit:
 
         Raises:
             KeyElsewhere: We hold no key that the contract takes it from.
-            ChannelUnusable: The channel is not in the store, has nothing in it, or is
-                a session of MPP's.
+            ChannelUnusable: The channel is not in the store, or has nothing in it.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._with_its_deposit(channel)
-        config = channel_config(record)
-        sender = self._sender_for(channel, config)
+        door = self._door_of(record)
+        sender = self._sender_for(channel, door)
         await self._ledger.book(channel, ExitWanted())
-        state = await read_channel(self._chain, channel)
+        standing = await door.look()
         transaction = ""
-        if not state.withdrawal_started:
-            left = state.balance - state.claimed
-            if left <= 0:
+        if not standing.started:
+            if standing.left <= 0:
                 raise ChannelUnusable(f"channel {channel} has nothing left in it")
-            call = channels.initiate_withdraw_call(config, left)
-            transaction = (await sender.send(call)).transaction
-            state = await read_channel(self._chain, channel)
+            transaction = (await sender.send(door.start(standing.left))).transaction
+            standing = await door.look()
         return Withdrawal(
             channel=channel,
-            amount=state.withdrawal,
-            ready_at=state.withdrawal_started + config.withdraw_delay,
+            amount=standing.leaving,
+            ready_at=standing.ready_at,
             transaction=transaction,
         )
 
@@ -91,22 +87,22 @@ class Exit:
 
         Raises:
             KeyElsewhere: We hold no key that the contract takes it from.
-            ChannelUnusable: The channel is not in the store, or is a session of MPP's.
+            ChannelUnusable: The channel is not in the store.
             TransactionFailed: It is too early, or no withdrawal was started.
             ChainError: The transaction was not sent, or is not known to be mined.
         """
         record = await self._with_its_deposit(channel)
-        config = channel_config(record)
-        sender = self._sender_for(channel, config)
-        state = await read_channel(self._chain, channel)
+        door = self._door_of(record)
+        sender = self._sender_for(channel, door)
+        standing = await door.look()
         transaction = ""
         # Done before, and not booked: its answer was lost.
-        if state.withdrawal_started or record.ledger.balance <= state.balance:
-            call = channels.finalize_withdraw_call(config)
-            transaction = (await sender.send(call)).transaction
-            state = await read_channel(self._chain, channel)
+        undone = standing.started or record.ledger.balance <= standing.balance
+        if undone and not standing.over:
+            transaction = (await sender.send(door.finish())).transaction
+            standing = await door.look()
         now = await self._record(channel)  # another may have booked it meanwhile
-        returned = max(0, now.ledger.balance - state.balance)
+        returned = max(0, now.ledger.balance - standing.balance)
         back = Returned(host=record.host, amount=scale(returned, record.decimals))
         await self._ledger.book(
             channel, ChannelEmptied(returned=returned), money=(back,)
@@ -118,18 +114,22 @@ class Exit:
             transaction=transaction,
         )
 
-    def _sender_for(self, channel: Hash32, config: ChannelConfig) -> TransactionSender:
-        """The contract takes it from the payer, or from the key of the vouchers."""
-        sides = (config.payer, config.payer_authorizer)
+    def _door_of(self, record: PayerRecord) -> Door:
+        if isinstance(record.config, SessionConfig):
+            return SessionDoor(self._chain, record.config)
+        return ChannelDoor(self._chain, record.channel, record.config)
+
+    def _sender_for(self, channel: Hash32, door: Door) -> TransactionSender:
+        """What pays the gas: a key of ours that the contract takes it from."""
         for signer in (self._keys.wallet, self._keys.voucher):
-            if isinstance(signer, Wallet) and signer.address in sides:
+            if isinstance(signer, Wallet) and signer.address in door.sides:
                 if signer.address not in self._senders:
                     sender = TransactionSender(self._chain, key=signer.gas_key())
                     self._senders[signer.address] = sender
                 return self._senders[signer.address]
         raise KeyElsewhere(
-            f"channel {channel} is left by {sides[0]} or by {sides[1]}, and"
-            " neither key is here to pay gas with"
+            f"channel {channel} is left by {' or by '.join(door.sides)}, and"
+            " no such key is here to pay gas with"
         )
 
     async def _with_its_deposit(self, channel: Hash32) -> PayerRecord:

@@ -3,7 +3,6 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,19 +20,17 @@ from agentpay.errors import (
     ChannelUnusable,
     PaymentOutcomeUnknown,
 )
-from agentpay.evm.deposit import Deposit
+from agentpay.evm.deposit import SignedDeposit
 from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
-from agentpay.payer.channel_payment import ChannelPayment
-from agentpay.payer.keys import PayerKeys
+from agentpay.payer.channel_key import asset_in
+from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
 from agentpay.payer.ledger import PayerLedger, Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
-from agentpay.payer.signing import sign_voucher, unsigned_deposits
 from agentpay.ports import Chain
-from agentpay.records import PayerRecord, channel_config
+from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
-from agentpay.wire.x402_terms import method_of
 
 _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
@@ -48,8 +45,8 @@ class Inquiry:
 
     def __init__(
         self,
+        kind: ChannelKind,
         *,
-        keys: PayerKeys,
         ledger: PayerLedger,
         policy: Policy,
         assets: tuple[Asset, ...],
@@ -59,7 +56,7 @@ class Inquiry:
         forget: Callable[[Hash32], None],
     ) -> None:
         """`forget` is told of channels that their payee does not know any more."""
-        self._keys = keys
+        self._kind = kind
         self._ledger = ledger
         self._policy = policy
         self._assets = assets
@@ -100,16 +97,13 @@ class Inquiry:
             # One that goes along is signed as it was: in another way it could be made
             # a second time.
             record = replace(record, url=place.url, offer=place.offer)
-        amounts = [ticket.cumulative for ticket in record.ledger.open]
-        if record.ledger.tagged and not amounts:
-            amounts = [record.ledger.highest]
-        for cumulative in amounts:
+        for cumulative in self._kind.to_ask(record):
             if cumulative and not await self.until_final(record, cumulative):
                 return False
         self._checked.add(channel)
         return True
 
-    async def ask_later(self, payment: ChannelPayment) -> None:
+    async def ask_later(self, payment: VoucherPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""
         task = asyncio.create_task(
             self._settle(payment), name=f"ask about {payment.id}"
@@ -117,7 +111,7 @@ class Inquiry:
         self._questions.add(task)
         task.add_done_callback(self._questions.discard)
 
-    async def _settle(self, payment: ChannelPayment) -> None:
+    async def _settle(self, payment: VoucherPayment) -> None:
         channel = payment.record.channel
         while (record := await self._ledger.read(channel)) is not None:
             if record.ledger.ticket(payment.cumulative) is None:
@@ -144,58 +138,25 @@ class Inquiry:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
-        method, _, url = record.url.partition(" ")
-        payment = await self._question(record, cumulative, url)
+        said, _, url = record.url.partition(" ")
+        method = self._kind.asking_method(said)
+        payment = await self._kind.question(record, cumulative)
         pause = _ASK_AGAIN_SECONDS
         while url and loop.time() < deadline:
-            answer = await self._ask(method, url, payment.credential)
+            answer = await self._ask(
+                method, url, payment.credential, field=payment.header
+            )
             if answer is not None:
                 judged = await payment.book(answer, resent=True)
-                if judged.next in (Next.LOST, Next.PAY_AGAIN):
+                if judged.final:
                     return True
                 if judged.next is Next.REJECTED:
                     return False
+                if judged.next is Next.RENEW:
+                    payment = self._kind.renewed(payment, answer) or payment
             await asyncio.sleep(pause)
             pause = min(2 * pause, _ASK_PAUSE_SECONDS_MAX)
         raise PaymentOutcomeUnknown(payment.id, "the payee does not say")
-
-    async def _question(
-        self, record: PayerRecord, cumulative: int, url: str
-    ) -> ChannelPayment:
-        """
-        A voucher that buys nothing: on a parallel channel it says that it only asks.
-
-        On a lane it is for what was spent already, which covers no request: the payee
-        answers with its total (rule 20). The first deposit goes along, so that a payee
-        that never had it knows the channel.
-        """
-        ledger = record.ledger
-        carried = not ledger.balance and self._keys.may_deposit
-        words = json.loads(record.offer or "{}")
-        first = None
-        if ledger.deposit is not None and carried:
-            ways = unsigned_deposits(record, self._asset_of(record), ledger.deposit)
-            first = ways.get(method_of(words))
-        credential = await sign_voucher(
-            self._keys,
-            record,
-            cumulative if ledger.tagged else ledger.spent,
-            kind="deposit" if first else "voucher",
-            url=url,
-            words=words,
-            query=True,
-            deposit=(first, self._chains[record.chain]) if first else None,
-        )
-        ticket = ledger.ticket(cumulative)
-        return ChannelPayment(
-            ledger=self._ledger,
-            record=record,
-            cumulative=cumulative,
-            maximum=ticket.maximum if ticket else 0,
-            credential=credential,
-            deposit=None,
-            leave=_nothing,
-        )
 
     async def any_at_work(self, channels: Sequence[Hash32]) -> bool:
         """Whether a request is under way that will be answered, or given up."""
@@ -243,11 +204,11 @@ class Inquiry:
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
-    async def is_made(self, chain: ChainId, deposit: Deposit | None) -> bool:
+    async def is_made(self, chain: ChainId, deposit: SignedDeposit) -> bool:
         """Whether the chain shows a deposit that its payee says was made; soon."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._mined_seconds
-        while deposit is not None and loop.time() < deadline:
+        while loop.time() < deadline:
             try:
                 if await is_used(self._chains[chain], deposit):
                     return True
@@ -271,7 +232,7 @@ class Inquiry:
             ChainError: The chain could not be asked.
         """
         channel, chain = record.channel, self._chains[record.chain]
-        ways = unsigned_deposits(record, self._asset_of(record), deposit)
+        ways = self._kind.deposits(record, asset_in(record, self._assets), deposit)
         head = await chain.head()
         used = [await is_used(chain, w, block=head.number) for w in ways.values()]
         hold = f"deposit {deposit.salt}"
@@ -295,20 +256,9 @@ class Inquiry:
         )
         return True
 
-    def _asset_of(self, record: PayerRecord) -> Asset:
-        token = channel_config(record).token
-        for asset in self._assets:
-            if (asset.chain, asset.address) == (record.chain, token):
-                return asset
-        raise ChannelUnusable(f"channel {record.channel} is in a token we do not trust")
-
     async def aclose(self) -> None:
         """Stop asking."""
         await self._checks.aclose()
         for task in list(self._questions):
             task.cancel()
         await asyncio.gather(*self._questions, return_exceptions=True)
-
-
-async def _nothing(payment: ChannelPayment) -> None:
-    del payment

@@ -10,25 +10,26 @@ from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
-from agentpay.core import payer_rules
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
     DepositLapsed,
-    DepositNeeded,
     Issued,
     PayerAnswer,
-    PayerEvent,
     PendingDeposit,
     TicketVoid,
     TicketWanted,
-    Wait,
+)
+from agentpay.core.payer_session_rules import (
+    PayerSessionEvent,
+    RaiseWanted,
+    TicketDelivered,
 )
 from agentpay.errors import (
     AgentPayError,
-    BudgetExceeded,
     HostQuarantined,
     StoreError,
 )
+from agentpay.payer.ledger_steps import DepositWish, apply_to, take
 from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
@@ -36,17 +37,6 @@ from agentpay.records import PayerRecord, PayerStep
 from agentpay.types import MONEY_DECIMALS, Address, Hash32
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DepositWish:
-    """How a request may fund its channel."""
-
-    amounts: tuple[int, ...]
-    """What to deposit, the best first; less if the budget has less."""
-    salt: Hash32
-    valid_before: int
-    low_water: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +189,15 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
 
+        def want(deposit: PendingDeposit | None, low_water: int) -> TicketWanted:
+            return TicketWanted(
+                maximum=maximum,
+                deposit=deposit,
+                low_water=low_water,
+                rise=wish.rise,
+                whole=wish.whole,
+            )
+
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[PayerAnswer]:
@@ -207,14 +206,63 @@ class PayerLedger:
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
-            step = _take(
-                budget, record, maximum=maximum, host=host, wish=wish, limits=limits
-            )
+            step = take(budget, record, want, host=host, wish=wish, limits=limits)
             if isinstance(step.answer, Issued) and step.record is not None:
                 here = replace(step.record, url=place.url, offer=place.offer)
                 step = replace(step, record=here)
             return step
 
+        return await self._take(channel, decide)
+
+    async def take_raise(
+        self,
+        channel: Hash32,
+        *,
+        cumulative: int,
+        more: int,
+        delivered: int,
+        host: str,
+        wish: DepositWish,
+    ) -> PayerAnswer:
+        """
+        Set more money aside for a request that runs, and has `delivered` so much.
+
+        Raises:
+            BudgetExceeded: What it may then cost, or a deposit, is above the budget.
+            HostQuarantined: The host took several payments and delivered nothing.
+        """
+
+        def want(deposit: PendingDeposit | None, low_water: int) -> RaiseWanted:
+            return RaiseWanted(
+                cumulative=cumulative,
+                more=more,
+                deposit=deposit,
+                low_water=low_water,
+                rise=wish.rise,
+            )
+
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[PayerAnswer]:
+            if record is None:
+                raise KeyError(channel)
+            limits = self._limits(record.decimals)
+            self._check_host(budget, host)
+            came = TicketDelivered(cumulative=cumulative, delivered=delivered)
+            record, _ = apply_to(record, came)
+            ticket = record.ledger.ticket(cumulative)
+            maximum = ticket.maximum if ticket is not None else 0
+            budgets.check_request(limits, scale(maximum + more, record.decimals))
+            return take(budget, record, want, host=host, wish=wish, limits=limits)
+
+        return await self._take(channel, decide)
+
+    async def _take(
+        self,
+        channel: Hash32,
+        decide: Callable[[Budget, PayerRecord | None], PayerStep[PayerAnswer]],
+    ) -> PayerAnswer:
+        """Durably; a caller that is cancelled takes nothing."""
         step = asyncio.create_task(self.store.update(self.account, channel, decide))
         try:
             return await asyncio.shield(step)
@@ -231,7 +279,7 @@ class PayerLedger:
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""
-        events: list[PayerEvent] = [TicketVoid(cumulative=issued.cumulative)]
+        events: list[PayerSessionEvent] = [TicketVoid(cumulative=issued.cumulative)]
         money: tuple[BudgetEvent, ...] = ()
         if issued.deposit is not None:
             events.append(DepositLapsed(salt=issued.deposit.salt))
@@ -239,7 +287,10 @@ class PayerLedger:
         await self.book(channel, *events, money=money)
 
     async def book(
-        self, channel: Hash32, *events: PayerEvent, money: tuple[BudgetEvent, ...] = ()
+        self,
+        channel: Hash32,
+        *events: PayerSessionEvent,
+        money: tuple[BudgetEvent, ...] = (),
     ) -> list[PayerAnswer]:
         """Write what an answer or the chain said; durable soon."""
         before: Budget | None = None
@@ -251,17 +302,14 @@ class PayerLedger:
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
             limits, before = self._limits(record.decimals), budget
-            ledger = record.ledger
+            after = record
             answers: list[PayerAnswer] = []
             for event in events:
-                transition = payer_rules.apply(ledger, event)
-                ledger = transition.channel
-                answers.append(transition.answer)
+                after, answer = apply_to(after, event)
+                answers.append(answer)
             for movement in money:
                 budget = budgets.apply(budget, movement, limits)
-            after = record
-            if ledger is not record.ledger:
-                after = replace(record, ledger=ledger)
+            if after is not record:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
@@ -340,50 +388,3 @@ class Change:
         except TimeoutError:
             return False
         return True
-
-
-def _take(
-    budget: Budget,
-    record: PayerRecord,
-    *,
-    maximum: int,
-    host: str,
-    wish: DepositWish,
-    limits: Limits,
-) -> PayerStep[PayerAnswer]:
-    """A ticket, with a deposit if one is due and the budget has it."""
-    refused: BudgetExceeded | None = None
-    for amount in wish.amounts:
-        deposit = PendingDeposit(
-            amount=amount, salt=wish.salt, valid_before=wish.valid_before
-        )
-        # Ahead of need only in full: a smaller deposit is for a request that needs it.
-        low_water = wish.low_water if amount == wish.amounts[0] else 0
-        wanted = TicketWanted(maximum=maximum, deposit=deposit, low_water=low_water)
-        transition = payer_rules.apply(record.ledger, wanted)
-        answer = transition.answer
-        if not isinstance(answer, Issued) or answer.deposit is None:
-            after = replace(record, ledger=transition.channel)
-            return PayerStep(budget=budget, record=after, answer=answer)
-        hold = Hold(
-            id=f"deposit {wish.salt}",
-            host=host,
-            amount=scale(amount, record.decimals),
-            valid_before=wish.valid_before,
-            detail=record.channel,
-        )
-        try:
-            reserved = budgets.apply(budget, budgets.Reserved(hold=hold), limits)
-        except BudgetExceeded as error:
-            refused = error
-            continue
-        after = replace(record, ledger=transition.channel)
-        return PayerStep(budget=reserved, record=after, answer=answer)
-    transition = payer_rules.apply(record.ledger, TicketWanted(maximum=maximum))
-    answer = transition.answer
-    if isinstance(answer, DepositNeeded) and refused is not None:
-        if not record.ledger.open:
-            raise refused
-        answer = Wait(reason="the budget has no more to deposit until answers come in")
-    after = replace(record, ledger=transition.channel)
-    return PayerStep(budget=budget, record=after, answer=answer)

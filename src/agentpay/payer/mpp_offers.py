@@ -12,6 +12,7 @@ from agentpay.errors import MalformedMessage
 from agentpay.evm import addresses
 from agentpay.payer.offer import ChallengeTerms, Offer, Request
 from agentpay.payer.policy import Policy
+from agentpay.payer.session_offer import price_in
 from agentpay.types import (
     UINT128_MAX,
     ZERO_ADDRESS,
@@ -63,10 +64,12 @@ def read_challenge(
         asked = parse_charge_request(challenge.decode_request())
         asset = _trusted(asked.currency, asked.method_details.chain_id, assets)
         method = _charge_method(asked, asset)
+        price = asked.amount
     else:
         asked = parse_session_request(challenge.decode_request())
         asset = _trusted(asked.currency, asked.method_details.chain_id, assets)
-        method = _session_method(asked, asset, policy)
+        price = _session_price(asked, asset, policy)
+        method = _session_method(asked, asset, policy, price)
     if not 0 < asked.amount <= UINT128_MAX:
         raise MalformedMessage(f"its amount is {asked.amount}")
     if asked.recipient == ZERO_ADDRESS:
@@ -80,7 +83,7 @@ def read_challenge(
         scheme=challenge.intent,
         method=method,
         asset=asset,
-        amount=asked.amount,
+        amount=price,
         pay_to=asked.recipient,
         max_timeout_seconds=expires_at - now,
         words={n: value for n, value in asdict(challenge).items() if value is not None},
@@ -103,14 +106,43 @@ def _charge_method(asked: ChargeRequest, asset: Asset) -> str:
             f"it says that the token has {details.decimals} decimals, it has"
             f" {asset.decimals}"
         )
-    if asked.splits:
-        raise MalformedMessage("it is split, which only Permit2 does")
-    if BY_AUTHORIZATION not in details.credential_types or not asset.eip3009:
-        raise MalformedMessage(f"it wants to be paid by {details.credential_types}")
-    return EIP3009
+    types = details.credential_types
+    if BY_AUTHORIZATION in types and asset.eip3009 and not asked.splits:
+        return EIP3009
+    if BY_PERMIT2 not in types:
+        split = "it is split, which only Permit2 does; " if asked.splits else ""
+        raise MalformedMessage(f"{split}it wants to be paid by {types}")
+    _check_permit(asked)
+    return PERMIT2
 
 
-def _session_method(asked: SessionRequest, asset: Asset, policy: Policy) -> str:
+def _check_permit(asked: ChargeRequest) -> None:
+    """Whom Permit2 would let move how much, and where that is to go."""
+    details = asked.method_details
+    if details.permit2_address not in (None, addresses.PERMIT2):
+        raise MalformedMessage(f"we do not know Permit2 at {details.permit2_address}")
+    if details.spender in (None, ZERO_ADDRESS):
+        raise MalformedMessage(
+            "it does not say who sends a permit2 (methodDetails, spender), which is"
+            " signed for one sender"
+        )
+    for split in asked.splits:
+        if split.recipient == ZERO_ADDRESS or not split.amount:
+            raise MalformedMessage(
+                f"a split of {split.amount} to {split.recipient} is none"
+            )
+
+
+def _session_price(asked: SessionRequest, asset: Asset, policy: Policy) -> int:
+    try:
+        return price_in(asked, policy, asset.decimals)
+    except ValueError as error:
+        raise MalformedMessage(f"the most that it may cost: {error}") from error
+
+
+def _session_method(
+    asked: SessionRequest, asset: Asset, policy: Policy, price: int
+) -> str:
     """How its channel is filled: by a signature, for which its payee pays the gas."""
     details = asked.method_details
     known = {addresses.SESSION_ESCROW, *map(Address, policy.escrows)}
@@ -120,7 +152,7 @@ def _session_method(asked: SessionRequest, asset: Asset, policy: Policy) -> str:
             " the policy (escrows)"
         )
     headroom = to_base_units(policy.headroom, asset.decimals)
-    step = max(asked.amount, details.min_voucher_delta)
+    step = max(price, details.min_voucher_delta)
     if step > headroom:
         raise MalformedMessage(
             f"its vouchers rise by {step}, above the {headroom} that our policy signs"

@@ -72,7 +72,7 @@ class Offer:
     """How it wants its asset moved."""
     asset: Asset
     amount: int
-    """What one request costs at most; of a session, what a unit costs."""
+    """What one request costs at most; a stream may be let cost more as it goes."""
     pay_to: Address
     max_timeout_seconds: int
     words: JsonObject

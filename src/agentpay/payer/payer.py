@@ -8,10 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 
 from agentpay.core.budget import Hold
-from agentpay.errors import BudgetExceeded, ChannelUnusable, OfferUntrusted
+from agentpay.errors import BudgetExceeded, OfferUntrusted
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import check_asset
 from agentpay.payer.approvals import Approvals
 from agentpay.payer.attempts import Attempts
+from agentpay.payer.batch_kind import BatchKind
+from agentpay.payer.channel_kind import ChannelKind
+from agentpay.payer.channel_payment import ChannelPayment
 from agentpay.payer.channels import Channels
 from agentpay.payer.choice import Offered, acceptable, best
 from agentpay.payer.keys import PayerKeys
@@ -20,13 +24,14 @@ from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
+from agentpay.payer.running import RunningRequest
+from agentpay.payer.session_kind import SessionKind
+from agentpay.payer.session_payment import SessionPayment
 from agentpay.payer.sign_in import Returns
-from agentpay.payer.transfer_payment import (
-    TransferPayments,
-    resolve_hold,
-    transfer_of,
-)
+from agentpay.payer.transfer_holds import resolve_hold, transfer_of
+from agentpay.payer.transfer_payment import TransferPayments
 from agentpay.ports import Chain, PayerStore
+from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.x402 import BATCH_SETTLEMENT
@@ -58,6 +63,7 @@ class Payer:
         self._assets = assets
         self._chains = chains
         self._clock = clock
+        self._ask = ask
         self._prices = Prices(policy.price_rise_max)
         self._verified: set[Asset] = set()
         self._verifying: Attempts[Asset, None] = Attempts()
@@ -80,16 +86,48 @@ class Payer:
             policy=policy,
             clock=clock,
         )
-        self.channels = Channels(
-            keys=keys,
-            ledger=self.ledger,
-            policy=policy,
-            assets=assets,
-            chains=chains,
-            approvals=self.approvals,
-            ask=ask,
-            clock=clock,
+
+        def channels(kind: ChannelKind) -> Channels:
+            return Channels(
+                kind,
+                keys=keys,
+                ledger=self.ledger,
+                policy=policy,
+                assets=assets,
+                chains=chains,
+                ask=ask,
+                clock=clock,
+            )
+
+        self.channels = channels(
+            BatchKind(
+                keys=keys,
+                ledger=self.ledger,
+                assets=assets,
+                chains=chains,
+                approvals=self.approvals,
+            )
         )
+        self.sessions = channels(
+            SessionKind(
+                keys=keys,
+                ledger=self.ledger,
+                policy=policy,
+                assets=assets,
+                chains=chains,
+                approvals=self.approvals,
+            )
+        )
+
+    def allowed(self, offered: Offered) -> tuple[Offer, ...]:
+        """
+        The offers of a 402 that our policy allows.
+
+        Raises:
+            NoAcceptableOffer: There is none.
+        """
+        now = int(self._clock())
+        return acceptable(offered, assets=self._assets, policy=self.policy, now=now)
 
     async def choose(self, offered: Offered, target: Target) -> Offer:
         """
@@ -98,17 +136,25 @@ class Payer:
         Raises:
             NoAcceptableOffer: There is none.
         """
-        offers = acceptable(
-            offered, assets=self._assets, policy=self.policy, now=int(self._clock())
-        )
+        offers = self.allowed(offered)
         opened = [offer for offer in offers if await self._is_open(offer, target)]
         return best(offers, opened=opened, policy=self.policy)
 
     async def _is_open(self, offer: Offer, target: Target) -> bool:
         """Whether there is a channel to its payee, with money in it already."""
+        channels = self.channels_for(offer)
+        return channels is not None and await channels.has_open(offer, target)
+
+    def channels_for(self, offer: Offer) -> Channels | None:
+        """Our channels of the kind that pays an offer; None if a transfer does."""
         if offer.scheme == BATCH_SETTLEMENT:
-            return await self.channels.has_open(offer, target)
-        return False
+            return self.channels
+        return self.sessions if offer.scheme == SESSION else None
+
+    def channels_of(self, record: PayerRecord) -> Channels:
+        """Our channels of a record's kind."""
+        is_session = isinstance(record.config, SessionConfig)
+        return self.sessions if is_session else self.channels
 
     async def pay(self, offer: Offer, target: Target) -> Payment:
         """
@@ -137,11 +183,27 @@ class Payer:
         return payment
 
     async def _pay(self, offer: Offer, target: Target) -> Payment:
-        if offer.scheme == BATCH_SETTLEMENT:
-            return await self.channels.pay(offer, target)
-        if offer.scheme == SESSION:
-            raise ChannelUnusable("sessions of MPP are not here yet")
+        channels = self.channels_for(offer)
+        if channels is not None:
+            return await channels.pay(offer, target)
         return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
+
+    def running(
+        self, payment: Payment, offer: Offer, target: Target
+    ) -> RunningRequest | None:
+        """What pays for an answer while it flows; None if a transfer paid for it."""
+        channels = self.channels_for(offer)
+        if channels is None or not isinstance(payment, ChannelPayment | SessionPayment):
+            return None
+        return RunningRequest(
+            payment,
+            offer,
+            target,
+            channels=channels,
+            ledger=self.ledger,
+            policy=self.policy,
+            ask=self._ask,
+        )
 
     async def _verify(self, asset: Asset) -> None:
         """Read once what the token says of itself: an offer's `extra` is not proof."""
@@ -160,6 +222,7 @@ class Payer:
         """Stop asking about what is open; a restart asks again."""
         await self._verifying.aclose()
         await self.channels.aclose()
+        await self.sessions.aclose()
 
     async def resolve(self) -> int:
         """
@@ -192,7 +255,7 @@ class Payer:
             return False
         if record.chain not in self._chains:
             return False
-        inquiry = self.channels.inquiry
+        inquiry = self.channels_of(record).inquiry
         return await inquiry.resolve_deposit(record, record.ledger.deposit)
 
     async def _free_what_expired(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 
 from agentpay.core.exchange import Next
 from agentpay.errors import MalformedMessage
+from agentpay.payer.offer import Offer
 from agentpay.wire.mpp.challenge import WWW_AUTHENTICATE, has_challenge
 from agentpay.wire.mpp.problem import Problem
 from agentpay.wire.mpp.receipt import (
@@ -88,6 +89,8 @@ class Judgement:
     reason: str = ""
     final: bool = True
     """Whether it is known what the request cost."""
+    streams: bool = False
+    """Whether it costs more while its answer flows; the last event says how much."""
 
 
 class Payment(Protocol):
@@ -106,6 +109,12 @@ class Payment(Protocol):
     @property
     def credential(self) -> str:
         """The value of that header."""
+        ...
+
+    async def renew(self, offer: Offer) -> "Payment | None":
+        """
+        The same payment under a fresh offer, after `Next.RENEW`; None if it cannot be.
+        """
         ...
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:

@@ -64,7 +64,7 @@ def scale(amount: int, decimals: int) -> int:
 class Policy:
     """How an agent pays, within its budget."""
 
-    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, EXACT, CHARGE, UPTO)
+    prefer: tuple[str, ...] = (BATCH_SETTLEMENT, SESSION, EXACT, CHARGE, UPTO)
     """
     What we pay by, the best first: schemes of x402 (`batch-settlement`, `exact`,
     `upto`) and intents of MPP (`session`, `charge`).
@@ -79,6 +79,8 @@ class Policy:
     """What a channel is opened with, and topped up by; less if the budget has less."""
     headroom: Money = "$0.25"
     """The most signed beyond what was spent: what a dishonest payee could take."""
+    ahead: Money = "$0.02"
+    """What is signed ahead, of the headroom, for what is sold by the unit (MPP)."""
     low_water: Money = "$0.1"
     """A channel with less left than this is topped up by the next request."""
     lanes_max: int = 4
@@ -131,7 +133,7 @@ class Policy:
             raise ConfigurationError(
                 f"policy, prefer: some of {', '.join(KINDS)}, and not {unknown}"
             )
-        for name in ("deposit", "headroom", "low_water"):
+        for name in ("deposit", "headroom", "ahead", "low_water"):
             try:
                 to_base_units(getattr(self, name), decimals)
             except ValueError as error:

@@ -15,7 +15,7 @@ from agentpay.payer.offer import Offer
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord, channel_config
 from agentpay.signers.smart_wallet import SmartWallet
-from agentpay.types import ZERO_ADDRESS, Asset
+from agentpay.types import ZERO_ADDRESS, Address, Asset
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_write as write
 from agentpay.wire.echo import echo
@@ -95,11 +95,16 @@ async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
     signature = await signer.sign_digest(digest, chain=record.chain)
     by_contract = isinstance(signer, SmartWallet) or len(signature) != 65
     if named != ZERO_ADDRESS and by_contract:
-        raise ConfigurationError(
-            f"{named} signs as a contract, which vouchers"
-            " cannot be checked by: give the agent a voucher_key of its own"
-        )
+        raise signs_as_contract(named)
     return signature
+
+
+def signs_as_contract(account: Address) -> ConfigurationError:
+    """Its vouchers could not be checked by everybody."""
+    return ConfigurationError(
+        f"{account} signs as a contract, which vouchers cannot be checked by: give the"
+        " agent a voucher_key of its own"
+    )
 
 
 def unsigned_deposits(

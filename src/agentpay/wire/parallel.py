@@ -53,8 +53,13 @@ def read_offer(extensions: dict[str, JsonValue]) -> ParallelTerms | None:
         said = Extension.model_validate(extensions.get(KEY)).info
     except ValidationError:
         return None
-    window, in_flight_max = said.get("window"), said.get("maxInFlight")
-    if said.get("version") != 1:
+    return read_info(said)
+
+
+def read_info(info: JsonObject) -> ParallelTerms | None:
+    """What it says: also in `methodDetails` of an MPP session, under the same name."""
+    window, in_flight_max = info.get("window"), info.get("maxInFlight")
+    if info.get("version") != 1:
         return None
     if type(window) is not int or type(in_flight_max) is not int:
         return None
@@ -85,14 +90,15 @@ def outcome(
 
     `repeated` says that its request was answered before and is not answered again.
     """
-    said: JsonObject = {
-        "cumulative": str(cumulative),
-        "fate": fate,
-        "charged": str(charged),
-    }
+    said = outcome_info(cumulative, fate, charged)
     if repeated:
         said["repeated"] = True
     return {KEY: {"info": said}}
+
+
+def outcome_info(cumulative: int, fate: str, charged: int) -> JsonObject:
+    """The same without a frame: as the last receipt of a session's stream has it."""
+    return {"cumulative": str(cumulative), "fate": fate, "charged": str(charged)}
 
 
 def read_outcome(response: PaymentResponse) -> VoucherOutcome | None:

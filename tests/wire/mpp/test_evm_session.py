@@ -303,6 +303,18 @@ def test_a_voucher_brings_its_deposit(deposit: JsonObject, model: type) -> None:
     assert isinstance(payload.deposit, model)
 
 
+@given(uint128, uint128)
+def test_a_voucher_says_which_request_it_raises(request: int, maximum: int) -> None:
+    raises = (request, maximum)
+    payload = parse_session_payload(
+        write.voucher_payload(CHANNEL, 7, b"v", raises=raises)
+    )
+
+    assert isinstance(payload, VoucherPayload)
+    assert payload.raises is not None
+    assert (payload.raises.cumulative, payload.raises.maximum) == raises
+
+
 @given(hashes, uint128, uint128, uint128)
 def test_what_a_stream_waits_for_comes_back(
     channel: Hash32, required: int, accepted: int, deposit: int

@@ -10,9 +10,12 @@ from agentpay.wire.mpp.evm_write import need_voucher
 from agentpay.wire.mpp.receipt import session_receipt
 from agentpay.wire.mpp.sse import (
     EVENT_BYTES_MAX,
+    HELD_BYTES_MAX,
     NEED_VOUCHER,
     RECEIPT,
+    EventCutter,
     EventReader,
+    EventSplitter,
     ServerEvent,
     format_event,
     payment_event,
@@ -137,3 +140,102 @@ def test_comments_may_go_on_for_ever() -> None:
 
     for _ in range(300):
         assert reader.feed(b": " + b"x" * 9_997 + b"\n") == []
+
+
+OURS = payment_event(RECEIPT, {"of": "ours"})
+
+
+def pieces_of(stream: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % (len(stream) + 1) for cut in cuts})
+    begins, ends = [0, *places], [*places, len(stream)]
+    return [stream[begin:end] for begin, end in zip(begins, ends, strict=True)]
+
+
+@given(
+    st.lists(events.filter(lambda e: e.event != RECEIPT), max_size=4),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+    st.booleans(),
+    st.lists(st.integers(0, 500), max_size=12),
+)
+def test_an_event_of_ours_stands_between_those_of_others(
+    sent: list[ServerEvent], line: str, ends: bool, cuts: list[int]
+) -> None:
+    stream = b"".join(format_event(event) for event in sent)
+    stream = stream.replace(b"\n", line.encode())
+    if not ends:
+        stream = stream.removesuffix(line.encode())
+    cutter, out = EventCutter(), b""
+    for piece in pieces_of(stream, cuts):
+        out += cutter.feed(piece)
+        if cutter.between:
+            out += OURS
+    out += cutter.rest() + OURS
+    theirs = [event for event in read_all(out) if event.event != RECEIPT]
+
+    assert theirs == read_all(stream + line.encode() * 2)
+    assert len(read_all(out)) > len(theirs)
+
+
+def test_an_event_that_is_too_large_to_hold_is_passed_on() -> None:
+    cutter = EventCutter()
+    large = b"data: " + b"x" * HELD_BYTES_MAX
+
+    given_out = [
+        (cutter.feed(piece), cutter.between, cutter.holds)
+        for piece in (b"data: 1\n", large, b"x\n\ndata")
+    ]
+
+    assert given_out == [
+        (b"", True, True),
+        (b"data: 1\n" + large, False, False),
+        (b"x\n\n", True, True),
+    ]
+    assert cutter.rest() == b"data\n\n"
+    assert cutter.rest() == b""
+
+
+OTHERS = events.filter(lambda event: not event.event.startswith("payment-"))
+
+
+@given(
+    st.lists(st.one_of(OTHERS, st.just(None)), max_size=6),
+    st.sampled_from(["\n", "\r\n"]),
+    st.lists(st.integers(0, 500), max_size=12),
+)
+def test_events_of_ours_are_taken_out_and_others_left_as_they_were(
+    sent: list[ServerEvent | None], line: str, cuts: list[int]
+) -> None:
+    blocks = [OURS if event is None else format_event(event) for event in sent]
+    blocks = [block.replace(b"\n", line.encode()) for block in blocks]
+    theirs = b"".join(b for b, event in zip(blocks, sent, strict=True) if event)
+    splitter, left, ours = EventSplitter(), b"", 0
+    for piece in pieces_of(b"".join(blocks), cuts):
+        for part in splitter.feed(piece):
+            if isinstance(part, ServerEvent):
+                assert part == ServerEvent(event=RECEIPT, data='{"of":"ours"}')
+                ours += 1
+            else:
+                left += part
+    left += splitter.rest()
+
+    assert left == theirs
+    assert ours == sent.count(None)
+
+
+def test_a_line_break_that_comes_in_halves_stays_with_its_event() -> None:
+    splitter, theirs = EventSplitter(), b"data: 1\r\n\r\n"
+
+    assert splitter.feed(theirs[:-1]) == []
+    assert splitter.feed(theirs[-1:] + OURS) == [theirs, read_all(OURS)[0]]
+
+
+def test_the_inside_of_an_event_is_never_taken_for_one_of_ours() -> None:
+    splitter = EventSplitter()
+    large = b"data: " + b"x" * HELD_BYTES_MAX + b"\n"
+
+    assert splitter.feed(large) == [large]
+    assert splitter.feed(OURS) == [OURS]
+    assert splitter.feed(OURS) == [read_all(OURS)[0]]
+    assert splitter.feed(b"data: event: payment-receipt\n\n") == [
+        b"data: event: payment-receipt\n\n"
+    ]

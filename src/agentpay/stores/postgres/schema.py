@@ -118,7 +118,12 @@ VERSION_1: Final = (
         PRIMARY KEY (chain, account, nonce, owner))""",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1,)
+VERSION_2: Final = (
+    """ALTER TABLE payer_tickets
+        ADD COLUMN delivered NUMERIC(78,0) NOT NULL DEFAULT 0""",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
 """What leads from each version to the next. Only ever appended to."""
 
 

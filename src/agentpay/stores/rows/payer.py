@@ -44,7 +44,8 @@ SIGNED: Final = Table(
 """Read in order of amount."""
 TICKETS: Final = Table(
     "payer_tickets",
-    "account bytes, channel bytes, cumulative amount, maximum amount, arrived flag",
+    "account bytes, channel bytes, cumulative amount, maximum amount, arrived flag,"
+    " delivered amount",
     keys=3,
 )
 """Read in the order in which they were put; so are the tables of budgets."""
@@ -123,11 +124,17 @@ def _save_tickets(
     removed, put = changes(before, after, lambda ticket: ticket.cumulative)
     return [
         *(Cut(TICKETS, (*key, amount(t.cumulative))) for t in removed),
-        *(
-            Put(TICKETS, (*key, amount(t.cumulative), amount(t.maximum), t.arrived))
-            for t in put
-        ),
+        *(Put(TICKETS, (*key, *_ticket(t))) for t in put),
     ]
+
+
+def _ticket(ticket: Ticket) -> Columns:
+    return (
+        amount(ticket.cumulative),
+        amount(ticket.maximum),
+        ticket.arrived,
+        amount(ticket.delivered),
+    )
 
 
 def save_budget(account: Address, before: Budget, after: Budget) -> list[Change]:
@@ -205,8 +212,13 @@ def to_record(row: Row, signed: Iterable[Row], tickets: Iterable[Row]) -> PayerR
 
 
 def _to_ticket(row: Row) -> Ticket:
-    _, _, cumulative, maximum, arrived = row
-    return Ticket(cumulative=cumulative, maximum=maximum, arrived=bool(arrived))
+    _, _, cumulative, maximum, arrived, delivered = row
+    return Ticket(
+        cumulative=cumulative,
+        maximum=maximum,
+        arrived=bool(arrived),
+        delivered=delivered,
+    )
 
 
 def _to_deposit(

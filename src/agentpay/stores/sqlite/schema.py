@@ -140,6 +140,11 @@ VERSION_7: Final = (
         WHERE status IN ('delivered', 'failed') AND good_until > 0""",
 )
 
+VERSION_8: Final = (
+    f"""ALTER TABLE payer_tickets
+        ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -148,6 +153,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_5,
     VERSION_6,
     VERSION_7,
+    VERSION_8,
 )
 """What leads from each version to the next. Only ever appended to."""
 

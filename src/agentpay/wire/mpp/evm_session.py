@@ -28,6 +28,7 @@ from agentpay.wire.mpp.fields import (
     read,
     read_one_of,
 )
+from agentpay.wire.parallel import KEY as PARALLEL
 
 SESSION: Final = "session"
 
@@ -44,6 +45,8 @@ class SessionDetails(Message):
     credential_types: tuple[Name, ...] = Field(default=("hash",), max_length=TYPES_MAX)
     permit2_contract: AddressText | None = None
     """None: where Permit2 is everywhere else."""
+    parallel: JsonValue = Field(default=None, alias=PARALLEL)
+    """Ours: many requests at once, on the terms of `wire.parallel`."""
 
 
 class SessionRequest(Message):
@@ -265,6 +268,19 @@ Deposit = Annotated[
 ]
 
 
+class RaisedRequest(Message):
+    """
+    Which running request a voucher is for, and the most that may cost from now on.
+
+    Our own, for sessions that serve many requests at once: there, what one request
+    signed is not another's. Others ignore it, as the draft has them do.
+    """
+
+    cumulative: Uint128Text
+    """The amount that the request came with."""
+    maximum: Uint128Text
+
+
 class VoucherPayload(Message):
     """A cumulative amount, and perhaps the deposit that covers it."""
 
@@ -273,6 +289,7 @@ class VoucherPayload(Message):
     cumulative_amount: Uint128Text
     signature: SignatureText
     deposit: Deposit | None = None
+    raises: RaisedRequest | None = None
 
     @model_validator(mode="after")
     def _means_one_channel(self) -> Self:

@@ -304,8 +304,15 @@ def voucher_payload(
     cumulative: int,
     signature: bytes,
     deposit: JsonObject | None = None,
+    *,
+    raises: tuple[int, int] | None = None,
 ) -> JsonObject:
-    """`voucher`: a cumulative amount, and perhaps the deposit that covers it."""
+    """
+    `voucher`: a cumulative amount, and perhaps the deposit that covers it.
+
+    With `raises`, it is for a running request, named by the amount that this came with,
+    which may cost so much from now on.
+    """
     payload: JsonObject = {
         "action": "voucher",
         "channelId": str(channel),
@@ -314,6 +321,9 @@ def voucher_payload(
     }
     if deposit is not None:
         payload["deposit"] = deposit
+    if raises is not None:
+        request, maximum = raises
+        payload["raises"] = {"cumulative": str(request), "maximum": str(maximum)}
     return payload
 
 

@@ -20,10 +20,15 @@ from agentpay.wire.mpp.receipt import SessionReceipt
 
 NEED_VOUCHER: Final = "payment-need-voucher"
 RECEIPT: Final = "payment-receipt"
+EVENT_STREAM: Final = "text/event-stream"
 EVENT_BYTES_MAX: Final = 1024 * 1024
 OUR_DATA_BYTES_MAX: Final = 64 * 1024
 
+HELD_BYTES_MAX: Final = 64 * 1024
+
+_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _BREAK = re.compile(rb"\r\n|\n|\r")
+_OURS = re.compile(rb"(?:^|[\r\n])event: ?payment-")
 _TEXT_BREAK = re.compile(r"\r\n|\n|\r")
 
 
@@ -154,3 +159,106 @@ class EventReader:
         else:
             self._held -= len(line)  # a comment or another field: nothing is kept
         return None
+
+
+class EventCutter:
+    """
+    Cuts a stream of events where one ends, so that others may stand between them.
+
+    What is not whole yet is held back, up to 64 KiB.
+    """
+
+    __slots__ = ("_held", "between")
+
+    def __init__(self) -> None:
+        self._held: bytes = b""
+        self.between = True
+        """Whether what was given out ends where an event does."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was taken and not given out."""
+        return bool(self._held)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next piece; give what may leave now."""
+        if not self._held and chunk.endswith((b"\n\n", b"\r\n\r\n")):
+            self.between = True
+            return chunk
+        chunk = self._held + chunk
+        end = 0
+        for found in _END.finditer(chunk):
+            end = found.end()
+        if end or len(chunk) <= HELD_BYTES_MAX:
+            self.between = self.between or end > 0
+            self._held = chunk[end:]
+            if len(self._held) <= HELD_BYTES_MAX:
+                return chunk[:end]
+        self._held, self.between = b"", False
+        return chunk
+
+    def rest(self) -> bytes:
+        """What is held, and the blank line that lets another event follow."""
+        rest, self._held = self._held, b""
+        if not rest and self.between:
+            return b""
+        self.between = True
+        return rest + b"\n\n"
+
+
+class EventSplitter:
+    """
+    Takes payment events out of a stream: what is left is as its application sent it.
+
+    An event is given out once it is whole; one above 64 KiB as it comes.
+    """
+
+    __slots__ = ("_held", "_midway")
+
+    def __init__(self) -> None:
+        self._held: bytes = b""
+        self._midway = False
+
+    def feed(self, chunk: bytes) -> list[bytes | ServerEvent]:
+        """
+        Take the next piece; give the events that it completes, and ours as values.
+
+        Raises:
+            MalformedMessage: An event of ours is not UTF-8.
+        """
+        seen = max(0, len(self._held) - 3)  # no event ends before
+        chunk = self._held + chunk
+        pieces: list[bytes | ServerEvent] = []
+        start = 0
+        # The other half of a line break may still come.
+        for found in _END.finditer(chunk.removesuffix(b"\r"), seen):
+            pieces.append(self._piece(chunk[start : found.end()]))
+            start = found.end()
+        self._held = chunk[start:]
+        if len(self._held) > HELD_BYTES_MAX:
+            pieces.append(self._held)
+            self._held, self._midway = b"", True
+        return pieces
+
+    def _piece(self, block: bytes) -> bytes | ServerEvent:
+        whole, self._midway = not self._midway, False
+        if not whole or _OURS.search(block) is None:
+            return block
+        events = EventReader().feed(block)
+        ours = bool(events) and events[0].event in (NEED_VOUCHER, RECEIPT)
+        return events[0] if ours else block
+
+    def rest(self) -> bytes:
+        """What is not whole, at the end."""
+        rest, self._held = self._held, b""
+        return rest
+
+
+def read_events(block: bytes) -> list[ServerEvent]:
+    """
+    The events of a piece of a stream that begins and ends where events do.
+
+    Raises:
+        MessageTooLarge, MalformedMessage: As of `EventReader`.
+    """
+    return EventReader().feed(block)
