@@ -229,6 +229,14 @@ class PayeeChannel:
         return worth_keeping(held, due)
 
 
+def swap(
+    running: tuple[Reservation, ...], changed: Reservation
+) -> tuple[Reservation, ...]:
+    """What runs, with one request as it is now, in its place."""
+    cumulative = changed.cumulative
+    return tuple([changed if r.cumulative == cumulative else r for r in running])
+
+
 def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
     """Two vouchers are enough: the smallest that covers what is due, the highest."""
     if len(held) <= 1:

@@ -19,6 +19,7 @@ from agentpay.core.payee_channel import (
     Status,
     Used,
     by_cumulative,
+    swap,
 )
 from agentpay.core.payee_checks import check
 from agentpay.core.payee_events import (
@@ -135,7 +136,7 @@ def _run_again(
     """
     answered = running.answered or running.prepaid
     taken = replace(running, owner=event.owner, answered=answered)
-    after = evolve(channel, running=_swap(channel.running, taken))
+    after = evolve(channel, running=swap(channel.running, taken))
     return Transition(
         channel=after, answer=Admitted(reservation=taken), touched=(taken.cumulative,)
     )
@@ -314,7 +315,7 @@ def _recharge(
 ) -> PayeeChannel:
     return evolve(
         channel,
-        running=_swap(channel.running, after),
+        running=swap(channel.running, after),
         charged=channel.charged + after.charged - before.charged,
     )
 
@@ -395,10 +396,3 @@ def _end_refund(channel: PayeeChannel) -> PayeeChannel:
         return channel
     left = min(channel.balance, max(channel.due, channel.claimed))
     return evolve(channel, status=Status.OPEN, balance=left)
-
-
-def _swap(
-    running: tuple[Reservation, ...], changed: Reservation
-) -> tuple[Reservation, ...]:
-    cumulative = changed.cumulative
-    return tuple([changed if r.cumulative == cumulative else r for r in running])
