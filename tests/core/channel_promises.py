@@ -31,8 +31,11 @@ def check(world: World) -> int:
             payee.charged + payee.reserved <= max(payer.highest, world.claimed)
         ),
         "the exposure never exceeds the headroom": (payer.exposure <= payer.headroom),
+        "what open requests may cost and did not yet bring is within the headroom": (
+            at_most <= payer.owed + payer.headroom
+        ),
         "what is due can be claimed with a voucher we hold": (
-            payee.due == 0 or payee.claim_voucher() is not None
+            payee.due <= world.forgotten or payee.claim_voucher() is not None
         ),
         "the window is bounded": len(payee.used) <= payee.window,
         "the payee forgets nothing that the payer may still send": (
