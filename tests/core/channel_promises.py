@@ -12,7 +12,7 @@ from agentpay.core.payer_channel import (
 )
 
 from .channel_messages import Kind
-from .channel_world import World
+from .channel_world import VALID_SECONDS, World
 
 
 def check(world: World) -> int:
@@ -22,7 +22,10 @@ def check(world: World) -> int:
     strict = not payee.tagged
     rules = {
         "the payee's charged and reserved never exceed what the payer agreed to": (
-            strict or world.thief or payee.charged + payee.reserved <= at_most
+            strict
+            or world.thief
+            or world.left
+            or payee.charged + payee.reserved <= at_most
         ),
         "nothing is charged beyond the highest amount the payer signed": (
             payee.charged + payee.reserved <= max(payer.highest, world.claimed)
@@ -63,6 +66,7 @@ def come_to_rest(world: World) -> None:
             world.deliver(cumulative)
     _hear_all(world)
     world.refund()
+    world.wait(VALID_SECONDS + 1)
     world.watch_chain()
     check(world)
     _check_books(world)

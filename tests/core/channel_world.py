@@ -39,6 +39,8 @@ from agentpay.types import Hash32
 from .channel_messages import Copy, Kind, Reply, Request
 from .channel_payee_side import PayeeSide
 
+VALID_SECONDS = 60
+
 
 @dataclass(slots=True, kw_only=True)
 class World(PayeeSide):
@@ -48,13 +50,7 @@ class World(PayeeSide):
 
     def want(self, *, maximum: int, kind: Kind, top_up: int = 0) -> Copy | None:
         """A ticket is recorded; sending the copy is a step of its own, or a crash."""
-        deposit = None
-        if top_up:
-            self.salts += 1
-            salt = Hash32.of(self.salts.to_bytes(32, "big"))
-            deposit = PendingDeposit(amount=top_up, salt=salt, valid_before=1)
-        wanted = TicketWanted(maximum=maximum, deposit=deposit)
-        issued = self.tell_payer(wanted)
+        issued = self.tell_payer(self.wanted(maximum, kind, top_up))
         if not isinstance(issued, Issued):
             return None
         cumulative = issued.cumulative
@@ -66,10 +62,25 @@ class World(PayeeSide):
             kind=kind,
             resource=f"/{kind}/{self.steps % 3}",
             deposit=issued.deposit,
+            number=self.steps,
         )
         self.seen[cumulative] = request
         self.booked.pop(cumulative, None)
         return Copy(request=request, purpose="buy")
+
+    def wanted(self, maximum: int, kind: Kind, top_up: int) -> TicketWanted:
+        del kind
+        return TicketWanted(maximum=maximum, deposit=self.fresh_deposit(top_up))
+
+    def fresh_deposit(self, amount: int) -> PendingDeposit | None:
+        if not amount:
+            return None
+        self.salts += 1
+        return PendingDeposit(
+            amount=amount,
+            salt=Hash32.of(self.salts.to_bytes(32, "big")),
+            valid_before=self.now + VALID_SECONDS,
+        )
 
     def send(self, copy: Copy) -> None:
         self.network.append(copy)
@@ -126,16 +137,13 @@ class World(PayeeSide):
                 self.tell_payer(charged)
 
     def watch_chain(self) -> None:
-        """The payer looks whether its deposit arrived."""
+        """The payer looks whether its deposit arrived, or never will."""
         pending = self.payer.deposit
-        if pending is not None and pending.salt in self.used_salts:
+        if pending is None:
+            return
+        if pending.salt in self.used_salts:
             self.tell_payer(DepositArrived(salt=pending.salt))
-
-    def let_lapse(self) -> None:
-        pending = self.payer.deposit
-        if pending is not None and pending.salt not in self.used_salts:
-            self.used_salts.add(pending.salt)
-            self.lapsed.add(pending.salt)
+        elif self.now > pending.valid_before:
             self.tell_payer(DepositLapsed(salt=pending.salt))
 
     # The network and the adversary.
@@ -162,10 +170,7 @@ class World(PayeeSide):
 
     def receive(self, copy: Copy, *, honest: bool) -> None:
         request, cumulative = copy.request, copy.request.cumulative
-        if request.deposit is not None and request.deposit.salt not in self.used_salts:
-            self.used_salts.add(request.deposit.salt)
-            self.balance += request.deposit.amount
-            self.see_chain()
+        self._collect(request.deposit)
         first = cumulative not in self.presented
         self.presented.add(cumulative)
         event: Event
@@ -175,13 +180,13 @@ class World(PayeeSide):
             case "refund":
                 event = RefundAsked(
                     cumulative=cumulative,
-                    signature=_signed(cumulative),
+                    signature=signed(cumulative),
                     owner=self.owner,
                 )
             case _:
                 event = VoucherVerified(
                     cumulative=cumulative,
-                    signature=_signed(cumulative),
+                    signature=signed(cumulative),
                     maximum=request.maximum,
                     prepaid=request.kind is Kind.FIXED,
                     owner=self.owner,
@@ -197,11 +202,20 @@ class World(PayeeSide):
         if fresh and self.payer.ticket(cumulative) is not None:
             self._check_admitted(request, answer)
 
+    def _collect(self, deposit: PendingDeposit | None) -> None:
+        """The contract takes a deposit once, and in time."""
+        if deposit is None or deposit.salt in self.used_salts:
+            return
+        if self.now <= deposit.valid_before:
+            self.used_salts.add(deposit.salt)
+            self.balance += deposit.amount
+            self.see_chain()
+
     def _check_admitted(self, request: Request, answer: Answer) -> None:
         if self.thief or self.disturbed or not self.payee.tagged:
             return
-        if request.deposit is not None and request.deposit.salt in self.lapsed:
-            return
+        if request.deposit is not None and request.deposit.salt not in self.used_salts:
+            return  # it came too late
         assert isinstance(answer, Admitted), (
             "an honest request that fits was not admitted",
             request,
@@ -234,7 +248,7 @@ class World(PayeeSide):
             self.tell_payer(TicketCharged(cumulative=cumulative, charged=charged))
 
 
-def _signed(cumulative: int) -> bytes:
+def signed(cumulative: int) -> bytes:
     return b"signed" + cumulative.to_bytes(32, "big")
 
 
@@ -246,6 +260,7 @@ def make_world(
     window: int = 4,
     in_flight_max: int = 4,
     thief: bool = False,
+    workers: int = 1,
 ) -> World:
     """A channel that was just opened with a deposit."""
     payer = PayerChannel(
@@ -258,4 +273,4 @@ def make_world(
     payee = PayeeChannel(
         tagged=tagged, window=window, in_flight_max=in_flight_max, balance=balance
     )
-    return World(payer=payer, payee=payee, thief=thief)
+    return World(payer=payer, payee=payee, thief=thief, workers=workers)

@@ -297,8 +297,8 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 }
 
 
-OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
-"""What only sessions of MPP have: none is in these."""
+NOT_SAID = {"pays_whole", "delivered", "rise", "whole", "living"}
+"""What only sessions of MPP have, and what a store knows of other processes."""
 
 
 def encode(value: object) -> Json:
@@ -317,7 +317,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.name not in OF_SESSIONS
+            if field.init and field.name not in NOT_SAID
         }
     raise TypeError(f"no JSON for {value!r}")
 

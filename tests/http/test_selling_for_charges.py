@@ -460,6 +460,37 @@ async def test_a_payer_without_money_is_told_so_and_may_pay_later(
         assert challenge_of(refused).id != challenge.id
 
 
+async def test_p13_a_payer_without_money_leaves_nothing_in_the_books(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        poor = ChargePayer(await world.chain.funded_wallet(0), world.payee.asset)
+        store = world.payee._running.store.payee
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await poor.pays(challenge, valid_before=2**60)
+        refused = await world.client.get(PAID, headers=headers)
+
+        assert refused.status_code == 402
+        assert await store.find_payment(f"challenge {challenge.id}") is None
+
+
+async def test_p13_a_challenge_is_forgotten_whatever_its_payer_signs(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        store = world.payee._running.store.payee
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await world.payer.pays(challenge, valid_before=2**60)
+        paid = await world.client.get(PAID, headers=headers)
+        taken = f"challenge {challenge.id}"
+        known = await store.find_payment(taken)
+        await store.sweep_payments(now=int(time.time()) + 24 * 3600)
+
+        assert paid.status_code == 200
+        assert known is not None
+        assert await store.find_payment(taken) is None
+
+
 async def test_the_body_that_was_read_ahead_reaches_the_application(
     agentpay_shared_chain: LocalChain,
 ) -> None:

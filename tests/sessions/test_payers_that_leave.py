@@ -122,21 +122,20 @@ async def test_k5_what_runs_when_a_payer_leaves_is_paid_too(
     assert await till.earned() == 60
 
 
-async def test_a_running_stream_is_not_settled_for_in_every_round(
+async def test_what_ends_one_by_one_is_not_settled_for_in_every_round(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    """Its payer leaves, and sends on: a few settles within the grace period."""
+    """Its payer leaves while requests run: a few settles within the grace period."""
     async with a_till(agentpay_shared_chain) as till:
-        config = await till.opened(100)
+        config = await till.opened(100, tagged=True)
         await till.sells(config, 1, 1)
-        await till.begins(config, 60, 59)
-        for amount in range(2, 60, 2):
-            await till.raises(config, amount)
+        for cumulative in (10, 20, 30, 40):
+            await till.begins(config, cumulative, 9)
         await till.table.leaves(config)
         await till.keeper.tick()
         seen = []
-        for charged in (4, 8, 12):
-            await till.uses(config, 60, charged)
+        for cumulative in (10, 20, 30):
+            await till.ends(config, cumulative, 4)
             await till.keeper.tick()
             seen.append((await till.ledger(config)).claimed)
         till.clock.ahead += 181
@@ -157,7 +156,7 @@ async def test_k5_a_leaving_payer_is_remembered_over_a_restart(
         await till.begins(config, 60, 40)
         await till.table.leaves(config)
         await till.keeper.tick()
-        await till.uses(config, 60, 40)
+        await till.uses(config, 60, 40, more=False)
         await till.table.local.node.mine(70)
         await till.keeper.sync()  # its event is not read again
         await store.close()

@@ -55,10 +55,10 @@ from agentpay.wire.x402 import (
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
-    parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer, is_for
 from agentpay.wire.x402_transfers import payment_id
+from agentpay.wire.x402_vouchers import VoucherReader
 
 _log = logging.getLogger(__name__)
 
@@ -175,6 +175,7 @@ class Payee:
             mpp=mpp,
             sponsor_wei=sponsor_approvals_up_to,
         )
+        self._reader = VoucherReader()
         self._works: Works | None = None
         self._starting = asyncio.Lock()
 
@@ -306,7 +307,7 @@ class Payee:
             await self._ready()
             if header is None:
                 return payment_required(self.settings, terms, error=why)
-            payment = parse_payment(header)
+            payment = self._reader.read(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:

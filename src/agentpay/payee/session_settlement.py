@@ -7,7 +7,6 @@ recorded before it is sent, and what it did is read back from the chain.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -20,12 +19,11 @@ from agentpay.core.session_rules import Finalized, SessionEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
+from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
 from agentpay.session_ports import SessionDesk, SessionOrder
 from agentpay.types import Hash32
-
-_log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """Sessions of one round; each is written twice for it."""
@@ -45,6 +43,8 @@ class SessionSettlement:
         self._store = store
         self._clock = clock
         self._settling = asyncio.Lock()
+        longest = min(LONGEST_SECONDS, desk.grace_seconds / 6)
+        self._unsettled = Quarantine("settled", longest=longest, clock=clock)
         # A lock lives as long as somebody holds it, so that nobody can fill this.
         self._ending: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
         self._taken_at: dict[Hash32, float] = {}
@@ -82,11 +82,13 @@ class SessionSettlement:
         """
         Settle sessions of which so much can be had that is due; returns how many were.
 
+        One that could not be settled of late is left out, until its pause is over.
+
         Raises:
             ChainError: Some could not be; those before them were.
         """
         async with self._settling:
-            settled, skip = 0, set[Hash32]()
+            settled, skip = 0, self._unsettled.held()
             while records := await self._next(at_least, skip):
                 skip.update(record.channel for record in records)
                 settled += await self._take(records, PayeeChannel.settle_voucher)
@@ -167,15 +169,20 @@ class SessionSettlement:
         ]
         if not orders:
             return 0
+        failed: TransactionFailed | None = None
         try:
             settled = await self.desk.settle(orders, deadline=deadline)
         except TransactionFailed as error:
-            settled = dict[Hash32, Settled]()
-            _log.warning("%d session(s) could not be settled: %s", len(orders), error)
+            settled, failed = dict[Hash32, Settled](), error
         channels = [order.config.channel for order in orders]
         for channel in channels:
-            if channel not in settled:
-                _log.warning("session %s was not settled", channel)
+            if channel in settled:
+                self._unsettled.release(channel)
+            else:
+                what = f"session {channel}"
+                reason = "the chain does not show it"
+                why = failed or TransactionFailed(what, reason=reason)
+                self._unsettled.put(channel, why)
         # Whatever became of them, also if the chain took a deposit back.
         await asyncio.gather(*(self.see_chain(channel) for channel in channels))
         return len(settled)

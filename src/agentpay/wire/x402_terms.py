@@ -6,6 +6,7 @@ those of `specs/schemes/exact/scheme_exact_evm.md`.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -49,8 +50,13 @@ def is_for(resource: Resource | None, url: str, *, bound: bool) -> bool:
     """
     if resource is None or not resource.url:
         return True
+    return _names(resource.url, url, bound)
+
+
+@lru_cache(maxsize=1024)
+def _names(named: str, url: str, bound: bool) -> bool:
     try:
-        (theirs, path), (ours, wanted) = _place(resource.url), _place(url)
+        (theirs, path), (ours, wanted) = _place(named), _place(url)
     except ValueError:
         return False
     return (theirs, path) == (ours, wanted) if bound else path.endswith(wanted)
