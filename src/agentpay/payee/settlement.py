@@ -58,10 +58,17 @@ class Settlement:
         """
         Read a channel of x402's from the chain into the ledger; None if it is not ours.
         """
-        known = await self._store.read(channel)
-        if known is None or not isinstance(known.config, ChannelConfig):
-            return None
-        state = await read_channel(self._chain, channel)
+        while (known := await self._store.read(channel)) is not None:
+            if not isinstance(known.config, ChannelConfig):
+                return None
+            after = await self._look(known)
+            if after is not None:
+                return after
+        return None
+
+    async def _look(self, known: PayeeRecord) -> PayeeRecord | None:
+        """None if others, of any process, saw something new meanwhile: look again."""
+        state = await read_channel(self._chain, known.channel)
         seen = ChainSeen(
             balance=state.balance,
             claimed=state.claimed,
@@ -70,8 +77,9 @@ class Settlement:
         now = int(self._clock())
 
         def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
+            # An older look saved last would hide that a payer leaves.
+            if record is None or record.seen != known.seen:
+                return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
             after = _with(
                 record,
@@ -81,7 +89,7 @@ class Settlement:
             )
             return PayeeStep(record=after, answer=after)
 
-        return await self._store.update(channel, decide)
+        return await self._store.update(known.channel, decide)
 
     async def claim(self, *, at_least: int = 1) -> int:
         """
