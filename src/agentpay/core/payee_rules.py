@@ -24,6 +24,7 @@ from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
     EXCEEDS_BALANCE,
+    EXPOSED,
     MISMATCH,
     NOT_COVERED,
     Admitted,
@@ -135,7 +136,7 @@ def _run_again(
     """
     answered = running.answered or running.prepaid
     taken = replace(running, owner=event.owner, answered=answered)
-    after = replace(channel, running=_swap(channel.running, taken))
+    after = replace(channel, running=channel.with_changed(taken))
     return Transition(
         channel=after, answer=Admitted(reservation=taken), touched=(taken.cumulative,)
     )
@@ -154,6 +155,8 @@ def _admit(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     need = channel.charged + channel.reserved + event.maximum
     if need > min(authorized, channel.spendable):
         return _burn(channel, event.cumulative, NOT_COVERED)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return _burn(channel, event.cumulative, EXPOSED)
     return reserve(channel, event)
 
 
@@ -181,6 +184,8 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return refuse(channel, MISMATCH)
     if event.cumulative > channel.spendable:
         return refuse(channel, EXCEEDS_BALANCE)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return refuse(channel, EXPOSED)
     return reserve(channel, event)
 
 
@@ -311,7 +316,7 @@ def _recharge(channel: PayeeChannel, reservation: Reservation) -> PayeeChannel:
         raise InvariantViolated("a charge has no reservation")
     return replace(
         channel,
-        running=_swap(channel.running, reservation),
+        running=channel.with_changed(reservation),
         charged=channel.charged + reservation.charged - before.charged,
     )
 
@@ -391,10 +396,3 @@ def _end_refund(channel: PayeeChannel) -> PayeeChannel:
         return channel
     left = min(channel.balance, max(channel.due, channel.claimed))
     return replace(channel, status=Status.OPEN, balance=left)
-
-
-def _swap(
-    running: tuple[Reservation, ...], changed: Reservation
-) -> tuple[Reservation, ...]:
-    cumulative = changed.cumulative
-    return tuple([changed if r.cumulative == cumulative else r for r in running])
