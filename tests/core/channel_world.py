@@ -302,7 +302,8 @@ def make_world(
     A channel that was just opened with a deposit.
 
     Of an untagged one so much may be `forgotten`: the payee lost its books, and begins
-    with what the chain shows as claimed. A `hasty` payer sends more at once than agreed.
+    with what the chain shows as claimed. A `hasty` payer sends more at once than is
+    agreed.
     """
     payer = PayerChannel(
         tagged=tagged,
