@@ -116,6 +116,8 @@ class PayeeSide:
             assert not public, "a voucher that everybody can read was sold"
             assert not (self.ended and before.tagged), "what is over sold something"
         self.start(request, reservation, hears_payer=hears_payer)
+        again = before.reservation(cumulative) is not None
+        self.handlers[cumulative].again = again
 
     def start(
         self, request: Request, reservation: Reservation, *, hears_payer: bool

@@ -41,6 +41,11 @@ def check(world: World) -> int:
         "the payee forgets nothing that the payer may still send": (
             strict or payee.floor <= payer_rules._floor(payer)
         ),
+        "what the chain has closed stays closed": (
+            payee.status is Status.CLOSED
+            or not world.ended
+            or not (payee.tagged or payee.pays_whole)
+        ),
         "handlers at work are at most what was agreed": (
             sum(h.at_work for h in world.handlers.values()) <= payee.in_flight_max
         ),

@@ -183,6 +183,13 @@ class World(PayeeSide):
             request = replace(request, maximum=maximum, kind=kind, resource=resource)
         self.receive(Copy(request=request, purpose=purpose), honest=False)
 
+    def reuse(self, cumulative: int, *, maximum: int) -> None:
+        """Anyone reads a voucher off the chain, and presents it for their own ends."""
+        request = Request(
+            cumulative=cumulative, maximum=maximum, kind=Kind.FIXED, resource="/reused"
+        )
+        self.receive(Copy(request=request, purpose="buy"), honest=False)
+
     def receive(self, copy: Copy, *, honest: bool) -> None:
         request, cumulative = copy.request, copy.request.cumulative
         self._collect(request.deposit)
@@ -302,8 +309,8 @@ def make_world(
     A channel that was just opened with a deposit.
 
     Of an untagged one so much may be `forgotten`: the payee lost its books, and begins
-    with what the chain shows as claimed. A `hasty` payer sends more at once than is
-    agreed.
+    with what the chain shows as claimed. A `hasty` payer has so many more requests at
+    once under way than were agreed.
     """
     payer = PayerChannel(
         tagged=tagged,

@@ -60,6 +60,11 @@ def replay(world: World, dice: random.Random) -> None:
         )
 
 
+def reuse(world: World, dice: random.Random) -> None:
+    if world.published:
+        world.reuse(dice.choice(sorted(world.published)), maximum=1)
+
+
 def repeat(world: World, dice: random.Random) -> None:
     if world.payer.open:
         ticket = dice.choice(world.payer.open)
@@ -148,6 +153,7 @@ STEPS: Steps = (
     (16, hear),
     (3, lose_reply),
     (6, replay),
+    (2, reuse),
     (4, repeat),
     (26, work),
     (2, leave),
@@ -193,7 +199,8 @@ def strict(dice: random.Random, tally: Tally) -> None:
     """A payee that follows the specification alone, one request at a time."""
     forgotten = dice.choice((0, 0, 0, 5))
     world = _make(dice, tagged=False, forgotten=forgotten)
-    _live(world, dice, (*STEPS, *HOSTILE), tally)
+    steps = STEPS if dice.random() < 0.5 else (*STEPS, *HOSTILE)
+    _live(world, dice, steps, tally)
 
 
 def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None:
@@ -226,7 +233,7 @@ def _make(
         workers=workers,
         forgotten=forgotten,
         hasty=hasty,
-        balance=dice.randint(15, 120),
+        balance=dice.choice((dice.randint(3, 15), dice.randint(15, 120))),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
         in_flight_max=dice.randint(1, window),

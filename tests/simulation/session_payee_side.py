@@ -45,9 +45,9 @@ class SessionPayeeSide(World):
     """When the payer asked the contract to close."""
     looked: bool = True
     """Whether the payee's keeper looked since."""
-    raised: set[int] = field(default_factory=set)
+    raised: set[int] = field(default_factory=set[int])
     """Amounts that the payee took without a request."""
-    answered: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set[int])
     """Requests that were answered: each has a name, and is answered once."""
     unsure: bool = False
     """Whether the payer had to book a request at its maximum."""
