@@ -64,8 +64,10 @@ class Handler:
     hears_payer: bool
     sliced: int = 0
     answered: bool = False
+    again: bool = False
+    """Whether another owner began it, and died."""
 
     @property
     def at_work(self) -> bool:
-        """A second run of what was answered before needs no slot."""
-        return not self.answered and not self.reservation.answered
+        """Whether it takes a slot: a second run had one, and may have been answered."""
+        return not self.answered and not self.again

@@ -28,6 +28,7 @@ from agentpay.core.payer_channel import (
 from agentpay.types import Hash32
 
 from .channel_messages import Copy, Handler, Kind, Reply, Request
+from .channel_sales import check_sold
 from .channel_touched import check_touched
 
 
@@ -42,6 +43,12 @@ class PayeeSide:
     durable: PayeeChannel = field(init=False)
     balance: int = field(init=False)
     claimed: int = 0
+    forgotten: int = 0
+    """Claimed with vouchers that a payee no longer has, which lost its store."""
+    published: set[int] = field(default_factory=set)
+    """Vouchers that a claim or settle of the payee put on the chain."""
+    ended: bool = False
+    """The chain has closed the channel."""
     withdrawing: int = 0
     now: int = 0
     workers: int = 1
@@ -93,6 +100,25 @@ class PayeeSide:
 
     # The payee's application.
 
+    def begin(
+        self,
+        before: PayeeChannel,
+        request: Request,
+        reservation: Reservation,
+        *,
+        hears_payer: bool,
+    ) -> None:
+        """It was admitted: for the first time, or after its owner died."""
+        cumulative = request.cumulative
+        if before.reservation(cumulative) is None:
+            check_sold(before, self.payee, cumulative)
+            public = not before.tagged and cumulative in self.published
+            assert not public, "a voucher that everybody can read was sold"
+            assert not (self.ended and before.tagged), "what is over sold something"
+        self.start(request, reservation, hears_payer=hears_payer)
+        again = before.reservation(cumulative) is not None
+        self.handlers[cumulative].again = again
+
     def start(
         self, request: Request, reservation: Reservation, *, hears_payer: bool
     ) -> None:
@@ -112,6 +138,7 @@ class PayeeSide:
             reservation=reservation,
             owner=self.owner,
             hears_payer=hears_payer,
+            sliced=reservation.charged if request.kind is Kind.STREAM else 0,
         )
 
     def slice(self, cumulative: int, amount: int) -> None:
@@ -176,6 +203,8 @@ class PayeeSide:
         )
         noted = self.tell_payee(event)
         assert isinstance(noted, Noted), "a live handler lost its lease"
+        told = handler.answered or handler.reservation.answered
+        assert told or noted.charged == handler.sliced, "what failed was charged"
         if not handler.answered:
             self._answer(handler, noted.charged)
 
@@ -211,13 +240,15 @@ class PayeeSide:
         )
 
     def claim(self) -> None:
-        voucher = self.payee.claim_voucher()
+        voucher, said = self.payee.claim_voucher(), self.payee.unclaimed
+        amount = max(self.claimed, min(self.payee.due, self.balance))
+        assert said == amount - self.claimed, "not what a claim would bring"
         if voucher is None or self.payee.due <= self.claimed:
             return
         self.tell_payee(VoucherPublished(amount=voucher.amount))
-        amount = min(self.payee.due, self.balance)
+        self.published.add(voucher.amount)
         assert voucher.amount >= amount, "a claim was not covered by its voucher"
-        self.claimed = max(self.claimed, amount)
+        self.claimed = amount
         self.see_chain()
 
     def start_withdrawal(self, amount: int) -> None:
@@ -248,6 +279,7 @@ class PayeeSide:
         self.claim()
         returned = self.balance - self.claimed
         self.balance, self.withdrawing = self.claimed, 0
+        self.ended = True
         self.tell_payee(RefundDone())
         self.see_chain()
         self.tell_payer(ChannelEmptied(returned=max(0, returned)))

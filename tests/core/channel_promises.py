@@ -31,12 +31,20 @@ def check(world: World) -> int:
             payee.charged + payee.reserved <= max(payer.highest, world.claimed)
         ),
         "the exposure never exceeds the headroom": (payer.exposure <= payer.headroom),
+        "what open requests may cost and did not yet bring is within the headroom": (
+            at_most <= payer.owed + payer.headroom
+        ),
         "what is due can be claimed with a voucher we hold": (
-            payee.due == 0 or payee.claim_voucher() is not None
+            payee.due <= world.forgotten or payee.claim_voucher() is not None
         ),
         "the window is bounded": len(payee.used) <= payee.window,
         "the payee forgets nothing that the payer may still send": (
             strict or payee.floor <= payer_rules._floor(payer)
+        ),
+        "what the chain has closed stays closed": (
+            payee.status is Status.CLOSED
+            or not world.ended
+            or not (payee.tagged or payee.pays_whole)
         ),
         "handlers at work are at most what was agreed": (
             sum(h.at_work for h in world.handlers.values()) <= payee.in_flight_max

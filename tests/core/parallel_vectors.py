@@ -297,8 +297,11 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 }
 
 
-NOT_SAID = {"pays_whole", "delivered", "rise", "whole", "living"}
-"""What only sessions of MPP have, and what a store knows of other processes."""
+OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
+"""What only sessions of MPP have: none is in these."""
+
+OF_OURS = {"living", "exposure_max"}
+"""What is not of the protocol: other processes, and a payee's own limit."""
 
 
 def encode(value: object) -> Json:
@@ -317,7 +320,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.name not in NOT_SAID
+            if field.init and field.name not in OF_SESSIONS | OF_OURS
         }
     raise TypeError(f"no JSON for {value!r}")
 

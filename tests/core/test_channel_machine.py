@@ -105,7 +105,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def replay(self, pick: int, maximum: int, kind: Kind, asking: bool) -> None:
         seen = sorted(self.world.seen)
         cumulative = seen[pick % len(seen)]
-        self.world.replay(cumulative, maximum=maximum, kind=kind, asking=asking)
+        purpose = "ask" if asking else "buy"
+        self.world.replay(cumulative, maximum=maximum, kind=kind, purpose=purpose)
 
     @precondition(lambda self: self.world.payer.open)
     @rule(pick=PICKS, asking=st.booleans())

@@ -326,6 +326,28 @@ async def test_p3_a_signature_buys_one_answer_over_both_protocols(
         assert await world.balance() == 2 * PRICE
 
 
+async def test_p1_what_the_chain_shows_of_a_charge_is_told_no_answer(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await world.payer.pays(challenge)
+        bought = await world.client.get(PAID, headers=headers)
+        again = await world.client.get(PAID, headers=headers)
+        # Of the signature on the chain, anybody can make a payment of x402.
+        hand = HandPayer(world.payer.wallet, world.payee.settings)
+        shown = await hand.transfer(
+            terms_of(world.payee, schemes=("exact",)),
+            nonce=charge_nonce(challenge.id, challenge.realm),
+        )
+        by_anyone = await world.client.get(PAID, headers={"payment-signature": shown})
+
+        assert bought.status_code == 200
+        assert again.content == bought.content
+        assert by_anyone.status_code == 409
+        assert by_anyone.content != bought.content
+
+
 async def test_p8_what_is_no_payment_credential_is_the_applications_own(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -32,11 +32,12 @@ class Store:
         self.undone.append(taken)
 
     async def _one(self, *, fails: bool) -> None:
-        heard = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(
-            heard.set_exception if fails else heard.set_result,
-            ValueError("again") if fails else None,
-        )
+        loop = asyncio.get_running_loop()
+        heard: asyncio.Future[None] = loop.create_future()
+        if fails:
+            loop.call_soon(heard.set_exception, ValueError("again"))
+        else:
+            loop.call_soon(heard.set_result, None)
         await heard
 
 

@@ -56,8 +56,13 @@ def replay(world: World, dice: random.Random) -> None:
             dice.choice(sorted(world.seen)),
             maximum=dice.choice((0, 0, 1, 3, 10)),
             kind=dice.choice(KINDS),
-            asking=dice.random() < 0.1,
+            purpose=dice.choices(("buy", "ask", "refund"), (20, 2, 1))[0],
         )
+
+
+def reuse(world: World, dice: random.Random) -> None:
+    if world.published:
+        world.reuse(dice.choice(sorted(world.published)), maximum=1)
 
 
 def repeat(world: World, dice: random.Random) -> None:
@@ -148,6 +153,7 @@ STEPS: Steps = (
     (16, hear),
     (3, lose_reply),
     (6, replay),
+    (2, reuse),
     (4, repeat),
     (26, work),
     (2, leave),
@@ -177,8 +183,9 @@ def hostile(dice: random.Random, tally: Tally) -> None:
 
 
 def thief(dice: random.Random, tally: Tally) -> None:
-    """Somebody presents fresh vouchers before their payer does."""
-    _live(_make(dice, thief=True), dice, (*STEPS, *HOSTILE), tally)
+    """Somebody presents fresh vouchers before their payer does, who may be hasty."""
+    world = _make(dice, thief=True, hasty=dice.choice((0, 2)))
+    _live(world, dice, (*STEPS, *HOSTILE), tally)
 
 
 def workers(dice: random.Random, tally: Tally) -> None:
@@ -190,7 +197,10 @@ def workers(dice: random.Random, tally: Tally) -> None:
 
 def strict(dice: random.Random, tally: Tally) -> None:
     """A payee that follows the specification alone, one request at a time."""
-    _live(_make(dice, tagged=False), dice, (*STEPS, *HOSTILE), tally)
+    forgotten = dice.choice((0, 0, 0, 5))
+    world = _make(dice, tagged=False, forgotten=forgotten)
+    steps = STEPS if dice.random() < 0.5 else (*STEPS, *HOSTILE)
+    _live(world, dice, steps, tally)
 
 
 def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None:
@@ -213,13 +223,17 @@ def _make(
     tagged: bool = True,
     thief: bool = False,
     workers: int = 1,
+    forgotten: int = 0,
+    hasty: int = 0,
 ) -> World:
     window = dice.randint(1, 8)
     return make_world(
         tagged=tagged,
         thief=thief,
         workers=workers,
-        balance=dice.randint(15, 120),
+        forgotten=forgotten,
+        hasty=hasty,
+        balance=dice.choice((dice.randint(3, 15), dice.randint(15, 120))),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
         in_flight_max=dice.randint(1, window),

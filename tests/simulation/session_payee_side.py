@@ -45,11 +45,9 @@ class SessionPayeeSide(World):
     """When the payer asked the contract to close."""
     looked: bool = True
     """Whether the payee's keeper looked since."""
-    finalized: bool = False
-    raised: set[int] = field(default_factory=set)
+    raised: set[int] = field(default_factory=set[int])
     """Amounts that the payee took without a request."""
-    published: set[int] = field(default_factory=set)
-    answered: set[int] = field(default_factory=set)
+    answered: set[int] = field(default_factory=set[int])
     """Requests that were answered: each has a name, and is answered once."""
     unsure: bool = False
     """Whether the payer had to book a request at its maximum."""
@@ -115,13 +113,13 @@ class SessionPayeeSide(World):
     def see_chain(self) -> None:
         """What the payee makes of a look at the escrow."""
         World.see_chain(self)
-        if self.finalized:
+        if self.ended:
             self.tell_payee(Finalized())
 
     def _collect(self, deposit: PendingDeposit | None) -> None:
         """A top-up takes back that its payer asked to close (rule 24)."""
         before = self.balance
-        if not self.finalized:
+        if not self.ended:
             World._collect(self, deposit)
         if self.balance > before and self.requested_at is not None:
             self.requested_at, self.withdrawing = None, 0
@@ -129,9 +127,11 @@ class SessionPayeeSide(World):
 
     def claim(self) -> None:
         """A routine settle takes nothing that is not due."""
-        if self.finalized:
+        if self.ended:
             return
-        voucher = self.payee.settle_voucher()
+        voucher, said = self.payee.settle_voucher(), self.payee.unclaimed
+        brings = voucher.amount - self.claimed if voucher is not None else 0
+        assert said == brings, "not what a settle would bring"
         if voucher is not None:
             assert voucher.amount <= self.payee.due, "a settle took what is not due"
             self._pay(voucher)
@@ -147,15 +147,22 @@ class SessionPayeeSide(World):
 
     def request_close(self) -> None:
         """The payer leaves without its payee, which sees that when it looks."""
-        if self.finalized or self.requested_at is not None:
+        if self.ended or self.requested_at is not None:
             return
         self.tell_payer(ExitWanted())
         self.requested_at, self.looked, self.left = self.now, False, True
         self.disturbed = True
 
+    def take_back(self, amount: int) -> None:
+        """The payer fills it up itself, and so takes back that it leaves (rule 24)."""
+        if self.requested_at is not None:
+            self.balance += amount
+            self.requested_at, self.withdrawing = None, 0
+            self.see_chain()
+
     def keep(self) -> None:
         """The keeper looks, and takes what a payer that leaves owes (rule 23)."""
-        if self.finalized or self.requested_at is None:
+        if self.ended or self.requested_at is None:
             return
         self.bury()
         self.withdrawing, self.looked = self.balance, True
@@ -198,7 +205,7 @@ class SessionPayeeSide(World):
 
     def refund(self) -> None:
         """The payee closes with the voucher that its payer signed for that."""
-        if self.payee.status is not Status.CLOSING or self.finalized:
+        if self.payee.status is not Status.CLOSING or self.ended:
             return
         self.bury()
         if self.payee.running:
@@ -215,6 +222,6 @@ class SessionPayeeSide(World):
     def _finalize(self) -> None:
         returned = max(0, self.payer.balance - self.claimed)
         self.balance, self.withdrawing = self.claimed, 0
-        self.finalized, self.requested_at = True, None
+        self.ended, self.requested_at = True, None
         self.see_chain()
         self.tell_payer(ChannelEmptied(returned=returned))

@@ -15,7 +15,7 @@ def check(world: SessionWorld) -> int:
     rules = {
         "the payer's books are never below what was charged": (
             world.thief
-            or (world.finalized and world.left)
+            or (world.ended and world.left)
             or payee.charged + payee.reserved <= payer.spent + payer.outstanding
         ),
         "more is settled than is due only of a payer that left": (
@@ -47,7 +47,7 @@ def come_to_rest(world: SessionWorld) -> None:
     world.wait(VALID_SECONDS + GRACE_SECONDS)
     world.watch_chain()
     world.withdraw()
-    if not world.finalized:
+    if not world.ended:
         _close(world)
     check(world)
     _check_books(world)
@@ -78,7 +78,7 @@ def _check_books(world: SessionWorld) -> None:
     assert not payer.open, "a request stayed unresolved"
     if world.left:
         return
-    assert world.finalized, "a session could not be closed"
+    assert world.ended, "a session could not be closed"
     assert world.claimed == payee.charged, "a close took another amount than was due"
     assert payee.charged <= payer.spent, "the payee charged what nobody agreed to"
     if not world.unsure:

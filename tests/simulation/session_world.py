@@ -6,7 +6,7 @@ A session of MPP in the modelled world: what is not as on a channel of x402's.
 
 from dataclasses import dataclass, replace
 
-from agentpay.core import payee_events, session_rules
+from agentpay.core import payee_events, payer_session_rules, session_rules
 from agentpay.core.payee_channel import (
     Fate,
     PayeeChannel,
@@ -29,6 +29,7 @@ from agentpay.core.payer_channel import (
     PayerEvent,
     PayerStatus,
     SpentReported,
+    Ticket,
     TicketArrived,
     TicketCharged,
     TicketOld,
@@ -38,6 +39,7 @@ from agentpay.core.payer_channel import (
 from agentpay.core.payer_session_rules import (
     AcceptedReported,
     CloseCorrected,
+    PayerSessionEvent,
     RaiseWanted,
     TicketDelivered,
 )
@@ -64,8 +66,10 @@ class SessionWorld(SessionPayeeSide):
         return TicketWanted(maximum=maximum, deposit=deposit, whole=kind is Kind.STREAM)
 
     def raise_running(self, cumulative: int, more: int, *, top_up: int = 0) -> None:
-        """A stream may come to cost more: its payer signs another voucher for it."""
-        if self.seen[cumulative].kind is not Kind.STREAM or self.payer.deposit:
+        """A stream that flows may cost more: its payer signs a voucher for that."""
+        handler, asked = self.handlers.get(cumulative), self.seen[cumulative]
+        flows = handler is not None and handler.request.number == asked.number
+        if not flows or asked.kind is not Kind.STREAM or self.payer.deposit:
             return
         deposit = self.fresh_deposit(top_up)
         wanted = RaiseWanted(cumulative=cumulative, more=more, deposit=deposit)
@@ -149,19 +153,19 @@ class SessionWorld(SessionPayeeSide):
         if ticket is None or reply.number != self.seen[reply.cumulative].number:
             return
         if self.payer.tagged:
-            self._book(reply, ticket.maximum)
+            self._book(reply, ticket)
             return
         raises = self.seen[reply.cumulative].raises is not None
         charged = 0 if raises else max(0, reply.total - self.payer.spent)
         told = replace(reply, charged=charged)
         if reply.purpose == "ask" and not charged and not raises:
             told = replace(told, fate=Fate.OLD)  # it may still be charged
-        self._book(told, ticket.maximum)
+        self._book(told, ticket)
 
-    def _book(self, reply: Reply, maximum: int) -> None:
+    def _book(self, reply: Reply, ticket: Ticket) -> None:
         self.unsure |= reply.fate is Fate.OLD
         answer = self.tell_payer(_booking(reply))
-        if reply.fate is Fate.CHARGED and reply.charged > maximum:
+        if reply.fate is Fate.CHARGED and reply.charged > ticket.maximum:
             assert isinstance(answer, Misbehaved), "an overcharge was booked"
         assert self.thief or not isinstance(answer, Misbehaved), (
             "an honest payee was accused",
@@ -171,27 +175,45 @@ class SessionWorld(SessionPayeeSide):
     # What arrives at the payee.
 
     def replay(
-        self, cumulative: int, *, maximum: int, kind: Kind, asking: bool
+        self, cumulative: int, *, maximum: int, kind: Kind, purpose: str = "buy"
     ) -> None:
-        """Also for another purpose: `raises` is not signed, nor what is bought."""
+        """What a voucher is for is not signed."""
         if not self.thief and (
             cumulative not in self.presented or not self.payer.tagged
         ):
             return
         request = self.seen[cumulative]
         resource = f"/{kind}/{self.steps % 3}"
-        most = maximum or request.maximum
-        running = [r.cumulative for r in self.payee.running]
-        if self.thief and asking and running:
-            request = replace(request, raises=(running[-1], 3 * most), number=0)
-            self.receive(Copy(request=request, purpose="raise"), honest=False)
-            return
         if maximum:
             request = replace(
-                request, maximum=most, kind=kind, resource=resource, number=0
+                request, maximum=maximum, kind=kind, resource=resource, number=0
             )
-        copy = Copy(request=request, purpose="ask" if asking else "buy")
+        copy = Copy(request=request, purpose="ask" if purpose == "ask" else "buy")
         self.receive(copy, honest=False)
+
+    def steal_raise(self, cumulative: int, running: int, maximum: int) -> None:
+        """Somebody who got a voucher says that it is for another running request."""
+        if self.thief:
+            raised = replace(self.seen[cumulative], raises=(running, maximum), number=0)
+            self.receive(Copy(request=raised, purpose="raise"), honest=False)
+
+    def lie(self, more: int) -> None:
+        """A payee claims more than its due: it is believed nothing, and left."""
+        payer, ticket = self.payer, next(iter(self.payer.open), None)
+        most = payer.spent + payer.outstanding
+        lies: list[PayerSessionEvent] = [
+            AcceptedReported(cumulative=payer.highest + more),
+            SpentReported(charged=most + more),
+        ]
+        if ticket is not None:
+            charged = ticket.maximum + more
+            lies.append(TicketCharged(cumulative=ticket.cumulative, charged=charged))
+        if payer.status is PayerStatus.CLOSING:
+            lies.append(CloseCorrected(charged=payer.spent + more))
+        for event in lies:
+            said = payer_session_rules.apply(payer, event)
+            assert isinstance(said.answer, Misbehaved), ("a lie was believed", event)
+            assert said.channel.spent <= most, ("a lie was booked", event)
 
     def receive(self, copy: Copy, *, honest: bool) -> None:
         request, cumulative = copy.request, copy.request.cumulative
@@ -217,26 +239,20 @@ class SessionWorld(SessionPayeeSide):
             )
         )
         if isinstance(answer, Admitted):
-            self._check_sold(cumulative, before)
-            self.start(request, answer.reservation, hears_payer=honest)
+            self._check_voucher(cumulative, before)
+            self.begin(before, request, answer.reservation, hears_payer=honest)
         elif honest:
             self._answer_refused(request, answer)
         if fresh and before.status is Status.OPEN and self.payer.ticket(cumulative):
-            self._check_admitted(request, answer)
+            self._check_admitted(before, request, answer)
 
-    def _check_sold(self, cumulative: int, before: PayeeChannel) -> None:
+    def _check_voucher(self, cumulative: int, before: PayeeChannel) -> None:
         if before.reservation(cumulative) is not None:
             return  # what a dead owner began goes on
-        assert before.status is Status.OPEN, "a session that is over sold something"
-        if before.tagged:
-            assert cumulative not in self.raised, (
-                "a voucher that came without a request was sold"
-            )
-            return
-        assert cumulative >= before.highest, "a lower voucher was sold"
-        assert cumulative not in self.published, (
-            "a voucher that the chain shows was sold"
-        )
+        taken = before.tagged and cumulative in self.raised
+        assert not taken, "a voucher that came without a request was sold"
+        lower = not before.tagged and cumulative < before.highest
+        assert not lower, "a lower voucher was sold"
 
     def _raise(self, copy: Copy, *, honest: bool) -> None:
         """A `HEAD`: it raises what is held, or asks; what died is buried for it."""

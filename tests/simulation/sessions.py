@@ -25,6 +25,17 @@ def count(world: SessionWorld, dice: random.Random) -> None:
         world.count(dice.choice(sorted(world.handlers)))
 
 
+def steal_raise(world: SessionWorld, dice: random.Random) -> None:
+    if world.seen and world.payee.running:
+        running = dice.choice(world.payee.running).cumulative
+        seen = dice.choice(sorted(world.seen))
+        world.steal_raise(seen, running, dice.choice((3, 30)))
+
+
+def lie(world: SessionWorld, dice: random.Random) -> None:
+    world.lie(dice.choice((1, 50)))
+
+
 def request_close(world: SessionWorld, dice: random.Random) -> None:
     del dice
     world.request_close()
@@ -40,15 +51,28 @@ def withdraw(world: SessionWorld, dice: random.Random) -> None:
     world.withdraw()
 
 
+def take_back(world: SessionWorld, dice: random.Random) -> None:
+    world.take_back(dice.choice((1, 30)))
+
+
 STEPS: Sequence[tuple[float, Step]] = (
     *channels.STEPS,
     (8, raise_running),
     (8, count),
+    (4, steal_raise),
+    (4, lie),
     (0.7, request_close),
     (2, keep),
+    (1, take_back),
     (2, withdraw),
     (6, channels.take_turns),
     (1, channels.crash_one),
+)
+
+LEAVING: Sequence[tuple[float, Step]] = (
+    (4, request_close),
+    (8, keep),
+    (4, take_back),
 )
 
 
@@ -63,8 +87,9 @@ def rising(dice: random.Random, tally: Tally) -> None:
 
 
 def _live(world: SessionWorld, dice: random.Random, tally: Tally) -> None:
-    weights = [weight for weight, _ in STEPS]
-    moves = [step for _, step in STEPS]
+    steps = (*STEPS, *LEAVING) if dice.random() < 0.3 else STEPS
+    weights = [weight for weight, _ in steps]
+    moves = [step for _, step in steps]
     for move in dice.choices(moves, weights, k=dice.randint(5, 90)):
         tally.move(move.__name__, (world.payer, world.payee))
         move(world, dice)
@@ -79,7 +104,7 @@ def _make(dice: random.Random, *, tagged: bool) -> SessionWorld:
     window = dice.randint(1, 8)
     return make_session(
         tagged=tagged,
-        thief=dice.random() < 0.2,
+        thief=dice.random() < 0.3,
         workers=dice.choice((1, 1, 2)),
         balance=dice.randint(15, 120),
         headroom=dice.choice((3, 10, 20, 40, 80)),

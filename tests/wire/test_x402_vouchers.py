@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agentpay.errors import MalformedMessage
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import PaymentPayload, VoucherPayload, parse_payment
+from agentpay.wire.x402_terms import accepted_offer, same_terms
 from agentpay.wire.x402_vouchers import KNOWN_MAX, VoucherReader
 
 SAMPLE: Any = json.loads(
@@ -157,3 +158,23 @@ def test_a_known_channels_voucher_shares_what_was_read_before() -> None:
     assert isinstance(second.payload, VoucherPayload)
     assert second.payload.voucher.max_claimable_amount == 8
     assert second.payload.voucher.signature == b"\xcd" * 65
+
+
+words = st.sampled_from(["0xAB", "0xab", "0xac", "x", 1, 1.0, True])
+offers = st.fixed_dictionaries(
+    {"scheme": st.just("batch-settlement"), "amount": words},
+    optional={"extra": st.dictionaries(st.sampled_from("ab"), words)},
+)
+
+
+@given(st.lists(offers, min_size=1, max_size=4), st.lists(offers, max_size=4))
+def test_what_is_accepted_again_is_accepted_as_it_was(
+    ours: list[Any], accepted: list[Any]
+) -> None:
+    """Also where it was looked up before, beside others of the same words."""
+    payment = parse_payment(header_of(voucher_of("7", "0x" + "ab" * 65)))
+    for said in (*accepted, *accepted):
+        plain = [offer for offer in ours if same_terms(offer, said)]
+        found = accepted_offer(payment.model_copy(update={"accepted": said}), ours)
+
+        assert found is (plain[0] if plain else None)

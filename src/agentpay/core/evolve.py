@@ -11,6 +11,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+__all__ = ["evolve"]
+
 if TYPE_CHECKING:
     from dataclasses import replace as evolve  # what type checkers know all about
 else:

@@ -150,6 +150,12 @@ class PayeeChannel:
             return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
 
+    def is_exposed(self, more: int, limit: int | None) -> bool:
+        """Whether with so much more it would owe us more than `limit`, unclaimed."""
+        if limit is None:
+            return False
+        return self.charged + self.reserved + more - self.claimed > limit
+
     @property
     def is_ending(self) -> bool:
         """
@@ -187,6 +193,13 @@ class PayeeChannel:
             if reservation.cumulative == cumulative:
                 return reservation
         return None
+
+    def with_changed(self, changed: Reservation) -> tuple[Reservation, ...]:
+        """What runs, with one of them as it is now."""
+        cumulative = changed.cumulative
+        return tuple(
+            [changed if r.cumulative == cumulative else r for r in self.running]
+        )
 
     def find_used(self, cumulative: int) -> Used | None:
         at = self.place_used(cumulative)

@@ -25,6 +25,7 @@ from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
     EXCEEDS_BALANCE,
+    EXPOSED,
     MISMATCH,
     NOT_COVERED,
     Admitted,
@@ -135,7 +136,7 @@ def _run_again(
     """
     answered = running.answered or running.prepaid
     taken = replace(running, owner=event.owner, answered=answered)
-    after = evolve(channel, running=_swap(channel.running, taken))
+    after = evolve(channel, running=channel.with_changed(taken))
     return Transition(
         channel=after, answer=Admitted(reservation=taken), touched=(taken.cumulative,)
     )
@@ -154,6 +155,8 @@ def _admit(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     need = channel.charged + channel.reserved + event.maximum
     if need > min(authorized, channel.spendable):
         return _burn(channel, event.cumulative, NOT_COVERED)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return _burn(channel, event.cumulative, EXPOSED)
     return reserve(channel, event)
 
 
@@ -171,7 +174,7 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         if all(channel.is_dead(r, event.owner) for r in channel.running):
             expired = _expire(channel, OwnersDied(owner=event.owner))
             again = _admit_strict(expired.channel, event)
-            return _after(expired, again)
+            return replace(again, touched=expired.touched + again.touched)
         return refuse(channel, BUSY)
     if channel.status is not Status.OPEN:
         return refuse(channel, CLOSING)
@@ -181,6 +184,8 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return refuse(channel, MISMATCH)
     if event.cumulative > channel.spendable:
         return refuse(channel, EXCEEDS_BALANCE)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return refuse(channel, EXPOSED)
     return reserve(channel, event)
 
 
@@ -231,10 +236,6 @@ def _burn(channel: PayeeChannel, cumulative: int, reason: str) -> Transition:
         answer=Refused(reason=reason, burnt=True),
         touched=(cumulative,),
     )
-
-
-def _after(first: Transition, second: Transition) -> Transition:
-    return replace(second, touched=first.touched + second.touched)
 
 
 def refuse(channel: PayeeChannel, reason: str) -> Transition:
@@ -314,7 +315,7 @@ def _recharge(
 ) -> PayeeChannel:
     return evolve(
         channel,
-        running=_swap(channel.running, after),
+        running=channel.with_changed(after),
         charged=channel.charged + after.charged - before.charged,
     )
 
@@ -356,7 +357,8 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
         return refuse(channel, CLOSING)
     if not channel.tagged:
         expired = _expire(channel, OwnersDied(owner=event.owner))
-        return _after(expired, _start_strict_refund(expired.channel, event))
+        asked = _start_strict_refund(expired.channel, event)
+        return replace(asked, touched=expired.touched + asked.touched)
     if (spent := _seen(channel, event.cumulative)) is not None:
         return Transition(channel=channel, answer=spent)
     burnt = _burn(channel, event.cumulative, CLOSING)
@@ -395,10 +397,3 @@ def _end_refund(channel: PayeeChannel) -> PayeeChannel:
         return channel
     left = min(channel.balance, max(channel.due, channel.claimed))
     return evolve(channel, status=Status.OPEN, balance=left)
-
-
-def _swap(
-    running: tuple[Reservation, ...], changed: Reservation
-) -> tuple[Reservation, ...]:
-    cumulative = changed.cumulative
-    return tuple([changed if r.cumulative == cumulative else r for r in running])

@@ -121,9 +121,9 @@ class ChargeSales:
             await self._leave(echo, money)
         if not outcome.presented:
             return failed(outcome, challenge_id=echo.id)
-        earlier = await self._answers.find(outcome.presented, request_of(terms))
-        used = self._used(echo, terms)
-        return replace(used, presented=outcome.presented, earlier=earlier)
+        key = _answer_to(echo, outcome.presented)
+        earlier = await self._answers.find(key, request_of(terms))
+        return replace(self._used(echo, terms), presented=key, earlier=earlier)
 
     async def _take(self, echo: Challenge, money: Movement, terms: Terms) -> bool:
         """A challenge is for the first good transfer that answers it, durably."""
@@ -166,6 +166,11 @@ def _taken_by(echo: Challenge) -> str:
     return f"challenge {echo.id}"
 
 
+def _answer_to(echo: Challenge, transfer: str) -> str:
+    """The chain shows a transfer to everybody, and never its challenge's id."""
+    return f"{transfer} {echo.id}"
+
+
 class ChargeSale:
     """A charge that may run its request; see `Sale`. Its receipt is MPP's."""
 
@@ -188,7 +193,7 @@ class ChargeSale:
 
     @property
     def key(self) -> str:
-        return self._sale.key
+        return _answer_to(self._echo, self._sale.key)
 
     @property
     def maximum(self) -> int:

@@ -22,6 +22,7 @@ from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.onchain import read_channel, read_unsettled
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
@@ -138,9 +139,7 @@ class Settlement:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
-            await self._note(
-                record.channel, VoucherPublished(amount=claim.max_claimable)
-            )
+            await self._publish(record.channel, claim.max_claimable)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -202,8 +201,7 @@ class Settlement:
     async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
-            published = VoucherPublished(amount=claim.max_claimable)
-            await self._note(record.channel, published)
+            await self._publish(record.channel, claim.max_claimable)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -212,6 +210,11 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
+
+    async def _publish(self, channel: Hash32, amount: int) -> None:
+        """The chain is going to show a voucher: it proves its payer no more."""
+        await self._note(channel, VoucherPublished(amount=amount))
+        await self._store.drop_answer(voucher_key(channel, amount))
 
     async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

@@ -35,7 +35,7 @@ def accepted_offer(
 ) -> JsonObject | None:
     """The offer that a payment accepts, and pays in the way that it names."""
     for offer in offers:
-        if _pays(payment, offer) and same_terms(offer, payment.accepted):
+        if _pays(payment, offer) and _agree(_Same(offer), _Same(payment.accepted)):
             return offer
     return None
 
@@ -87,6 +87,31 @@ def _pays(payment: PaymentPayload, offer: JsonObject) -> bool:
             return scheme == BATCH_SETTLEMENT and (method == PERMIT2) == by_permit
         case _:
             return scheme == BATCH_SETTLEMENT
+
+
+class _Same:
+    """An object that nobody changes, equal to itself alone."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: JsonObject) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+@lru_cache(maxsize=1024)
+def _agree(ours: _Same, accepted: _Same) -> bool:
+    """
+    Offers are made once, and vouchers of a known channel share what they accept: the
+    same two objects agree as they did. While they are remembered, no other can have
+    their identities.
+    """
+    return same_terms(ours.it, accepted.it)
 
 
 def same_terms(ours: JsonObject, accepted: JsonObject) -> bool:
