@@ -40,7 +40,8 @@ async def a_world(
 ) -> AsyncIterator[SessionWorld]:
     """A chain of its own, since these tests move its clock."""
     async with AsyncExitStack() as opened:
-        chain: LocalChain = on or await opened.enter_async_context(LocalChain())
+        own = LocalChain()
+        chain = await opened.enter_async_context(own) if on is None else on
         payee = Payee(
             await chain.funded_wallet("$0"),
             network=chain.network,

@@ -50,7 +50,8 @@ async def a_world(
 ) -> AsyncIterator[World]:
     """A chain of its own, since these tests move its clock."""
     async with AsyncExitStack() as opened:
-        chain: LocalChain = on or await opened.enter_async_context(LocalChain())
+        own = LocalChain()
+        chain = await opened.enter_async_context(own) if on is None else on
         payee = Payee(
             await chain.funded_wallet("$0"),
             network=chain.network,
