@@ -21,6 +21,7 @@ from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
     EXCEEDS_BALANCE,
+    EXPOSED,
     MISMATCH,
     NOT_COVERED,
     Closing,
@@ -60,6 +61,8 @@ class VoucherRaised:
     signature: bytes
     raises: Raises | None = None
     """On a tagged session: what other requests signed is not this one's."""
+    exposure_max: int | None = None
+    """As of `VoucherVerified`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class Extended:
     cumulative: int
     owner: str
     maximum: int
+    exposure_max: int | None = None
+    """As of `VoucherVerified`: it grows up to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +104,7 @@ def apply(before: PayeeChannel, event: SessionEvent) -> Transition:
         raise InvariantViolated("not a session's books")
     transition = _decide(before, event)
     check(before, transition.channel)
-    _check_vouchers(transition.channel)
+    _check_vouchers(before, transition.channel)
     return transition
 
 
@@ -122,19 +127,27 @@ def _decide(channel: PayeeChannel, event: SessionEvent) -> Transition:
             return payee_rules.apply(channel, event)
 
 
-def _check_vouchers(channel: PayeeChannel) -> None:
+def _check_vouchers(before: PayeeChannel, channel: PayeeChannel) -> None:
     fair = channel.settle_voucher()
-    highest = channel.held[-1].amount if channel.held else 0
     rules = {
         "a routine settle takes nothing that is not due": (
             fair is None or fair.amount <= channel.due
         ),
-        "whatever is due can be had": channel.due <= max(highest, channel.claimed),
+        # But for what the chain took back of a session that we found settled.
+        "whatever is due can be had": (
+            channel.claimed < before.claimed or _lost(channel) <= _lost(before)
+        ),
         "few vouchers are held": len(channel.held) <= HELD_MAX,
     }
     for sentence, holds in rules.items():
         if not holds:
             raise InvariantViolated(f"{sentence}: {channel}")
+
+
+def _lost(channel: PayeeChannel) -> int:
+    """What is due, and no voucher that we hold pays."""
+    highest = channel.held[-1].amount if channel.held else 0
+    return max(0, channel.due - max(highest, channel.claimed))
 
 
 def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
@@ -154,6 +167,8 @@ def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return refuse(channel, EXCEEDS_BALANCE)
     if channel.charged + event.maximum > cumulative:
         return refuse(channel, NOT_COVERED)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return refuse(channel, EXPOSED)
     return reserve(channel, event)
 
 
@@ -222,6 +237,8 @@ def _why_not(channel: PayeeChannel, event: VoucherRaised) -> str:
     authorized = min(max(channel.highest, event.cumulative), channel.spendable)
     if channel.charged + channel.reserved + more > authorized:
         return NOT_COVERED
+    if more and channel.is_exposed(more, event.exposure_max):
+        return EXPOSED
     return ""
 
 
@@ -235,6 +252,8 @@ def _extend(channel: PayeeChannel, event: Extended) -> Transition:
     if running.answered or channel.status is not Status.OPEN:
         return Transition(channel=channel, answer=Noted(charged=running.charged))
     authorized = min(channel.highest, channel.spendable)
+    if event.exposure_max is not None:
+        authorized = min(authorized, channel.claimed + event.exposure_max)
     room = max(0, authorized - channel.charged - channel.reserved)
     grown = _grow(channel, event.cumulative, min(event.maximum, running.maximum + room))
     touched = (event.cumulative,) if grown is not channel else ()

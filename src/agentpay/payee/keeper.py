@@ -24,6 +24,7 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
 from agentpay.evm.hashing import address_word
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.quarantine import Quarantine
 from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
@@ -97,6 +98,9 @@ class Keeper:
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = self._settled_at = clock()
+        self._unrefundable = Quarantine("refunded", clock=clock)
+        grace = sessions.desk.grace_seconds if sessions is not None else 0
+        self._unclosable = Quarantine("closed", longest=grace / 6, clock=clock)
         self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], _Followed] = {}
         self._syncing = asyncio.Lock()
@@ -247,17 +251,36 @@ class Keeper:
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
-        for record in await self._store.closing(sessions=False, limit=_ENDING_AT_ONCE):
+        await self._refund()
+
+    async def _refund(self) -> None:
+        """One that cannot be, as where the token froze its payer, holds up nobody."""
+        held = self._unrefundable.held()
+        limit = _ENDING_AT_ONCE + len(held)
+        for record in await self._store.closing(sessions=False, limit=limit):
+            channel = record.channel
+            if channel in held:
+                continue
             try:
-                await self._settlement.refund(record.channel)
+                await self._settlement.refund(channel)
             except TransactionFailed as error:
-                _log.warning("channel %s cannot be refunded: %s", record.channel, error)
+                self._unrefundable.put(channel, error)
+            else:
+                self._unrefundable.release(channel)
 
     async def _tend_sessions(self) -> None:
         if self._sessions is None:
             return
-        ending = await self._store.closing(sessions=True, limit=_ENDING_AT_ONCE)
-        await _all(*(self._end_session(record, self._sessions) for record in ending))
+        held = self._unclosable.held()
+        limit = _ENDING_AT_ONCE + len(held)
+        ending = await self._store.closing(sessions=True, limit=limit)
+        await _all(
+            *(
+                self._end_session(record, self._sessions)
+                for record in ending
+                if record.channel not in held
+            )
+        )
         late = self._clock() - self._settled_at >= self._policy.claim_every_seconds
         await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
         if late:
@@ -273,7 +296,9 @@ class Keeper:
             else:
                 await sessions.leave(record.channel)
         except TransactionFailed as error:
-            _log.warning("session %s cannot be closed: %s", record.channel, error)
+            self._unclosable.put(record.channel, error)
+        else:
+            self._unclosable.release(record.channel)
 
     async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""
