@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import AgentPayError, ConfigurationError
 from agentpay.evm.error_names import ERROR_NAMES
@@ -159,6 +160,7 @@ class Agent(httpx.AsyncClient):
             chains={self._asset.chain: self._chain},
             store=self._store.payer,
             ask=self._payments.ask,
+            relays={self._asset.chain: TransactionRelay(self._chain)},
             clock=self._clock,
             cheated=self._leave_a_cheat,
         )

@@ -35,7 +35,7 @@ from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.finality import Finality, finality_of
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
-from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
+from agentpay.payee.mpp_offers import Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -55,6 +55,7 @@ from agentpay.types import Asset, Money
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import Credential
+from agentpay.wire.mpp.evm_charge import BY_PERMIT2
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (

@@ -73,6 +73,13 @@ class Policy:
     """Take the cheapest offer, and what is liked best of those that cost the same."""
     json_nonces: Collection[str] = ()
     """Hosts whose charges (MPP) need pympp's form of the nonce, and not the draft's."""
+    pay_gas: bool = False
+    """
+    Pay charges (MPP) by the wallet's own transactions where nothing else is taken.
+
+    They cost the wallet gas. They name no challenge, so a payee may take one and serve
+    somebody else for it, and they never expire.
+    """
     escrows: Collection[str] = ()
     """Contracts whose sessions (MPP) we trust, beside this library's own."""
     deposit: Money = "$1"
