@@ -8,6 +8,10 @@ tests must fail:
     # tests: tests/core/test_channel_holes.py::test_a tests/core/test_channel_machine.py
     # threat: K2 (if it takes the guard against a threat of docs/threats.md away)
 
+One of a ledger that no history can show, though a test does, says why:
+
+    # unseen by histories: only the reason of a refusal differs
+
 One in a contract names it, and Solidity tests in place of Python ones:
 
     # contract: x402BatchSettlement
@@ -63,6 +67,8 @@ class Mutant:
     threats: tuple[str, ...]
     contract: str
     forge: tuple[str, ...]
+    unseen: str
+    """Why no history of `tests.simulation` can show it; "" if one must."""
 
     @property
     def files(self) -> list[str]:
@@ -90,13 +96,14 @@ def read_mutant(patch: Path) -> Mutant:
         threats=tuple(said(head, "threat")),
         contract=" ".join(said(head, "contract")),
         forge=tuple(said(head, "forge")),
+        unseen=" ".join(said(head, "unseen by histories")),
     )
 
 
 def said(head: str, key: str) -> list[str]:
     """The words after `# key:`, of every such line."""
     lines = [line for line in head.splitlines() if line.startswith(f"# {key}:")]
-    return [word for line in lines for word in line.split()[2:]]
+    return [word for line in lines for word in line.partition(":")[2].split()]
 
 
 def copy_tree(place: Path) -> None:
@@ -278,6 +285,10 @@ def main(arguments: Sequence[str]) -> int:
     if options.simulate:
         run = run_histories(options.simulate)
         mutants = [m for m in mutants if all(map(LEDGERS.match, m.files))]
+        unseen = [m for m in mutants if m.unseen]
+        mutants = [m for m in mutants if not m.unseen]
+        for mutant in unseen:
+            print(f"{mutant.name}: no history shows it: {mutant.unseen}")
     if not mutants:
         print("no such mutants", file=sys.stderr)
         return 1

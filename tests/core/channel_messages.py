@@ -27,6 +27,10 @@ class Request:
     resource: str
     deposit: PendingDeposit | None = None
     purpose: str = "buy"
+    raises: tuple[int, int] | None = None
+    """The running request that it is for, and what that may cost from now."""
+    number: int = 0
+    """Which request it is: an amount may be signed again on an untagged channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,9 @@ class Reply:
     fate: Fate
     charged: int
     total: int
+    accepted: int = 0
+    number: int = 0
+    purpose: str = "buy"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,11 +60,14 @@ class Handler:
 
     request: Request
     reservation: Reservation
+    owner: str
     hears_payer: bool
     sliced: int = 0
     answered: bool = False
+    again: bool = False
+    """Whether another owner began it, and died."""
 
     @property
     def at_work(self) -> bool:
-        """A second run of what was answered before needs no slot."""
-        return not self.answered and not self.reservation.answered
+        """Whether it takes a slot: a second run had one, and may have been answered."""
+        return not self.answered and not self.again

@@ -2,7 +2,7 @@
 The payee's side of a modelled channel: its handlers, its crashes, and its chain.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentpay.core import payee_rules, payer_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Status
@@ -18,6 +18,7 @@ from agentpay.core.payee_events import (
     RefundDone,
     VoucherPublished,
 )
+from agentpay.core.payee_rules import Transition
 from agentpay.core.payer_channel import (
     ChannelEmptied,
     PayerAnswer,
@@ -27,6 +28,7 @@ from agentpay.core.payer_channel import (
 from agentpay.types import Hash32
 
 from .channel_messages import Copy, Handler, Kind, Reply, Request
+from .channel_sales import check_sold
 from .channel_touched import check_touched
 
 
@@ -41,11 +43,23 @@ class PayeeSide:
     durable: PayeeChannel = field(init=False)
     balance: int = field(init=False)
     claimed: int = 0
+    forgotten: int = 0
+    """Claimed with vouchers that a payee no longer has, which lost its store."""
+    published: set[int] = field(default_factory=set)
+    """Vouchers that a claim or settle of the payee put on the chain."""
+    ended: bool = False
+    """The chain has closed the channel."""
     withdrawing: int = 0
-    owners: int = 1
+    now: int = 0
+    workers: int = 1
+    """Owners that live at once and share these books."""
+    owners: int = 0
+    """How many there ever were."""
+    living: list[str] = field(init=False)
+    turn: int = 0
+    """Which of them takes the next step."""
     salts: int = 0
     used_salts: set[Hash32] = field(default_factory=set)
-    lapsed: set[Hash32] = field(default_factory=set)
     network: list[Copy] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     seen: dict[int, Request] = field(default_factory=dict)
@@ -55,6 +69,8 @@ class PayeeSide:
     booked: dict[int, int] = field(default_factory=dict)
     booked_as_old: set[int] = field(default_factory=set)
     cost: dict[int, int] = field(default_factory=dict)
+    left: bool = False
+    """Its payer left by itself, and books what was open no more once it is out."""
     disturbed: bool = False
     """The chain took money away, so what the payer sends may not fit any more."""
     steps: int = 0
@@ -62,16 +78,46 @@ class PayeeSide:
     def __post_init__(self) -> None:
         self.durable = self.payee
         self.balance = self.payee.balance
+        self.living = [self._begin() for _ in range(self.workers)]
 
-    @property
-    def owner(self) -> str:
+    def _begin(self) -> str:
+        self.owners += 1
         return f"owner {self.owners}"
 
     @property
+    def owner(self) -> str:
+        return self.living[self.turn]
+
+    @property
     def has_dead(self) -> bool:
-        return any(r.owner != self.owner for r in self.payee.running)
+        return any(r.owner not in self.living for r in self.payee.running)
+
+    def take_turns(self, turn: int) -> None:
+        self.turn = turn % self.workers
+
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
 
     # The payee's application.
+
+    def begin(
+        self,
+        before: PayeeChannel,
+        request: Request,
+        reservation: Reservation,
+        *,
+        hears_payer: bool,
+    ) -> None:
+        """It was admitted: for the first time, or after its owner died."""
+        cumulative = request.cumulative
+        if before.reservation(cumulative) is None:
+            check_sold(before, self.payee, cumulative)
+            public = not before.tagged and cumulative in self.published
+            assert not public, "a voucher that everybody can read was sold"
+            assert not (self.ended and before.tagged), "what is over sold something"
+        self.start(request, reservation, hears_payer=hears_payer)
+        again = before.reservation(cumulative) is not None
+        self.handlers[cumulative].again = again
 
     def start(
         self, request: Request, reservation: Reservation, *, hears_payer: bool
@@ -83,14 +129,16 @@ class PayeeSide:
             assert all(run[:2] == other[:2] for other in earlier), (
                 "an amount was served for two different requests"
             )
-            assert all(run[2] != other[2] for other in earlier), (
+            assert all(other[2] not in self.living for other in earlier), (
                 "an amount was served twice by a payee that did not crash"
             )
         earlier.append(run)
         self.handlers[cumulative] = Handler(
             request=request,
             reservation=reservation,
+            owner=self.owner,
             hears_payer=hears_payer,
+            sliced=reservation.charged if request.kind is Kind.STREAM else 0,
         )
 
     def slice(self, cumulative: int, amount: int) -> None:
@@ -98,9 +146,12 @@ class PayeeSide:
         handler = self.handlers[cumulative]
         if handler.answered or handler.request.kind is not Kind.STREAM:
             return
-        most = handler.reservation.maximum
-        handler.sliced = min(most, handler.sliced + amount)
-        self._charge(handler, handler.sliced, more=True)
+        noted = self._charge(handler, self._slice(handler, amount), more=True)
+        handler.sliced = noted.charged
+
+    def _slice(self, handler: Handler, amount: int) -> int:
+        """What a stream would come to."""
+        return min(handler.reservation.maximum, handler.sliced + amount)
 
     def finish(self, cumulative: int, amount: int) -> None:
         """The handler succeeds: its charge stands, then its answer leaves."""
@@ -111,10 +162,10 @@ class PayeeSide:
         amount = most if handler.request.kind is Kind.FIXED else min(most, amount)
         self._charge(handler, max(amount, handler.sliced), more=False)
 
-    def _charge(self, handler: Handler, charged: int, *, more: bool) -> None:
+    def _charge(self, handler: Handler, charged: int, *, more: bool) -> Noted:
         event = Charged(
             cumulative=handler.request.cumulative,
-            owner=self.owner,
+            owner=handler.owner,
             charged=charged,
             more=more,
         )
@@ -124,6 +175,7 @@ class PayeeSide:
         if not more:
             handler.answered = True
             self._answer(handler, noted.charged)
+        return noted
 
     def _answer(self, handler: Handler, charged: int) -> None:
         cumulative = handler.request.cumulative
@@ -139,18 +191,20 @@ class PayeeSide:
     def deliver(self, cumulative: int) -> None:
         """The answer has left; nobody waits until that is on the disk."""
         if self.handlers[cumulative].answered:
-            del self.handlers[cumulative]
-            event = Delivered(cumulative=cumulative, owner=self.owner)
+            handler = self.handlers.pop(cumulative)
+            event = Delivered(cumulative=cumulative, owner=handler.owner)
             self.tell_payee(event, durable=False)
 
     def fail(self, cumulative: int) -> None:
         """The handler fails, or the client leaves: what was used is charged."""
         handler = self.handlers.pop(cumulative)
         event = GivenBack(
-            cumulative=cumulative, owner=self.owner, charged=handler.sliced
+            cumulative=cumulative, owner=handler.owner, charged=handler.sliced
         )
         noted = self.tell_payee(event)
         assert isinstance(noted, Noted), "a live handler lost its lease"
+        told = handler.answered or handler.reservation.answered
+        assert told or noted.charged == handler.sliced, "what failed was charged"
         if not handler.answered:
             self._answer(handler, noted.charged)
 
@@ -158,13 +212,21 @@ class PayeeSide:
         """The payee's process dies; what was saved stays, its handlers do not."""
         self.payee = self.durable
         self.handlers.clear()
-        self.owners += 1
+        self.living = [self._begin() for _ in range(self.workers)]
         for cumulative in list(self.cost):
             if self.payee.reservation(cumulative) is not None:
                 del self.cost[cumulative]
 
+    def crash_one(self) -> None:
+        """One worker dies; the store and the others stay."""
+        gone = [c for c, h in self.handlers.items() if h.owner == self.owner]
+        for cumulative in gone:
+            del self.handlers[cumulative]
+        self.living[self.turn] = self._begin()
+
     def bury(self) -> None:
         self.tell_payee(OwnersDied(owner=self.owner))
+        assert not self.has_dead, "what a dead worker held stays its own"
 
     # The chain.
 
@@ -178,13 +240,15 @@ class PayeeSide:
         )
 
     def claim(self) -> None:
-        voucher = self.payee.claim_voucher()
+        voucher, said = self.payee.claim_voucher(), self.payee.unclaimed
+        amount = max(self.claimed, min(self.payee.due, self.balance))
+        assert said == amount - self.claimed, "not what a claim would bring"
         if voucher is None or self.payee.due <= self.claimed:
             return
         self.tell_payee(VoucherPublished(amount=voucher.amount))
-        amount = min(self.payee.due, self.balance)
+        self.published.add(voucher.amount)
         assert voucher.amount >= amount, "a claim was not covered by its voucher"
-        self.claimed = max(self.claimed, amount)
+        self.claimed = amount
         self.see_chain()
 
     def start_withdrawal(self, amount: int) -> None:
@@ -215,6 +279,7 @@ class PayeeSide:
         self.claim()
         returned = self.balance - self.claimed
         self.balance, self.withdrawing = self.claimed, 0
+        self.ended = True
         self.tell_payee(RefundDone())
         self.see_chain()
         self.tell_payer(ChannelEmptied(returned=max(0, returned)))
@@ -228,9 +293,17 @@ class PayeeSide:
         return transition.answer
 
     def tell_payee(self, event: Event, *, durable: bool = True) -> Answer:
+        return self.save(payee_rules.apply(self.read(), event), durable=durable)
+
+    def read(self) -> PayeeChannel:
+        """As a store reads it, which knows who lives."""
+        if self.workers == 1:
+            return self.payee
+        return replace(self.payee, living=frozenset(self.living))
+
+    def save(self, transition: Transition, *, durable: bool) -> Answer:
         self.steps += 1
         before = self.payee
-        transition = payee_rules.apply(before, event)
         self.payee = transition.channel
         if durable:
             self.durable = self.payee

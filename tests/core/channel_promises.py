@@ -12,7 +12,7 @@ from agentpay.core.payer_channel import (
 )
 
 from .channel_messages import Kind
-from .channel_world import World
+from .channel_world import VALID_SECONDS, World
 
 
 def check(world: World) -> int:
@@ -22,18 +22,29 @@ def check(world: World) -> int:
     strict = not payee.tagged
     rules = {
         "the payee's charged and reserved never exceed what the payer agreed to": (
-            strict or world.thief or payee.charged + payee.reserved <= at_most
+            strict
+            or world.thief
+            or world.left
+            or payee.charged + payee.reserved <= at_most
         ),
         "nothing is charged beyond the highest amount the payer signed": (
             payee.charged + payee.reserved <= max(payer.highest, world.claimed)
         ),
         "the exposure never exceeds the headroom": (payer.exposure <= payer.headroom),
+        "what open requests may cost and did not yet bring is within the headroom": (
+            at_most <= payer.owed + payer.headroom
+        ),
         "what is due can be claimed with a voucher we hold": (
-            payee.due == 0 or payee.claim_voucher() is not None
+            payee.due <= world.forgotten or payee.claim_voucher() is not None
         ),
         "the window is bounded": len(payee.used) <= payee.window,
         "the payee forgets nothing that the payer may still send": (
             strict or payee.floor <= payer_rules._floor(payer)
+        ),
+        "what the chain has closed stays closed": (
+            payee.status is Status.CLOSED
+            or not world.ended
+            or not (payee.tagged or payee.pays_whole)
         ),
         "handlers at work are at most what was agreed": (
             sum(h.at_work for h in world.handlers.values()) <= payee.in_flight_max
@@ -63,6 +74,7 @@ def come_to_rest(world: World) -> None:
             world.deliver(cumulative)
     _hear_all(world)
     world.refund()
+    world.wait(VALID_SECONDS + 1)
     world.watch_chain()
     check(world)
     _check_books(world)

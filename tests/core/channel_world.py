@@ -6,12 +6,13 @@ modelled. `channel_promises` says what must hold after every step. The state mac
 the simulation drive the same world, one by Hypothesis, one by a seed.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agentpay.core.payee_channel import Fate, PayeeChannel, Status
 from agentpay.core.payee_events import (
     Admitted,
     Answer,
+    Closing,
     Event,
     OutcomeAsked,
     RefundAsked,
@@ -28,6 +29,7 @@ from agentpay.core.payer_channel import (
     PayerChannel,
     PendingDeposit,
     SpentReported,
+    Ticket,
     TicketArrived,
     TicketCharged,
     TicketOld,
@@ -39,24 +41,28 @@ from agentpay.types import Hash32
 from .channel_messages import Copy, Kind, Reply, Request
 from .channel_payee_side import PayeeSide
 
+VALID_SECONDS = 60
+
 
 @dataclass(slots=True, kw_only=True)
 class World(PayeeSide):
     """Everything there is. Public methods are the steps; any may come at any time."""
 
+    lowest: set[int] = field(default_factory=set)
+    """Amounts signed below a whole window: served, and forgotten when that is over."""
+    closing: bool = False
+    """Its payer asked for the refund."""
+
     # The payer.
 
     def want(self, *, maximum: int, kind: Kind, top_up: int = 0) -> Copy | None:
         """A ticket is recorded; sending the copy is a step of its own, or a crash."""
-        deposit = None
-        if top_up:
-            self.salts += 1
-            salt = Hash32.of(self.salts.to_bytes(32, "big"))
-            deposit = PendingDeposit(amount=top_up, salt=salt, valid_before=1)
-        wanted = TicketWanted(maximum=maximum, deposit=deposit)
-        issued = self.tell_payer(wanted)
+        under_way = self.payer.deposit
+        issued = self.tell_payer(self.wanted(maximum, kind, top_up))
         if not isinstance(issued, Issued):
             return None
+        second = issued.deposit is not None and under_way is not None
+        assert not second, "a second deposit was signed"
         cumulative = issued.cumulative
         if self.payer.tagged:
             assert cumulative not in self.seen, "an amount was signed for two requests"
@@ -66,10 +72,27 @@ class World(PayeeSide):
             kind=kind,
             resource=f"/{kind}/{self.steps % 3}",
             deposit=issued.deposit,
+            number=self.steps,
         )
         self.seen[cumulative] = request
         self.booked.pop(cumulative, None)
+        if sum(a > cumulative for a in self.payer.signed) >= self.payer.window:
+            self.lowest.add(cumulative)
         return Copy(request=request, purpose="buy")
+
+    def wanted(self, maximum: int, kind: Kind, top_up: int) -> TicketWanted:
+        del kind
+        return TicketWanted(maximum=maximum, deposit=self.fresh_deposit(top_up))
+
+    def fresh_deposit(self, amount: int) -> PendingDeposit | None:
+        if not amount:
+            return None
+        self.salts += 1
+        return PendingDeposit(
+            amount=amount,
+            salt=Hash32.of(self.salts.to_bytes(32, "big")),
+            valid_before=self.now + VALID_SECONDS,
+        )
 
     def send(self, copy: Copy) -> None:
         self.network.append(copy)
@@ -85,6 +108,7 @@ class World(PayeeSide):
         issued = self.tell_payer(CloseWanted())
         if not isinstance(issued, Issued):
             return
+        self.closing = True
         request = Request(
             cumulative=issued.cumulative,
             maximum=0,
@@ -100,7 +124,7 @@ class World(PayeeSide):
         reply = self.replies[at] if again else self.replies.pop(at)
         ticket = self.payer.ticket(reply.cumulative)
         if ticket is not None:
-            self._book(reply, ticket.maximum)
+            self._book(reply, ticket)
         answer = self.tell_payer(SpentReported(charged=reply.total))
         if not self.thief and self.payer.tagged:
             assert not isinstance(answer, Misbehaved), (
@@ -108,7 +132,7 @@ class World(PayeeSide):
                 reply,
             )
 
-    def _book(self, reply: Reply, maximum: int) -> None:
+    def _book(self, reply: Reply, ticket: Ticket) -> None:
         cumulative = reply.cumulative
         match reply.fate:
             case Fate.RUNNING:
@@ -117,7 +141,10 @@ class World(PayeeSide):
                 self.booked[cumulative] = 0
                 self.tell_payer(TicketVoid(cumulative=cumulative))
             case Fate.OLD:
-                self.booked[cumulative] = maximum
+                known = ticket.arrived or cumulative in self.lowest
+                costs = ticket.maximum and self.payer.tagged and not self.thief
+                assert known or not costs, "the payee forgot what was under way"
+                self.booked[cumulative] = ticket.maximum
                 self.booked_as_old.add(cumulative)
                 self.tell_payer(TicketOld(cumulative=cumulative))
             case Fate.CHARGED:
@@ -126,16 +153,13 @@ class World(PayeeSide):
                 self.tell_payer(charged)
 
     def watch_chain(self) -> None:
-        """The payer looks whether its deposit arrived."""
+        """The payer looks whether its deposit arrived, or never will."""
         pending = self.payer.deposit
-        if pending is not None and pending.salt in self.used_salts:
+        if pending is None:
+            return
+        if pending.salt in self.used_salts:
             self.tell_payer(DepositArrived(salt=pending.salt))
-
-    def let_lapse(self) -> None:
-        pending = self.payer.deposit
-        if pending is not None and pending.salt not in self.used_salts:
-            self.used_salts.add(pending.salt)
-            self.lapsed.add(pending.salt)
+        elif self.now > pending.valid_before:
             self.tell_payer(DepositLapsed(salt=pending.salt))
 
     # The network and the adversary.
@@ -148,7 +172,7 @@ class World(PayeeSide):
         del self.network[at]
 
     def replay(
-        self, cumulative: int, *, maximum: int, kind: Kind, asking: bool
+        self, cumulative: int, *, maximum: int, kind: Kind, purpose: str = "buy"
     ) -> None:
         """Anyone who saw a voucher presents it, for whatever they like."""
         if not self.thief and cumulative not in self.presented:
@@ -157,15 +181,18 @@ class World(PayeeSide):
         if maximum:
             resource = f"/{kind}/{self.steps % 3}"
             request = replace(request, maximum=maximum, kind=kind, resource=resource)
-        copy = Copy(request=request, purpose="ask" if asking else "buy")
-        self.receive(copy, honest=False)
+        self.receive(Copy(request=request, purpose=purpose), honest=False)
+
+    def reuse(self, cumulative: int, *, maximum: int) -> None:
+        """Anyone reads a voucher off the chain, and presents it for their own ends."""
+        request = Request(
+            cumulative=cumulative, maximum=maximum, kind=Kind.FIXED, resource="/reused"
+        )
+        self.receive(Copy(request=request, purpose="buy"), honest=False)
 
     def receive(self, copy: Copy, *, honest: bool) -> None:
         request, cumulative = copy.request, copy.request.cumulative
-        if request.deposit is not None and request.deposit.salt not in self.used_salts:
-            self.used_salts.add(request.deposit.salt)
-            self.balance += request.deposit.amount
-            self.see_chain()
+        self._collect(request.deposit)
         first = cumulative not in self.presented
         self.presented.add(cumulative)
         event: Event
@@ -175,33 +202,61 @@ class World(PayeeSide):
             case "refund":
                 event = RefundAsked(
                     cumulative=cumulative,
-                    signature=_signed(cumulative),
+                    signature=signed(cumulative),
                     owner=self.owner,
                 )
             case _:
                 event = VoucherVerified(
                     cumulative=cumulative,
-                    signature=_signed(cumulative),
+                    signature=signed(cumulative),
                     maximum=request.maximum,
                     prepaid=request.kind is Kind.FIXED,
                     owner=self.owner,
                     resource=request.resource,
                 )
-        status = self.payee.status
+        before = self.payee
         answer = self.tell_payee(event)
         if isinstance(answer, Admitted):
-            self.start(request, answer.reservation, hears_payer=honest)
+            reservation = answer.reservation
+            self.begin(before, request, reservation, hears_payer=honest)
         elif honest:
             self._reply(cumulative, answer)
-        fresh = honest and first and copy.purpose == "buy" and status is Status.OPEN
-        if fresh and self.payer.ticket(cumulative) is not None:
-            self._check_admitted(request, answer)
+        if isinstance(answer, Closing):
+            self._check_closing(cumulative, answer)
+        fresh = honest and first and copy.purpose == "buy"
+        is_open = before.status is Status.OPEN
+        if fresh and is_open and self.payer.ticket(cumulative) is not None:
+            self._check_admitted(before, request, answer)
 
-    def _check_admitted(self, request: Request, answer: Answer) -> None:
-        if self.thief or self.disturbed or not self.payee.tagged:
+    def _collect(self, deposit: PendingDeposit | None) -> None:
+        """The contract takes a deposit once, and in time."""
+        if deposit is None or deposit.salt in self.used_salts:
             return
-        if request.deposit is not None and request.deposit.salt in self.lapsed:
+        if self.now <= deposit.valid_before:
+            self.used_salts.add(deposit.salt)
+            self.balance += deposit.amount
+            self.see_chain()
+
+    def _check_closing(self, cumulative: int, answer: Closing) -> None:
+        payee = self.payee
+        assert answer.ready == (not payee.running), "a refund does not wait"
+        if not payee.tagged:
             return
+        used = cumulative <= payee.floor or payee.find_used(cumulative) is not None
+        assert used or payee.closing_voucher != cumulative, "it may be sold later"
+        assert self.closing or self.thief, "somebody else closed the channel"
+
+    def _check_admitted(
+        self, before: PayeeChannel, request: Request, answer: Answer
+    ) -> None:
+        if self.thief or self.disturbed:
+            return
+        if not before.tagged and (before.running or before.charged != self.payer.spent):
+            return  # a lane waits, or is told first what it does not know
+        if not before.tagged and request.cumulative <= max(self.published, default=0):
+            return  # everybody can read it
+        if request.deposit is not None and request.deposit.salt not in self.used_salts:
+            return  # it came too late
         assert isinstance(answer, Admitted), (
             "an honest request that fits was not admitted",
             request,
@@ -234,7 +289,7 @@ class World(PayeeSide):
             self.tell_payer(TicketCharged(cumulative=cumulative, charged=charged))
 
 
-def _signed(cumulative: int) -> bytes:
+def signed(cumulative: int) -> bytes:
     return b"signed" + cumulative.to_bytes(32, "big")
 
 
@@ -246,16 +301,40 @@ def make_world(
     window: int = 4,
     in_flight_max: int = 4,
     thief: bool = False,
+    workers: int = 1,
+    forgotten: int = 0,
+    hasty: int = 0,
 ) -> World:
-    """A channel that was just opened with a deposit."""
+    """
+    A channel that was just opened with a deposit.
+
+    Of an untagged one so much may be `forgotten`: the payee lost its books, and begins
+    with what the chain shows as claimed. A `hasty` payer has so many more requests at
+    once under way than were agreed.
+    """
     payer = PayerChannel(
         tagged=tagged,
         window=window,
-        in_flight_max=in_flight_max,
+        in_flight_max=in_flight_max + hasty,
         headroom=headroom,
         balance=balance,
+        spent=forgotten,
+        signed=(forgotten,) if forgotten else (),
     )
     payee = PayeeChannel(
-        tagged=tagged, window=window, in_flight_max=in_flight_max, balance=balance
+        tagged=tagged,
+        window=window,
+        in_flight_max=in_flight_max,
+        balance=balance,
+        claimed=forgotten,
+        charged=forgotten,
+        highest=forgotten,
     )
-    return World(payer=payer, payee=payee, thief=thief)
+    return World(
+        payer=payer,
+        payee=payee,
+        thief=thief,
+        workers=workers,
+        claimed=forgotten,
+        forgotten=forgotten,
+    )

@@ -20,7 +20,7 @@ from agentpay.core.payee_channel import Status
 
 from .channel_messages import Kind
 from .channel_promises import check, check_goes_on, come_to_rest
-from .channel_world import World, make_world
+from .channel_world import VALID_SECONDS, World, make_world
 
 PICKS = st.integers(0, 5)
 SMALL = st.sampled_from((0, 1, 2, 3, 10))
@@ -105,7 +105,8 @@ class ChannelMachine(RuleBasedStateMachine):
     def replay(self, pick: int, maximum: int, kind: Kind, asking: bool) -> None:
         seen = sorted(self.world.seen)
         cumulative = seen[pick % len(seen)]
-        self.world.replay(cumulative, maximum=maximum, kind=kind, asking=asking)
+        purpose = "ask" if asking else "buy"
+        self.world.replay(cumulative, maximum=maximum, kind=kind, purpose=purpose)
 
     @precondition(lambda self: self.world.payer.open)
     @rule(pick=PICKS, asking=st.booleans())
@@ -156,7 +157,7 @@ class ChannelMachine(RuleBasedStateMachine):
     @rule(lapses=st.booleans())
     def resolve_the_deposit(self, lapses: bool) -> None:
         if lapses:
-            self.world.let_lapse()
+            self.world.wait(VALID_SECONDS + 1)
         self.world.watch_chain()
 
     @precondition(lambda self: self.world.payee.unclaimed)

@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.histories import KINDS, kind_of, live
 from tests.simulation.tally import Tally
 
-HISTORIES = 1500
+HISTORIES = 600
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
@@ -120,21 +122,20 @@ async def test_k5_what_runs_when_a_payer_leaves_is_paid_too(
     assert await till.earned() == 60
 
 
-async def test_a_running_stream_is_not_settled_for_in_every_round(
+async def test_what_ends_one_by_one_is_not_settled_for_in_every_round(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    """Its payer leaves, and sends on: a few settles within the grace period."""
+    """Its payer leaves while requests run: a few settles within the grace period."""
     async with a_till(agentpay_shared_chain) as till:
-        config = await till.opened(100)
+        config = await till.opened(100, tagged=True)
         await till.sells(config, 1, 1)
-        await till.begins(config, 60, 59)
-        for amount in range(2, 60, 2):
-            await till.raises(config, amount)
+        for cumulative in (10, 20, 30, 40):
+            await till.begins(config, cumulative, 9)
         await till.table.leaves(config)
         await till.keeper.tick()
         seen = []
-        for charged in (4, 8, 12):
-            await till.uses(config, 60, charged)
+        for cumulative in (10, 20, 30):
+            await till.ends(config, cumulative, 4)
             await till.keeper.tick()
             seen.append((await till.ledger(config)).claimed)
         till.clock.ahead += 181
@@ -155,7 +156,7 @@ async def test_k5_a_leaving_payer_is_remembered_over_a_restart(
         await till.begins(config, 60, 40)
         await till.table.leaves(config)
         await till.keeper.tick()
-        await till.uses(config, 60, 40)
+        await till.uses(config, 60, 40, more=False)
         await till.table.local.node.mine(70)
         await till.keeper.sync()  # its event is not read again
         await store.close()
@@ -202,8 +203,9 @@ class SlowDesk(EscrowDesk):
         return state
 
 
+@pytest.mark.parametrize("of_another", [False, True])
 async def test_k13_an_older_look_never_hides_that_a_payer_leaves(
-    agentpay_shared_chain: LocalChain,
+    agentpay_shared_chain: LocalChain, *, of_another: bool
 ) -> None:
     async with a_till(agentpay_shared_chain) as till:
         config = await till.opened(100)
@@ -220,9 +222,10 @@ async def test_k13_an_older_look_never_hides_that_a_payer_leaves(
         older = asyncio.create_task(sessions.see_chain(config.channel))
         await held.wait()
         await table.leaves(config)
-        newer = asyncio.create_task(sessions.see_chain(config.channel))
-        await asyncio.sleep(0.2)
+        # Of the same process, or of another one over the same store.
+        for newer in (sessions, till.sessions)[of_another:]:
+            await newer.see_chain(config.channel)
         desk.let_go.set()
-        await asyncio.gather(older, newer)
+        await older
 
         assert (await till.ledger(config)).spendable == 0

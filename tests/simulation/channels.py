@@ -56,8 +56,13 @@ def replay(world: World, dice: random.Random) -> None:
             dice.choice(sorted(world.seen)),
             maximum=dice.choice((0, 0, 1, 3, 10)),
             kind=dice.choice(KINDS),
-            asking=dice.random() < 0.1,
+            purpose=dice.choices(("buy", "ask", "refund"), (20, 2, 1))[0],
         )
+
+
+def reuse(world: World, dice: random.Random) -> None:
+    if world.published:
+        world.reuse(dice.choice(sorted(world.published)), maximum=1)
 
 
 def repeat(world: World, dice: random.Random) -> None:
@@ -90,6 +95,15 @@ def crash(world: World, dice: random.Random) -> None:
     world.crash()
 
 
+def crash_one(world: World, dice: random.Random) -> None:
+    del dice
+    world.crash_one()
+
+
+def take_turns(world: World, dice: random.Random) -> None:
+    world.take_turns(dice.randrange(world.workers))
+
+
 def bury(world: World, dice: random.Random) -> None:
     del dice
     world.bury()
@@ -100,9 +114,8 @@ def watch_chain(world: World, dice: random.Random) -> None:
     world.watch_chain()
 
 
-def let_lapse(world: World, dice: random.Random) -> None:
-    del dice
-    world.let_lapse()
+def wait(world: World, dice: random.Random) -> None:
+    world.wait(dice.choice((1, 10, 30, 100)))
 
 
 def claim(world: World, dice: random.Random) -> None:
@@ -140,13 +153,14 @@ STEPS: Steps = (
     (16, hear),
     (3, lose_reply),
     (6, replay),
+    (2, reuse),
     (4, repeat),
     (26, work),
     (2, leave),
     (2, crash),
     (1, bury),
     (3, watch_chain),
-    (0.5, let_lapse),
+    (2, wait),
     (3, claim),
     (0.5, want_refund),
     (1, refund),
@@ -169,13 +183,24 @@ def hostile(dice: random.Random, tally: Tally) -> None:
 
 
 def thief(dice: random.Random, tally: Tally) -> None:
-    """Somebody presents fresh vouchers before their payer does."""
-    _live(_make(dice, thief=True), dice, (*STEPS, *HOSTILE), tally)
+    """Somebody presents fresh vouchers before their payer does, who may be hasty."""
+    world = _make(dice, thief=True, hasty=dice.choice((0, 2)))
+    _live(world, dice, (*STEPS, *HOSTILE), tally)
+
+
+def workers(dice: random.Random, tally: Tally) -> None:
+    """Several processes keep the books of one payee, and die one by one."""
+    several = ((20, take_turns), (3, crash_one))
+    world = _make(dice, tagged=dice.random() < 0.7, workers=dice.randint(2, 3))
+    _live(world, dice, (*STEPS, *several), tally)
 
 
 def strict(dice: random.Random, tally: Tally) -> None:
     """A payee that follows the specification alone, one request at a time."""
-    _live(_make(dice, tagged=False), dice, (*STEPS, *HOSTILE), tally)
+    forgotten = dice.choice((0, 0, 0, 5))
+    world = _make(dice, tagged=False, forgotten=forgotten)
+    steps = STEPS if dice.random() < 0.5 else (*STEPS, *HOSTILE)
+    _live(world, dice, steps, tally)
 
 
 def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None:
@@ -192,12 +217,23 @@ def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None
     tally.transitions += world.steps
 
 
-def _make(dice: random.Random, *, tagged: bool = True, thief: bool = False) -> World:
+def _make(
+    dice: random.Random,
+    *,
+    tagged: bool = True,
+    thief: bool = False,
+    workers: int = 1,
+    forgotten: int = 0,
+    hasty: int = 0,
+) -> World:
     window = dice.randint(1, 8)
     return make_world(
         tagged=tagged,
         thief=thief,
-        balance=dice.randint(15, 120),
+        workers=workers,
+        forgotten=forgotten,
+        hasty=hasty,
+        balance=dice.choice((dice.randint(3, 15), dice.randint(15, 120))),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
         in_flight_max=dice.randint(1, window),

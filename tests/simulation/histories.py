@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from . import agents, channels
+from . import agents, channels, sessions
 from .tally import Tally
 
 KINDS: Final[tuple[Callable[[random.Random, Tally], None], ...]] = (
@@ -14,6 +14,9 @@ KINDS: Final[tuple[Callable[[random.Random, Tally], None], ...]] = (
     channels.hostile,
     channels.thief,
     channels.strict,
+    channels.workers,
+    sessions.session,
+    sessions.rising,
     agents.agent,
 )
 

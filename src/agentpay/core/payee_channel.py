@@ -43,6 +43,9 @@ class Used:
     charged: int = 0
 
 
+by_cumulative: Callable[[Used], int] = attrgetter("cumulative")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """A request in flight. Only its owner may charge or close it."""
@@ -199,9 +202,14 @@ class PayeeChannel:
         )
 
     def find_used(self, cumulative: int) -> Used | None:
+        at = self.place_used(cumulative)
+        return None if at is None else self.used[at]
+
+    def place_used(self, cumulative: int) -> int | None:
+        """Where an amount is among those that are remembered."""
         at = bisect_left(self.used, cumulative, key=by_cumulative)
         found = at < len(self.used) and self.used[at].cumulative == cumulative
-        return self.used[at] if found else None
+        return at if found else None
 
     def claim_voucher(self) -> HeldVoucher | None:
         """The smallest voucher we hold that covers what is due (rule 10)."""
@@ -232,10 +240,6 @@ class PayeeChannel:
         if self.pays_whole:
             return worth_keeping_whole(held, due, self.charged)
         return worth_keeping(held, due)
-
-
-def by_cumulative(used: Used) -> int:
-    return used.cumulative
 
 
 def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:

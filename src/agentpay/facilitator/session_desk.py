@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final
 
 from agentpay.errors import (
@@ -51,7 +52,8 @@ _ORDER_SECONDS = 3600
 """How long the payee's orders stay valid, in the chain's time."""
 _CLOSING = 1 << 128
 """Orders to close have numbers of their own, above all amounts."""
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Anybody may have us wait for a transaction, so that waiting asks little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,6 +170,7 @@ class EscrowDesk:
         self._check_ours(config)
         what = f"transaction {transaction} for session {config.channel}"
         deadline = asyncio.get_running_loop().time() + wait_seconds
+        pauses = chain(_POLL_SECONDS, repeat(_POLL_SECONDS[-1]))
         while True:
             receipt = await self._chain.receipt(transaction)
             # A node that is behind may know the one and not yet the other.
@@ -180,7 +183,7 @@ class EscrowDesk:
                     break
             if asyncio.get_running_loop().time() > deadline:
                 raise TransactionOutcomeUnknown(what, transaction=transaction)
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(next(pauses))
         _check_fit(config, state)
         amount = amounts[0] if added is None else added
         return Settled(transaction=transaction, amount=amount)

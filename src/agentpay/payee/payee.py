@@ -63,10 +63,10 @@ from agentpay.wire.x402 import (
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
-    parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer, is_for
 from agentpay.wire.x402_transfers import payment_id
+from agentpay.wire.x402_vouchers import VoucherReader
 
 _log = logging.getLogger(__name__)
 
@@ -156,8 +156,7 @@ class Payee:
         sells_sessions = account in (wallet.address, signs.address)
         enough = units_of(claim_at, place.usdc.decimals, "claim_at")
         exposed = limit_of(exposure_max, place.usdc.decimals, "exposure_max")
-        if exposed is not None:
-            enough = min(enough, max(1, exposed // 2))
+        enough = min(enough, exposed // 2 if exposed else enough)
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
@@ -190,6 +189,7 @@ class Payee:
             mpp=mpp,
             sponsor_wei=sponsor_approvals_up_to,
         )
+        self._reader = VoucherReader()
         self._works: Works | None = None
         self._starting = asyncio.Lock()
 
@@ -312,7 +312,7 @@ class Payee:
             await self._ready()
             if header is None:
                 return payment_required(self.settings, terms, error=why)
-            payment = parse_payment(header)
+            payment = self._reader.read(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:

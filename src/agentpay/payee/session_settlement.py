@@ -19,6 +19,7 @@ from agentpay.core.session_rules import Finalized, SessionEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
@@ -53,8 +54,7 @@ class SessionSettlement:
         self._settling = asyncio.Lock()
         longest = min(LONGEST_SECONDS, desk.grace_seconds / 6)
         self._unsettled = Quarantine("settled", longest=longest, clock=clock)
-        # A lock lives as long as somebody holds it, so that nobody can fill these.
-        self._looking: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
+        # A lock lives as long as somebody holds it, so that nobody can fill this.
         self._ending: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
         self._taken_at: dict[Hash32, float] = {}
 
@@ -72,24 +72,32 @@ class SessionSettlement:
 
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
         """Read a session from the chain into its books; None if it is not ours."""
-        # One after another: an older look saved last would hide that a payer leaves.
-        async with self._looking.setdefault(channel, asyncio.Lock()):
-            known = await self._store.read(channel)
-            if known is None or not isinstance(known.config, SessionConfig):
+        while (known := await self._store.read(channel)) is not None:
+            if not isinstance(known.config, SessionConfig):
                 return None
-            state = await self.look(known.config)
-            now = int(self._clock())
-            if state.finalized:
-                self._taken_at.pop(channel, None)
+            after = await self._see(known, known.config)
+            if after is not None:
+                return after
+        return None
 
-            def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-                if record is None:
-                    return PayeeStep(record=None, answer=None)
-                ledger = _seen(record.ledger, state)
-                after = replace(record, ledger=ledger, chain_seen_at=now)
-                return PayeeStep(record=after, answer=after)
+    async def _see(
+        self, known: PayeeRecord, config: SessionConfig
+    ) -> PayeeRecord | None:
+        """None if others, of any process, saw something new meanwhile: look again."""
+        state = await self.look(config)
+        now = int(self._clock())
+        if state.finalized:
+            self._taken_at.pop(known.channel, None)
 
-            return await self._store.update(channel, decide)
+        def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+            # An older look saved last would hide that a payer leaves.
+            if record is None or record.seen != known.seen:
+                return PayeeStep(record=record, answer=None)
+            ledger = _seen(record.ledger, state)
+            after = replace(record, ledger=ledger, chain_seen_at=now)
+            return PayeeStep(record=after, answer=after)
+
+        return await self._store.update(known.channel, decide)
 
     async def settle(self, *, at_least: int = 1) -> int:
         """
@@ -210,7 +218,11 @@ class SessionSettlement:
             published = VoucherPublished(amount=voucher.amount)
             return _step(record, published, answer=voucher)
 
-        return await self._store.update(channel, decide)
+        voucher = await self._store.update(channel, decide)
+        if voucher is not None:
+            # From now on its signature is no secret: it proves its payer no more.
+            await self._store.drop_answer(voucher_key(channel, voucher.amount))
+        return voucher
 
     async def _note(self, channel: Hash32, event: SessionEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

@@ -23,6 +23,7 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
@@ -74,9 +75,17 @@ class Settlement:
 
         With `whole`, also what is not final yet: to be given back, and not to be spent.
         """
-        known = await self._store.read(channel)
-        if known is None or not isinstance(known.config, ChannelConfig):
-            return None
+        while (known := await self._store.read(channel)) is not None:
+            if not isinstance(known.config, ChannelConfig):
+                return None
+            after = await self._see(known, whole=whole)
+            if after is not None:
+                return after
+        return None
+
+    async def _see(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
+        """None if others, of any process, saw something new meanwhile: look again."""
+        channel = known.channel
         state = await (
             read_channel(self._chain, channel) if whole else self.look(channel)
         )
@@ -88,8 +97,9 @@ class Settlement:
         now = int(self._clock())
 
         def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
+            # An older look saved last would hide that a payer leaves.
+            if record is None or record.seen != known.seen:
+                return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
             after = _with(
                 record,
@@ -99,7 +109,7 @@ class Settlement:
             )
             return PayeeStep(record=after, answer=after)
 
-        return await self._store.update(channel, decide)
+        return await self._store.update(known.channel, decide)
 
     async def claim(self, *, at_least: int = 1) -> int:
         """
@@ -149,9 +159,7 @@ class Settlement:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
-            await self._note(
-                record.channel, VoucherPublished(amount=claim.max_claimable)
-            )
+            await self._publish(record.channel, claim.max_claimable)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -217,8 +225,7 @@ class Settlement:
     async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
-            published = VoucherPublished(amount=claim.max_claimable)
-            await self._note(record.channel, published)
+            await self._publish(record.channel, claim.max_claimable)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -227,6 +234,11 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
+
+    async def _publish(self, channel: Hash32, amount: int) -> None:
+        """The chain is going to show a voucher: it proves its payer no more."""
+        await self._note(channel, VoucherPublished(amount=amount))
+        await self._store.drop_answer(voucher_key(channel, amount))
 
     async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:
