@@ -64,7 +64,7 @@ async def test_a_young_deposit_is_given_back_in_full(
 ) -> None:
     chain = agentpay_chain
     await chain.node.mine(DEPTH)
-    finality = Finality(confirmations=DEPTH, above=20 * PRICE)
+    finality = Finality(confirmations=DEPTH, above=PRICE)
     async with a_world(chain, claim_at="$1000", finality=finality) as world:
         await world.buy(1)
         await a_keeper(world)

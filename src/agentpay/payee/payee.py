@@ -157,8 +157,7 @@ class Payee:
         sells_sessions = account in (wallet.address, signs.address)
         enough = units_of(claim_at, place.usdc.decimals, "claim_at")
         exposed = limit_of(exposure_max, place.usdc.decimals, "exposure_max")
-        if exposed is not None:
-            enough = min(enough, max(1, exposed // 2))
+        enough = min(enough, exposed // 2 if exposed else enough)
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,

@@ -75,12 +75,12 @@ class SessionSettlement:
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, SessionConfig):
                 return None
-            after = await self._look(known, known.config)
+            after = await self._see(known, known.config)
             if after is not None:
                 return after
         return None
 
-    async def _look(
+    async def _see(
         self, known: PayeeRecord, config: SessionConfig
     ) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""

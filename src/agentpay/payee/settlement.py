@@ -78,12 +78,12 @@ class Settlement:
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, ChannelConfig):
                 return None
-            after = await self._look(known, whole=whole)
+            after = await self._see(known, whole=whole)
             if after is not None:
                 return after
         return None
 
-    async def _look(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
+    async def _see(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
         channel = known.channel
         state = await (
