@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -54,8 +54,8 @@ HASTY = replace(GAS, give_up_seconds=0.4)
 Trio = tuple[Agent, Payee, Wire]
 
 
-@asynccontextmanager
-async def a_pair(chain: LocalChain, *ways: str, **options: Any) -> AsyncIterator[Trio]:
+@contextlib.asynccontextmanager
+async def a_pair(chain: LocalChain, *ways: str, **options: Any) -> AsyncGenerator[Trio]:
     """A shop that takes these ways, and an agent with gas of its own."""
     async with AsyncExitStack() as stack:
         mpp = replace(MPP, credential_types=ways)
@@ -522,7 +522,7 @@ async def test_what_was_about_to_be_signed_is_free_again(
     chain = agentpay_shared_chain
     async with a_pair(chain, "hash", policy=HASTY) as (agent, _, wire):
         wire.lose_requests = 1
-        hold = await _reserved_only(agent)
+        hold = await _reserved_only(chain, agent)
         assert await held(agent) == PRICE
 
         assert (await agent.get(OK)).status_code == 200
@@ -532,8 +532,8 @@ async def test_what_was_about_to_be_signed_is_free_again(
         assert (await spent(agent), await held(agent)) == (PRICE, 0)
 
 
-async def _reserved_only(agent: Agent) -> str:
-    asset = agent.payer._assets[0]
+async def _reserved_only(chain: LocalChain, agent: Agent) -> str:
+    asset = chain.usdc
     hold = Hold(
         id=hold_id(asset.chain, agent.payer.keys.account, 0),
         host="shop.example",
