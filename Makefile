@@ -96,7 +96,7 @@ simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 simulate-mutants: $(READY) ## the bugs of the ledgers, each with the seed that finds it
 	$(BIN)/python tools/mutants.py --simulate $(or $(SEEDS),20000) $(ARGS)
 
-faults: $(READY) ## kill and break what a payment needs, and count the money: RUNS=60
+faults: $(READY) $(POSTGRES) ## kill and break what a payment needs, and count the money: RUNS=60
 	$(BIN)/python -m tests.faults --runs $(or $(RUNS),60) $(ARGS)
 
 fuzz: $(READY) ## send both sides and the facilitator what should not be sent

@@ -23,7 +23,7 @@ LAYERS = (
     ("signers", "chain", "stores"),
     ("history", "onchain", "session_onchain", "facilitator", "payee", "payer"),
     ("http",),
-    ("agent",),
+    ("agent", "metrics"),
     ("cli", "testing"),
 )
 """From the ground up; ARCHITECTURE.md says what each is for."""
@@ -44,6 +44,8 @@ OWNERS = {
     "fastapi": {"cli"},
     "starlette": {"http"},
     "uvicorn": {"cli"},
+    "opentelemetry": {"metrics"},
+    "prometheus_client": {"metrics"},
 }
 """Which layers may import which libraries."""
 

@@ -22,7 +22,7 @@ from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT, Receipt, parse_receipt
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
 
 _ROUTE = "one"
-_OURS = ("exact", CHANNEL, CHARGE)
+_OURS = ("exact", CHANNEL, CHARGE, SESSION)
 """What our client pays by, one agent each."""
 
 
@@ -125,6 +125,9 @@ async def _ours(chain: LocalChain, url: str, scheme: str) -> Visit:
         before = await chain.balance(buyer.address)
         answer = await buyer.agent.get(url)
         by_mpp = scheme in (CHARGE, SESSION)
+        if scheme == SESSION:  # closed, it has paid exactly what was spent
+            (session,) = await buyer.agent.channels()
+            await buyer.agent.close_channel(session.channel)
         return Visit(
             client="agentpay",
             protocol=f"{'MPP' if by_mpp else 'x402'} {scheme}",

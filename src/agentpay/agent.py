@@ -21,7 +21,7 @@ from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.paid_stream import COUNT, Count, PaidStream
 from agentpay.http.pools import PooledTransport
 from agentpay.http.transport import PaymentTransport
-from agentpay.payee.payee import check_network
+from agentpay.payee.arguments import check_network
 from agentpay.payer.allowance import approve_permit2
 from agentpay.payer.closing import Closed, close_channel
 from agentpay.payer.exit import Exit, Withdrawal

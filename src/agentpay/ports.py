@@ -266,6 +266,10 @@ class PayeeStore(SendBook, Protocol):
         """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
 
+    async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
+        """Channels of any kind with requests whose owner died, in any order."""
+        ...
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """
         Record a payment unless its id is known; returns what is recorded, durably.

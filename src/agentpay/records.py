@@ -40,6 +40,15 @@ class PayeeRecord:
         if isinstance(self.config, SessionConfig) != self.ledger.pays_whole:
             raise InvariantViolated(f"channel {self.channel} has books of another kind")
 
+    @property
+    def seen(self) -> tuple[int, int, int, int]:
+        """
+        What the chain showed of it. A look that began before this changed is too old.
+        """
+        ledger = self.ledger
+        of_money = (ledger.balance, ledger.claimed, ledger.pending_withdrawal)
+        return (*of_money, self.refund_nonce)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PayeeStep(Generic[T]):

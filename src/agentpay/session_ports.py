@@ -108,10 +108,13 @@ class SessionDesk(Protocol):
         """
         ...
 
-    async def settle(self, orders: Sequence[SessionOrder]) -> Mapping[Hash32, Settled]:
+    async def settle(
+        self, orders: Sequence[SessionOrder], *, deadline: int = 0
+    ) -> Mapping[Hash32, Settled]:
         """
         Take what vouchers allow, each of another session; the amounts are what they
-        paid now.
+        paid now. With a `deadline`, of the chain's clock, more gas is paid as it comes
+        near.
 
         By channel, those that the chain shows as settled. What became of the others is
         read from the chain: it failed, or may yet happen.

@@ -45,8 +45,14 @@ class Pair:
 
 
 @asynccontextmanager
-async def two_endpoints(node: AnvilNode) -> AsyncIterator[Pair]:
+async def two_proxies(node: AnvilNode) -> AsyncIterator[tuple[FaultyRpc, FaultyRpc]]:
     async with FaultyRpc(node.url) as first, FaultyRpc(node.url) as second:
+        yield first, second
+
+
+@asynccontextmanager
+async def two_endpoints(node: AnvilNode) -> AsyncIterator[Pair]:
+    async with two_proxies(node) as (first, second):
         urls = f"{first.url}/SECRET,{second.url}/SECRET"
         async with RpcChain(urls, chain_id=LOCAL, timeout_seconds=0.5) as chain:
             yield Pair(first=first, second=second, chain=chain)
@@ -138,6 +144,41 @@ async def test_f9_a_chain_that_was_turned_back_is_believed_after_a_while() -> No
         await rpc.aclose()
 
     assert after == "0x2"
+
+
+async def test_k13_a_stale_replica_is_not_believed_after_a_quiet_while() -> None:
+    async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
+        urls = [first.url, second.url]
+        both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
+        rpc = Endpoints(both, turned_back_seconds=0.3)
+        await second.freeze()
+        await node.mine(5)
+        await rpc.call("eth_blockNumber")
+        await asyncio.sleep(0.4)  # nobody asks for anything
+        first.plan("eth_blockNumber", Fault.UNAVAILABLE)
+        with pytest.raises(ChainUnreachable, match="5 was seen"):
+            await rpc.call("eth_blockNumber")
+        await rpc.aclose()
+
+
+async def test_k13_a_stale_replica_is_not_believed_while_another_is_silent() -> None:
+    async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
+        urls = [first.url, second.url]
+        both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
+        rpc = Endpoints(both, turned_back_seconds=0.3)
+        await second.freeze()
+        await node.mine(5)
+        await rpc.call("eth_blockNumber")
+        first.outage = Fault.UNAVAILABLE
+        for _ in range(3):
+            with pytest.raises(ChainUnreachable, match="5 was seen"):
+                await rpc.call("eth_blockNumber")
+            await asyncio.sleep(0.2)
+        first.heal()
+        healed = await rpc.call("eth_blockNumber")
+        await rpc.aclose()
+
+    assert healed == "0x5"
 
 
 async def test_an_endpoint_of_another_chain_is_named_at_the_start(

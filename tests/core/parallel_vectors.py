@@ -300,6 +300,9 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
 """What only sessions of MPP have: none is in these."""
 
+OF_OURS = {"living", "exposure_max"}
+"""What is not of the protocol: other processes, and a payee's own limit."""
+
 
 def encode(value: object) -> Json:
     """A value as JSON that loses nothing: numbers are decimal strings."""
@@ -317,7 +320,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.name not in OF_SESSIONS
+            if field.init and field.name not in OF_SESSIONS | OF_OURS
         }
     raise TypeError(f"no JSON for {value!r}")
 

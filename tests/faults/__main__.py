@@ -56,11 +56,11 @@ async def _live_all(
     reports: list[Report] = []
 
     async def live(seed: int) -> None:
-        async with room:
-            report = await History(seed, pool).live()
+        report = await History(seed, pool).live(room)
         reports.append(report)
         for words in report.wrong:
-            print(f"seed {seed}, {report.provider}, {dict(report.faults)}: {words}")
+            place = f"{report.provider}, {report.protocol}"
+            print(f"seed {seed}, {place}, {dict(report.faults)}: {words}")
         if journal is not None:
             with journal.open("a") as file:
                 file.write(json.dumps(asdict(report)) + "\n")

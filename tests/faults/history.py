@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 
 from agentpay import Agent, AgentPayError, Wallet
+from agentpay.core.payer_channel import PayerStatus
 from agentpay.testing.faulty_http import FaultyHttp
 from agentpay.testing.faulty_rpc import FaultyRpc
 
@@ -20,7 +21,7 @@ from .days import Day, Planned, plan
 from .money import Money, count
 from .pool import Pool, Provider, run_module
 from .provider import PRICE, USED
-from .shopper import Errand, Note, make_agent, read_notes
+from .shopper import PREFER, Errand, Note, make_agent, read_notes
 
 FUNDS = 2_000_000
 ERRAND_SECONDS = 120.0
@@ -36,6 +37,7 @@ class Report:
 
     seed: int
     provider: str
+    protocol: str
     requests: int
     paid: int = 0
     """Requests whose answer the agent has."""
@@ -69,17 +71,21 @@ class History:
         self._paths = tuple(
             self._dice.choices(_PATHS, (1, 2, 2), k=self._dice.randint(20, 60))
         )
+        self._protocol = self._dice.choice(tuple(PREFER))
         self._at_once = self._dice.choice((1, 4, 16, 32))
         self._process: asyncio.subprocess.Process | None = None
         self._notes = pool.directory / f"agent-{seed}.notes"
         self._struck_at: list[float] = []
         self.report = Report(
-            seed=seed, provider=self._provider.name, requests=len(self._paths)
+            seed=seed,
+            provider=self._provider.name,
+            protocol=self._protocol,
+            requests=len(self._paths),
         )
 
-    async def live(self) -> Report:
-        """Run the errand under faults, let all come to rest, and count."""
-        began = time.monotonic()
+    async def live(self, room: asyncio.Semaphore) -> Report:
+        """Run the errand under faults, let all come to rest, and count; coming to rest
+        is mostly waiting, and takes no room."""
         chain = self._pool.chain
         key = chain.new_key()
         wallet = Wallet.from_key(key)
@@ -93,12 +99,15 @@ class History:
                 key=key,
                 store=self._store,
                 base=http.url,
+                protocol=self._protocol,
                 paths=self._paths,
                 name=str(self.report.seed),
                 at_once=self._at_once,
                 notes=str(self._notes),
             )
-            await self._run(errand, self._day(http, rpc))
+            async with room:
+                began = time.monotonic()
+                await self._run(errand, self._day(http, rpc))
             http.heal()
             rpc.heal()
             await self._come_to_rest(errand)
@@ -191,6 +200,10 @@ class History:
         spending = await agent.spending()
         if spending.held or any(record.ledger.open for record in records):
             return None
+        for record in records:
+            if record.ledger.status is not PayerStatus.CLOSED:
+                await agent.close_channel(record.channel)
+        records = await agent.channels()
         money = await self._count(agent)
         spent = sum(record.ledger.spent for record in records)
         return money if money.claimed >= spent else None
@@ -201,7 +214,7 @@ class History:
             agent._chain,
             agent=agent.payer.keys.account,
             provider=self._provider.wallet.address,
-            channels=[record.channel for record in await agent.channels()],
+            records=await agent.channels(),
         )
 
     def _judge(

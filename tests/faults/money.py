@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from agentpay.chain.rpc import RpcChain
 from agentpay.evm import batch_settlement_abi as contract
 from agentpay.evm.hashing import address_word, keccak
+from agentpay.evm.session_escrow import SessionConfig
+from agentpay.records import PayerRecord
+from agentpay.session_onchain import read_session
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address, Hash32
+from agentpay.types import Address
 
 _TRANSFER = "0x" + keccak(b"Transfer(address,address,uint256)").hex()
 
@@ -40,25 +43,34 @@ async def count(
     *,
     agent: Address,
     provider: Address,
-    channels: list[Hash32],
+    records: list[PayerRecord],
 ) -> Money:
     """Add up the token's events, and what the contract says of the channels."""
     sent = await _transfers(chain, sender=agent)
     received = await _transfers(chain, receiver=agent)
-    claimed = balance = 0
-    for channel in channels:
-        calls = contract.channel_state_calls(channel)
-        state = contract.decode_channel_state(await view.read(calls))
-        claimed, balance = claimed + state.claimed, balance + state.balance
+    claimed = escrowed = 0
+    for record in records:
+        took, left = await _held(view, record)
+        claimed, escrowed = claimed + took, escrowed + left
     minted = "0x" + "0" * 40
     return Money(
         transferred=sum(value for _, to, value in sent if to == provider),
         deposited=sum(value for _, to, value in sent if to != provider),
         returned=sum(value for by, _, value in received if by != minted),
         claimed=claimed,
-        escrowed=balance - claimed,
+        escrowed=escrowed,
         left=await chain.balance(agent),
     )
+
+
+async def _held(view: RpcChain, record: PayerRecord) -> tuple[int, int]:
+    """What the provider took out of a channel or session, and what is left in it."""
+    if isinstance(record.config, SessionConfig):
+        session = await read_session(view, record.config)
+        return session.settled, session.unsettled
+    calls = contract.channel_state_calls(record.channel)
+    state = contract.decode_channel_state(await view.read(calls))
+    return state.claimed, state.balance - state.claimed
 
 
 async def _transfers(

@@ -1,6 +1,7 @@
 """A provider in a process of its own, which notes what it served, and for whom."""
 
 import asyncio
+import hashlib
 import json
 import os
 import sys
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 
 import uvicorn
 
-from agentpay import Payee, Paywall, Route, Wallet
+from agentpay import MppTerms, Payee, Paywall, Route, Wallet
 from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Money
@@ -54,6 +55,7 @@ class Application:
 def main(told: str) -> None:
     place = Place(**json.loads(told))
     chain = LocalChain(rpc_url=place.chain_url)
+    secret = hashlib.sha256(place.key.encode()).digest()  # the same after a restart
     payee = Payee(
         Wallet.from_key(place.key),
         network=chain.network,
@@ -63,6 +65,7 @@ def main(told: str) -> None:
         claim_every_seconds=2,
         claim_at=1,
         poll_seconds=0.5,
+        mpp=MppTerms(realm="127.0.0.1", secrets=(secret,)),
     )
     routes: dict[str, Money | Route] = {
         "/exact": Route(price=PRICE, schemes=("exact",)),

@@ -22,14 +22,22 @@ from agentpay import (
 from agentpay.testing.local_chain import LocalChain
 
 BUDGET = Budget(total="$2", per_request="$0.01")
-POLICY = Policy(
-    deposit="$0.04",
-    low_water="$0.004",
-    headroom="$0.05",
-    give_up_seconds=20,
-    authorization_seconds_max=15,
-    quarantine_after=None,
-)
+PREFER = {
+    "x402": ("batch-settlement", "exact"),
+    "mpp": ("session", "charge"),
+}
+
+
+def policy(protocol: str) -> Policy:
+    return Policy(
+        prefer=PREFER[protocol],
+        deposit="$0.04",
+        low_water="$0.004",
+        headroom="$0.05",
+        give_up_seconds=20,
+        authorization_seconds_max=15,
+        quarantine_after=None,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,8 @@ class Errand:
     key: str
     store: str
     base: str
+    protocol: str
+    """What it pays by: `x402` or `mpp`."""
     paths: tuple[str, ...]
     """The n-th request is for the n-th of these."""
     name: str
@@ -73,7 +83,7 @@ def make_agent(errand: Errand) -> Agent:
     return Agent(
         Wallet.from_key(errand.key),
         budget=BUDGET,
-        policy=POLICY,
+        policy=policy(errand.protocol),
         network=chain.network,
         rpc_url=errand.rpc_url,
         store=errand.store,

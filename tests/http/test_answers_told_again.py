@@ -438,3 +438,17 @@ async def test_p14_no_log_names_what_was_bought_or_answered(
 
     for secret in ("me@example.com", NAME, headers[HEADER][:40], "1 1 1"):
         assert secret not in caplog.text
+
+
+async def test_p1_a_voucher_that_the_chain_shows_is_told_no_answer(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with Visit(agentpay_shared_chain, "channel") as visit:
+        headers = await visit.payment()
+        first = await visit.client.get("/data", headers=headers)
+        again = await visit.client.get("/data", headers=headers)
+        assert await visit.payee.settlement.claim() == 1
+        by_anyone = await visit.client.get("/data", headers=headers)
+
+        assert same(first, again)
+        assert by_anyone.status_code == 409

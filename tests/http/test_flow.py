@@ -140,6 +140,43 @@ async def test_p10_a_client_that_signs_no_more_got_what_it_paid_for() -> None:
     assert exhausted.value.needed == 4001 * PER_TOKEN
 
 
+@pytest.mark.parametrize("cut", [1, 3, 8])
+async def test_p10_pieces_that_end_inside_events_are_not_free(cut: int) -> None:
+    purse, line = Purse(covered=10_000), Line()
+    flow = a_flow(purse, line)
+    flow.start(EVENTS)
+    text = b"".join(b"data: %02d\n\n" % n for n in range(20))
+    size = len(text) // 20
+    pieces = [text[at : at + size] for at in range(cut, len(text) - size, size)]
+    for piece in [text[:cut], *pieces]:
+        await flow.pay(PER_TOKEN)
+        await flow.send(
+            {"type": "http.response.body", "body": piece, "more_body": True}
+        )
+    await flow.close()
+
+    assert len(line.events) == 19
+    assert purse.finished == [19 * PER_TOKEN]
+
+
+async def test_p10_what_is_held_back_until_a_stream_is_cut_short_is_not_free() -> None:
+    purse, line = Purse(covered=3 * PER_TOKEN), Line()
+    flow = a_flow(purse, line, wait_seconds=0)
+    flow.start(EVENTS)
+    for piece in (b"data: one", b" and two"):
+        await flow.pay(PER_TOKEN)
+        await flow.send(
+            {"type": "http.response.body", "body": piece, "more_body": True}
+        )
+    await flow.pay(PER_TOKEN)
+    with pytest.raises(StreamExhausted):
+        await flow.pay(PER_TOKEN)
+    await flow.end()
+
+    assert line.events[0] == ("message", "one and two")
+    assert purse.finished == [2 * PER_TOKEN]
+
+
 async def test_a_client_that_leaves_while_a_stream_waits_ends_it() -> None:
     purse, line = Purse(covered=200), Line()
     flow = a_flow(purse, line)

@@ -1,8 +1,10 @@
 """What must not buy anything on a session, and what is told to whom."""
 
+import asyncio
 import base64
 import json
 import random
+import secrets
 import time
 from dataclasses import replace
 from typing import Any
@@ -564,6 +566,26 @@ async def _reverted(world: World, config: SessionConfig) -> Hash32:
         "gas": hex(500_000),
     }
     return Hash32(str(await node.rpc("eth_sendTransaction", transaction)))
+
+
+async def test_p13_hashes_that_strangers_make_up_hold_up_no_deposit(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened()
+        made_up = [
+            world.payer.filled(config, Hash32.of(secrets.token_bytes(32)), PRICE)
+            for _ in range(3)
+        ]
+        waiting = [asyncio.create_task(world.send(payload)) for payload in made_up]
+        await asyncio.sleep(1)
+        fills = await world.payer.deposit(config, PRICE, opens=False)
+        async with asyncio.timeout(8):
+            filled = await world.send(world.payer.top_up(fills))
+        for task in waiting:
+            task.cancel()
+
+        assert filled.status_code == 200
 
 
 # What is not known.

@@ -326,6 +326,28 @@ async def test_p3_a_signature_buys_one_answer_over_both_protocols(
         assert await world.balance() == 2 * PRICE
 
 
+async def test_p1_what_the_chain_shows_of_a_charge_is_told_no_answer(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await world.payer.pays(challenge)
+        bought = await world.client.get(PAID, headers=headers)
+        again = await world.client.get(PAID, headers=headers)
+        # Of the signature on the chain, anybody can make a payment of x402.
+        hand = HandPayer(world.payer.wallet, world.payee.settings)
+        shown = await hand.transfer(
+            terms_of(world.payee, schemes=("exact",)),
+            nonce=charge_nonce(challenge.id, challenge.realm),
+        )
+        by_anyone = await world.client.get(PAID, headers={"payment-signature": shown})
+
+        assert bought.status_code == 200
+        assert again.content == bought.content
+        assert by_anyone.status_code == 409
+        assert by_anyone.content != bought.content
+
+
 async def test_p8_what_is_no_payment_credential_is_the_applications_own(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -458,6 +480,37 @@ async def test_a_payer_without_money_is_told_so_and_may_pay_later(
         assert (refused.status_code, kind_of(refused)) == (402, "verification-failed")
         assert PAYMENT_RESPONSE not in refused.headers
         assert challenge_of(refused).id != challenge.id
+
+
+async def test_p13_a_payer_without_money_leaves_nothing_in_the_books(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        poor = ChargePayer(await world.chain.funded_wallet(0), world.payee.asset)
+        store = world.payee._running.store.payee
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await poor.pays(challenge, valid_before=2**60)
+        refused = await world.client.get(PAID, headers=headers)
+
+        assert refused.status_code == 402
+        assert await store.find_payment(f"challenge {challenge.id}") is None
+
+
+async def test_p13_a_challenge_is_forgotten_whatever_its_payer_signs(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        store = world.payee._running.store.payee
+        challenge = challenge_of(await world.client.get(PAID))
+        headers = await world.payer.pays(challenge, valid_before=2**60)
+        paid = await world.client.get(PAID, headers=headers)
+        taken = f"challenge {challenge.id}"
+        known = await store.find_payment(taken)
+        await store.sweep_payments(now=int(time.time()) + 24 * 3600)
+
+        assert paid.status_code == 200
+        assert known is not None
+        assert await store.find_payment(taken) is None
 
 
 async def test_the_body_that_was_read_ahead_reaches_the_application(

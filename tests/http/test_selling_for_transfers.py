@@ -319,6 +319,37 @@ async def test_f3_a_transfer_that_somebody_else_sent_first_is_paid(
         assert served.status_code == 200
 
 
+async def test_p13_what_a_payer_cannot_cover_leaves_nothing_in_the_books(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_shop(chain) as (shop, payee, wall):
+        wallet = await chain.funded_wallet(PRICE, ether=0)
+        payer = HandPayer(wallet, payee.settings)
+        terms = terms_of(payee, schemes=("exact",))
+        slow = path_of(Order.RESERVE, "slow")
+        sent = [{"payment-signature": await payer.transfer(terms)} for _ in range(5)]
+        async with client_of(wall) as client:
+            asked = [
+                asyncio.create_task(client.get(slow, headers=headers))
+                for headers in sent
+            ]
+            await until(lambda: sum(task.done() for task in asked) == 4)
+            shop.gate.set()
+            answers = await asyncio.gather(*asked)
+
+        refused = [
+            h for h, a in zip(sent, answers, strict=True) if a.status_code == 402
+        ]
+        store = payee._running.store.payee
+        assert len(refused) == 4
+        for headers in refused:
+            payload = parse_payment(headers["payment-signature"]).payload
+            assert isinstance(payload, ExactPayload)
+            transfer = read_transfer(payload, payee.asset)
+            assert await store.find_payment(transfer.id) is None
+
+
 async def test_p4_a_payer_that_spends_its_money_elsewhere_is_not_served(
     agentpay_shared_chain: LocalChain,
 ) -> None:

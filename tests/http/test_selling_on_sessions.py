@@ -211,6 +211,25 @@ async def test_p14_a_hash_proves_nobody_and_is_told_nothing(
         assert bought.json() == {"answer": 42}
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_p1_a_voucher_that_the_chain_shows_is_told_no_answer(
+    agentpay_shared_chain: LocalChain, tagged: bool
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened(tagged=tagged)
+        bought = await world.buy(config, PRICE)
+        again = await world.buy(config, PRICE)
+        settlement = world.payee._running.session_settlement
+        assert settlement is not None
+        assert await settlement.settle() == 1
+        by_anyone = await world.buy(config, PRICE)
+
+        assert bought.json() == {"answer": 42}
+        assert again.content == bought.content
+        assert b"answer" not in by_anyone.content
+        assert world.shop.begun.total() == 1
+
+
 async def test_one_challenge_is_for_many_vouchers_queries_and_bodies(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -1,12 +1,16 @@
 """An endpoint that is away, and a chain that takes back what it showed."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from agentpay import PaymentRejected
+from agentpay.chain.rpc import RpcChain
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
+from agentpay.evm.calls import Call
 from agentpay.onchain import read_channel
+from agentpay.payee.settlement import Settlement
 from agentpay.records import PayeeRecord, PayerRecord
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -87,6 +91,58 @@ async def test_k5_a_withdrawal_in_an_outage_is_claimed_though_gas_has_tripled(
         await chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(fee))
         rpc.heal()
         await until_claimed(world, record, PRICE)
+
+
+class SlowChain(RpcChain):
+    """Its first answer is on its way for as long as a test likes."""
+
+    def hold(self) -> asyncio.Event:
+        self.held, self.let_go = asyncio.Event(), asyncio.Event()
+        return self.held
+
+    async def read(
+        self, calls: Sequence[Call], *, block: int | None = None
+    ) -> list[bytes]:
+        answers = await super().read(calls, block=block)
+        if not self.held.is_set():
+            self.held.set()
+            await self.let_go.wait()
+        return answers
+
+
+async def test_k13_an_older_look_of_another_worker_never_hides_a_withdrawal(
+    agentpay_chain: LocalChain,
+) -> None:
+    chain = agentpay_chain
+    async with (
+        a_world(chain, claim_at="$1000") as world,
+        SlowChain(chain.rpc_url, chain_id=chain.network.chain) as slow,
+    ):
+        await world.buy(1)
+        keeper = await a_keeper(world)
+        (record,) = await world.agent.channels()
+        running = world.payee._running
+        another = Settlement(
+            settings=world.payee.settings,
+            chain=slow,
+            facilitator=running.facilitator,
+            store=running.store.payee,
+            authorizer=await chain.funded_wallet("$0"),
+            clock=Clock(),
+        )
+        held = slow.hold()
+        older = asyncio.create_task(another.see_chain(record.channel))
+        await held.wait()
+        await world.agent.start_withdrawal(record.channel)
+        await keeper.sync()
+        slow.let_go.set()
+        told = await older
+        state = await on_chain(world, record)
+
+        assert state.withdrawal > 0
+        assert agree(await in_books(world, record), state)
+        assert told is not None
+        assert agree(told, state)
 
 
 async def blocks_since(world: World, block: int) -> int:

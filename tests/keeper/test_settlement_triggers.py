@@ -4,13 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
 
 from agentpay import Agent, Budget, Payee, Paywall
+from agentpay.core.payee_channel import Fate, Reservation
+from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.testing.local_chain import LocalChain
 from tests.programs import serving
 
@@ -130,3 +132,42 @@ async def test_requests_in_flight_are_not_claimed_before_they_are_over(
 
         assert await world.payee.settlement.claim() == 1
         assert await world.payee.settlement.settle() == 2 * PRICE
+
+
+async def test_what_a_dead_process_charged_is_claimed_though_nobody_comes_back(
+    agentpay_chain: LocalChain,
+) -> None:
+    clock = Clock()
+    async with a_world(
+        agentpay_chain, claim_at="$1000", claim_every_seconds=60, clock=clock
+    ) as world:
+        await world.buy(1)
+        (record,) = await world.agent.channels()
+        store = world.payee._running.store.payee
+        await world.buy(1)
+        await store.update(record.channel, _died_at_the_last)
+        await asyncio.sleep(0.5)
+        assert await world.earned() == 0  # its own resend may come
+        clock.ahead += 61
+
+        await _eventually(world, 2 * PRICE)
+
+
+def _died_at_the_last(record: PayeeRecord | None) -> PayeeStep[None]:
+    """As if the process had died between the last answer and the end of its row."""
+    assert record is not None
+    ledger = record.ledger
+    last = ledger.used[-1]
+    left = Reservation(
+        cumulative=last.cumulative,
+        maximum=PRICE,
+        charged=PRICE,
+        prepaid=True,
+        owner="dead",
+        resource="GET /data",
+    )
+    used = (*ledger.used[:-1], replace(last, fate=Fate.RUNNING, charged=0))
+    after = replace(ledger, running=(left,), used=used)
+    return PayeeStep(
+        record=replace(record, ledger=after), answer=None, touched=(last.cumulative,)
+    )

@@ -1,5 +1,6 @@
 """Choosing among the offers of both protocols: what is taken is what policy allows."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.digest import body_digest
 from agentpay.wire.mpp.encoding import encode_object
+from agentpay.wire.mpp.evm_charge import ChargeRequest
 from agentpay.wire.mpp.evm_write import charge_request, session_request
 from agentpay.wire.mpp.timestamps import format_time
 from agentpay.wire.x402 import EIP3009, PERMIT2, PaymentRequired
@@ -141,12 +143,16 @@ REFUSED: dict[str, tuple[Challenge, str]] = {
                 **charge(),
                 "methodDetails": {
                     "chainId": ASSET.chain,
-                    "credentialTypes": ["permit2", "authorization"],
+                    "credentialTypes": ["hash", "authorization"],
                     "splits": [{"recipient": str(OTHER), "amount": "1"}],
                 },
             }
         ),
         "split",
+    ),
+    "a permit2 of nobody": (
+        challenge(charge(credential_types=("permit2",))),
+        "who sends a permit2",
     ),
     "our own transaction": (
         challenge(charge(credential_types=("hash", "transaction"))),
@@ -231,6 +237,27 @@ def test_a_session_is_filled_by_a_signature(
     (offer,) = read(challenge(session(credential_types=types)))
 
     assert offer.method == method
+
+
+@pytest.mark.parametrize(
+    ("types", "splits", "method"),
+    [
+        (("permit2",), (), PERMIT2),
+        (("hash", "permit2"), (), PERMIT2),
+        (("permit2", "authorization"), (), EIP3009),
+        (("permit2", "authorization"), ((OTHER, 1, ""),), PERMIT2),
+    ],
+)
+def test_a_charge_is_paid_by_what_needs_least_and_can_do_it(
+    types: tuple[str, ...], splits: Sequence[tuple[Address, int, str]], method: str
+) -> None:
+    asked = charge(credential_types=types, spender=OTHER, splits=splits)
+    (offer,) = read(challenge(asked))
+    by_permit = replace(ASSET, eip3009=False)
+    others = read(challenge(asked), assets=(by_permit,))
+
+    assert (offer.method, offer.amount) == (method, 1000)
+    assert [other.method for other in others] == [PERMIT2]
 
 
 def test_the_body_of_its_request_is_paid_for_in_either_form_of_the_digest() -> None:
@@ -327,6 +354,10 @@ charges = st.builds(
     amount=amounts,
     credential_types=types,
     decimals=st.sampled_from([6, 18]),
+    spender=st.one_of(st.none(), addresses),
+    splits=st.lists(
+        st.tuples(addresses, st.integers(0, 1500), st.just("")), max_size=2
+    ),
 )
 sessions = st.builds(
     session,
@@ -375,6 +406,14 @@ def test_nothing_is_taken_that_policy_does_not_allow(
         assert offer.mpp.expires_at > NOW
         assert not offer.mpp.misfit(request)
         assert offer.words["id"] == offer.mpp.challenge.id
+        asked = offer.mpp.request
+        if isinstance(asked, ChargeRequest) and offer.method == PERMIT2:
+            nobody = (None, Address("0x" + "00" * 20))
+            assert asked.method_details.spender not in nobody
+            assert all(part.recipient not in nobody for part in asked.splits)
+            assert sum(part.amount for part in asked.splits) < offer.amount
+        elif isinstance(asked, ChargeRequest):
+            assert not asked.splits
         if offer.scheme == "session":
             headroom = to_base_units(policy.headroom, ASSET.decimals)
             assert offer.amount <= headroom

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import pytest
 
 from agentpay import Agent, Budget, Payee, Paywall, Policy, Streaming
@@ -14,10 +16,10 @@ from agentpay.http.asgi import Receive, Scope, Send
 from agentpay.http.paid_stream import PaidStream
 from agentpay.testing.local_chain import LocalChain
 from tests.http.test_selling_streams import PER_TOKEN, Model, route
-from tests.http.world import a_payee, an_agent, eventually, serving
+from tests.http.world import Wire, a_payee, an_agent, eventually, serving
 from tests.payee.mpp_hand import MPP
 
-from .sessions import charged, on_chain, spent, the_session
+from .sessions import charged, on_chain, payload_of, spent, the_session
 
 INCREMENT = 100
 AHEAD = 400
@@ -61,6 +63,7 @@ class Market:
     app: Models
     payee: Payee
     agent: Agent
+    wire: Wire
     url: str
 
     @contextlib.asynccontextmanager
@@ -86,11 +89,12 @@ class Market:
 
 @contextlib.asynccontextmanager
 async def a_market(
-    chain: LocalChain, *, sold: Any = STREAM, **options: Any
+    chain: LocalChain, *, clock: Callable[[], float] = time.time, **options: Any
 ) -> AsyncIterator[Market]:
-    async with a_payee(chain, mpp=MPP) as payee:
+    async with a_payee(chain, mpp=MPP, clock=clock) as payee:
         app = Models()
-        wall = Paywall(app, payee=payee, routes={"/stream": sold})
+        wall = Paywall(app, payee=payee, routes={"/stream": STREAM})
+        wire = Wire(httpx.AsyncHTTPTransport())
         defaults: dict[str, Any] = {
             "policy": BY_SESSION,
             "budget": BUDGET,
@@ -98,9 +102,9 @@ async def a_market(
         }
         async with (
             serving(wall) as url,
-            await an_agent(chain, **{**defaults, **options}) as agent,
+            await an_agent(chain, wire, **{**defaults, **options}) as agent,
         ):
-            yield Market(app, payee, agent, url + "/stream")
+            yield Market(app, payee, agent, wire, url + "/stream")
 
 
 async def test_a_stream_is_paid_as_it_flows_and_its_payment_is_not_seen(
@@ -280,3 +284,61 @@ async def test_a_stream_on_a_channel_of_x402_is_read_to_its_end(
         assert len(tokens) == 40
         assert stream.charged == record.ledger.spent == 40 * PER_TOKEN
         assert not record.ledger.open
+
+
+@pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
+async def test_a_voucher_whose_answer_is_lost_is_sent_once_more_and_not_signed_anew(
+    agentpay_shared_chain: LocalChain, lost: str
+) -> None:
+    async with a_market(agentpay_shared_chain) as market:
+
+        async def lose(n: int) -> None:
+            if n == 10:
+                setattr(market.wire, lost, 1)
+
+        stream, tokens = await market.read(Model(tokens=100, before=lose))
+        payloads = [payload_of(c) for c in market.wire.credentials]
+        signed = {p["cumulativeAmount"] for p in payloads}
+        first = payloads[0]["cumulativeAmount"]
+
+        assert len(tokens) == 100
+        assert len(signed) == stream.vouchers < len(payloads)
+        raised = [p["raises"] for p in payloads if "raises" in p]
+        assert {r["cumulative"] for r in raised} == {first}
+        assert await market.books() == (100 * PER_TOKEN, 100 * PER_TOKEN)
+
+
+async def test_a_stream_outlives_the_challenge_that_it_began_with(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    late = 0.0
+
+    async def pass_by(n: int) -> None:
+        nonlocal late
+        if n == 40:
+            late += 1000
+
+    async with a_market(
+        agentpay_shared_chain, clock=lambda: time.time() + late
+    ) as market:
+        stream, tokens = await market.read(Model(tokens=100, before=pass_by))
+
+        assert len(tokens) == 100
+        assert stream.charged == 100 * PER_TOKEN
+        assert await market.books() == (100 * PER_TOKEN, 100 * PER_TOKEN)
+
+
+async def test_who_is_cancelled_while_reading_leaves_nothing_open(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_market(agentpay_shared_chain) as market:
+        for pause in (0.0, 0.005, 0.01, 0.02, 0.04):
+            reading = asyncio.create_task(market.read(Model(tokens=400)))
+            await asyncio.sleep(pause)
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+            market.app.models.clear()
+
+            ours, theirs = await market.books()
+            assert ours == theirs
+            assert (await market.agent.spending()).held == 0

@@ -2,7 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import ClassVar
 
+import pytest
+
+from agentpay.chain.sender import TransactionSender
 from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     CLOSING,
@@ -11,6 +15,7 @@ from agentpay.core.payee_events import (
     Refused,
 )
 from agentpay.evm import session_escrow_abi as escrows
+from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.facilitator.session_desk import EscrowDesk
@@ -33,6 +38,36 @@ async def test_k5_what_is_due_is_settled_as_soon_as_a_payer_leaves(
     # The smallest voucher that covers it: there is no other (rule 23).
     assert state.settled == 50
     assert not state.finalized
+
+
+class Hasty(TransactionSender):
+    """Remembers by when things were to be mined."""
+
+    deadlines: ClassVar[list[int]] = []
+
+    async def send(
+        self, call: Call, *, gas_max: int | None = None, deadline: int = 0
+    ) -> Receipt:
+        self.deadlines.append(deadline)
+        return await super().send(call, gas_max=gas_max, deadline=deadline)
+
+
+async def test_k5_what_is_due_is_to_be_mined_before_the_payer_can_withdraw(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_till(agentpay_shared_chain) as till:
+        config, table = await till.opened(100), till.table
+        await till.sells(config, 50, 30)
+        async with Hasty(table.chain, key=table.payee.gas_key()) as sender:
+            desk = table.desk(senders=[sender])
+            await desk.start()
+            sessions = SessionSettlement(desk=desk, store=till.store, clock=till.clock)
+            await table.leaves(config)
+            await sessions.leave(config.channel)
+        state = await table.state(config)
+
+    assert state.settled == 50
+    assert sender.deadlines == [state.close_requested_at + 900]
 
 
 async def test_k5_of_several_vouchers_the_smallest_that_covers_is_taken(
@@ -87,21 +122,20 @@ async def test_k5_what_runs_when_a_payer_leaves_is_paid_too(
     assert await till.earned() == 60
 
 
-async def test_a_running_stream_is_not_settled_for_in_every_round(
+async def test_what_ends_one_by_one_is_not_settled_for_in_every_round(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    """Its payer leaves, and sends on: a few settles within the grace period."""
+    """Its payer leaves while requests run: a few settles within the grace period."""
     async with a_till(agentpay_shared_chain) as till:
-        config = await till.opened(100)
+        config = await till.opened(100, tagged=True)
         await till.sells(config, 1, 1)
-        await till.begins(config, 60, 59)
-        for amount in range(2, 60, 2):
-            await till.raises(config, amount)
+        for cumulative in (10, 20, 30, 40):
+            await till.begins(config, cumulative, 9)
         await till.table.leaves(config)
         await till.keeper.tick()
         seen = []
-        for charged in (4, 8, 12):
-            await till.uses(config, 60, charged)
+        for cumulative in (10, 20, 30):
+            await till.ends(config, cumulative, 4)
             await till.keeper.tick()
             seen.append((await till.ledger(config)).claimed)
         till.clock.ahead += 181
@@ -122,7 +156,7 @@ async def test_k5_a_leaving_payer_is_remembered_over_a_restart(
         await till.begins(config, 60, 40)
         await till.table.leaves(config)
         await till.keeper.tick()
-        await till.uses(config, 60, 40)
+        await till.uses(config, 60, 40, more=False)
         await till.table.local.node.mine(70)
         await till.keeper.sync()  # its event is not read again
         await store.close()
@@ -167,8 +201,9 @@ class SlowDesk(EscrowDesk):
         return state
 
 
+@pytest.mark.parametrize("of_another", [False, True])
 async def test_k13_an_older_look_never_hides_that_a_payer_leaves(
-    agentpay_shared_chain: LocalChain,
+    agentpay_shared_chain: LocalChain, *, of_another: bool
 ) -> None:
     async with a_till(agentpay_shared_chain) as till:
         config = await till.opened(100)
@@ -185,9 +220,10 @@ async def test_k13_an_older_look_never_hides_that_a_payer_leaves(
         older = asyncio.create_task(sessions.see_chain(config.channel))
         await held.wait()
         await table.leaves(config)
-        newer = asyncio.create_task(sessions.see_chain(config.channel))
-        await asyncio.sleep(0.2)
+        # Of the same process, or of another one over the same store.
+        for newer in (sessions, till.sessions)[of_another:]:
+            await newer.see_chain(config.channel)
         desk.let_go.set()
-        await asyncio.gather(older, newer)
+        await older
 
         assert (await till.ledger(config)).spendable == 0

@@ -56,9 +56,9 @@ class Till:
         await self.store.update(config.channel, decide)
         await self.sessions.see_chain(config.channel)
 
-    async def opened(self, amount: int) -> SessionConfig:
+    async def opened(self, amount: int, *, tagged: bool = False) -> SessionConfig:
         """A session that its payer has opened, and that is in the books."""
-        config = await self.table.opened(amount)
+        config = await self.table.opened(amount, tagged=tagged)
         await self.takes(config)
         return config
 

@@ -11,6 +11,7 @@ from agentpay.core.payee_channel import HeldVoucher
 from agentpay.evm import session_escrow as session
 from agentpay.evm import session_escrow_abi as escrows
 from agentpay.evm.addresses import PERMIT2, SESSION_ESCROW
+from agentpay.evm.batch_settlement import PARALLEL_TAG
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import address_word, selector, uint_word
@@ -65,13 +66,16 @@ class Table:
         }
         return EscrowDesk(**given)  # type: ignore[arg-type]
 
-    def config(self, *, payee: Address | None = None) -> SessionConfig:
+    def config(
+        self, *, payee: Address | None = None, tagged: bool = False
+    ) -> SessionConfig:
         """A session that nobody has opened yet."""
+        tag = PARALLEL_TAG if tagged else bytes(4)
         terms = SessionTerms(
             payer=self.payer.address,
             payee=payee or self.payee.address,
             token=self.asset.address,
-            salt=Hash32.of(secrets.token_bytes(32)),
+            salt=Hash32.of(tag + secrets.token_bytes(28)),
             authorized_signer=self.key.address,
         )
         return SessionConfig(terms=terms, escrow=self.escrow)
@@ -128,10 +132,10 @@ class Table:
         return SessionOrder(config=config, voucher=voucher)
 
     async def opened(
-        self, amount: int, *, payee: Address | None = None
+        self, amount: int, *, payee: Address | None = None, tagged: bool = False
     ) -> SessionConfig:
         """A session that its payer has opened itself."""
-        config = self.config(payee=payee)
+        config = self.config(payee=payee, tagged=tagged)
         await self.approve(self.payer, SESSION_ESCROW)
         await self.send(
             self.payer, escrows.open_call(config.terms, amount, self.escrow)

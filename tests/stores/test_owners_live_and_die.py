@@ -180,6 +180,25 @@ async def test_an_owner_whose_connection_breaks_comes_back_as_itself(
         assert again == Spent(fate=Fate.RUNNING, charged=1)
 
 
+async def test_an_owner_whose_connection_broke_does_not_lead_beside_another(
+    postgres_url: str,
+) -> None:
+    async with (
+        cut_wire(postgres_url) as (url, wire),
+        await PostgresStore.open(url, grace_seconds=0) as one,
+        await PostgresStore.open(postgres_url, grace_seconds=0) as other,
+    ):
+        led = await one.payee.lead("x")
+        wire.cut_all()
+        for _ in range(1000):
+            if await other.payee.lead("x"):
+                break
+            await asyncio.sleep(0.001)
+
+        assert led
+        assert [await store.payee.lead("x") for store in (other, one)] == [True, False]
+
+
 async def test_an_idle_owner_notices_that_its_connection_broke(
     postgres_url: str,
 ) -> None:

@@ -40,3 +40,17 @@ async def test_of_two_processes_that_begin_a_payment_at_once_one_owns_it(
             )
             owned = [r is b for r, b in zip(recorded, begun, strict=True)]
             assert sum(owned) == 1
+
+
+async def test_what_another_process_wrote_is_read_though_it_was_read_before(
+    postgres_url: str,
+) -> None:
+    async with (
+        await PostgresStore.open(postgres_url, grace_seconds=0) as one,
+        await PostgresStore.open(postgres_url, grace_seconds=0) as other,
+    ):
+        for amount in (5, 6, 7):
+            mine = voucher(amount, owner=one.payee.owner)
+            await one.payee.update(channel(), happens(mine))
+
+            assert await other.payee.read(channel()) == await one.payee.read(channel())

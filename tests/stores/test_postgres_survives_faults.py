@@ -8,17 +8,18 @@ saved and called failed, or saved twice, or called saved and lost, shows in the 
 import asyncio
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
-from agentpay.errors import StoreUnavailable
+from agentpay.errors import StoreOutcomeUnknown, StoreUnavailable
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.stores import PostgresStore
+from agentpay.stores.postgres.connection import connect
 from tests.postgres_server import PostgresServer
-from tests.stores.cut_wire import cut_wire
+from tests.stores.cut_wire import CutWire, cut_wire
 from tests.stores.store_cases import channel, payee_record
 
 
@@ -61,6 +62,93 @@ async def test_a_commit_whose_answer_is_lost_is_told_as_it_ended(
         assert wire.connections == 2
         assert answers == list(range(1, 11))
         assert await counted(store) == 11
+
+
+def cuts_commit_and_then(all_later: Callable[[], bool]) -> Callable[[bytes], str]:
+    """Lose the answer of the next commit, and then everything while that is wanted."""
+    committed = False
+
+    def cuts(piece: bytes) -> str:
+        nonlocal committed
+        if not committed and b"COMMIT" in piece:
+            committed = True
+            return "after"
+        return "before" if committed and all_later() else ""
+
+    return cuts
+
+
+async def lost_session(wire: CutWire) -> None:
+    """Until somebody tries to come back."""
+    for _ in range(1000):
+        if wire.connections > 2:
+            return
+        await asyncio.sleep(0.01)
+    raise TimeoutError
+
+
+async def test_nothing_is_saved_again_that_was_in_doubt_for_a_month(
+    postgres_url: str,
+) -> None:
+    away = True
+    async with (
+        cut_wire(postgres_url) as (url, wire),
+        await PostgresStore.open(url) as store,
+    ):
+        await store.payee.update(channel(), count)
+        wire.cuts = cuts_commit_and_then(lambda: away)
+        counting = asyncio.create_task(count_once(store))
+        await lost_session(wire)
+        await an_operator_does(
+            postgres_url, "UPDATE owners SET seen_at = now() - interval '40 days'"
+        )
+        away = False
+
+        assert await counting == 1
+        assert await counted(store) == 2
+
+
+async def test_many_steps_in_doubt_at_the_end_are_neither_saved_again_nor_failed(
+    postgres_url: str,
+) -> None:
+    async with cut_wire(postgres_url) as (url, wire):
+        store = await PostgresStore.open(url, timeout_seconds=1)
+        await store.payee.update(channel(), count)
+        wire.cuts = cuts_commit_and_then(lambda: True)
+        counting = [
+            asyncio.create_task(store.payee.update(channel(), count)) for _ in range(3)
+        ]
+        await lost_session(wire)
+        await store.close()
+        answers = await asyncio.gather(*counting, return_exceptions=True)
+
+    assert [type(answer) for answer in answers] == [StoreOutcomeUnknown] * 3
+
+
+async def test_steps_in_doubt_are_not_called_failed_by_a_newer_schema(
+    postgres_url: str,
+) -> None:
+    away = True
+    async with cut_wire(postgres_url) as (url, wire):
+        store = await PostgresStore.open(url)
+        await store.payee.update(channel(), count)
+        wire.cuts = cuts_commit_and_then(lambda: away)
+        counting = [
+            asyncio.create_task(store.payee.update(channel(), count)) for _ in range(3)
+        ]
+        await lost_session(wire)
+        await an_operator_does(postgres_url, "UPDATE schema_version SET version = 99")
+        away = False
+        answers = await asyncio.gather(*counting, return_exceptions=True)
+        await store.close()
+
+    assert [type(answer) for answer in answers] == [StoreOutcomeUnknown] * 3
+
+
+async def an_operator_does(url: str, statement: str) -> None:
+    connection = await connect(url, settings={"search_path": "agentpay"}, timeout=5)
+    await connection.execute(statement)
+    await connection.close(timeout=5)
 
 
 @pytest.mark.parametrize("piece", range(1, 13))

@@ -12,6 +12,7 @@ from agentpay.core.payee_events import (
     Charged,
     Closing,
     Delivered,
+    OwnersDied,
     RefundAsked,
     RefundDone,
     Spent,
@@ -242,6 +243,25 @@ async def test_closing_sees_a_step_that_is_not_durable_yet(store: Store) -> None
 
 
 # Payments and cursors
+
+
+async def test_what_runs_is_left_behind_once_its_owner_is_dead(store: Store) -> None:
+    ours = voucher(5, maximum=5, owner=store.payee.owner)
+    await store.payee.update(channel(1), happens(ours, payee_record(1)))
+    for number in (2, 3):
+        dead = voucher(5, maximum=5, owner="dead")
+        await store.payee.update(channel(number), happens(dead, payee_record(number)))
+    assert {r.channel for r in await store.payee.left_behind(limit=9)} == {
+        channel(2),
+        channel(3),
+    }
+    assert len(await store.payee.left_behind(limit=1)) == 1
+
+    buried = OwnersDied(owner=store.payee.owner)
+    await store.payee.update(channel(2), happens(buried))
+
+    left = await store.payee.left_behind(limit=9)
+    assert [record.channel for record in left] == [channel(3)]
 
 
 async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> None:

@@ -102,13 +102,13 @@ class Endpoints(Rpc):
         self, endpoints: Sequence[Endpoint], *, turned_back_seconds: float = 60
     ) -> None:
         """
-        A block that no endpoint has had for `turned_back_seconds` is none of the chain
-        any more.
+        A block that all endpoints have said for `turned_back_seconds` that they have
+        not is none of the chain any more.
         """
         self._endpoints = endpoints
         self._turned_back_seconds = turned_back_seconds
         self._seen = 0
-        self._seen_at = 0.0
+        self._gone_since: float | None = None
         self._sending: set[asyncio.Task[Answers]] = set()
 
     @property
@@ -152,7 +152,7 @@ class Endpoints(Rpc):
             return answers
         if refused is not None:
             return refused
-        if any(isinstance(f, BehindOthers) for f in failures) and self._turned_back():
+        if self._turned_back(failures):
             return await self._read(requests)
         told = "; ".join(str(failure) for failure in failures)
         if all(isinstance(failure, RequestNotSent) for failure in failures):
@@ -178,15 +178,25 @@ class Endpoints(Rpc):
                 f"{endpoint.rpc.where} is at block {number}, {before} was seen"
             )
         if number >= self._seen:
-            self._seen, self._seen_at = number, time.monotonic()
+            self._seen, self._gone_since = number, None
         return answers
 
-    def _turned_back(self) -> bool:
-        """Whether the chain is to be believed that a block is gone."""
-        if time.monotonic() - self._seen_at < self._turned_back_seconds:
+    def _turned_back(self, failures: Sequence[ChainError]) -> bool:
+        """
+        Whether the chain is to be believed that a block is gone.
+
+        One that does not answer may have it still: nothing is believed meanwhile.
+        """
+        of_this_chain = [f for f in failures if not isinstance(f, WrongChain)]
+        if not all(isinstance(failure, BehindOthers) for failure in of_this_chain):
+            return False
+        now = time.monotonic()
+        if self._gone_since is None:
+            self._gone_since = now
+        if not of_this_chain or now - self._gone_since < self._turned_back_seconds:
             return False
         _log.warning("no endpoint of %s has block %d any more", self.where, self._seen)
-        self._seen = 0
+        self._seen, self._gone_since = 0, None
         return True
 
     async def _look_elsewhere(self, requests: Requests, answers: Answers) -> Answers:

@@ -43,6 +43,9 @@ class Used:
     charged: int = 0
 
 
+by_cumulative: Callable[[Used], int] = attrgetter("cumulative")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """A request in flight. Only its owner may charge or close it."""
@@ -147,6 +150,12 @@ class PayeeChannel:
             return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
 
+    def is_exposed(self, more: int, limit: int | None) -> bool:
+        """Whether with so much more it would owe us more than `limit`, unclaimed."""
+        if limit is None:
+            return False
+        return self.charged + self.reserved + more - self.claimed > limit
+
     @property
     def is_ending(self) -> bool:
         """
@@ -175,16 +184,32 @@ class PayeeChannel:
         """Whether nobody carries on with it, as `owner` sees it."""
         return reservation.owner != owner and reservation.owner not in self.living
 
+    def has_dead(self, owner: str) -> bool:
+        """Whether anything that runs has nobody, as `owner` sees it."""
+        return any(self.is_dead(running, owner) for running in self.running)
+
     def reservation(self, cumulative: int) -> Reservation | None:
         for reservation in self.running:
             if reservation.cumulative == cumulative:
                 return reservation
         return None
 
+    def with_changed(self, changed: Reservation) -> tuple[Reservation, ...]:
+        """What runs, with one of them as it is now."""
+        cumulative = changed.cumulative
+        return tuple(
+            [changed if r.cumulative == cumulative else r for r in self.running]
+        )
+
     def find_used(self, cumulative: int) -> Used | None:
+        at = self.place_used(cumulative)
+        return None if at is None else self.used[at]
+
+    def place_used(self, cumulative: int) -> int | None:
+        """Where an amount is among those that are remembered."""
         at = bisect_left(self.used, cumulative, key=by_cumulative)
         found = at < len(self.used) and self.used[at].cumulative == cumulative
-        return self.used[at] if found else None
+        return at if found else None
 
     def claim_voucher(self) -> HeldVoucher | None:
         """The smallest voucher we hold that covers what is due (rule 10)."""
@@ -215,10 +240,6 @@ class PayeeChannel:
         if self.pays_whole:
             return worth_keeping_whole(held, due, self.charged)
         return worth_keeping(held, due)
-
-
-def by_cumulative(used: Used) -> int:
-    return used.cumulative
 
 
 def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:

@@ -15,6 +15,7 @@ def check(before: PayeeChannel, after: PayeeChannel) -> None:
     """
     if after is before:
         return
+    uncovered = _uncovered(after)
     rules = {
         "charged is never negative": after.charged >= 0,
         "charged and reserved never exceed what was authorized": (
@@ -22,7 +23,9 @@ def check(before: PayeeChannel, after: PayeeChannel) -> None:
         ),
         "the highest voucher never shrinks": after.highest >= before.highest,
         "the highest voucher is held, until a claim of so much was seen": (
-            after.claimed < before.claimed or _uncovered(after) <= _uncovered(before)
+            uncovered == 0
+            or after.claimed < before.claimed
+            or uncovered <= _uncovered(before)
         ),
         "the floor never sinks": after.floor >= before.floor,
         "the window is bounded": len(after.used) <= after.window,

@@ -19,6 +19,8 @@ class VoucherVerified:
     prepaid: bool
     owner: str
     resource: str
+    exposure_max: int | None = None
+    """The most that may be unclaimed on its channel with this; None is any amount."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,3 +175,4 @@ EXCEEDS_BALANCE = "cumulative_exceeds_balance"
 BUSY = "channel_busy"
 CLOSING = "channel_closing"
 NOT_COVERED = "charge_exceeds_signed_cumulative"
+EXPOSED = "too_much_unclaimed"

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from agentpay.core.evolve import evolve
 from agentpay.core.payee_channel import (
     Fate,
     HeldVoucher,
@@ -24,6 +25,7 @@ from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
     EXCEEDS_BALANCE,
+    EXPOSED,
     MISMATCH,
     NOT_COVERED,
     Admitted,
@@ -46,7 +48,6 @@ from agentpay.core.payee_events import (
     VoucherRefused,
     VoucherVerified,
 )
-from agentpay.errors import InvariantViolated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +88,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
         case OwnersDied():
             return _expire(channel, event)
         case ChainSeen():
-            seen = replace(
+            seen = evolve(
                 channel,
                 balance=event.balance,
                 claimed=event.claimed,
@@ -97,7 +98,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
         case VoucherPublished():
             # A tagged amount is in `used` already; an untagged one must not come back.
             floor = channel.floor if channel.tagged else event.amount
-            published = replace(channel, floor=max(channel.floor, floor))
+            published = evolve(channel, floor=max(channel.floor, floor))
             return Transition(channel=published, answer=Noted())
         case RefundDone():
             return Transition(channel=_end_refund(channel), answer=Noted())
@@ -135,7 +136,7 @@ def _run_again(
     """
     answered = running.answered or running.prepaid
     taken = replace(running, owner=event.owner, answered=answered)
-    after = replace(channel, running=_swap(channel.running, taken))
+    after = evolve(channel, running=channel.with_changed(taken))
     return Transition(
         channel=after, answer=Admitted(reservation=taken), touched=(taken.cumulative,)
     )
@@ -154,6 +155,8 @@ def _admit(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     need = channel.charged + channel.reserved + event.maximum
     if need > min(authorized, channel.spendable):
         return _burn(channel, event.cumulative, NOT_COVERED)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return _burn(channel, event.cumulative, EXPOSED)
     return reserve(channel, event)
 
 
@@ -171,7 +174,7 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         if all(channel.is_dead(r, event.owner) for r in channel.running):
             expired = _expire(channel, OwnersDied(owner=event.owner))
             again = _admit_strict(expired.channel, event)
-            return _after(expired, again)
+            return replace(again, touched=expired.touched + again.touched)
         return refuse(channel, BUSY)
     if channel.status is not Status.OPEN:
         return refuse(channel, CLOSING)
@@ -181,6 +184,8 @@ def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return refuse(channel, MISMATCH)
     if event.cumulative > channel.spendable:
         return refuse(channel, EXCEEDS_BALANCE)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return refuse(channel, EXPOSED)
     return reserve(channel, event)
 
 
@@ -200,7 +205,7 @@ def reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         entry = Used(cumulative=event.cumulative, fate=Fate.RUNNING)
         used, floor = use(channel, entry)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
-    after = replace(
+    after = evolve(
         channel,
         highest=max(channel.highest, event.cumulative),
         running=(*channel.running, reservation),
@@ -227,14 +232,10 @@ def _burn(channel: PayeeChannel, cumulative: int, reason: str) -> Transition:
     """A refused voucher must not be served to a late copy (rule 3)."""
     used, floor = use(channel, Used(cumulative=cumulative, fate=Fate.VOID))
     return Transition(
-        channel=replace(channel, used=used, floor=floor),
+        channel=evolve(channel, used=used, floor=floor),
         answer=Refused(reason=reason, burnt=True),
         touched=(cumulative,),
     )
-
-
-def _after(first: Transition, second: Transition) -> Transition:
-    return replace(second, touched=first.touched + second.touched)
 
 
 def refuse(channel: PayeeChannel, reason: str) -> Transition:
@@ -246,11 +247,15 @@ def use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
     """Remember an amount; what no longer fits the window goes under the floor."""
     used, floor = channel.used, channel.floor
     at = bisect_left(used, entry.cumulative, key=by_cumulative)
-    if len(used) < channel.window:
-        return (*used[:at], entry, *used[at:]), floor
-    if at == 0:
+    full = len(used) >= channel.window
+    if full and at == 0:
         return used, max(floor, entry.cumulative)
-    return (*used[1:at], entry, *used[at:]), max(floor, used[0].cumulative)
+    # A list is changed in place: thousands of amounts are copied twice, and not thrice.
+    after = list(used)
+    after.insert(at, entry)
+    if full:
+        floor = max(floor, after.pop(0).cumulative)
+    return tuple(after), floor
 
 
 def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
@@ -282,7 +287,7 @@ def _carry_on(
             return _charge(channel, reservation, event)
         case GivenBack() if not reservation.answered:
             returned = replace(reservation, charged=event.charged)
-            return _close(_recharge(channel, returned), returned)
+            return _close(_recharge(channel, reservation, returned), returned)
         case Delivered() | GivenBack():
             return _close(channel, reservation)
         case _:
@@ -299,20 +304,19 @@ def _charge(
     charged = max(reservation.charged, min(event.charged, most))
     changed = replace(reservation, charged=charged, answered=not event.more)
     return Transition(
-        channel=_recharge(channel, changed),
+        channel=_recharge(channel, reservation, changed),
         answer=Noted(charged=charged),
         touched=(reservation.cumulative,),
     )
 
 
-def _recharge(channel: PayeeChannel, reservation: Reservation) -> PayeeChannel:
-    before = channel.reservation(reservation.cumulative)
-    if before is None:
-        raise InvariantViolated("a charge has no reservation")
-    return replace(
+def _recharge(
+    channel: PayeeChannel, before: Reservation, after: Reservation
+) -> PayeeChannel:
+    return evolve(
         channel,
-        running=_swap(channel.running, reservation),
-        charged=channel.charged + reservation.charged - before.charged,
+        running=channel.with_changed(after),
+        charged=channel.charged + after.charged - before.charged,
     )
 
 
@@ -320,12 +324,13 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
     cumulative, charged = reservation.cumulative, reservation.charged
     running = tuple([r for r in channel.running if r.cumulative != cumulative])
     used = channel.used
-    if channel.find_used(cumulative) is not None:
+    if (at := channel.place_used(cumulative)) is not None:
         entry = Used(cumulative=cumulative, fate=Fate.CHARGED, charged=charged)
-        at = bisect_left(used, cumulative, key=by_cumulative)
-        used = (*used[:at], entry, *used[at + 1 :])
+        changed = list(used)
+        changed[at] = entry
+        used = tuple(changed)
     held = channel.keep(channel.held, channel.due + charged)
-    after = replace(channel, running=running, used=used, held=held)
+    after = evolve(channel, running=running, used=used, held=held)
     return Transition(
         channel=after, answer=Noted(charged=charged), touched=(cumulative,)
     )
@@ -352,11 +357,12 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
         return refuse(channel, CLOSING)
     if not channel.tagged:
         expired = _expire(channel, OwnersDied(owner=event.owner))
-        return _after(expired, _start_strict_refund(expired.channel, event))
+        asked = _start_strict_refund(expired.channel, event)
+        return replace(asked, touched=expired.touched + asked.touched)
     if (spent := _seen(channel, event.cumulative)) is not None:
         return Transition(channel=channel, answer=spent)
     burnt = _burn(channel, event.cumulative, CLOSING)
-    closing = replace(
+    closing = evolve(
         burnt.channel, status=Status.CLOSING, closing_voucher=event.cumulative
     )
     return Transition(
@@ -373,7 +379,7 @@ def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transitio
     if event.cumulative != channel.charged:
         return refuse(channel, MISMATCH)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
-    closing = replace(
+    closing = evolve(
         channel,
         status=Status.CLOSING,
         closing_voucher=event.cumulative,
@@ -386,15 +392,8 @@ def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transitio
 def _end_refund(channel: PayeeChannel) -> PayeeChannel:
     """A tagged channel is never used again; the specification's may be."""
     if channel.tagged:
-        return replace(channel, status=Status.CLOSED)
+        return evolve(channel, status=Status.CLOSED)
     if channel.status is not Status.CLOSING:
         return channel
     left = min(channel.balance, max(channel.due, channel.claimed))
-    return replace(channel, status=Status.OPEN, balance=left)
-
-
-def _swap(
-    running: tuple[Reservation, ...], changed: Reservation
-) -> tuple[Reservation, ...]:
-    cumulative = changed.cumulative
-    return tuple([changed if r.cumulative == cumulative else r for r in running])
+    return evolve(channel, status=Status.OPEN, balance=left)

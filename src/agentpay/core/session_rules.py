@@ -21,6 +21,7 @@ from agentpay.core.payee_events import (
     BUSY,
     CLOSING,
     EXCEEDS_BALANCE,
+    EXPOSED,
     MISMATCH,
     NOT_COVERED,
     Closing,
@@ -60,6 +61,8 @@ class VoucherRaised:
     signature: bytes
     raises: Raises | None = None
     """On a tagged session: what other requests signed is not this one's."""
+    exposure_max: int | None = None
+    """As of `VoucherVerified`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,8 @@ class Extended:
     cumulative: int
     owner: str
     maximum: int
+    exposure_max: int | None = None
+    """As of `VoucherVerified`: it grows up to that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +159,8 @@ def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         return refuse(channel, EXCEEDS_BALANCE)
     if channel.charged + event.maximum > cumulative:
         return refuse(channel, NOT_COVERED)
+    if channel.is_exposed(event.maximum, event.exposure_max):
+        return refuse(channel, EXPOSED)
     return reserve(channel, event)
 
 
@@ -222,6 +229,8 @@ def _why_not(channel: PayeeChannel, event: VoucherRaised) -> str:
     authorized = min(max(channel.highest, event.cumulative), channel.spendable)
     if channel.charged + channel.reserved + more > authorized:
         return NOT_COVERED
+    if more and channel.is_exposed(more, event.exposure_max):
+        return EXPOSED
     return ""
 
 
@@ -235,6 +244,8 @@ def _extend(channel: PayeeChannel, event: Extended) -> Transition:
     if running.answered or channel.status is not Status.OPEN:
         return Transition(channel=channel, answer=Noted(charged=running.charged))
     authorized = min(channel.highest, channel.spendable)
+    if event.exposure_max is not None:
+        authorized = min(authorized, channel.claimed + event.exposure_max)
     room = max(0, authorized - channel.charged - channel.reserved)
     grown = _grow(channel, event.cumulative, min(event.maximum, running.maximum + room))
     touched = (event.cumulative,) if grown is not channel else ()

@@ -25,6 +25,7 @@ class Tab:
     __slots__ = (
         "_bound",
         "_floor",
+        "_given",
         "_left",
         "_prices",
         "_used",
@@ -48,6 +49,7 @@ class Tab:
         """Whether anything was ever counted, be it nothing."""
         self._floor = floor
         self._used = 0
+        self._given = 0
         self._left = 0
         self._bound = tariff.bound(charged)
         self._prices = {
@@ -120,4 +122,16 @@ class Tab:
 
     def leave(self) -> None:
         """All that was counted has left."""
-        self._left = self._used
+        self._left = self._given = self._used
+
+    def leave_in_part(self) -> None:
+        """Of the last piece only a part has left, and all of those before it."""
+        self._left, self._given = self._given, self._used
+
+    def hold_back(self) -> None:
+        """The last piece is held back, and perhaps others before it."""
+        self._given = self._used
+
+    def let_go(self) -> None:
+        """What was held back has left."""
+        self._left = self._given

@@ -7,6 +7,7 @@ wheels, eth-keys does the same in several milliseconds, with one warning.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from agentpay.evm.hashing import keccak
 from agentpay.types import Address
@@ -98,6 +99,7 @@ def is_signed_by_key(account: Address, digest: bytes, signature: bytes) -> bool:
         return False
 
 
+@lru_cache(maxsize=4096)
 def address_of_key(public_key: bytes) -> Address:
     """The account of an uncompressed public key (64 bytes, without the 0x04)."""
     return Address("0x" + keccak(public_key)[12:].hex())

@@ -34,7 +34,7 @@ from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
 from agentpay.onchain import check_asset
-from agentpay.payee.payee import check_network
+from agentpay.payee.arguments import check_network
 from agentpay.ports import PayeeStore, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import open_store

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Final
 
 from agentpay.errors import (
@@ -51,7 +52,8 @@ _ORDER_SECONDS = 3600
 """How long the payee's orders stay valid, in the chain's time."""
 _CLOSING = 1 << 128
 """Orders to close have numbers of their own, above all amounts."""
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
+"""Anybody may have us wait for a transaction, so that waiting asks little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,7 @@ class EscrowDesk:
         self._check_ours(config)
         what = f"transaction {transaction} for session {config.channel}"
         deadline = asyncio.get_running_loop().time() + wait_seconds
+        pauses = chain(_POLL_SECONDS, repeat(_POLL_SECONDS[-1]))
         while True:
             receipt = await self._chain.receipt(transaction)
             # A node that is behind may know the one and not yet the other.
@@ -178,7 +181,7 @@ class EscrowDesk:
                     break
             if asyncio.get_running_loop().time() > deadline:
                 raise TransactionOutcomeUnknown(what, transaction=transaction)
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(next(pauses))
         _check_fit(config, state)
         amount = amounts[0] if added is None else added
         return Settled(transaction=transaction, amount=amount)
@@ -210,12 +213,15 @@ class EscrowDesk:
 
     # What the payee takes out.
 
-    async def settle(self, orders: Sequence[SessionOrder]) -> Mapping[Hash32, Settled]:
+    async def settle(
+        self, orders: Sequence[SessionOrder], *, deadline: int = 0
+    ) -> Mapping[Hash32, Settled]:
         """See `SessionDesk.settle`."""
         size = 1 if self._pays_gas or not self._together else ORDERS_MAX
         parts = [list(orders[n : n + size]) for n in range(0, len(orders), size)]
         outcomes = await asyncio.gather(
-            *(self._settle_part(part) for part in parts), return_exceptions=True
+            *(self._settle_part(part, deadline) for part in parts),
+            return_exceptions=True,
         )
         settled: dict[Hash32, Settled] = {}
         failures: list[BaseException] = []
@@ -269,7 +275,9 @@ class EscrowDesk:
         """Who must send a call of the payee's; anybody, if it signs an order."""
         return self.payee if self._pays_gas else None
 
-    async def _settle_part(self, orders: list[SessionOrder]) -> dict[Hash32, Settled]:
+    async def _settle_part(
+        self, orders: list[SessionOrder], deadline: int
+    ) -> dict[Hash32, Settled]:
         """In one transaction, or in halves where that has too much gas."""
         calls = [await self._call(order, closes=False) for order in orders]
         good = orders
@@ -282,13 +290,15 @@ class EscrowDesk:
             call = aggregate_call(calls)
         gas_max = self._gas.settle * len(good)
         try:
-            receipt = await self._senders.send(call, gas_max=gas_max, by=self._sends_by)
+            receipt = await self._senders.send(
+                call, gas_max=gas_max, by=self._sends_by, deadline=deadline
+            )
         except TransactionFailed:
             if len(good) == 1:
                 raise
             half = len(good) // 2
-            first = await self._settle_part(good[:half])
-            return first | await self._settle_part(good[half:])
+            first = await self._settle_part(good[:half], deadline)
+            return first | await self._settle_part(good[half:], deadline)
         return _settled_in(good, receipt)
 
     async def _good(

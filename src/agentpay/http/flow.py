@@ -173,12 +173,20 @@ class Flow:
                 body = self._cutter.feed(body)
             if body:
                 await self._send(_body(body))
-            if self._cutter is None or not self._cutter.holds:
-                self.tab.leave()
+            self._note_left(in_part=bool(body))
         if not message.get("more_body"):
             await self._flush()
             self.tab.leave()
             await self.end()
+
+    def _note_left(self, *, in_part: bool) -> None:
+        """A piece was taken. A part of it may wait for the end of its event."""
+        if self._cutter is None or not self._cutter.holds:
+            self.tab.leave()
+        elif in_part:
+            self.tab.leave_in_part()
+        else:
+            self.tab.hold_back()
 
     async def end(self) -> None:
         """End the answer in good order: closed, and with a receipt if one is read."""
@@ -198,6 +206,7 @@ class Flow:
         rest = self._cutter.rest() if self._cutter is not None else b""
         if rest:
             await self._send(_body(rest))
+            self.tab.let_go()
 
     async def close(self) -> None:
         """Close the sale at what has left, if `end` has not."""

@@ -144,6 +144,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         payer = self._bound()
         if not payer.policy.pay_redirected:
             check_redirect(request, target.origin)
+        reason = ""
         for _ in range(payer.policy.pay_again_max + 1):
             try:
                 payment = await payer.pay(offer, target)
@@ -169,7 +170,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 raise PaymentRejected(reason or "the offer changed", status=402)
             self._memory.remember(target, fresh)
             offer = fresh
-        raise PaymentRejected("it kept refusing payments that it offered", status=402)
+        raise PaymentRejected(f"it kept refusing what it offers: {reason}", status=402)
 
     async def _until_final(
         self, request: httpx.Request, target: Target, payment: Payment, offer: Offer

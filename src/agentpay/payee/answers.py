@@ -18,7 +18,7 @@ from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale, SaleStream
 from agentpay.ports import PayeeStore
 from agentpay.records import AnswerRecord
-from agentpay.types import Address, ChainId
+from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire import x402_write as write
 
 _log = logging.getLogger(__name__)
@@ -280,6 +280,11 @@ class NamedSale:
             return receipt
         finally:
             self._answers.release(self.key)
+
+
+def voucher_key(channel: Hash32, cumulative: int) -> str:
+    """By what the answer that a voucher bought is found, if it has no other name."""
+    return f"voucher {channel} {cumulative}"
 
 
 def request_of(terms: Terms, payment: bytes = b"") -> bytes:

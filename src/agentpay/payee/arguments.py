@@ -2,8 +2,12 @@
 What a payee is told in words, as values; what cannot be used is refused with its name.
 """
 
-from agentpay.errors import ConfigurationError
+from collections.abc import Iterable
+
+from agentpay.errors import ConfigurationError, MainnetNotEnabled
+from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.hashing import checked_address
+from agentpay.evm.networks import Network
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire.x402 import EIP3009, PERMIT2
 
@@ -17,6 +21,28 @@ def units_of(money: Money, decimals: int, name: str) -> int:
         return to_base_units(money, decimals)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def limit_of(money: Money | None, decimals: int, name: str) -> int | None:
+    """
+    Raises:
+        ConfigurationError: Not money, finer than the token, or nothing at all.
+    """
+    if money is None:
+        return None
+    limit = units_of(money, decimals, name)
+    if limit <= 0:
+        raise ConfigurationError(f"{name}: more than 0, or None for no limit")
+    return limit
+
+
+def check_delay(seconds: int) -> None:
+    """
+    Raises:
+        ConfigurationError: The contract has no such withdraw delay.
+    """
+    if not MIN_WITHDRAW_DELAY <= seconds <= MAX_WITHDRAW_DELAY:
+        raise ConfigurationError(f"withdraw_delay is 900 s to 30 days, not {seconds} s")
 
 
 def methods_of(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
@@ -46,3 +72,23 @@ def account_of(text: str, name: str = "pay_to") -> Address:
         return checked_address(text)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from error
+
+
+def accounts_of(texts: Iterable[str], name: str) -> frozenset[Address]:
+    """
+    Raises:
+        ConfigurationError: One is not an address, or has a wrong checksum.
+    """
+    return frozenset(account_of(text, name) for text in texts)
+
+
+def check_network(network: Network, *, allow_mainnet: bool) -> None:
+    """
+    Raises:
+        MainnetNotEnabled: Real money, and nobody said yes to that.
+    """
+    if network.real_money and not allow_mainnet:
+        raise MainnetNotEnabled(
+            f"{network.name} is real money and these contracts are not audited for it:"
+            " pass allow_mainnet=True if you accept that (see SECURITY.md)"
+        )

@@ -9,6 +9,7 @@ from agentpay.core import payee_rules
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import Answer, Event, LeaseLost
 from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.offers import (
     ERROR_PREFIX,
     PayeeSettings,
@@ -61,7 +62,7 @@ class ChannelRequest:
     @property
     def key(self) -> str:
         """What its payer signed: it buys one answer."""
-        return f"voucher {self.channel} {self.cumulative}"
+        return voucher_key(self.channel, self.cumulative)
 
 
 class ChannelBooks:

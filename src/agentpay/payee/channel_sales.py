@@ -144,6 +144,7 @@ class ChannelSales:
             prepaid=not terms.metered,
             owner=self._books.store.owner,
             resource=terms.resource,
+            exposure_max=self._settings.exposure_max,
         )
         record, result = await self._admit_patiently(call, event)
         if record is None:

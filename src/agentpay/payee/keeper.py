@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from agentpay.core import payee_rules, session_rules
 from agentpay.core.payee_channel import Status
+from agentpay.core.payee_events import OwnersDied
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
@@ -22,11 +24,12 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Log
 from agentpay.evm.hashing import address_word
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.quarantine import Quarantine
 from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, PayeeStore
-from agentpay.records import PayeeRecord
+from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Address, Hash32
 
 _log = logging.getLogger(__name__)
@@ -41,6 +44,7 @@ _WATCHED = (
 _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
 _ENDING_AT_ONCE = 50
+_LEFT_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class KeeperPolicy:
     settle_at: int
     """Send what was claimed once it is so much; with the claims by age, all of it."""
     poll_seconds: float = 2.0
+    bury_after_seconds: int = 60
+    """How long a request whose process died is kept for its own resend."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +98,9 @@ class Keeper:
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = self._settled_at = clock()
+        self._unrefundable = Quarantine("refunded", clock=clock)
+        grace = sessions.desk.grace_seconds if sessions is not None else 0
+        self._unclosable = Quarantine("closed", longest=grace / 6, clock=clock)
         self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], _Followed] = {}
         self._syncing = asyncio.Lock()
@@ -207,6 +216,7 @@ class Keeper:
             StoreError: Likewise.
         """
         await self.sync()
+        await self._bury()
         # A facilitator that is down keeps no session from being settled in time.
         await _all(
             self._served.settle(),
@@ -215,6 +225,25 @@ class Keeper:
             self._tend_sessions(),
         )
 
+    async def _bury(self) -> None:
+        """What died at work had charged something: that is due, and is claimed."""
+        event = OwnersDied(owner=self._store.owner)
+        latest = self._clock() - self._policy.bury_after_seconds
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
+            if record is None or record.last_voucher_at > latest:
+                return PayeeStep(record=record, answer=None)
+            rules = session_rules if record.ledger.pays_whole else payee_rules
+            after = rules.apply(record.ledger, event)
+            return PayeeStep(
+                record=replace(record, ledger=after.channel),
+                answer=None,
+                touched=after.touched,
+            )
+
+        for left in await self._store.left_behind(limit=_LEFT_AT_ONCE):
+            await self._store.update(left.channel, decide)
+
     async def _tend_channels(self) -> None:
         late = self._clock() - self._claimed_at >= self._claim_every
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
@@ -222,17 +251,36 @@ class Keeper:
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
-        for record in await self._store.closing(sessions=False, limit=_ENDING_AT_ONCE):
+        await self._refund()
+
+    async def _refund(self) -> None:
+        """One that cannot be, as where the token froze its payer, holds up nobody."""
+        held = self._unrefundable.held()
+        limit = _ENDING_AT_ONCE + len(held)
+        for record in await self._store.closing(sessions=False, limit=limit):
+            channel = record.channel
+            if channel in held:
+                continue
             try:
-                await self._settlement.refund(record.channel)
+                await self._settlement.refund(channel)
             except TransactionFailed as error:
-                _log.warning("channel %s cannot be refunded: %s", record.channel, error)
+                self._unrefundable.put(channel, error)
+            else:
+                self._unrefundable.release(channel)
 
     async def _tend_sessions(self) -> None:
         if self._sessions is None:
             return
-        ending = await self._store.closing(sessions=True, limit=_ENDING_AT_ONCE)
-        await _all(*(self._end_session(record, self._sessions) for record in ending))
+        held = self._unclosable.held()
+        limit = _ENDING_AT_ONCE + len(held)
+        ending = await self._store.closing(sessions=True, limit=limit)
+        await _all(
+            *(
+                self._end_session(record, self._sessions)
+                for record in ending
+                if record.channel not in held
+            )
+        )
         late = self._clock() - self._settled_at >= self._policy.claim_every_seconds
         await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
         if late:
@@ -248,7 +296,9 @@ class Keeper:
             else:
                 await sessions.leave(record.channel)
         except TransactionFailed as error:
-            _log.warning("session %s cannot be closed: %s", record.channel, error)
+            self._unclosable.put(record.channel, error)
+        else:
+            self._unclosable.release(record.channel)
 
     async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""

@@ -28,7 +28,11 @@ from agentpay.wire.mpp.credential import Credential
 from agentpay.wire.mpp.evm_charge import parse_charge_payload
 from agentpay.wire.mpp.problem import ProblemKind, problem_of
 from agentpay.wire.mpp.receipt import charge_receipt, format_receipt
+from agentpay.wire.mpp.timestamps import parse_time
 from agentpay.wire.x402 import EXACT
+
+_KNOWN_SECONDS = 3600
+"""How long a challenge is known after it is over: nothing new is taken for it then."""
 
 
 class ChargeSales:
@@ -113,26 +117,33 @@ class ChargeSales:
             return ChargeSale(
                 outcome, echo, chain=self._settings.asset.chain, clock=self._clock
             )
+        if outcome.status == 402:
+            await self._leave(echo, money)
         if not outcome.presented:
             return failed(outcome, challenge_id=echo.id)
-        earlier = await self._answers.find(outcome.presented, request_of(terms))
-        used = self._used(echo, terms)
-        return replace(used, presented=outcome.presented, earlier=earlier)
+        key = _answer_to(echo, outcome.presented)
+        earlier = await self._answers.find(key, request_of(terms))
+        return replace(self._used(echo, terms), presented=key, earlier=earlier)
 
     async def _take(self, echo: Challenge, money: Movement, terms: Terms) -> bool:
         """A challenge is for the first good transfer that answers it, durably."""
         taken = PaymentRecord(
-            id=f"challenge {echo.id}",
+            id=_taken_by(echo),
             payer=money.payer,
             amount=terms.maximum,
             resource=money.id,
             owner=self._store.owner,
             started_at=int(self._clock()),
             status=PaymentStatus.DELIVERED,  # it is owed nothing: the transfer is
-            good_until=money.good_until,
+            good_until=parse_time(echo.expires or "", name="expires") + _KNOWN_SECONDS,
         )
         known = await self._store.begin_payment(taken)
         return known.resource == money.id
+
+    async def _leave(self, echo: Challenge, money: Movement) -> None:
+        """Strangers cannot fill the books: what left nothing there takes nothing."""
+        if await self._store.find_payment(money.id) is None:
+            await self._store.drop_payment(_taken_by(echo))
 
     def _used(self, echo: Challenge, terms: Terms) -> Refusal:
         detail = "the challenge was paid for and answered; it buys one answer"
@@ -149,6 +160,15 @@ class ChargeSales:
         self, echo: Challenge, terms: Terms, kind: ProblemKind, detail: str
     ) -> Refusal:
         return problem(self._settings, terms, kind, detail, challenge_id=echo.id)
+
+
+def _taken_by(echo: Challenge) -> str:
+    return f"challenge {echo.id}"
+
+
+def _answer_to(echo: Challenge, transfer: str) -> str:
+    """The chain shows a transfer to everybody, and never its challenge's id."""
+    return f"{transfer} {echo.id}"
 
 
 class ChargeSale:
@@ -173,7 +193,7 @@ class ChargeSale:
 
     @property
     def key(self) -> str:
-        return self._sale.key
+        return _answer_to(self._echo, self._sale.key)
 
     @property
     def maximum(self) -> int:

@@ -60,6 +60,8 @@ class PayeeSettings:
     escrow: Address | None = None
     """Where the sessions of MPP are; None where none are sold."""
     max_timeout_seconds: int = 300
+    exposure_max: int | None = None
+    """The most that may be unclaimed on one channel; None is any amount."""
 
 
 _UPFRONT: JsonObject = {"paymentFlow": UPFRONT}

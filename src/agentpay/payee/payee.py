@@ -14,17 +14,24 @@ from agentpay.errors import (
     ChainError,
     ConfigurationError,
     FacilitatorUnavailable,
-    MainnetNotEnabled,
     MalformedMessage,
     StoreError,
 )
 from agentpay.evm.addresses import SESSION_ESCROW
-from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
-from agentpay.payee.arguments import account_of, methods_of, units_of
+from agentpay.payee.arguments import (
+    account_of,
+    accounts_of,
+    check_delay,
+    check_network,
+    limit_of,
+    methods_of,
+    units_of,
+)
 from agentpay.payee.books import ChannelPayment
+from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
 from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
@@ -36,28 +43,29 @@ from agentpay.payee.offers import (
     payment_required,
     unavailable,
 )
-from agentpay.payee.pricing import Route, Terms, stream_terms
+from agentpay.payee.pricing import Route, Terms, terms_of
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
-from agentpay.types import Asset, Money, to_base_units
+from agentpay.types import Asset, Money
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import Credential
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
+    BATCH_SETTLEMENT,
     PAYMENT_SIGNATURE,
     ExactPayload,
     PaymentPayload,
     Permit2Payload,
-    parse_payment,
 )
 from agentpay.wire.x402_terms import accepted_offer, is_for
 from agentpay.wire.x402_transfers import payment_id
+from agentpay.wire.x402_vouchers import VoucherReader
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +98,7 @@ class Payee:
         sponsor_approvals_up_to: int = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
+        exposure_max: Money | None = None,
         poll_seconds: float = 2,
         answers: AnswerPolicy = KEEP_ANSWERS,
         fees: FeePolicy | None = None,
@@ -108,7 +117,9 @@ class Payee:
         payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
         above 0. `fees` bound what it pays for gas. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
-        much of what was sold is kept to be told again to who paid for it. With `mpp`,
+        much of what was sold is kept to be told again to who paid for it. Nothing is
+        sold on a channel of which more than `exposure_max` would be unclaimed, and half
+        of that is claimed, however little it is. With `mpp`,
         whatever takes one transfer takes it by MPP too, and every 402 says so; what
         takes vouchers of a channel takes those of MPP's sessions, if `pay_to` is the
         account of `wallet` or of `authorizer`: nobody else can settle them.
@@ -121,10 +132,7 @@ class Payee:
         place = find_network(network)
         check_network(place, allow_mainnet=allow_mainnet)
         refuse_test_key(wallet.address, place.chain)
-        if not MIN_WITHDRAW_DELAY <= withdraw_delay <= MAX_WITHDRAW_DELAY:
-            raise ConfigurationError(
-                f"withdraw_delay is 900 s to 30 days, not {withdraw_delay} s"
-            )
+        check_delay(withdraw_delay)
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
@@ -143,22 +151,24 @@ class Payee:
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
         sells_sessions = account in (wallet.address, signs.address)
-        decimals = place.usdc.decimals
+        enough = units_of(claim_at, place.usdc.decimals, "claim_at")
+        exposed = limit_of(exposure_max, place.usdc.decimals, "exposure_max")
+        if exposed is not None:
+            enough = min(enough, max(1, exposed // 2))
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
             authorizer=signs.address,
             withdraw_delay=withdraw_delay,
             parallel=ParallelTerms(window=WINDOW, in_flight_max=IN_FLIGHT_MAX),
-            min_deposit=units_of(min_deposit, decimals, "min_deposit"),
+            min_deposit=units_of(min_deposit, place.usdc.decimals, "min_deposit"),
             names=answers.bytes_each > 0,
             transfer_methods=methods_of(transfer_methods, place.usdc),
             facilitator=facilitator.address if facilitator else wallet.address,
             sponsors_approvals=sponsor_approvals_up_to > 0,
             escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
-            wallet_factories=frozenset(
-                account_of(factory, "wallet_factories") for factory in wallet_factories
-            ),
+            wallet_factories=accounts_of(wallet_factories, "wallet_factories"),
+            exposure_max=exposed,
         )
         self._plan = Plan(
             wallet=wallet,
@@ -166,9 +176,9 @@ class Payee:
             rpc_url=endpoint,
             store_url=store,
             keeping=KeeperPolicy(
-                claim_at=units_of(claim_at, decimals, "claim_at"),
+                claim_at=enough,
+                settle_at=enough,
                 claim_every_seconds=claim_every_seconds,
-                settle_at=units_of(claim_at, decimals, "claim_at"),
                 poll_seconds=poll_seconds,
             ),
             answers=answers,
@@ -176,6 +186,7 @@ class Payee:
             mpp=mpp,
             sponsor_wei=sponsor_approvals_up_to,
         )
+        self._reader = VoucherReader()
         self._works: Works | None = None
         self._starting = asyncio.Lock()
 
@@ -237,6 +248,11 @@ class Payee:
                 except FacilitatorUnavailable as error:
                     _log.warning("what costs money is a 503 for now: %s", error)
 
+    async def figures(self) -> Figures:
+        """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
+        gas = None if self._facilitator else self._plan.wallet.address
+        return await read_figures(self._running, gas, now=self._clock())
+
     async def _ready(self) -> None:
         """Have the facilitator up, and offer `upto` in its name."""
         works = self._works
@@ -267,26 +283,17 @@ class Payee:
         A route's terms in base units of our token.
 
         Raises:
-            ConfigurationError: The price cannot be expressed in it.
+            ConfigurationError: The price cannot be expressed in it, or no channel may
+                owe us so much.
         """
-        try:
-            maximum = to_base_units(route.price, self.asset.decimals)
-        except ValueError as error:
-            raise ConfigurationError(f"the price of {resource}: {error}") from error
-        return Terms(
-            maximum=maximum,
-            metered=route.metered,
-            order=route.order,
-            schemes=route.schemes,
-            resource=resource,
-            url=url,
-            query=query,
-            about=route.about,
-            access_seconds=route.access_seconds,
-            bound=bound,
-            tariff=route.tariff,
-            streaming=stream_terms(route, maximum, self.asset.decimals),
-        )
+        terms = terms_of(route, resource=resource, decimals=self.asset.decimals)
+        limit, price = self.settings.exposure_max, terms.maximum
+        if limit is not None and price > limit and BATCH_SETTLEMENT in route.schemes:
+            raise ConfigurationError(
+                f"the price of {resource} is {price}, above exposure_max ({limit}):"
+                " no channel could ever pay it"
+            )
+        return replace(terms, url=url, query=query, bound=bound)
 
     async def answer(
         self, header: str | None, terms: Terms, *, why: str = NO_PAYMENT
@@ -302,7 +309,7 @@ class Payee:
             await self._ready()
             if header is None:
                 return payment_required(self.settings, terms, error=why)
-            payment = parse_payment(header)
+            payment = self._reader.read(header)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:
@@ -380,15 +387,3 @@ class Payee:
             extensions=payment.extensions,
         )
         return await works.channels.answer(channel_payment, terms)
-
-
-def check_network(network: Network, *, allow_mainnet: bool) -> None:
-    """
-    Raises:
-        MainnetNotEnabled: Real money, and nobody said yes to that.
-    """
-    if network.real_money and not allow_mainnet:
-        raise MainnetNotEnabled(
-            f"{network.name} is real money and these contracts are not audited for it:"
-            " pass allow_mainnet=True if you accept that (see SECURITY.md)"
-        )

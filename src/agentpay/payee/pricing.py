@@ -144,7 +144,32 @@ class Terms:
         return rate.price // rate.per, rate.unit.name
 
 
-def stream_terms(route: Route, maximum: int, decimals: int) -> StreamTerms | None:
+def terms_of(route: Route, *, resource: str, decimals: int) -> Terms:
+    """
+    A route's terms in base units of a token, before it is said where it is.
+
+    Raises:
+        ConfigurationError: The price cannot be expressed in it.
+    """
+    try:
+        maximum = to_base_units(route.price, decimals)
+    except ValueError as error:
+        raise ConfigurationError(f"the price of {resource}: {error}") from error
+    return Terms(
+        maximum=maximum,
+        metered=route.metered,
+        order=route.order,
+        schemes=route.schemes,
+        resource=resource,
+        url="",
+        about=route.about,
+        access_seconds=route.access_seconds,
+        tariff=route.tariff,
+        streaming=_stream_terms(route, maximum, decimals),
+    )
+
+
+def _stream_terms(route: Route, maximum: int, decimals: int) -> StreamTerms | None:
     """
     How a route's answers are paid while they flow, if they are.
 

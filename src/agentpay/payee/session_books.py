@@ -14,6 +14,7 @@ from agentpay.core.payee_events import Answer, LeaseLost
 from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.mpp_offers import problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
@@ -52,7 +53,7 @@ class SessionCall:
     @property
     def key(self) -> str:
         """What its payer signed: it buys one answer."""
-        return f"voucher {self.channel} {self.cumulative}"
+        return voucher_key(self.channel, self.cumulative)
 
     def fault(self) -> ProblemKind | None:
         """

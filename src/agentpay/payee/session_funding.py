@@ -132,31 +132,31 @@ class SessionFunding:
         self, call: SessionCall, deposit: Opening | ToppingUp
     ) -> Refusal | None:
         """Have a deposit on the chain, once, however often it is presented."""
-        lock = self._locks.setdefault(call.channel, asyncio.Lock())
-        async with lock:
-            try:
-                refusal = await self._have(call, deposit)
-            except SessionUnfit as error:
-                return await self._failed(call, _UNFIT[error.fault], str(error))
-            except TransactionFailed as error:
-                return await self._failed(call, kind_of_revert(error), str(error))
-            except TransactionOutcomeUnknown as error:
-                detail = f"transaction {error.transaction}: send the same again"
-                return self._books.refuse(call, UNKNOWN, detail, status=503)
-            if refusal is None:
-                await self._settlement.see_chain(call.channel)
+        try:
+            if isinstance(deposit, OpenByHash | TopUpByHash):
+                refusal = await self._confirm(call, deposit)
+            else:
+                # One after another. What proves nobody never waits in this line.
+                lock = self._locks.setdefault(call.channel, asyncio.Lock())
+                async with lock:
+                    refusal = await self._have(call, deposit)
+        except SessionUnfit as error:
+            return await self._failed(call, _UNFIT[error.fault], str(error))
+        except TransactionFailed as error:
+            return await self._failed(call, kind_of_revert(error), str(error))
+        except TransactionOutcomeUnknown as error:
+            detail = f"transaction {error.transaction}: send the same again"
+            return self._books.refuse(call, UNKNOWN, detail, status=503)
+        if refusal is None:
+            await self._settlement.see_chain(call.channel)
         return refusal
 
-    async def _have(
-        self, call: SessionCall, deposit: Opening | ToppingUp
-    ) -> Refusal | None:
+    async def _have(self, call: SessionCall, deposit: ByPayer) -> Refusal | None:
         """
         Raises:
             SessionUnfit, TransactionFailed, TransactionOutcomeUnknown: See the desk.
         """
         known = await self._books.look(call) is not None
-        if isinstance(deposit, OpenByHash | TopUpByHash):
-            return await self._confirm(call, deposit, known=known)
         signed = _signed(deposit, call.config, self._settings.asset)
         least = max(self._settings.min_deposit, call.terms.first)
         if not known and signed.amount < least:
@@ -174,9 +174,10 @@ class SessionFunding:
         return None
 
     async def _confirm(
-        self, call: SessionCall, sent: OpenByHash | TopUpByHash, *, known: bool
+        self, call: SessionCall, sent: OpenByHash | TopUpByHash
     ) -> Refusal | None:
         """What a payer has sent itself, and paid the gas of."""
+        known = await self._books.look(call) is not None
         added = sent.additional_deposit if isinstance(sent, TopUpByHash) else None
         await self._desk.confirm(call.config, sent.transaction, added=added)
         if not known:

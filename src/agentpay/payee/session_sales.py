@@ -196,6 +196,7 @@ class SessionSales:
             prepaid=not terms.metered,
             owner=self._books.store.owner,
             resource=terms.resource,
+            exposure_max=self._settings.exposure_max,
         )
         record, result = await self._patiently(call, event)
         if record is None:
@@ -236,7 +237,10 @@ class SessionSales:
         """Take a voucher that comes without a request, or say what became of it."""
         await self._funding.look_if_above(call)
         event = VoucherRaised(
-            cumulative=call.cumulative, signature=call.signature, raises=raises
+            cumulative=call.cumulative,
+            signature=call.signature,
+            raises=raises,
+            exposure_max=self._settings.exposure_max,
         )
         record, result = await self._books.update(call, event)
         if record is not None and self._is_left_behind(record, call):
@@ -255,7 +259,8 @@ class SessionSales:
     def _is_left_behind(self, record: PayeeRecord, call: SessionCall) -> bool:
         """Whether what runs on its voucher belongs to a dead owner."""
         running = record.ledger.reservation(call.cumulative)
-        return running is not None and running.owner != self._books.store.owner
+        owner = self._books.store.owner
+        return running is not None and record.ledger.is_dead(running, owner)
 
     # What is said when nothing is sold.
 

@@ -7,7 +7,6 @@ recorded before it is sent, and what it did is read back from the chain.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -20,12 +19,12 @@ from agentpay.core.session_rules import Finalized, SessionEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
+from agentpay.payee.answers import voucher_key
+from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
 from agentpay.session_ports import SessionDesk, SessionOrder
 from agentpay.types import Hash32
-
-_log = logging.getLogger(__name__)
 
 _AT_ONCE = 100
 """Sessions of one round; each is written twice for it."""
@@ -45,41 +44,52 @@ class SessionSettlement:
         self._store = store
         self._clock = clock
         self._settling = asyncio.Lock()
-        # A lock lives as long as somebody holds it, so that nobody can fill these.
-        self._looking: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
+        longest = min(LONGEST_SECONDS, desk.grace_seconds / 6)
+        self._unsettled = Quarantine("settled", longest=longest, clock=clock)
+        # A lock lives as long as somebody holds it, so that nobody can fill this.
         self._ending: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
         self._taken_at: dict[Hash32, float] = {}
 
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
         """Read a session from the chain into its books; None if it is not ours."""
-        # One after another: an older look saved last would hide that a payer leaves.
-        async with self._looking.setdefault(channel, asyncio.Lock()):
-            known = await self._store.read(channel)
-            if known is None or not isinstance(known.config, SessionConfig):
+        while (known := await self._store.read(channel)) is not None:
+            if not isinstance(known.config, SessionConfig):
                 return None
-            state = await self.desk.read(known.config)
-            now = int(self._clock())
-            if state.finalized:
-                self._taken_at.pop(channel, None)
+            after = await self._look(known, known.config)
+            if after is not None:
+                return after
+        return None
 
-            def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-                if record is None:
-                    return PayeeStep(record=None, answer=None)
-                ledger = _seen(record.ledger, state)
-                after = replace(record, ledger=ledger, chain_seen_at=now)
-                return PayeeStep(record=after, answer=after)
+    async def _look(
+        self, known: PayeeRecord, config: SessionConfig
+    ) -> PayeeRecord | None:
+        """None if others, of any process, saw something new meanwhile: look again."""
+        state = await self.desk.read(config)
+        now = int(self._clock())
+        if state.finalized:
+            self._taken_at.pop(known.channel, None)
 
-            return await self._store.update(channel, decide)
+        def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
+            # An older look saved last would hide that a payer leaves.
+            if record is None or record.seen != known.seen:
+                return PayeeStep(record=record, answer=None)
+            ledger = _seen(record.ledger, state)
+            after = replace(record, ledger=ledger, chain_seen_at=now)
+            return PayeeStep(record=after, answer=after)
+
+        return await self._store.update(known.channel, decide)
 
     async def settle(self, *, at_least: int = 1) -> int:
         """
         Settle sessions of which so much can be had that is due; returns how many were.
 
+        One that could not be settled of late is left out, until its pause is over.
+
         Raises:
             ChainError: Some could not be; those before them were.
         """
         async with self._settling:
-            settled, skip = 0, set[Hash32]()
+            settled, skip = 0, self._unsettled.held()
             while records := await self._next(at_least, skip):
                 skip.update(record.channel for record in records)
                 settled += await self._take(records, PayeeChannel.settle_voucher)
@@ -106,7 +116,9 @@ class SessionSettlement:
             if record.ledger.running and taken is not None and now < taken + pause:
                 return
             self._taken_at[channel] = now
-            await self._take([record], PayeeChannel.last_voucher)
+            state = await self.desk.read(session_config(record))
+            deadline = state.close_requested_at + self.desk.grace_seconds
+            await self._take([record], PayeeChannel.last_voucher, deadline=deadline)
 
     async def close(self, channel: Hash32) -> tuple[PayeeRecord, str] | None:
         """
@@ -144,7 +156,9 @@ class SessionSettlement:
         )
         return [r for r in records if r.channel not in skip][:_AT_ONCE]
 
-    async def _take(self, records: Sequence[PayeeRecord], choose: Choose) -> int:
+    async def _take(
+        self, records: Sequence[PayeeRecord], choose: Choose, *, deadline: int = 0
+    ) -> int:
         """Settle these sessions with a voucher each, where there is one to choose."""
         vouchers = await asyncio.gather(
             *(self._publish(record.channel, choose) for record in records)
@@ -156,15 +170,20 @@ class SessionSettlement:
         ]
         if not orders:
             return 0
+        failed: TransactionFailed | None = None
         try:
-            settled = await self.desk.settle(orders)
+            settled = await self.desk.settle(orders, deadline=deadline)
         except TransactionFailed as error:
-            settled = dict[Hash32, Settled]()
-            _log.warning("%d session(s) could not be settled: %s", len(orders), error)
+            settled, failed = dict[Hash32, Settled](), error
         channels = [order.config.channel for order in orders]
         for channel in channels:
-            if channel not in settled:
-                _log.warning("session %s was not settled", channel)
+            if channel in settled:
+                self._unsettled.release(channel)
+            else:
+                what = f"session {channel}"
+                reason = "the chain does not show it"
+                why = failed or TransactionFailed(what, reason=reason)
+                self._unsettled.put(channel, why)
         # Whatever became of them, also if the chain took a deposit back.
         await asyncio.gather(*(self.see_chain(channel) for channel in channels))
         return len(settled)
@@ -179,7 +198,11 @@ class SessionSettlement:
             published = VoucherPublished(amount=voucher.amount)
             return _step(record, published, answer=voucher)
 
-        return await self._store.update(channel, decide)
+        voucher = await self._store.update(channel, decide)
+        if voucher is not None:
+            # From now on its signature is no secret: it proves its payer no more.
+            await self._store.drop_answer(voucher_key(channel, voucher.amount))
+        return voucher
 
     async def _note(self, channel: Hash32, event: SessionEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

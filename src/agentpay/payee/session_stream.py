@@ -58,6 +58,7 @@ class SessionStream:
         """See `SaleStream.draw`."""
         if charged > self._maximum and not self._call.config.tagged:
             extended = Extended(
+                exposure_max=self._books.settings.exposure_max,
                 cumulative=self._call.cumulative,
                 owner=self._books.store.owner,
                 maximum=charged,

@@ -2,11 +2,11 @@
 Turns what vouchers allow into tokens: claims, settlements and refunds of a payee.
 
 Each step is recorded before it is sent, and what it did is read back from the chain.
-A claim that cannot be part of a batch is found by halving, so that it holds up nobody.
+A claim that cannot be part of a batch is found by halving, and left out for a while, so
+that it holds up nobody and costs nothing each round.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -22,12 +22,12 @@ from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.onchain import read_channel, read_unsettled
+from agentpay.payee.answers import voucher_key
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
 from agentpay.records import PayeeRecord, PayeeStep, channel_config
 from agentpay.types import Hash32
-
-_log = logging.getLogger(__name__)
 
 
 class Settlement:
@@ -50,15 +50,25 @@ class Settlement:
         self._authorizer = authorizer
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        # Within a withdraw delay, what can be claimed again is tried several times.
+        longest = min(LONGEST_SECONDS, settings.withdraw_delay / 6)
+        self._unclaimable = Quarantine("claimed", longest=longest, clock=clock)
 
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
         """
         Read a channel of x402's from the chain into the ledger; None if it is not ours.
         """
-        known = await self._store.read(channel)
-        if known is None or not isinstance(known.config, ChannelConfig):
-            return None
-        state = await read_channel(self._chain, channel)
+        while (known := await self._store.read(channel)) is not None:
+            if not isinstance(known.config, ChannelConfig):
+                return None
+            after = await self._look(known)
+            if after is not None:
+                return after
+        return None
+
+    async def _look(self, known: PayeeRecord) -> PayeeRecord | None:
+        """None if others, of any process, saw something new meanwhile: look again."""
+        state = await read_channel(self._chain, known.channel)
         seen = ChainSeen(
             balance=state.balance,
             claimed=state.claimed,
@@ -67,8 +77,9 @@ class Settlement:
         now = int(self._clock())
 
         def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
+            # An older look saved last would hide that a payer leaves.
+            if record is None or record.seen != known.seen:
+                return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
             after = _with(
                 record,
@@ -78,18 +89,20 @@ class Settlement:
             )
             return PayeeStep(record=after, answer=after)
 
-        return await self._store.update(channel, decide)
+        return await self._store.update(known.channel, decide)
 
     async def claim(self, *, at_least: int = 1) -> int:
         """
         Claim every channel with at least so much due; returns how many were claimed.
+
+        One that could not be claimed of late is left out, until its pause is over.
 
         Raises:
             ChainError: Some could not be; those before them were.
         """
         async with self._one_at_a_time:
             claimed = 0
-            skip: set[Hash32] = set()
+            skip = self._unclaimable.held()
             while records := await self._next_batch(at_least, skip):
                 claimed += await self._claim_batch(records, skip)
             return claimed
@@ -97,6 +110,7 @@ class Settlement:
     async def claim_channel(self, channel: Hash32, *, deadline: int = 0) -> None:
         """Claim one channel now, as when its payer may withdraw from `deadline` on."""
         async with self._one_at_a_time:
+            self._unclaimable.release(channel)
             record = await self._store.read(channel)
             if record is None or not isinstance(record.config, ChannelConfig):
                 return
@@ -125,9 +139,7 @@ class Settlement:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
-            await self._note(
-                record.channel, VoucherPublished(amount=claim.max_claimable)
-            )
+            await self._publish(record.channel, claim.max_claimable)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -135,9 +147,7 @@ class Settlement:
         except TransactionFailed as error:
             if len(ready) == 1:
                 skip.add(ready[0].channel)
-                _log.warning(
-                    "channel %s cannot be claimed: %s", ready[0].channel, error
-                )
+                self._unclaimable.put(ready[0].channel, error)
                 # Perhaps the chain took its deposit back: nothing is sold on that.
                 await self.see_chain(ready[0].channel)
                 return 0
@@ -145,6 +155,7 @@ class Settlement:
             first = await self._claim_batch(ready[:half], skip)
             return first + await self._claim_batch(ready[half:], skip)
         for record in ready:
+            self._unclaimable.release(record.channel)
             skip.add(record.channel)  # once each, whatever the chain made of it
             await self.see_chain(record.channel)
         return len(ready)
@@ -190,8 +201,7 @@ class Settlement:
     async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
-            published = VoucherPublished(amount=claim.max_claimable)
-            await self._note(record.channel, published)
+            await self._publish(record.channel, claim.max_claimable)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -200,6 +210,11 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
+
+    async def _publish(self, channel: Hash32, amount: int) -> None:
+        """The chain is going to show a voucher: it proves its payer no more."""
+        await self._note(channel, VoucherPublished(amount=amount))
+        await self._store.drop_answer(voucher_key(channel, amount))
 
     async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

@@ -254,6 +254,8 @@ class TransferSales:
             sale.settled = settled
             return sale
         if not await self._reserve(purchase):
+            if record.id not in self._perhaps:
+                await self._store.drop_payment(record.id)
             return self._refuse(purchase.terms, "insufficient_funds")
         try:
             await purchase.movement.check()

@@ -4,7 +4,7 @@ Steps of a store that are finished even if who waits for them leaves.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TypeVar
 
 from agentpay.errors import StoreError
@@ -18,15 +18,47 @@ async def take_whole(
     """
     Take a step; if its caller is cancelled meanwhile, wait for it and undo it.
 
-    The store goes on without whoever leaves, so what it reserved is given back.
+    The store goes on without whoever leaves, so what it reserved is given back. A step
+    that waits for nothing, as those in memory, is taken at once and needs no task.
     """
-    task = asyncio.create_task(step)
+    try:
+        waits_for = step.send(None)
+    except StopIteration as done:
+        taken: T = done.value
+        return taken
+    task = asyncio.create_task(_go_on(_Begun(step, waits_for)))
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         with contextlib.suppress(StoreError):
             await asyncio.shield(_undone(task, undo))
         raise
+
+
+class _Begun(Awaitable[T]):
+    """The rest of a step that has begun, and waits for something."""
+
+    def __init__(self, step: Coroutine[object, object, T], waits_for: object) -> None:
+        self._step = step
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[object, object, T]:
+        waits_for = self._waits_for
+        while True:
+            try:
+                try:
+                    heard = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - the step decides
+                    waits_for = self._step.throw(error)
+                else:
+                    waits_for = self._step.send(heard)
+            except StopIteration as done:
+                taken: T = done.value
+                return taken
+
+
+async def _go_on(begun: _Begun[T]) -> T:
+    return await begun
 
 
 async def _undone(

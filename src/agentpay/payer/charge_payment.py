@@ -1,28 +1,32 @@
 """
 A charge of MPP: what is signed for its challenge, and what an answer says of it.
 
-Source: draft-evm-charge-00, "Authorization Payload" and "Receipt Generation". It is an
-EIP-3009 transfer whose nonce is its challenge's, so that a challenge is paid once,
-whoever sends it how often.
+Source: draft-evm-charge-00, "Authorization Payload", "Permit2 Payload" and "Receipt
+Generation". It is a transfer by EIP-3009 or by Permit2 whose nonce is its challenge's,
+so that a challenge is paid once, whoever sends it how often.
 """
 
 from agentpay.core.exchange import TransferAnswer
+from agentpay.errors import InvariantViolated
+from agentpay.evm.charge_permit import ChargePermit, Part
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.session_escrow import charge_nonce, charge_nonce_of_json
 from agentpay.evm.transfer import TokenTransfer
 from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.payment import Answer
 from agentpay.payer.policy import Policy
-from agentpay.types import Address
+from agentpay.types import Address, Hash32
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential, format_credential
-from agentpay.wire.mpp.evm_write import authorization_payload
+from agentpay.wire.mpp.evm_charge import ChargeRequest
+from agentpay.wire.mpp.evm_write import authorization_payload, permit2_payload
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import ChargeReceipt
 from agentpay.wire.mpp.source import format_source
+from agentpay.wire.x402 import PERMIT2
 
 
-def charge_authorization(
+def unsigned_charge(
     offer: Offer,
     terms: ChallengeTerms,
     *,
@@ -30,29 +34,75 @@ def charge_authorization(
     host: str,
     policy: Policy,
     now: int,
-) -> Authorization:
+) -> TokenTransfer | ChargePermit:
     """What pays a challenge of this host: not a second longer than it lives."""
     by_json = host.partition(":")[0] in policy.json_nonces
     nonce_of = charge_nonce_of_json if by_json else charge_nonce
-    latest = now + policy.authorization_seconds_max
-    return Authorization(
+    challenge_hash = nonce_of(terms.challenge.id, terms.challenge.realm)
+    over_at = min(terms.expires_at, now + policy.authorization_seconds_max)
+    if offer.method == PERMIT2:
+        return _unsigned_permit(offer, terms, payer, challenge_hash, over_at)
+    authorization = Authorization(
         payer=payer,
         to=offer.pay_to,
         value=offer.amount,
         valid_after=0,
-        valid_before=min(terms.expires_at, latest),
-        nonce=nonce_of(terms.challenge.id, terms.challenge.realm),
+        valid_before=over_at,
+        nonce=challenge_hash,
+    )
+    return TokenTransfer(asset=offer.asset, authorization=authorization, signature=b"")
+
+
+def _unsigned_permit(
+    offer: Offer,
+    terms: ChallengeTerms,
+    payer: Address,
+    challenge_hash: Hash32,
+    over_at: int,
+) -> ChargePermit:
+    """
+    Its number is the hash of its challenge, so that the chain takes one for each.
+
+    Permit2 leaves the recipients to the spender, whom the payee named: nobody else
+    can send it, and it moves what is asked for at most, wherever that goes.
+    """
+    asked = terms.request
+    if not isinstance(asked, ChargeRequest) or asked.method_details.spender is None:
+        raise InvariantViolated("only a charge with a spender is paid by Permit2")
+    due = [(asked.recipient, asked.primary_amount)]
+    due += [(split.recipient, split.amount) for split in asked.splits]
+    return ChargePermit(
+        asset=offer.asset,
+        payer=payer,
+        spender=asked.method_details.spender,
+        parts=tuple(Part(to=to, amount=n, permitted=n) for to, n in due),
+        nonce=int(challenge_hash, 16),
+        deadline=over_at,
+        challenge_hash=challenge_hash,
+        external_id=asked.external_id or "",
+        signature=b"",
     )
 
 
-def charge_credential(signed: TokenTransfer, challenge: Challenge) -> str:
+def charge_credential(
+    signed: TokenTransfer | ChargePermit, challenge: Challenge
+) -> str:
     """The value of the header field that the challenge names."""
-    return format_credential(
-        Credential(
-            challenge=challenge,
-            payload=authorization_payload(signed.authorization, signed.signature),
-            source=format_source(signed.asset.chain, signed.payer),
+    if isinstance(signed, TokenTransfer):
+        payload = authorization_payload(signed.authorization, signed.signature)
+    else:
+        payload = permit2_payload(
+            token=signed.asset.address,
+            transfers=[(part.to, part.amount) for part in signed.parts],
+            nonce=signed.nonce,
+            deadline=signed.deadline,
+            challenge_hash=signed.challenge_hash,
+            external_id=signed.external_id,
+            signature=signed.signature,
         )
+    source = format_source(signed.asset.chain, signed.payer)
+    return format_credential(
+        Credential(challenge=challenge, payload=payload, source=source)
     )
 
 

@@ -30,6 +30,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.payer.ledger_steps import DepositWish, apply_to, take
+from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
@@ -292,13 +293,15 @@ class PayerLedger:
         money: tuple[BudgetEvent, ...] = (),
     ) -> list[PayerAnswer]:
         """Write what an answer or the chain said; durable soon."""
+        before: Budget | None = None
 
         def decide(
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[list[PayerAnswer]]:
+            nonlocal before
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
-            limits = self._limits(record.decimals)
+            limits, before = self._limits(record.decimals), budget
             after = record
             answers: list[PayerAnswer] = []
             for event in events:
@@ -310,8 +313,11 @@ class PayerLedger:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
-        durable = bool(money)
-        return await self.store.update(self.account, channel, decide, durable=durable)
+        answers = await self.store.update(
+            self.account, channel, decide, durable=bool(money)
+        )
+        log_money(before, money)
+        return answers
 
     async def move(self, decimals: int, *events: BudgetEvent) -> None:
         """
@@ -322,15 +328,18 @@ class PayerLedger:
         """
         limits = self._limits(decimals)
 
-        def decide(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+        def decide(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[Budget | None]:
+            before = budget
             for event in events:
                 if isinstance(event, budgets.Reserved):
                     self._check_host(budget, event.hold.host)
                 budget = budgets.apply(budget, event, limits)
             self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
-            return PayerStep(budget=budget, record=record, answer=None)
+            return PayerStep(budget=budget, record=record, answer=before)
 
-        await self.store.update(self.account, None, decide)
+        log_money(await self.store.update(self.account, None, decide), events)
 
     async def reserve(self, hold: Hold, *, decimals: int) -> None:
         """

@@ -106,11 +106,31 @@ def _charge_method(asked: ChargeRequest, asset: Asset) -> str:
             f"it says that the token has {details.decimals} decimals, it has"
             f" {asset.decimals}"
         )
-    if asked.splits:
-        raise MalformedMessage("it is split, which only Permit2 does")
-    if BY_AUTHORIZATION not in details.credential_types or not asset.eip3009:
-        raise MalformedMessage(f"it wants to be paid by {details.credential_types}")
-    return EIP3009
+    types = details.credential_types
+    if BY_AUTHORIZATION in types and asset.eip3009 and not asked.splits:
+        return EIP3009
+    if BY_PERMIT2 not in types:
+        split = "it is split, which only Permit2 does; " if asked.splits else ""
+        raise MalformedMessage(f"{split}it wants to be paid by {types}")
+    _check_permit(asked)
+    return PERMIT2
+
+
+def _check_permit(asked: ChargeRequest) -> None:
+    """Whom Permit2 would let move how much, and where that is to go."""
+    details = asked.method_details
+    if details.permit2_address not in (None, addresses.PERMIT2):
+        raise MalformedMessage(f"we do not know Permit2 at {details.permit2_address}")
+    if details.spender in (None, ZERO_ADDRESS):
+        raise MalformedMessage(
+            "it does not say who sends a permit2 (methodDetails, spender), which is"
+            " signed for one sender"
+        )
+    for split in asked.splits:
+        if split.recipient == ZERO_ADDRESS or not split.amount:
+            raise MalformedMessage(
+                f"a split of {split.amount} to {split.recipient} is none"
+            )
 
 
 def _session_price(asked: SessionRequest, asset: Asset, policy: Policy) -> int:

@@ -28,11 +28,8 @@ from agentpay.payer.running import RunningRequest
 from agentpay.payer.session_kind import SessionKind
 from agentpay.payer.session_payment import SessionPayment
 from agentpay.payer.sign_in import Returns
-from agentpay.payer.transfer_payment import (
-    TransferPayments,
-    resolve_hold,
-    transfer_of,
-)
+from agentpay.payer.transfer_holds import resolve_hold, transfer_of
+from agentpay.payer.transfer_payment import TransferPayments
 from agentpay.ports import Chain, PayerStore
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32

@@ -205,7 +205,6 @@ class RunningRequest:
                         return judged.next in (Next.DELIVER, Next.LOST)
                     if judged.next is Next.RENEW:
                         signed = self._renewed(signed, answer)
-                        continue
                 await asyncio.sleep(_SEND_AGAIN_SECONDS)
             raise PaymentOutcomeUnknown(signed.id, "no answer to a voucher")
         finally:

@@ -204,7 +204,7 @@ class SessionPayment:
         return SessionAnswer(
             status=answer.status,
             trouble=_trouble_of_question(answer)
-            if self.asks
+            if not self._buys
             else trouble_of(answer.problem),
             fate=outcome.fate if outcome else None,
             charged=outcome.charged if outcome else None,

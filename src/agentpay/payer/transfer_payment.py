@@ -5,11 +5,11 @@ reservation to its receipt.
 The same signature is sent again until its outcome is known: it can move money once.
 """
 
-import json
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from agentpay.core.budget import Hold, Released, Spent
 from agentpay.core.exchange import (
@@ -20,16 +20,17 @@ from agentpay.core.exchange import (
     judge_transfer,
 )
 from agentpay.errors import ChainError, ChallengeUsed
+from agentpay.evm.charge_permit import ChargePermit
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
-from agentpay.onchain import find_transfer, is_used, moved_in
+from agentpay.onchain import is_used, moved_in
 from agentpay.payer.approvals import Approval, Approvals
 from agentpay.payer.charge_payment import (
-    charge_authorization,
     charge_credential,
     read_charge_answer,
+    unsigned_charge,
 )
 from agentpay.payer.keys import sign_by_wallet
 from agentpay.payer.ledger import PayerLedger
@@ -37,9 +38,9 @@ from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.payment import Answer, Judgement, Target
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import transfer_credential
+from agentpay.payer.transfer_holds import detail_of
 from agentpay.ports import Chain, Signer
-from agentpay.types import Address, Asset, ChainId, Hash32, parse_amount
-from agentpay.wire.headers import JsonObject
+from agentpay.types import Hash32, parse_amount
 from agentpay.wire.mpp.problem import PROBLEM_JSON
 from agentpay.wire.x402 import (
     PAYMENT_SIGNATURE,
@@ -47,8 +48,9 @@ from agentpay.wire.x402 import (
     UPTO,
     PaymentResponse,
 )
-from agentpay.wire.x402_transfers import read_unsigned, transfer_payload
 from agentpay.wire.x402_v1 import X_PAYMENT
+
+Unsigned: TypeAlias = TokenTransfer | Permit2Transfer | ChargePermit
 
 _PENDING = ("settlement_pending", "unexpected_settle_error")
 """Reasons that mean unknown: the second is the official server's, in a 402."""
@@ -213,7 +215,7 @@ class TransferPayments:
 
     async def _sign(
         self,
-        unsigned: TokenTransfer | Permit2Transfer,
+        unsigned: Unsigned,
         offer: Offer,
         target: Target,
         chain: Chain,
@@ -224,7 +226,7 @@ class TransferPayments:
             host=target.host,
             amount=scale(offer.amount, decimals),
             valid_before=unsigned.valid_before,
-            detail=_detail_of(unsigned),
+            detail=detail_of(unsigned),
         )
         await self._ledger.reserve(hold, decimals=decimals)
         approval = Approval()
@@ -273,10 +275,10 @@ class TransferPayments:
                 " another one"
             )
 
-    def _make(self, offer: Offer, target: Target) -> TokenTransfer | Permit2Transfer:
+    def _make(self, offer: Offer, target: Target) -> Unsigned:
         now = int(self._clock())
         if offer.mpp is not None:
-            charge = charge_authorization(
+            return unsigned_charge(
                 offer,
                 offer.mpp,
                 payer=self._signer.address,
@@ -284,7 +286,6 @@ class TransferPayments:
                 policy=self._policy,
                 now=now,
             )
-            return TokenTransfer(asset=offer.asset, authorization=charge, signature=b"")
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         valid_before = now + max(seconds, 1)
         if offer.method == PERMIT2:
@@ -313,13 +314,13 @@ class TransferPayments:
 
 
 def _write(
-    signed: TokenTransfer | Permit2Transfer,
+    signed: Unsigned,
     offer: Offer,
     target: Target,
     approval: Approval,
 ) -> tuple[str, str]:
     """The header that carries a payment, and its value."""
-    if offer.mpp is not None and isinstance(signed, TokenTransfer):
+    if offer.mpp is not None and not isinstance(signed, Permit2Transfer):
         challenge = offer.mpp.challenge
         return challenge.credential_field, charge_credential(signed, challenge)
     credential = transfer_credential(
@@ -327,48 +328,3 @@ def _write(
     )
     first = offer.first_network is not None
     return X_PAYMENT if first else PAYMENT_SIGNATURE, credential
-
-
-def _detail_of(unsigned: Transfer) -> str:
-    """All that is needed to ask a chain about it; never the signature."""
-    detail: JsonObject = {
-        "chain": unsigned.asset.chain,
-        "token": str(unsigned.asset.address),
-        "payload": transfer_payload(unsigned),
-    }
-    return json.dumps(detail)
-
-
-def transfer_of(hold: Hold, assets: Iterable[Asset]) -> Transfer | None:
-    """The transfer of a hold, without its signature; None if of none of our assets."""
-    detail = json.loads(hold.detail)
-    place = ChainId(detail["chain"]), Address(detail["token"])
-    for asset in assets:
-        if (asset.chain, asset.address) == place:
-            return read_unsigned(detail["payload"], asset)
-    return None
-
-
-async def resolve_hold(
-    hold: Hold, transfer: Transfer, *, chain: Chain, ledger: PayerLedger
-) -> bool:
-    """
-    Ask the chain what became of a transfer; False while it may still move money.
-
-    Raises:
-        ChainError: The chain could not be asked.
-    """
-    decimals = transfer.asset.decimals
-    head = await chain.head()
-    if await is_used(chain, transfer, block=head.number):
-        found = await find_transfer(chain, transfer)
-        moved = transfer.moved(found.logs) if found else transfer.maximum
-        spent = Spent(id=hold.id, amount=scale(moved, decimals))
-        await ledger.move(decimals, spent)
-        await ledger.resolved(hold, moved=True)
-        return True
-    if head.timestamp > hold.valid_before:
-        await ledger.move(decimals, Released(id=hold.id))
-        await ledger.resolved(hold, moved=False)
-        return True
-    return False

@@ -79,6 +79,11 @@ class MemoryPayeeStore:
         asked = [r for r in records if r.ledger.is_ending]
         return sorted(asked, key=lambda r: (r.last_voucher_at, r.channel))[:limit]
 
+    async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
+        """See `PayeeStore.left_behind`."""
+        left = [r for r in self._records.values() if r.ledger.has_dead(self.owner)]
+        return left[:limit]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         return self._payments.setdefault(payment.id, payment)

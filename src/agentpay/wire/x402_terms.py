@@ -6,6 +6,7 @@ those of `specs/schemes/exact/scheme_exact_evm.md`.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -34,7 +35,7 @@ def accepted_offer(
 ) -> JsonObject | None:
     """The offer that a payment accepts, and pays in the way that it names."""
     for offer in offers:
-        if _pays(payment, offer) and same_terms(offer, payment.accepted):
+        if _pays(payment, offer) and _agree(_Same(offer), _Same(payment.accepted)):
             return offer
     return None
 
@@ -49,8 +50,13 @@ def is_for(resource: Resource | None, url: str, *, bound: bool) -> bool:
     """
     if resource is None or not resource.url:
         return True
+    return _names(resource.url, url, bound)
+
+
+@lru_cache(maxsize=1024)
+def _names(named: str, url: str, bound: bool) -> bool:
     try:
-        (theirs, path), (ours, wanted) = _place(resource.url), _place(url)
+        (theirs, path), (ours, wanted) = _place(named), _place(url)
     except ValueError:
         return False
     return (theirs, path) == (ours, wanted) if bound else path.endswith(wanted)
@@ -81,6 +87,31 @@ def _pays(payment: PaymentPayload, offer: JsonObject) -> bool:
             return scheme == BATCH_SETTLEMENT and (method == PERMIT2) == by_permit
         case _:
             return scheme == BATCH_SETTLEMENT
+
+
+class _Same:
+    """An object that nobody changes, equal to itself alone."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: JsonObject) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+@lru_cache(maxsize=1024)
+def _agree(ours: _Same, accepted: _Same) -> bool:
+    """
+    Offers are made once, and vouchers of a known channel share what they accept: the
+    same two objects agree as they did. While they are remembered, no other can have
+    their identities.
+    """
+    return same_terms(ours.it, accepted.it)
 
 
 def same_terms(ours: JsonObject, accepted: JsonObject) -> bool:

@@ -222,6 +222,13 @@ def test_events_of_ours_are_taken_out_and_others_left_as_they_were(
     assert ours == sent.count(None)
 
 
+def test_a_line_break_that_comes_in_halves_stays_with_its_event() -> None:
+    splitter, theirs = EventSplitter(), b"data: 1\r\n\r\n"
+
+    assert splitter.feed(theirs[:-1]) == []
+    assert splitter.feed(theirs[-1:] + OURS) == [theirs, read_all(OURS)[0]]
+
+
 def test_the_inside_of_an_event_is_never_taken_for_one_of_ours() -> None:
     splitter = EventSplitter()
     large = b"data: " + b"x" * HELD_BYTES_MAX + b"\n"

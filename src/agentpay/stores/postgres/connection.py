@@ -34,6 +34,8 @@ class Connection(Protocol):
 
     async def set_type_codec(self, typename: str, **codec: object) -> None: ...
 
+    def is_closed(self) -> bool: ...
+
     def terminate(self) -> None: ...
 
     async def close(self, *, timeout: float) -> None: ...
@@ -64,6 +66,10 @@ async def connect(
             command_timeout=timeout,
             server_settings=dict(settings),
         )
+        connection = cast("Connection", opened)
+        await connection.set_type_codec(
+            "numeric", schema="pg_catalog", encoder=str, decoder=int, format="text"
+        )
     except ValueError:  # which may quote the URL, and the password in it
         raise ConfigurationError(
             "the URL of the store is none that PostgreSQL's clients read:"
@@ -71,10 +77,6 @@ async def connect(
         ) from None
     except failures as error:
         raise StoreUnavailable(f"PostgreSQL cannot be reached: {error!r}") from error
-    connection = cast("Connection", opened)
-    await connection.set_type_codec(
-        "numeric", schema="pg_catalog", encoder=str, decoder=int, format="text"
-    )
     return connection
 
 

@@ -40,7 +40,6 @@ _ATTEMPTS_MAX: Final = 20
 _POLL_SECONDS: Final = 0.2
 _PING_SECONDS: Final = 2.0
 """How soon a lost connection is noticed, and with it that others think us dead."""
-_CLOSE_SECONDS: Final = 10.0
 
 Need = tuple[Shelf[Any, Any], Hashable]
 """A record that a step decides on."""
@@ -227,7 +226,7 @@ class Lane:
     async def _alone(self, steps: list[Step[Any]], error: Exception) -> None:
         """What one step does to a transaction is not done to the others."""
         await self._session.rollback()
-        if len(steps) == 1 or isinstance(error, StoreUnavailable):
+        if len(steps) == 1 or isinstance(error, StoreUnavailable | StoreOutcomeUnknown):
             _fail(steps, error)
             return
         for step in steps:
@@ -264,8 +263,13 @@ class Lane:
                 raise
 
     async def _was_saved(self, number: int) -> bool:
-        """Wait for a new session, which knows it; meanwhile nothing else is done."""
-        left = _CLOSE_SECONDS
+        """
+        Wait for a new session, which knows it; meanwhile nothing else is done.
+
+        Raises:
+            StoreOutcomeUnknown: There will be none.
+        """
+        left = self._session.timeout_seconds
         while True:
             try:
                 await self._session.ready()
@@ -273,10 +277,9 @@ class Lane:
                 _fail(self._jobs, error)
                 self._jobs.clear()
                 if self._closed and left <= 0:
-                    raise StoreOutcomeUnknown(
-                        f"the store is closed before it is known whether its last"
-                        f" steps were saved: {error}"
-                    ) from error
+                    raise _unknown("the store is closed", error) from error
+            except Exception as error:
+                raise _unknown("the database is ours no more", error) from error
             else:
                 return self._session.saved >= number
             left -= _POLL_SECONDS if self._closed else 0
@@ -308,6 +311,12 @@ def _unavailable(why: Exception | None) -> StoreUnavailable:
     unavailable = StoreUnavailable(f"nothing was saved, PostgreSQL says: {why!r}")
     unavailable.__cause__ = why
     return unavailable
+
+
+def _unknown(what: str, why: Exception) -> StoreOutcomeUnknown:
+    return StoreOutcomeUnknown(
+        f"{what} before it is known whether its last steps were saved: {why}"
+    )
 
 
 def _hear(done: asyncio.Future[Any]) -> None:

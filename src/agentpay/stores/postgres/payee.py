@@ -111,6 +111,13 @@ class PostgresPayeeStore:
         )
         return [r for r in found if r.ledger.is_ending]
 
+    async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
+        """See `PayeeStore.left_behind`; what the living are at is passed over."""
+        found = await self._find(
+            "SELECT DISTINCT channel FROM payee_running WHERE owner <> $1", self.owner
+        )
+        return [r for r in found if r.ledger.has_dead(self.owner)][:limit]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
 

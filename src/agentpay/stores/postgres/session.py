@@ -47,7 +47,7 @@ class Session:
         self.owner = owner
         self._url = url
         self._schema = schema_name
-        self._timeout = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._grace = grace_seconds
         self._connection: Connection | None = None
         self._process = 0
@@ -65,16 +65,19 @@ class Session:
             ConfigurationError: There never will be one.
         """
         if self._connection is not None:
-            return self._connection
+            if not self._connection.is_closed():
+                return self._connection
+            self.drop()  # others think us dead: nothing is still ours, nor our lead
+        patience = self.timeout_seconds
         connection = await connect(
             self._url,
             settings={
                 **_SETTINGS,
                 "application_name": f"agentpay {self.owner}",
                 "search_path": self._schema,
-                "idle_in_transaction_session_timeout": f"{int(self._timeout * 1000)}",
+                "idle_in_transaction_session_timeout": f"{int(patience * 1000)}",
             },
-            timeout=self._timeout,
+            timeout=patience,
         )
         try:
             await self._take_over(connection)
@@ -100,9 +103,13 @@ class Session:
             f"agentpay {self.owner}",
         )
         await connection.execute("SELECT pg_advisory_lock($1)", key_of(self.owner))
-        await schema.bring_up(connection, self._schema, wait_seconds=self._timeout)
+        await schema.bring_up(
+            connection, self._schema, wait_seconds=self.timeout_seconds
+        )
         await connection.execute(
-            "DELETE FROM owners WHERE seen_at < now() - interval '1 day'"
+            "DELETE FROM owners"
+            " WHERE owner <> $1 AND seen_at < now() - interval '30 days'",
+            self.owner,  # which may ask, after a long outage, what was saved
         )
         saved = await connection.fetchval(
             "SELECT batch FROM owners WHERE owner = $1", self.owner
@@ -184,6 +191,6 @@ class Session:
             return
         with contextlib.suppress(*lost(), asyncio.CancelledError):
             await connection.execute("DELETE FROM owners WHERE owner = $1", self.owner)
-            await connection.close(timeout=self._timeout)
+            await connection.close(timeout=self.timeout_seconds)
             return
         connection.terminate()

@@ -112,6 +112,15 @@ class SqlitePayeeStore:
         records = await self._read_all(found)
         return [r for r in records if r.ledger.is_ending]
 
+    async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
+        """See `PayeeStore.left_behind`."""
+        await self._writer.drain()
+        found = await self._writer.read(
+            partial(payee_rows.list_left_behind, owner=self.owner, limit=limit)
+        )
+        records = await self._read_all(found)
+        return [r for r in records if r.ledger.has_dead(self.owner)]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         entry = await self._payments.entry(payment.id)

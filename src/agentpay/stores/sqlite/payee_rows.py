@@ -48,6 +48,17 @@ def list_closing(
     return [Hash32.of(channel) for (channel,) in rows]
 
 
+def list_left_behind(
+    connection: sqlite3.Connection, *, owner: str, limit: int
+) -> list[Hash32]:
+    """Only what runs has a row, so all of them may be read."""
+    rows = connection.execute(
+        "SELECT DISTINCT channel FROM payee_running WHERE owner != ? LIMIT ?",
+        (owner, limit),
+    )
+    return [Hash32.of(channel) for (channel,) in rows]
+
+
 # Said as the indexes say it, or they are not used.
 _SESSION_ENDS: Final = (
     "(status = 'closing' OR status = 'open'"

@@ -226,10 +226,12 @@ class EventSplitter:
         Raises:
             MalformedMessage: An event of ours is not UTF-8.
         """
+        seen = max(0, len(self._held) - 3)  # no event ends before
         chunk = self._held + chunk
         pieces: list[bytes | ServerEvent] = []
         start = 0
-        for found in _END.finditer(chunk):
+        # The other half of a line break may still come.
+        for found in _END.finditer(chunk.removesuffix(b"\r"), seen):
             pieces.append(self._piece(chunk[start : found.end()]))
             start = found.end()
         self._held = chunk[start:]

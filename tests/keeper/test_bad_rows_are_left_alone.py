@@ -1,0 +1,151 @@
+"""One claim that cannot be made costs the others nothing, and no gas each round."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpay import Agent, Budget
+from agentpay.onchain import read_channel
+from agentpay.payee.quarantine import Quarantine
+from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
+from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
+from tests.keeper.test_what_chains_take_back import a_keeper
+
+CHANNEL = Hash32.of(bytes(31) + b"\1")
+ERROR = ValueError("it reverts")
+
+
+def spoilt(record: PayeeRecord | None) -> PayeeStep[None]:
+    """Its voucher's signature is not one: the contract refuses the claim."""
+    assert record is not None
+    held = tuple(replace(v, signature=bytes(65)) for v in record.ledger.held)
+    ledger = replace(record.ledger, held=held)
+    return PayeeStep(record=replace(record, ledger=ledger), answer=None)
+
+
+@asynccontextmanager
+async def others(world: World, count: int) -> AsyncIterator[list[Agent]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(
+                Agent(
+                    await world.chain.funded_wallet("$10"),
+                    budget=Budget(total="$5", per_request="$0.01"),
+                    network=world.chain.network,
+                    allow_private_networks=True,
+                )
+            )
+            for _ in range(count)
+        ]
+
+
+async def claimed(world: World, channel: Hash32) -> int:
+    return (await read_channel(world.payee._running.chain, channel)).claimed
+
+
+async def test_k7_a_poisoned_row_is_found_once_and_then_costs_no_simulation(
+    agentpay_chain: LocalChain, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    terms = {"claim_at": "$1000", "clock": clock}
+    async with (
+        FaultyRpc(agentpay_chain.rpc_url) as rpc,
+        a_world(agentpay_chain, rpc_url=rpc.url, **terms) as world,
+        others(world, 4) as agents,
+    ):
+        await world.buy(1)
+        await a_keeper(world)
+        (bad,) = await world.agent.channels()
+        for agent in agents:
+            assert (await agent.get(world.url)).status_code == 200
+        store = world.payee._running.store.payee
+        good = await store.read(bad.channel)
+        await store.update(bad.channel, spoilt)
+        with caplog.at_level(logging.DEBUG, "agentpay.payee"):
+            first = await world.payee.settlement.claim()
+            asked = len(rpc.requests)
+            second = await world.payee.settlement.claim()
+            asked_again = len(rpc.requests) - asked
+            clock.ahead += 61
+            await world.payee.settlement.claim()  # a try, which fails: twice as long
+            clock.ahead += 61
+            await store.update(
+                bad.channel, lambda _: PayeeStep(record=good, answer=None)
+            )
+            third = await world.payee.settlement.claim()
+            clock.ahead += 61
+            fourth = await world.payee.settlement.claim()
+        said = [r for r in caplog.records if "cannot be claimed" in r.message]
+
+        assert (first, second, third, fourth) == (4, 0, 0, 1)
+        assert asked_again == 0
+        assert [r.levelno for r in said] == [logging.WARNING, logging.DEBUG]
+        assert await claimed(world, bad.channel) == PRICE
+
+
+async def test_k7_what_is_left_alone_is_tried_at_once_when_its_payer_withdraws(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_chain, claim_at="$1000") as world:
+        await world.buy(1)
+        keeper = await a_keeper(world)
+        (bad,) = await world.agent.channels()
+        store = world.payee._running.store.payee
+        good = await store.read(bad.channel)
+        await store.update(bad.channel, spoilt)
+        failed = await world.payee.settlement.claim()
+        await store.update(bad.channel, lambda _: PayeeStep(record=good, answer=None))
+        left_alone = await world.payee.settlement.claim()
+        await world.agent.start_withdrawal(bad.channel)
+        await keeper.sync()
+
+        assert (failed, left_alone) == (0, 0)
+        assert await claimed(world, bad.channel) == PRICE
+
+
+@given(tries=st.integers(1, 12), longest=st.integers(1, 10_000))
+def test_pauses_double_and_never_exceed_the_longest(tries: int, longest: int) -> None:
+    now = 0
+    quarantine = Quarantine("claimed", longest=longest, clock=lambda: now)
+    for n in range(tries):
+        quarantine.put(CHANNEL, ERROR)
+        pause = min(60 * 2**n, longest)
+        now += pause - 1
+        assert quarantine.held() == {CHANNEL}
+        now += 1
+        assert not quarantine.held()
+
+
+@given(steps=st.lists(st.floats(-1e6, 1e6), max_size=8))
+def test_no_step_of_the_clock_holds_a_row_for_longer_than_its_pause(
+    steps: list[float],
+) -> None:
+    now = 1e7
+    quarantine = Quarantine("claimed", longest=600, clock=lambda: now)
+    for step in steps:
+        quarantine.put(CHANNEL, ERROR)
+        now += step
+        quarantine.held()
+
+    now += 601
+    assert not quarantine.held()
+
+
+def test_what_went_through_begins_with_a_short_pause_again() -> None:
+    now = 0.0
+    quarantine = Quarantine("claimed", clock=lambda: now)
+    for _ in range(5):
+        quarantine.put(CHANNEL, ERROR)
+    quarantine.release(CHANNEL)
+    quarantine.put(CHANNEL, ERROR)
+    now = 60.0
+
+    assert not quarantine.held()
