@@ -49,6 +49,8 @@ class PayeeSide:
     """Vouchers that a claim or settle of the payee put on the chain."""
     ended: bool = False
     """The chain has closed the channel."""
+    exposure_max: int | None = None
+    """The most that the payee lets a channel owe it, unclaimed."""
     withdrawing: int = 0
     now: int = 0
     workers: int = 1
@@ -72,12 +74,13 @@ class PayeeSide:
     left: bool = False
     """Its payer left by itself, and books what was open no more once it is out."""
     disturbed: bool = False
-    """The chain took money away, so what the payer sends may not fit any more."""
+    """What the payer sends may not fit: the chain took money away, or we lend less."""
     steps: int = 0
 
     def __post_init__(self) -> None:
         self.durable = self.payee
         self.balance = self.payee.balance
+        self.disturbed = self.exposure_max is not None
         self.living = [self._begin() for _ in range(self.workers)]
 
     def _begin(self) -> str:
@@ -111,7 +114,7 @@ class PayeeSide:
         """It was admitted: for the first time, or after its owner died."""
         cumulative = request.cumulative
         if before.reservation(cumulative) is None:
-            check_sold(before, self.payee, cumulative)
+            check_sold(before, self.payee, cumulative, self.exposure_max)
             public = not before.tagged and cumulative in self.published
             assert not public, "a voucher that everybody can read was sold"
             assert not (self.ended and before.tagged), "what is over sold something"

@@ -213,6 +213,7 @@ class World(PayeeSide):
                     prepaid=request.kind is Kind.FIXED,
                     owner=self.owner,
                     resource=request.resource,
+                    exposure_max=self.exposure_max,
                 )
         before = self.payee
         answer = self.tell_payee(event)
@@ -304,13 +305,14 @@ def make_world(
     workers: int = 1,
     forgotten: int = 0,
     hasty: int = 0,
+    exposure_max: int | None = None,
 ) -> World:
     """
     A channel that was just opened with a deposit.
 
     Of an untagged one so much may be `forgotten`: the payee lost its books, and begins
-    with what the chain shows as claimed. A `hasty` payer has so many more requests at
-    once under way than were agreed.
+    with what the chain shows as claimed. A `hasty` payer sends more at once than is
+    agreed.
     """
     payer = PayerChannel(
         tagged=tagged,
@@ -337,4 +339,5 @@ def make_world(
         workers=workers,
         claimed=forgotten,
         forgotten=forgotten,
+        exposure_max=exposure_max,
     )

@@ -82,7 +82,10 @@ class SessionPayeeSide(World):
         charged, cumulative = handler.sliced + amount, handler.request.cumulative
         if not self.payee.tagged:
             event = Extended(
-                cumulative=cumulative, owner=handler.owner, maximum=charged
+                cumulative=cumulative,
+                owner=handler.owner,
+                maximum=charged,
+                exposure_max=self.exposure_max,
             )
             self.tell_payee(event, durable=False)
         return charged

@@ -21,6 +21,10 @@ def check(world: SessionWorld) -> int:
         "more is settled than is due only of a payer that left": (
             world.left or world.claimed <= payee.due
         ),
+        "it owes no more than its payee allows": (
+            world.exposure_max is None
+            or payee.charged + payee.reserved - payee.claimed <= world.exposure_max
+        ),
         "no more is settled than was signed": (
             world.claimed <= max(payer.highest, payer.spent)
         ),

@@ -236,6 +236,7 @@ class SessionWorld(SessionPayeeSide):
                 prepaid=request.kind is Kind.FIXED,
                 owner=self.owner,
                 resource=request.resource,
+                exposure_max=self.exposure_max,
             )
         )
         if isinstance(answer, Admitted):
@@ -262,7 +263,12 @@ class SessionWorld(SessionPayeeSide):
         if copy.purpose == "raise" and request.raises is not None:
             raises = Raises(cumulative=request.raises[0], maximum=request.raises[1])
         known = self.payee.find_used(asked) is not None
-        event = VoucherRaised(cumulative=asked, signature=signed(asked), raises=raises)
+        event = VoucherRaised(
+            cumulative=asked,
+            signature=signed(asked),
+            raises=raises,
+            exposure_max=self.exposure_max,
+        )
         answer = self.tell_payee(event)
         if not known and isinstance(answer, Noted):
             self.raised.add(asked)
@@ -341,6 +347,7 @@ def make_session(
     in_flight_max: int,
     thief: bool = False,
     workers: int = 1,
+    exposure_max: int | None = None,
 ) -> SessionWorld:
     """A session that was just opened with a deposit."""
     payer = PayerChannel(
@@ -357,4 +364,10 @@ def make_session(
         balance=balance,
         pays_whole=True,
     )
-    return SessionWorld(payer=payer, payee=payee, thief=thief, workers=workers)
+    return SessionWorld(
+        payer=payer,
+        payee=payee,
+        thief=thief,
+        workers=workers,
+        exposure_max=exposure_max,
+    )

@@ -106,6 +106,7 @@ def _make(dice: random.Random, *, tagged: bool) -> SessionWorld:
         tagged=tagged,
         thief=dice.random() < 0.3,
         workers=dice.choice((1, 1, 2)),
+        exposure_max=dice.choice((None, None, None, 10)),
         balance=dice.randint(15, 120),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
