@@ -83,6 +83,7 @@ async def test_k5_a_session_of_a_payee_that_vanished_is_left_in_the_background()
             await asyncio.sleep(1)
             (alive,) = await agent.channels()
         await _until(agent, PayerStatus.STOPPED)
+        await agent.start_withdrawal(alive.channel)  # under way: until it is mined
         await chain.node.increase_time(GRACE + 1)
         await _until(agent, PayerStatus.CLOSED)
         spending = await agent.spending()
