@@ -25,6 +25,11 @@ def count(world: SessionWorld, dice: random.Random) -> None:
         world.count(dice.choice(sorted(world.handlers)))
 
 
+def flow(world: SessionWorld, dice: random.Random) -> None:
+    if world.handlers:
+        world.slice(dice.choice(sorted(world.handlers)), dice.choice((1, 3, 10)))
+
+
 def steal_raise(world: SessionWorld, dice: random.Random) -> None:
     if world.seen and world.payee.running:
         running = dice.choice(world.payee.running).cumulative
@@ -59,6 +64,7 @@ STEPS: Sequence[tuple[float, Step]] = (
     *channels.STEPS,
     (8, raise_running),
     (8, count),
+    (8, flow),
     (4, steal_raise),
     (4, lie),
     (0.7, request_close),
@@ -72,7 +78,8 @@ STEPS: Sequence[tuple[float, Step]] = (
 LEAVING: Sequence[tuple[float, Step]] = (
     (4, request_close),
     (8, keep),
-    (4, take_back),
+    (6, take_back),
+    (8, channels.reuse),
 )
 
 
@@ -87,7 +94,7 @@ def rising(dice: random.Random, tally: Tally) -> None:
 
 
 def _live(world: SessionWorld, dice: random.Random, tally: Tally) -> None:
-    steps = (*STEPS, *LEAVING) if dice.random() < 0.3 else STEPS
+    steps = (*STEPS, *LEAVING) if dice.random() < 0.4 else STEPS
     weights = [weight for weight, _ in steps]
     moves = [step for _, step in steps]
     for move in dice.choices(moves, weights, k=dice.randint(5, 90)):
@@ -106,7 +113,7 @@ def _make(dice: random.Random, *, tagged: bool) -> SessionWorld:
         tagged=tagged,
         thief=dice.random() < 0.3,
         workers=dice.choice((1, 1, 2)),
-        exposure_max=dice.choice((None, None, None, 10)),
+        exposure_max=dice.choice((None, None, None, 3, 10)),
         balance=dice.randint(15, 120),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
