@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from agentpay.payee.about import About
     from agentpay.payee.answers import AnswerPolicy
     from agentpay.payee.attestor import Attestor
+    from agentpay.payee.finality import Finality
     from agentpay.payee.mpp_offers import MppTerms, Share
     from agentpay.payee.payee import Payee
     from agentpay.payee.pricing import Order, Route, Streaming
@@ -64,6 +65,7 @@ _HOMES = {
     "ChallengeUsed": "agentpay.errors",
     "ConfigurationError": "agentpay.errors",
     "Discovery": "agentpay.http.discovery",
+    "Finality": "agentpay.payee.finality",
     "FeePolicy": "agentpay.core.sending",
     "HostQuarantined": "agentpay.errors",
     "MppTerms": "agentpay.payee.mpp_offers",
@@ -113,6 +115,7 @@ __all__ = [
     "ConfigurationError",
     "Discovery",
     "FeePolicy",
+    "Finality",
     "HostQuarantined",
     "MppTerms",
     "Network",

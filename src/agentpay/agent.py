@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import AgentPayError, ConfigurationError
 from agentpay.evm.error_names import ERROR_NAMES
@@ -29,6 +30,7 @@ from agentpay.payer.keys import PayerKeys
 from agentpay.payer.payer import Payer
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.receipts import KeepReceipt
+from agentpay.payer.silence import Sweeper
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
@@ -44,6 +46,9 @@ _log = logging.getLogger(__name__)
 
 HTTP_ERRORS = (httpx.HTTPError, httpx.InvalidURL)
 """What a request raises that never had an answer, for who does not know httpx."""
+
+_SWEEP_SECONDS_MAX = 300.0
+"""How seldom an agent at most asks whether its payees still answer."""
 
 _DEPARTURE_SECONDS = 10.0
 """How long an agent that ends waits for a withdrawal that it is sending."""
@@ -131,6 +136,9 @@ class Agent(httpx.AsyncClient):
         self._payer: Payer | None = None
         self._exit: Exit | None = None
         self._departures: dict[Hash32, asyncio.Task[None]] = {}
+        self._sweeper: Sweeper | None = None
+        self._sweep_lock = asyncio.Lock()
+        self._sweeping: asyncio.Task[None] | None = None
         self._clock = clock
 
     async def __aenter__(self) -> Self:
@@ -152,10 +160,15 @@ class Agent(httpx.AsyncClient):
             chains={self._asset.chain: self._chain},
             store=self._store.payer,
             ask=self._payments.ask,
+            relays={self._asset.chain: TransactionRelay(self._chain)},
             clock=self._clock,
             cheated=self._leave_a_cheat,
         )
         self._payments.bind(self._payer)
+        silent = self._policy.withdraw_when_silent_seconds
+        if silent is not None:
+            work = self._keep_sweeping(silent)
+            self._sweeping = asyncio.create_task(work, name="agentpay sweep")
         return self
 
     async def __aexit__(
@@ -174,6 +187,9 @@ class Agent(httpx.AsyncClient):
             await self._end_departures()
 
     async def _end_departures(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.wait([self._sweeping])
         departures = list(self._departures.values())
         try:
             if departures:
@@ -289,6 +305,34 @@ class Agent(httpx.AsyncClient):
             if channels is not None:
                 found += await channels.find_lost(offer, target)
         return found
+
+    async def sweep(self) -> list[Withdrawal]:
+        """
+        Finish withdrawals whose delay is over, and start those of payees that are gone.
+
+        Gone is who has not answered three sweeps and
+        `Policy.withdraw_when_silent_seconds`. With that set, an agent sweeps in the
+        background; what cannot be done is logged, and tried again by the next sweep.
+        """
+        if self._sweeper is None:
+            self._sweeper = Sweeper(
+                exit=self._leaving(),
+                ledger=self.payer.ledger,
+                ask=self._payments.ask,
+                chain=self._asset.chain,
+                after_seconds=self._policy.withdraw_when_silent_seconds,
+                clock=self._clock,
+            )
+        async with self._sweep_lock:
+            return await self._sweeper.sweep()
+
+    async def _keep_sweeping(self, silent_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(min(_SWEEP_SECONDS_MAX, silent_seconds / 5))
+            try:
+                await self.sweep()
+            except AgentPayError as error:
+                _log.warning("channels could not be looked after: %s", error)
 
     def _leave_a_cheat(self, channel: Hash32) -> None:
         """Rule 16: stop and withdraw. In the background: the request has its error."""

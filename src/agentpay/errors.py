@@ -118,6 +118,12 @@ class ApprovalBusy(PaymentRefused):
     code = "approval_busy"
 
 
+class NonceBusy(PaymentRefused):
+    """Another payment's transaction has the wallet's next nonce, and is not mined."""
+
+    code = "nonce_busy"
+
+
 class UnsafeKey(PaymentRefused):
     """A publicly known test key was about to sign for a chain that is not local."""
 

@@ -87,14 +87,16 @@ def _sense() -> Generator[None]:
         raise ChainUnreachable(f"the endpoint answers nonsense: {error}") from error
 
 
-async def read_channel(chain: Chain, channel: Hash32) -> ChannelOnChain:
+async def read_channel(
+    chain: Chain, channel: Hash32, *, block: int | None = None
+) -> ChannelOnChain:
     """
-    What the contract says of a channel, all of it at one block.
+    What the contract says of a channel, all of it at one block: the last, or `block`.
 
     Raises:
         ChainUnreachable: It could not be read, or the answer makes no sense.
     """
-    answers = await chain.read(channels.channel_state_calls(channel))
+    answers = await chain.read(channels.channel_state_calls(channel), block=block)
     with _sense():
         return channels.decode_channel_state(answers)
 

@@ -61,7 +61,9 @@ async def check_escrow(chain: Chain, escrow: Escrow) -> int:
     return grace
 
 
-async def read_session(chain: Chain, config: SessionConfig) -> SessionOnChain:
+async def read_session(
+    chain: Chain, config: SessionConfig, *, block: int | None = None
+) -> SessionOnChain:
     """
     What its contract says of a session, which perhaps was never opened.
 
@@ -69,7 +71,7 @@ async def read_session(chain: Chain, config: SessionConfig) -> SessionOnChain:
         ChainUnreachable: It could not be read, or the answer makes no sense.
     """
     call = escrows.channel_state_call(config.channel, config.escrow)
-    (answer,) = await chain.read([call])
+    (answer,) = await chain.read([call], block=block)
     try:
         state = escrows.decode_channel_state(answer)
     except ValueError as error:

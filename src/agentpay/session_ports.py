@@ -69,8 +69,13 @@ class SessionDesk(Protocol):
         """
         ...
 
-    async def read(self, config: SessionConfig) -> SessionOnChain:
-        """What the contract says of a session, which perhaps was never opened."""
+    async def read(
+        self, config: SessionConfig, *, block: int | None = None
+    ) -> SessionOnChain:
+        """
+        What the contract says of a session, which perhaps was never opened; now, or at
+        a block of the past.
+        """
         ...
 
     async def verify(self, deposit: SessionDeposit) -> None:

@@ -18,6 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.calls import Receipt
 from agentpay.records import SentTransaction
 from agentpay.signers.wallet import Wallet
+from agentpay.stores import PostgresStore
 from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.anvil import Anvil
 from agentpay.testing.anvil_node import AnvilNode
@@ -172,6 +173,40 @@ async def test_f8_what_was_raised_before_a_crash_is_known_by_every_attempt() -> 
 
         assert await counted(node, counter) == 1
         assert await used_nonces(node, wallet.address) == (1, 1)
+
+
+async def test_f8_what_another_worker_left_when_it_died_holds_up_nobody(
+    postgres_url: str,
+) -> None:
+    fees = FeePolicy(raise_seconds=0.5)
+    async with (
+        Anvil(no_mining=True) as node,
+        RpcChain(node.url, chain_id=LOCAL) as chain,
+        await PostgresStore.open(postgres_url, grace_seconds=0) as store,
+    ):
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        another = await PostgresStore.open(postgres_url)
+        async with TransactionSender(
+            chain, key=wallet.gas_key(), fees=fees, book=store.payee
+        ) as sender:
+            await sender.resume()
+            async with TransactionSender(
+                chain, key=wallet.gas_key(), book=another.payee
+            ) as dying:
+                left = asyncio.create_task(dying.send(call_of(counter)))
+                await until_known(node, wallet.address, 1)
+                await die(left)
+            await another.close()
+            ours = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 2)
+            async with asyncio.timeout(20):
+                while not ours.done():
+                    await pass_by(node, blocks=1)
+                    await asyncio.sleep(0.1)
+            await ours
+
+        assert await counted(node, counter) == 2
+        assert await used_nonces(node, wallet.address) == (2, 2)
 
 
 async def test_a_call_that_cannot_be_recorded_is_not_sent() -> None:

@@ -32,7 +32,7 @@ from agentpay.core.budget import (
     check_request,
     left_for,
 )
-from agentpay.errors import BudgetExceeded, InvariantViolated
+from agentpay.errors import BudgetExceeded, InvariantViolated, NonceBusy
 
 LIMITS = Limits(total=100, per_host=60, per_request=30)
 HOSTS = ("a.example", "b.example", "c.example")
@@ -175,6 +175,16 @@ def test_a_limit_that_was_lowered_leaves_nothing() -> None:
     with pytest.raises(BudgetExceeded) as refused:
         apply(budget, Reserved(hold=hold(1, key="2")), lowered)
     assert refused.value.left == 0
+
+
+def test_what_two_may_hold_is_held_by_the_first() -> None:
+    """Two processes take the next nonce of one wallet."""
+    wanted = Reserved(hold=hold(10), contested=True)
+    budget = budget_after(wanted)
+
+    with pytest.raises(NonceBusy):
+        apply(budget, wanted, LIMITS)
+    assert budget.exposure == 10
 
 
 def test_one_request_may_cost_its_limit_and_no_more() -> None:

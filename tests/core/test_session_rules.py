@@ -151,6 +151,16 @@ def test_what_the_chain_shows_as_settled_buys_nothing_again() -> None:
     assert answer(session, seen, voucher(50, 0)) == refused(MISMATCH)
 
 
+def test_k13_a_settle_that_a_reorg_took_from_a_session_found_so_is_a_fact() -> None:
+    found = replace(
+        a_session(balance=1000), claimed=500, charged=500, highest=500, floor=500
+    )
+    taken_back = after(found, ChainSeen(balance=1000, claimed=0, pending_withdrawal=0))
+
+    assert taken_back.claimed == 0
+    assert after(taken_back, *sold(600, 50)).charged == 550
+
+
 def test_a_lower_voucher_has_no_content() -> None:
     session = after(a_session(), *sold(50, 10))
 

@@ -12,6 +12,7 @@ import pytest
 
 from agentpay import Paywall, Streaming
 from agentpay.evm.session_escrow import SessionConfig
+from agentpay.http.paywall import App
 from agentpay.stream_errors import StreamExhausted
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject
@@ -34,7 +35,13 @@ from tests.http.test_selling_streams import (
     route,
 )
 from tests.http.world import ROUTES, until
-from tests.payee.session_hand import outcome_of, session_receipt_of, wanted_of
+from tests.payee.mpp_hand import kind_of
+from tests.payee.session_hand import (
+    outcome_of,
+    session_of,
+    session_receipt_of,
+    wanted_of,
+)
 
 STREAM = "/stream"
 PATIENT = {STREAM: route(streaming=Streaming(increment=INCREMENT, wait_seconds=5))}
@@ -46,7 +53,7 @@ TOKENS = INCREMENT // PER_TOKEN
 class Models:
     """An application with one model for each request."""
 
-    models: list[Model] = field(default_factory=list)
+    models: list[App] = field(default_factory=list)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         await self.models.pop(0)(scope, receive, send)
@@ -193,6 +200,28 @@ async def test_p10_a_client_that_signs_no_more_is_served_no_more(
         assert [e.event for e in listener.events[-2:]] == [NEED_VOUCHER, RECEIPT]
         assert await payer.world.spent(config) == (INCREMENT, INCREMENT)
         assert last_receipt(listener).spent == INCREMENT
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_a_stream_that_is_not_paid_for_from_the_start_is_refused_by_mpp(
+    agentpay_shared_chain: LocalChain, tagged: bool
+) -> None:
+    async def eager(scope: Any, receive: Any, send: Any) -> None:
+        await scope["agentpay"].meter.charge(tokens=TOKENS + 1)
+
+    async with streams(agentpay_shared_chain, HASTY) as payer:
+        config = await payer.world.opened(tagged=tagged)
+        payer.app.models.append(eager)
+        payload = await payer.voucher(config, INCREMENT)
+        refused = await payer.world.send(payload, path=STREAM)
+
+        assert refused.status_code == 402
+        assert kind_of(refused) == "session/insufficient-balance"
+        assert wanted_of(session_of(refused)).recipient == config.terms.payee
+        assert "no-store" in refused.headers["cache-control"]
+        assert PAYMENT_RECEIPT not in refused.headers
+        assert (PAYMENT_VOUCHER in refused.headers) is tagged
+        assert (await payer.world.spent(config))[0] == 0
 
 
 async def test_a_stream_draws_on_no_voucher_that_is_not_for_it(

@@ -105,6 +105,23 @@ async def test_what_is_due_is_claimed_when_it_is_old_however_little(
         await _eventually(world, PRICE)
 
 
+async def test_a_clock_that_is_set_back_delays_no_claim_by_age(
+    agentpay_chain: LocalChain,
+) -> None:
+    clock = Clock()
+    async with a_world(
+        agentpay_chain, claim_at="$1000", claim_every_seconds=3600, clock=clock
+    ) as world:
+        await world.buy(1)
+        clock.ahead -= 24 * 3600
+
+        await _eventually(world, PRICE)
+        await world.buy(1)
+        assert await world.earned() == PRICE
+        clock.ahead += 3601
+        await _eventually(world, 2 * PRICE)
+
+
 async def test_k5_a_started_withdrawal_is_answered_at_once(
     agentpay_chain: LocalChain,
 ) -> None:

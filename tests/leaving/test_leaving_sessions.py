@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -35,9 +35,13 @@ class SessionWorld(World):
 
 
 @asynccontextmanager
-async def a_world(*, ether: int = 1) -> AsyncIterator[SessionWorld]:
+async def a_world(
+    *, ether: int = 1, on: LocalChain | None = None
+) -> AsyncIterator[SessionWorld]:
     """A chain of its own, since these tests move its clock."""
-    async with LocalChain() as chain:
+    async with AsyncExitStack() as opened:
+        own = LocalChain()
+        chain = await opened.enter_async_context(own) if on is None else on
         payee = Payee(
             await chain.funded_wallet("$0"),
             network=chain.network,

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -45,9 +45,13 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(*, ether: int = 1) -> AsyncIterator[World]:
+async def a_world(
+    *, ether: int = 1, on: LocalChain | None = None
+) -> AsyncIterator[World]:
     """A chain of its own, since these tests move its clock."""
-    async with LocalChain() as chain:
+    async with AsyncExitStack() as opened:
+        own = LocalChain()
+        chain = await opened.enter_async_context(own) if on is None else on
         payee = Payee(
             await chain.funded_wallet("$0"),
             network=chain.network,

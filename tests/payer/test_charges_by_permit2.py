@@ -1,15 +1,16 @@
 """MPP's `evm/charge` by Permit2: what is signed, split, lost and looked up."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from agentpay import Agent, Paywall, Share
+from agentpay import Agent, Payee, Paywall, Share
 from agentpay.errors import (
     ApprovalNeeded,
     ChallengeUsed,
@@ -61,8 +62,10 @@ async def an_approved_wallet(chain: LocalChain) -> Wallet:
     return wallet
 
 
-@asynccontextmanager
-async def a_pair(chain: LocalChain, *, mpp: Any = TAKING, **options: Any) -> Any:
+@contextlib.asynccontextmanager
+async def a_pair(
+    chain: LocalChain, *, mpp: Any = TAKING, **options: Any
+) -> AsyncGenerator[tuple[Agent, Payee, Wire]]:
     """A shop that is paid by Permit2, and an agent that may pay it so."""
     async with AsyncExitStack() as stack:
         _, payee, wire = await stack.enter_async_context(a_market(chain, mpp=mpp))
@@ -322,11 +325,11 @@ async def test_c8_a_permit_that_nobody_had_is_free_again_when_it_is_over(
         assert (await spent(agent), await held(agent)) == (0, 0)
 
 
-async def _signed_of(agent: Agent, wire: Wire) -> Any:
+async def _signed_of(chain: LocalChain, agent: Agent, wire: Wire) -> Any:
     """The permit that an agent holds money for, with the signature that it sent."""
     ledger = agent.payer.ledger
     (hold,) = (await ledger.store.budget(ledger.account)).holds
-    unsigned = transfer_of(hold, (agent.payer._assets[0],))
+    unsigned = transfer_of(hold, (chain.usdc,))
     payload = paid_with(wire.credentials[0]).payload
     return replace(unsigned, signature=bytes.fromhex(payload["signature"][2:]))  # type: ignore[type-var]
 
@@ -340,12 +343,14 @@ async def test_c4_money_that_a_spender_sends_elsewhere_is_spent(
         wire.lose_requests = 100
         with pytest.raises(PaymentOutcomeUnknown):
             await agent.get(OK)
-        signed = await _signed_of(agent, wire)
+        signed = await _signed_of(chain, agent, wire)
         elsewhere = replace(
             signed, parts=(Part(to=Address(OTHER), amount=PRICE, permitted=PRICE),)
         )
         call = elsewhere.call(PRICE)
-        await chain.node.transact(payee.settings.facilitator, call.data, to=call.to)
+        spender = payee.settings.facilitator
+        assert spender is not None
+        await chain.node.transact(spender, call.data, to=call.to)
 
         assert await agent.payer.resolve() == 0
         assert (await spent(agent), await held(agent)) == (PRICE, 0)

@@ -260,6 +260,36 @@ def test_a_charge_is_paid_by_what_needs_least_and_can_do_it(
     assert [other.method for other in others] == [PERMIT2]
 
 
+@pytest.mark.parametrize(
+    ("types", "method"),
+    [
+        (("hash", "transaction"), "hash"),
+        (("transaction", "hash"), "transaction"),
+        (("hash", "permit2"), PERMIT2),
+        (("hash", "authorization"), EIP3009),
+    ],
+)
+def test_gas_is_paid_for_a_charge_that_takes_nothing_else(
+    types: tuple[str, ...], method: str
+) -> None:
+    asked = charge(credential_types=types, spender=OTHER)
+    (offer,) = read(challenge(asked), policy=replace(ALL, pay_gas=True))
+
+    assert offer.method == method
+
+
+def test_gas_is_paid_only_where_no_other_offer_is_there() -> None:
+    paid = replace(ALL, pay_gas=True, prefer=("charge", "exact"))
+    offers = read(
+        challenge(charge(credential_types=("hash",))),
+        x402=required(exact()),
+        policy=paid,
+    )
+
+    assert [offer.method for offer in offers] == [EIP3009, "hash"]
+    assert best(offers, opened=(), policy=paid).method == EIP3009
+
+
 def test_the_body_of_its_request_is_paid_for_in_either_form_of_the_digest() -> None:
     bare = body_digest(BODY)
     by_draft = bare.replace("sha-256=", "sha-256=:") + ":"
@@ -389,11 +419,11 @@ requests = st.builds(
 )
 
 
-@given(st.lists(challenges, max_size=5), requests, st.booleans())
+@given(st.lists(challenges, max_size=5), requests, st.booleans(), st.booleans())
 def test_nothing_is_taken_that_policy_does_not_allow(
-    offered: list[Challenge], request: Request, cheapest: bool
+    offered: list[Challenge], request: Request, cheapest: bool, pay_gas: bool
 ) -> None:
-    policy = replace(ALL, cheapest=cheapest)
+    policy = replace(ALL, cheapest=cheapest, pay_gas=pay_gas)
     try:
         offers = read(*offered, request=request, policy=policy)
     except NoAcceptableOffer:
@@ -414,6 +444,7 @@ def test_nothing_is_taken_that_policy_does_not_allow(
             assert sum(part.amount for part in asked.splits) < offer.amount
         elif isinstance(asked, ChargeRequest):
             assert not asked.splits
+            assert offer.method == EIP3009 or pay_gas
         if offer.scheme == "session":
             headroom = to_base_units(policy.headroom, ASSET.decimals)
             assert offer.amount <= headroom

@@ -193,8 +193,10 @@ class SlowDesk(EscrowDesk):
         self.held, self.let_go = asyncio.Event(), asyncio.Event()
         return self.held
 
-    async def read(self, config: SessionConfig) -> SessionOnChain:
-        state = await super().read(config)
+    async def read(
+        self, config: SessionConfig, *, block: int | None = None
+    ) -> SessionOnChain:
+        state = await super().read(config, block=block)
         if not self.held.is_set():
             self.held.set()
             await self.let_go.wait()

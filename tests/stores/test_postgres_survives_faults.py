@@ -6,6 +6,7 @@ saved and called failed, or saved twice, or called saved and lost, shows in the 
 """
 
 import asyncio
+import gc
 import random
 import signal
 from collections.abc import Callable, Iterator
@@ -200,6 +201,25 @@ async def test_what_two_processes_count_over_bad_wires_adds_up(
         assert wire.connections + other.connections > 4
         assert saved == list(range(len(saved)))
         assert await counted(one) == len(saved)
+
+
+async def test_an_idle_store_whose_server_is_away_says_nothing(
+    postgres_url: str,
+) -> None:
+    said: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: said.append(context))
+    async with (
+        cut_wire(postgres_url) as (url, wire),
+        await PostgresStore.open(url, timeout_seconds=1),
+    ):
+        wire.cuts = lambda _: "before"
+        wire.cut_all()
+        await asyncio.sleep(2.5)
+        gc.collect()
+
+    assert wire.connections > 1
+    assert said == []
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import sqlite3
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,19 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from agentpay.cli.app import app
+from agentpay.core.budget import Hold, Reserved
+from agentpay.core.payee_events import Admitted
+from agentpay.core.payer_channel import PendingDeposit, TicketWanted
 from agentpay.errors import ConfigurationError, StoreNotEmpty
 from agentpay.records import AnswerRecord, SentTransaction
 from agentpay.stores import PostgresStore, SqliteStore, Store, open_store
 from agentpay.stores.checking import Books
 from agentpay.stores.rows import payee, payer
+from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.tables import Table
 from agentpay.stores.rows.whole import TABLES, read_lines, write_lines
+from agentpay.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate
+from agentpay.types import Hash32
 from tests.postgres_server import PostgresServer
 from tests.stores.store_cases import (
     ACCOUNT,
@@ -242,3 +250,57 @@ def test_the_command_ends_with_1_if_something_cannot_be_true(tmp_path: Path) -> 
 
     assert checked.exit_code == 1
     assert "never exceed" in checked.output
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+async def test_a_file_of_any_version_is_opened_with_all_that_is_in_it(
+    tmp_path: Path, version: int
+) -> None:
+    new, old = tmp_path / "new.db", tmp_path / "old.db"
+    async with await SqliteStore.open(new) as store:
+        for amount in (5, 6):
+            await payee_step(store, 1, voucher(amount))
+        deposit = PendingDeposit(amount=9, salt=Hash32.of(bytes(32)), valid_before=99)
+        wants = TicketWanted(maximum=3, deposit=deposit, low_water=0)
+        hold = Hold(id="h", host="x", amount=7, valid_before=99, detail="{}")
+        await payer_step(store, 1, wants, Reserved(hold=hold))
+        await fill(store, [])
+        expected = await store.all_rows()
+    names = as_of_version(version, new, old)
+    async with await SqliteStore.open(old) as store:
+        found = await store.all_rows()
+        sold_on = await payee_step(store, 1, voucher(7))
+    kept = [of_columns(table, row, names[table.name]) for table, row in found]
+
+    assert kept == [
+        of_columns(table, row, names[table.name])
+        for table, row in expected
+        if table.name in names
+    ]
+    assert {table.name for table, _ in found} >= {"payer_tickets", "budget_holds"}
+    assert isinstance(sold_on, Admitted)
+
+
+def as_of_version(version: int, new: Path, old: Path) -> dict[str, set[str]]:
+    """The same content as an older library kept it; which columns that has."""
+    names: dict[str, set[str]] = {}
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        migrate(connection, MIGRATIONS[:version])
+        connection.execute("ATTACH ? AS new", (str(new),))
+        tables = connection.execute(
+            "SELECT name FROM main.sqlite_master WHERE type = 'table'"
+        ).fetchall()
+        for (table,) in tables:
+            columns = connection.execute(f"PRAGMA main.table_info({table})").fetchall()
+            names[table] = {column[1] for column in columns}
+            listed = ", ".join(f'"{name}"' for name in sorted(names[table]))
+            connection.execute(
+                f"INSERT INTO main.{table} ({listed})"  # noqa: S608 - our own names
+                f" SELECT {listed} FROM new.{table}"
+            )
+    return names
+
+
+def of_columns(table: Table, row: Row, names: set[str]) -> dict[str, object]:
+    return {n: value for n, value in zip(table.names, row, strict=True) if n in names}

@@ -27,7 +27,9 @@ def raw_bytes(value: object) -> bytes:
 
 def block_of(fields: dict[str, Any]) -> Block:
     return Block(
-        number=quantity(fields["number"]), timestamp=quantity(fields["timestamp"])
+        number=quantity(fields["number"]),
+        timestamp=quantity(fields["timestamp"]),
+        gas_limit=quantity(fields.get("gasLimit", "0x0")),
     )
 
 

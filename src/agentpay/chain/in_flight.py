@@ -52,6 +52,8 @@ class InFlight:
         self._fees = fees
         self._book = book
         self.queue = Queue()
+        self.launching = asyncio.Lock()
+        """Held while a call is given a nonce, recorded and sent."""
         self._flights: dict[int, Flight] = {}
         self._watch_task: asyncio.Task[None] | None = None
         self._added = asyncio.Event()
@@ -79,14 +81,28 @@ class InFlight:
         async with self._resuming:
             if self._resumed:
                 return
-            for sent in await self._book.list_sent(self._key.chain, self._key.address):
-                try:
-                    flight = Flight.of(sent)
-                except ValueError as error:
-                    raise StoreCorrupt(f"a sent transaction: {error}") from error
-                log.info("%s: nonce %d is still open", sent.what, sent.nonce)
-                self.add(flight, doubtful=True)
+            await self._take_up(self._book)
             self._resumed = True
+
+    async def _take_up(self, book: SendBook) -> None:
+        """Follow what is recorded and is not followed: what dead owners left."""
+        for sent in await book.list_sent(self._key.chain, self._key.address):
+            if sent.nonce in self._flights:
+                continue
+            try:
+                flight = Flight.of(sent)
+            except ValueError as error:
+                raise StoreCorrupt(f"a sent transaction: {error}") from error
+            log.info("%s: nonce %d is still open", sent.what, sent.nonce)
+            self.add(flight, doubtful=True)
+
+    async def _take_up_the_dead(self) -> None:
+        """Whoever died since we began may have left what holds up ours."""
+        if self._book is None or self.launching.locked():
+            return
+        async with self.launching:  # what is recorded and not followed yet is ours
+            await asyncio.gather(*self._forgetting)
+            await self._take_up(self._book)
 
     def find(self, call: Call) -> Flight | None:
         """The flight of this very call that nobody waits for, if there is one."""
@@ -209,6 +225,7 @@ class InFlight:
                 if not landed and self._stalled():
                     self._progress_at = time.monotonic()
                     await self.resend_missing()
+                    await self._take_up_the_dead()
                 await self._raise_late()
             except (ChainError, StoreError) as error:
                 # Faults pass, or they do not: each waiter has its own deadline.

@@ -76,7 +76,6 @@ class TransactionSender:
         policy = fees or FeePolicy()
         self._pricing = Pricing(chain, self._address, policy)
         self._in_flight = InFlight(chain.rpc, self._key, fees=policy, book=book)
-        self._nonce_lock = asyncio.Lock()
         self._next_nonce = 0
 
     @property
@@ -150,7 +149,7 @@ class TransactionSender:
         self, call: Call, terms: Terms, until: float, *, deadline: int
     ) -> Flight:
         loop = asyncio.get_running_loop()
-        async with self._nonce_lock:
+        async with self._in_flight.launching:
             nonce = await self._first_nonce()
             taken: set[int] = set()
             # Each refused nonce is a transaction of another sender that got through, so

@@ -9,7 +9,7 @@ channel and not back) and money that a signature of ours may still move.
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from agentpay.errors import BudgetExceeded, InvariantViolated
+from agentpay.errors import BudgetExceeded, InvariantViolated, NonceBusy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,8 @@ class Reserved:
     """A signature is about to be made."""
 
     hold: Hold
+    contested: bool = False
+    """Whether another process may be about to hold the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +164,7 @@ def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
 
     Raises:
         BudgetExceeded: The total or the host's limit does not allow the reservation.
+        NonceBusy: It is contested, and there is one.
         InvariantViolated: A bug; nothing may be saved.
     """
     after = _decide(before, event, limits)
@@ -172,6 +175,8 @@ def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
 def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
     match event:
         case Reserved():
+            if event.contested and budget.hold(event.hold.id) is not None:
+                raise NonceBusy(f"{event.hold.id} is another payment's: try again")
             return _reserve(budget, event.hold, limits)
         case Spent():
             hold = budget.hold(event.id)

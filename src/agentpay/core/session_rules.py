@@ -104,7 +104,7 @@ def apply(before: PayeeChannel, event: SessionEvent) -> Transition:
         raise InvariantViolated("not a session's books")
     transition = _decide(before, event)
     check(before, transition.channel)
-    _check_vouchers(transition.channel)
+    _check_vouchers(before, transition.channel)
     return transition
 
 
@@ -127,19 +127,27 @@ def _decide(channel: PayeeChannel, event: SessionEvent) -> Transition:
             return payee_rules.apply(channel, event)
 
 
-def _check_vouchers(channel: PayeeChannel) -> None:
+def _check_vouchers(before: PayeeChannel, channel: PayeeChannel) -> None:
     fair = channel.settle_voucher()
-    highest = channel.held[-1].amount if channel.held else 0
     rules = {
         "a routine settle takes nothing that is not due": (
             fair is None or fair.amount <= channel.due
         ),
-        "whatever is due can be had": channel.due <= max(highest, channel.claimed),
+        # But for what the chain took back of a session that we found settled.
+        "whatever is due can be had": (
+            channel.claimed < before.claimed or _lost(channel) <= _lost(before)
+        ),
         "few vouchers are held": len(channel.held) <= HELD_MAX,
     }
     for sentence, holds in rules.items():
         if not holds:
             raise InvariantViolated(f"{sentence}: {channel}")
+
+
+def _lost(channel: PayeeChannel) -> int:
+    """What is due, and no voucher that we hold pays."""
+    highest = channel.held[-1].amount if channel.held else 0
+    return max(0, channel.due - max(highest, channel.claimed))
 
 
 def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:

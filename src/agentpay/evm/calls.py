@@ -35,6 +35,8 @@ class Block:
 
     number: int
     timestamp: int
+    gas_limit: int = 0
+    """What all its transactions may use together; 0 if the node does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,7 +32,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
 from agentpay.evm.transfer import Transfer, own_logs
-from agentpay.facilitator.gas import GasLimits, GasSpending, Spent
+from agentpay.facilitator.gas import ClaimSize, GasLimits, GasSpending, Spent
 from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.senders import SenderPool
 from agentpay.facilitator.sponsor import SPONSORED, Sponsor, before_the_payment
@@ -45,7 +45,7 @@ from agentpay.types import Address, Asset, Hash32
 _log = logging.getLogger(__name__)
 
 CLAIMS_MAX = 600
-"""Fits the 16,777,216 gas of one transaction (EIP-7825); what does not is halved."""
+"""Of the cheapest; `ClaimSize` says how many fit, and what does not is halved."""
 
 
 class Facilitator:
@@ -71,6 +71,7 @@ class Facilitator:
         self._chain = chain
         self._senders = SenderPool(senders)
         self._gas = gas or GasLimits()
+        self._size = ClaimSize(self._gas, most=CLAIMS_MAX)
         self._spending = spending
         self._wallets = NewWallets(chain, wallet_factories)
         self._sponsor = sponsor
@@ -97,7 +98,8 @@ class Facilitator:
 
     @property
     def claims_max(self) -> int:
-        return CLAIMS_MAX
+        """See `Settler.claims_max`: what fits one transaction, by estimate."""
+        return self._size.rows
 
     @property
     def gas(self) -> GasLimits:
@@ -105,7 +107,10 @@ class Facilitator:
         return self._gas
 
     async def start(self, chain: Chain, asset: Asset) -> None:
-        """Nothing to find out: it is here."""
+        """It is here; what a block has room for bounds a claim."""
+        del asset
+        if not self._size.knows_block:
+            self._size.see_block((await chain.head()).gas_limit)
 
     async def stop(self) -> None:
         """Nothing to let go of: chain and senders are whose made them."""
@@ -223,6 +228,7 @@ class Facilitator:
             payee=claims[0].config.receiver,
             deadline=deadline,
         )
+        self._size.see_claim(len(claims), receipt.gas_used)
         amount = claimed_in(claims, receipt, self._chain)
         _log.info("claimed %d of %d channel(s)", amount, len(claims))
         return Settled(transaction=receipt.transaction, amount=amount)

@@ -8,11 +8,15 @@ anything. These are absolute, and an estimate above them is refused.
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from agentpay.errors import GasLimitReached
 from agentpay.types import Address
 
 _HOUR = 3600
+_ROWS_TO_LEARN = 10
+_ROW_MIN = 20_000
+"""No channel is claimed for less: its state is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +46,38 @@ class GasLimits:
     def claims(self, rows: int) -> int:
         """For a claim of so many channels; none is no claim."""
         return self.claim + rows * self.claim_row if rows else 0
+
+
+TRANSACTION_GAS_MAX: Final = 2**24
+"""What one transaction may have on any chain (EIP-7825)."""
+
+
+class ClaimSize:
+    """How many channels fit one claim: by what a claim may use, and what it does."""
+
+    def __init__(self, limits: GasLimits, *, most: int) -> None:
+        """No claim is of more than `most` channels, however cheap they are."""
+        self._base = limits.claim
+        self._row = limits.claim_row
+        self._most = most
+        self._room = TRANSACTION_GAS_MAX
+        self.knows_block = False
+
+    def see_block(self, gas_limit: int) -> None:
+        """Half of a block at most: a transaction that fills one is mined late."""
+        self.knows_block = True
+        if gas_limit:
+            self._room = min(TRANSACTION_GAS_MAX, gas_limit // 2)
+
+    def see_claim(self, rows: int, gas_used: int) -> None:
+        """So much did a claim use; a few rows say little of what many would."""
+        if rows >= _ROWS_TO_LEARN:
+            self._row = max(_ROW_MIN, gas_used // rows)
+
+    @property
+    def rows(self) -> int:
+        """So many, with a quarter of the gas to spare, as what is sent has."""
+        return max(1, min(self._most, (self._room * 4 // 5 - self._base) // self._row))
 
 
 class Spent:

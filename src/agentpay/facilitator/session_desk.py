@@ -115,9 +115,11 @@ class EscrowDesk:
             self._together = bool(await self._chain.code(MULTICALL3))
             self._grace = await check_escrow(self._chain, self._escrow)
 
-    async def read(self, config: SessionConfig) -> SessionOnChain:
+    async def read(
+        self, config: SessionConfig, *, block: int | None = None
+    ) -> SessionOnChain:
         """See `SessionDesk.read`."""
-        return await read_session(self._chain, config)
+        return await read_session(self._chain, config, block=block)
 
     # What payers put in.
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agentpay.errors import ChainError, StoreError
@@ -23,12 +23,13 @@ from agentpay.http.asgi import (
 from agentpay.http.flow import Flow
 from agentpay.http.manners import keep_private
 from agentpay.payee.attestor import Attestor
-from agentpay.payee.mpp_offers import Asked
+from agentpay.payee.mpp_offers import UNKNOWN, Asked, problem
 from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.stream_errors import StreamEnded, StreamExhausted
+from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
@@ -37,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _CLOSE_AGAIN_SECONDS = 1.0
 
+_UNPAID = {"content-type": "application/json", "cache-control": "no-store"}
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
 _MPP_RECEIPT = PAYMENT_RECEIPT.lower().encode()
 _FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
@@ -328,11 +330,23 @@ class Delivery:
     async def _refuse(self, ended: StreamEnded) -> None:
         """Not even the first piece is paid for."""
         status = 402 if isinstance(ended, StreamExhausted) else 503
-        body = json.dumps({"title": "Not paid for", "detail": str(ended)}).encode()
-        headers = [(b"content-type", b"application/json")]
+        refusal = self._unpaid(status, str(ended))
+        headers = [(name.encode(), v.encode()) for name, v in refusal.headers.items()]
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await self.send(start)
-        await self.send({"type": "http.response.body", "body": body})
+        await self.send({"type": "http.response.body", "body": refusal.body})
+
+    def _unpaid(self, status: int, detail: str) -> Refusal:
+        """By MPP, a 402 has a challenge, and its problem is not its application's."""
+        terms, asked = self._purchase.terms, self._purchase.mpp
+        if asked is None:
+            body = json.dumps({"title": "Not paid for", "detail": detail}).encode()
+            return Refusal(status=status, headers=_UNPAID, body=body)
+        kind = ProblemKind.INSUFFICIENT_BALANCE if status == 402 else UNKNOWN
+        refusal = problem(self._payee.settings, terms, kind, detail, status=status)
+        if self._flow is not None:
+            asked = replace(asked, body=None)  # it streamed past, unread
+        return self._payee.refuse(refusal, terms, asked, by_mpp=True)
 
     async def finish(self) -> None:
         """The application returned, or was cancelled."""

@@ -4,6 +4,7 @@ A payee's books of one channel request: the ledger it moves and the receipts it 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agentpay.core import payee_rules
 from agentpay.core.payee_channel import Fate
@@ -30,6 +31,9 @@ from agentpay.wire.x402 import (
     RefundPayload,
     VoucherPayload,
 )
+
+Told = tuple[PayeeRecord | None, Answer]
+"""A channel after an event, and what the ledger answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,31 +131,33 @@ class ChannelBooks:
 
     async def is_above_balance(self, call: ChannelRequest) -> bool:
         """Whether a voucher is for more than we think that its channel holds."""
-
-        def decide(record: PayeeRecord | None) -> PayeeStep[bool]:
-            above = record is not None and call.cumulative > record.ledger.spendable
-            return PayeeStep(record=record, answer=above)
-
-        return await self.store.update(call.channel, decide, durable=False)
+        look = partial(_is_above_balance, call.cumulative)
+        return await self.store.update(call.channel, look, durable=False)
 
     async def update(
         self, call: ChannelRequest, event: Event, *, durable: bool = True
-    ) -> tuple[PayeeRecord | None, Answer]:
-        now = self.now()
-
-        def decide(
-            record: PayeeRecord | None,
-        ) -> PayeeStep[tuple[PayeeRecord | None, Answer]]:
-            if record is None:
-                return PayeeStep(record=None, answer=(None, LeaseLost()))
-            transition = payee_rules.apply(record.ledger, event)
-            after = record
-            if transition.channel is not record.ledger:
-                after = replace(record, ledger=transition.channel, last_voucher_at=now)
-            return PayeeStep(
-                record=after,
-                answer=(after, transition.answer),
-                touched=transition.touched,
-            )
-
+    ) -> Told:
+        decide = partial(_move, event, self.now())
         return await self.store.update(call.channel, decide, durable=durable)
+
+
+# Not closures: what those are annotated with is made anew by each request.
+
+
+def _is_above_balance(cumulative: int, record: PayeeRecord | None) -> PayeeStep[bool]:
+    above = record is not None and cumulative > record.ledger.spendable
+    return PayeeStep(record=record, answer=above)
+
+
+def _move(event: Event, now: int, record: PayeeRecord | None) -> PayeeStep[Told]:
+    if record is None:
+        return PayeeStep(record=None, answer=(None, LeaseLost()))
+    transition = payee_rules.apply(record.ledger, event)
+    after = record
+    if transition.channel is not record.ledger:
+        after = replace(record, ledger=transition.channel, last_voucher_at=now)
+    return PayeeStep(
+        record=after,
+        answer=(after, transition.answer),
+        touched=transition.touched,
+    )

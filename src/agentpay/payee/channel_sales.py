@@ -7,13 +7,13 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
     Admitted,
-    Answer,
     Closing,
     OutcomeAsked,
     RefundAsked,
@@ -29,6 +29,7 @@ from agentpay.payee.books import (
     ChannelBooks,
     ChannelPayment,
     ChannelRequest,
+    Told,
 )
 from agentpay.payee.channel_sale import ChannelSale
 from agentpay.payee.funding import ChannelFunding
@@ -165,7 +166,7 @@ class ChannelSales:
 
     async def _admit_patiently(
         self, call: ChannelRequest, event: VoucherVerified
-    ) -> tuple[PayeeRecord | None, Answer]:
+    ) -> Told:
         """A strict channel is busy only briefly: wait before saying so (rule 7)."""
         durable = call.terms.reserves_durably
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
@@ -183,16 +184,15 @@ class ChannelSales:
 
     async def _step(
         self, call: ChannelRequest, event: VoucherVerified, *, durable: bool
-    ) -> tuple[PayeeRecord | None, Answer]:
+    ) -> Told:
         """The store goes on without whoever leaves: give back what it reserves."""
-
-        async def give_back(taken: tuple[PayeeRecord | None, Answer]) -> None:
-            if isinstance(taken[1], Admitted):
-                sale = ChannelSale(self._books, call, taken[1].reservation)
-                await sale.abandon(charged=0, failed=True)
-
         step = self._books.update(call, event, durable=durable)
-        return await take_whole(step, give_back)
+        return await take_whole(step, partial(self._give_back, call))
+
+    async def _give_back(self, call: ChannelRequest, taken: Told) -> None:
+        if isinstance(taken[1], Admitted):
+            sale = ChannelSale(self._books, call, taken[1].reservation)
+            await sale.abandon(charged=0, failed=True)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""

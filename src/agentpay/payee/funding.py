@@ -9,7 +9,7 @@ from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.onchain import is_used, read_channel, wrong_signature
+from agentpay.onchain import is_used, wrong_signature
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
@@ -133,7 +133,7 @@ class ChannelFunding:
         """Record a channel before it is funded; False if we lost what it was."""
         if await self._books.store.read(call.channel) is not None:
             return True
-        state = await read_channel(self._chain, call.channel)
+        state = await self._settlement.look(call.channel)
         if call.config.tagged and not state.unused:
             return False  # rule 6: its used amounts are not known to us any more
         ledger = PayeeChannel(

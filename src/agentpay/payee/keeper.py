@@ -245,13 +245,17 @@ class Keeper:
             await self._store.update(left.channel, decide)
 
     async def _tend_channels(self) -> None:
-        late = self._clock() - self._claimed_at >= self._claim_every
+        late = self._is_late(self._claimed_at, self._claim_every)
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
         if late:  # whatever comes of the rest: a claim costs gas
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
         await self._refund()
+
+    def _is_late(self, since: float, every: float) -> bool:
+        """Also after the clock was set back: it may have been for longer than that."""
+        return not 0 <= self._clock() - since < every
 
     async def _refund(self) -> None:
         """One that cannot be, as where the token froze its payer, holds up nobody."""
@@ -281,7 +285,7 @@ class Keeper:
                 if record.channel not in held
             )
         )
-        late = self._clock() - self._settled_at >= self._policy.claim_every_seconds
+        late = self._is_late(self._settled_at, self._policy.claim_every_seconds)
         await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
         if late:
             self._settled_at = self._clock()

@@ -25,7 +25,16 @@ from agentpay.wire.mpp.challenge import (
     is_default_field,
 )
 from agentpay.wire.mpp.encoding import encode_base64url
-from agentpay.wire.mpp.evm_charge import CHARGE, MEMO_MAX, METHOD, SPLITS_MAX
+from agentpay.wire.mpp.evm_charge import (
+    BY_AUTHORIZATION,
+    BY_HASH,
+    BY_PERMIT2,
+    BY_TRANSACTION,
+    CHARGE,
+    MEMO_MAX,
+    METHOD,
+    SPLITS_MAX,
+)
 from agentpay.wire.mpp.evm_write import charge_request
 from agentpay.wire.mpp.problem import (
     PROBLEM_JSON,
@@ -38,10 +47,6 @@ from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
 )
 
-BY_AUTHORIZATION = "authorization"
-BY_PERMIT2 = "permit2"
-BY_TRANSACTION = "transaction"
-BY_HASH = "hash"
 CREDENTIAL_TYPES = frozenset({BY_AUTHORIZATION, BY_PERMIT2, BY_TRANSACTION, BY_HASH})
 
 UNKNOWN = ProblemKind.INTERNAL_ERROR

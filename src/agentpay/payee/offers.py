@@ -3,12 +3,13 @@ What a payee offers and how it refuses: the 402 and its kin, ready to send.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.errors import ChainError, StoreError
 from agentpay.evm.hashing import checksummed
+from agentpay.payee.finality import FinalAmounts
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
@@ -62,6 +63,8 @@ class PayeeSettings:
     max_timeout_seconds: int = 300
     exposure_max: int | None = None
     """The most that may be unclaimed on one channel; None is any amount."""
+    finality: FinalAmounts = field(default_factory=FinalAmounts)
+    """How deep a deposit is to be before all of it may be spent."""
 
 
 _UPFRONT: JsonObject = {"paymentFlow": UPFRONT}

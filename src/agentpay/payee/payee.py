@@ -32,9 +32,10 @@ from agentpay.payee.arguments import (
 )
 from agentpay.payee.books import ChannelPayment
 from agentpay.payee.figures import Figures, read_figures
+from agentpay.payee.finality import Finality, finality_of
 from agentpay.payee.keeper import KeeperPolicy
 from agentpay.payee.mpp_challenges import with_challenges
-from agentpay.payee.mpp_offers import BY_PERMIT2, Asked, MppTerms, failed
+from agentpay.payee.mpp_offers import Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
@@ -54,6 +55,7 @@ from agentpay.types import Asset, Money
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import Credential
+from agentpay.wire.mpp.evm_charge import BY_PERMIT2
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.x402 import (
@@ -99,6 +101,7 @@ class Payee:
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         exposure_max: Money | None = None,
+        finality: Finality | None = None,
         poll_seconds: float = 2,
         answers: AnswerPolicy = KEEP_ANSWERS,
         fees: FeePolicy | None = None,
@@ -119,7 +122,8 @@ class Payee:
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. Nothing is
         sold on a channel of which more than `exposure_max` would be unclaimed, and half
-        of that is claimed, however little it is. With `mpp`,
+        of that is claimed, however little it is. `finality` says how many blocks deep a
+        deposit is to be before all of it may be spent. With `mpp`,
         whatever takes one transfer takes it by MPP too, and every 402 says so; what
         takes vouchers of a channel takes those of MPP's sessions, if `pay_to` is the
         account of `wallet` or of `authorizer`: nobody else can settle them.
@@ -153,8 +157,7 @@ class Payee:
         sells_sessions = account in (wallet.address, signs.address)
         enough = units_of(claim_at, place.usdc.decimals, "claim_at")
         exposed = limit_of(exposure_max, place.usdc.decimals, "exposure_max")
-        if exposed is not None:
-            enough = min(enough, max(1, exposed // 2))
+        enough = min(enough, exposed // 2 if exposed else enough)
         self.settings = PayeeSettings(
             asset=place.usdc,
             pay_to=account,
@@ -169,6 +172,7 @@ class Payee:
             escrow=SESSION_ESCROW if mpp is not None and sells_sessions else None,
             wallet_factories=accounts_of(wallet_factories, "wallet_factories"),
             exposure_max=exposed,
+            finality=finality_of(finality, place),
         )
         self._plan = Plan(
             wallet=wallet,

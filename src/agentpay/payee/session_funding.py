@@ -165,7 +165,7 @@ class SessionFunding:
             return self._books.refuse(call, kind, detail)
         await self._desk.verify(signed)
         if not known:
-            state = await self._desk.read(call.config)
+            state = await self._settlement.look(call.config)
             if not await self._open_record(call, state, unused=not state.exists):
                 return self._forgotten(call)
         settled = await self._desk.deposit(signed)
@@ -181,7 +181,7 @@ class SessionFunding:
         added = sent.additional_deposit if isinstance(sent, TopUpByHash) else None
         await self._desk.confirm(call.config, sent.transaction, added=added)
         if not known:
-            state = await self._desk.read(call.config)
+            state = await self._settlement.look(call.config)
             if state.unsettled < call.terms.first:
                 kind = ProblemKind.INSUFFICIENT_BALANCE
                 detail = f"the session holds {state.unsettled}, less than one request"

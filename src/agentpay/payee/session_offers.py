@@ -7,13 +7,18 @@ Source: draft-evm-session-00, "Request Schema".
 from dataclasses import replace
 
 from agentpay.payee.answers import request_of
-from agentpay.payee.mpp_offers import BY_AUTHORIZATION, BY_HASH, BY_PERMIT2, MppTerms
+from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.wire import parallel
 from agentpay.wire.mpp import binding
 from agentpay.wire.mpp.encoding import encode_base64url
-from agentpay.wire.mpp.evm_charge import METHOD
+from agentpay.wire.mpp.evm_charge import (
+    BY_AUTHORIZATION,
+    BY_HASH,
+    BY_PERMIT2,
+    METHOD,
+)
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.mpp.evm_write import session_request
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EIP3009, PERMIT2

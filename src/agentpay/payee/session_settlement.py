@@ -20,6 +20,7 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.payee.answers import voucher_key
+from agentpay.payee.finality import Credits
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
@@ -38,9 +39,16 @@ class SessionSettlement:
     """Settles and closes the sessions of one payee."""
 
     def __init__(
-        self, *, desk: SessionDesk, store: PayeeStore, clock: Callable[[], float]
+        self,
+        *,
+        desk: SessionDesk,
+        store: PayeeStore,
+        credited: Credits | None = None,
+        clock: Callable[[], float],
     ) -> None:
+        """With `credited`, a deposit that is not final is not spent in full."""
         self.desk = desk
+        self._credits = credited
         self._store = store
         self._clock = clock
         self._settling = asyncio.Lock()
@@ -50,21 +58,33 @@ class SessionSettlement:
         self._ending: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
         self._taken_at: dict[Hash32, float] = {}
 
+    async def look(self, config: SessionConfig) -> SessionOnChain:
+        """What the chain says of a session, with as much of it as may be spent yet."""
+        state = await self.desk.read(config)
+        if self._credits is None or state.finalized:
+            return state
+
+        async def deposit_at(block: int) -> int:
+            return (await self.desk.read(config, block=block)).deposit
+
+        credited = await self._credits.of(state.deposit, deposit_at)
+        return replace(state, deposit=credited)
+
     async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
         """Read a session from the chain into its books; None if it is not ours."""
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, SessionConfig):
                 return None
-            after = await self._look(known, known.config)
+            after = await self._see(known, known.config)
             if after is not None:
                 return after
         return None
 
-    async def _look(
+    async def _see(
         self, known: PayeeRecord, config: SessionConfig
     ) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
-        state = await self.desk.read(config)
+        state = await self.look(config)
         now = int(self._clock())
         if state.finalized:
             self._taken_at.pop(known.channel, None)

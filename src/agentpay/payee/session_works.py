@@ -10,6 +10,7 @@ from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.session_escrow import Escrow
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.payee.answers import Answers
+from agentpay.payee.finality import Credits
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.session_books import SessionBooks
@@ -54,7 +55,12 @@ async def look_after_sessions(
     except UnsuitableEscrow as error:
         _log.warning("no sessions are sold: %s", error)
         return None
-    return SessionSettlement(desk=desk, store=store.payee, clock=clock)
+    return SessionSettlement(
+        desk=desk,
+        store=store.payee,
+        credited=Credits(chain, settings.finality),
+        clock=clock,
+    )
 
 
 async def _has_sessions(store: Store) -> bool:

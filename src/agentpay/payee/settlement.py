@@ -21,8 +21,10 @@ from agentpay.core.payee_events import (
 from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
+from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.answers import voucher_key
+from agentpay.payee.finality import Credits
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
@@ -50,25 +52,43 @@ class Settlement:
         self._authorizer = authorizer
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self._credits = Credits(chain, settings.finality)
         # Within a withdraw delay, what can be claimed again is tried several times.
         longest = min(LONGEST_SECONDS, settings.withdraw_delay / 6)
         self._unclaimable = Quarantine("claimed", longest=longest, clock=clock)
 
-    async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
+    async def look(self, channel: Hash32) -> ChannelOnChain:
+        """What the chain says of a channel, with as much of it as may be spent yet."""
+        state = await read_channel(self._chain, channel)
+
+        async def balance_at(block: int) -> int:
+            return (await read_channel(self._chain, channel, block=block)).balance
+
+        credited = await self._credits.of(state.balance, balance_at)
+        return replace(state, balance=credited)
+
+    async def see_chain(
+        self, channel: Hash32, *, whole: bool = False
+    ) -> PayeeRecord | None:
         """
         Read a channel of x402's from the chain into the ledger; None if it is not ours.
+
+        With `whole`, also what is not final yet: to be given back, and not to be spent.
         """
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, ChannelConfig):
                 return None
-            after = await self._look(known)
+            after = await self._see(known, whole=whole)
             if after is not None:
                 return after
         return None
 
-    async def _look(self, known: PayeeRecord) -> PayeeRecord | None:
+    async def _see(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
-        state = await read_channel(self._chain, known.channel)
+        channel = known.channel
+        state = await (
+            read_channel(self._chain, channel) if whole else self.look(channel)
+        )
         seen = ChainSeen(
             balance=state.balance,
             claimed=state.claimed,
@@ -189,6 +209,10 @@ class Settlement:
             await self._note(channel, OwnersDied(owner=self._store.owner))
             record = await self.see_chain(channel)
             if record is None or record.ledger.running:
+                return None
+            if record.ledger.status is Status.CLOSING:
+                record = await self.see_chain(channel, whole=True)
+            if record is None:
                 return None
             transaction, amount = "", 0
             ledger = record.ledger

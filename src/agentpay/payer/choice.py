@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentpay.errors import MalformedMessage, NoAcceptableOffer
-from agentpay.payer.mpp_offers import read_challenge
+from agentpay.payer.mpp_offers import OWN_WAYS, read_challenge
 from agentpay.payer.offer import Offer, Request
 from agentpay.payer.policy import Policy
 from agentpay.payer.x402_offers import read_offer
@@ -75,10 +75,16 @@ def best(offers: Sequence[Offer], *, opened: Sequence[Offer], policy: Policy) ->
     """
     order = {scheme: place for place, scheme in enumerate(policy.prefer)}
 
-    def rank(offer: Offer) -> tuple[bool, bool, int, int]:
+    def rank(offer: Offer) -> tuple[bool, int, int, int]:
         liked, price = order[offer.scheme], offer.amount
         first, second = (price, liked) if policy.cheapest else (liked, price)
-        # What the token itself moves needs no approval, so it comes first.
-        return offer not in opened, offer.method != EIP3009, first, second
+        return offer not in opened, _needs(offer), first, second
 
     return min(offers, key=rank)
+
+
+def _needs(offer: Offer) -> int:
+    """What the token itself moves needs no approval; what we send ourselves, gas."""
+    if offer.method in OWN_WAYS:
+        return 2
+    return int(offer.method != EIP3009)

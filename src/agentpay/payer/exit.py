@@ -114,6 +114,13 @@ class Exit:
             transaction=transaction,
         )
 
+    async def is_due(self, channel: Hash32) -> bool:
+        """Whether a withdrawal was started, and its delay is over on the chain."""
+        standing = await self._door_of(await self._record(channel)).look()
+        if not standing.started:
+            return False
+        return (await self._chain.head()).timestamp >= standing.ready_at
+
     def _door_of(self, record: PayerRecord) -> Door:
         if isinstance(record.config, SessionConfig):
             return SessionDoor(self._chain, record.config)

@@ -341,17 +341,21 @@ class PayerLedger:
 
         log_money(await self.store.update(self.account, None, decide), events)
 
-    async def reserve(self, hold: Hold, *, decimals: int) -> None:
+    async def reserve(
+        self, hold: Hold, *, decimals: int, contested: bool = False
+    ) -> None:
         """
         Set money aside for one transfer, durably.
 
         Raises:
             BudgetExceeded: It is above the budget.
             HostQuarantined: The host took several payments and delivered nothing.
+            NonceBusy: It is contested, and there is one.
         """
         budgets.check_request(self._limits(decimals), hold.amount)
+        wanted = budgets.Reserved(hold=hold, contested=contested)
         try:
-            await self.move(decimals, budgets.Reserved(hold=hold))
+            await self.move(decimals, wanted)
         except asyncio.CancelledError:  # nobody is there to sign for it
             await self.move(decimals, budgets.Released(id=hold.id))
             raise

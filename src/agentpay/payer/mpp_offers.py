@@ -7,6 +7,7 @@ the policy; a description is for people, and is not read.
 """
 
 from dataclasses import asdict
+from typing import Final
 
 from agentpay.errors import MalformedMessage
 from agentpay.evm import addresses
@@ -23,6 +24,10 @@ from agentpay.types import (
 )
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.evm_charge import (
+    BY_AUTHORIZATION,
+    BY_HASH,
+    BY_PERMIT2,
+    BY_TRANSACTION,
     CHARGE,
     METHOD,
     ChargeRequest,
@@ -37,8 +42,8 @@ from agentpay.wire.mpp.preference import PaymentRange, format_accept_payment
 from agentpay.wire.mpp.timestamps import parse_time
 from agentpay.wire.x402 import EIP3009, PERMIT2
 
-BY_AUTHORIZATION = "authorization"
-BY_PERMIT2 = "permit2"
+OWN_WAYS: Final = (BY_TRANSACTION, BY_HASH)
+"""Transactions of the payer's own, which it pays gas for."""
 
 
 def read_challenge(
@@ -63,7 +68,7 @@ def read_challenge(
     if challenge.intent == CHARGE:
         asked = parse_charge_request(challenge.decode_request())
         asset = _trusted(asked.currency, asked.method_details.chain_id, assets)
-        method = _charge_method(asked, asset)
+        method = _charge_method(asked, asset, policy)
         price = asked.amount
     else:
         asked = parse_session_request(challenge.decode_request())
@@ -99,7 +104,8 @@ def _trusted(currency: Address, chain: ChainId, assets: tuple[Asset, ...]) -> As
     raise MalformedMessage(f"we do not trust asset {currency} on chain {chain}")
 
 
-def _charge_method(asked: ChargeRequest, asset: Asset) -> str:
+def _charge_method(asked: ChargeRequest, asset: Asset, policy: Policy) -> str:
+    """How it is paid: the first of these that it takes, and that can be split."""
     details = asked.method_details
     if details.decimals not in (None, asset.decimals):
         raise MalformedMessage(
@@ -109,11 +115,16 @@ def _charge_method(asked: ChargeRequest, asset: Asset) -> str:
     types = details.credential_types
     if BY_AUTHORIZATION in types and asset.eip3009 and not asked.splits:
         return EIP3009
-    if BY_PERMIT2 not in types:
-        split = "it is split, which only Permit2 does; " if asked.splits else ""
-        raise MalformedMessage(f"{split}it wants to be paid by {types}")
-    _check_permit(asked)
-    return PERMIT2
+    if BY_PERMIT2 in types:
+        _check_permit(asked)
+        return PERMIT2
+    if asked.splits:
+        raise MalformedMessage(f"it is split, which only Permit2 does, not {types}")
+    own = [way for way in types if way in OWN_WAYS]
+    if own and policy.pay_gas:
+        return own[0]
+    gas = " (our own transactions need a policy with pay_gas)" if own else ""
+    raise MalformedMessage(f"it wants to be paid by {types}{gas}")
 
 
 def _check_permit(asked: ChargeRequest) -> None:

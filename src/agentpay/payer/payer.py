@@ -7,7 +7,7 @@ Reserve, sign, record: in that order, and durable before anything is signed.
 import time
 from collections.abc import Callable, Mapping
 
-from agentpay.core.budget import Hold
+from agentpay.core.budget import Hold, Released
 from agentpay.errors import BudgetExceeded, OfferUntrusted
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import check_asset
@@ -20,7 +20,10 @@ from agentpay.payer.channels import Channels
 from agentpay.payer.choice import Offered, acceptable, best
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.mpp_offers import OWN_WAYS
 from agentpay.payer.offer import Offer
+from agentpay.payer.own_holds import OWN, is_unsigned, read_own
+from agentpay.payer.own_transfers import OwnTransfers
 from agentpay.payer.payment import Asker, Payment, Target
 from agentpay.payer.policy import Budget, Policy, scale
 from agentpay.payer.prices import Prices
@@ -32,7 +35,8 @@ from agentpay.payer.transfer_holds import resolve_hold, transfer_of
 from agentpay.payer.transfer_payment import TransferPayments
 from agentpay.ports import Chain, PayerStore
 from agentpay.records import PayerRecord
-from agentpay.types import Asset, ChainId, Hash32
+from agentpay.sending_ports import Relay
+from agentpay.types import MONEY_DECIMALS, Asset, ChainId, Hash32
 from agentpay.wire.mpp.evm_session import SESSION
 from agentpay.wire.x402 import BATCH_SETTLEMENT
 
@@ -54,6 +58,7 @@ class Payer:
         chains: Mapping[ChainId, Chain],
         store: PayerStore,
         ask: Asker,
+        relays: Mapping[ChainId, Relay],
         clock: Callable[[], float] = time.time,
         cheated: Callable[[Hash32], None] = _do_nothing,
     ) -> None:
@@ -84,8 +89,8 @@ class Payer:
             ledger=self.ledger,
             approvals=self.approvals,
             policy=policy,
-            clock=clock,
         )
+        self.own_transfers = OwnTransfers(self.ledger, keys.wallet, policy, relays)
 
         def channels(kind: ChannelKind) -> Channels:
             return Channels(
@@ -168,6 +173,8 @@ class Payer:
             UnsuitableToken: The token is not what was declared; nothing was signed.
             PriceRose: It costs many times what it first did; nothing was signed.
             HostQuarantined: Its host took payments for nothing; nothing was signed.
+            NonceBusy: Our own transaction waits for another one.
+            PaymentOutcomeUnknown: Our own transaction was sent, and is not mined.
             ChainError: The chain is needed first, and cannot be read.
         """
         price = scale(offer.amount, offer.asset.decimals)
@@ -186,7 +193,10 @@ class Payer:
         channels = self.channels_for(offer)
         if channels is not None:
             return await channels.pay(offer, target)
-        return await self.transfers.pay(offer, target, self._chains[offer.asset.chain])
+        chain = self._chains[offer.asset.chain]
+        if offer.method in OWN_WAYS:
+            return await self.own_transfers.pay(offer, target, chain)
+        return await self.transfers.pay(offer, target, chain)
 
     def running(
         self, payment: Payment, offer: Offer, target: Target
@@ -238,6 +248,8 @@ class Payer:
         for hold in budget.holds:
             if hold.id.startswith("transfer "):
                 left += not await self._resolve_transfer(hold)
+            elif hold.id.startswith(OWN):
+                left += not await self._resolve_own(hold)
             else:
                 left += not await self._resolve_deposit(hold)
         return left
@@ -248,6 +260,15 @@ class Payer:
             return False  # of another network, kept in the same store
         chain = self._chains[transfer.asset.chain]
         return await resolve_hold(hold, transfer, chain=chain, ledger=self.ledger)
+
+    async def _resolve_own(self, hold: Hold) -> bool:
+        if is_unsigned(hold):  # it has not left us, and never will as it is
+            await self.ledger.move(MONEY_DECIMALS, Released(id=hold.id))
+            return True
+        own = read_own(hold, self._assets)
+        if own is None or own.asset.chain not in self._chains:
+            return False  # of another network, kept in the same store
+        return await self.own_transfers.resolve(own, self._chains[own.asset.chain])
 
     async def _resolve_deposit(self, hold: Hold) -> bool:
         record = await self.ledger.read(Hash32(hold.detail))

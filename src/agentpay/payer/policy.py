@@ -73,6 +73,13 @@ class Policy:
     """Take the cheapest offer, and what is liked best of those that cost the same."""
     json_nonces: Collection[str] = ()
     """Hosts whose charges (MPP) need pympp's form of the nonce, and not the draft's."""
+    pay_gas: bool = False
+    """
+    Pay charges (MPP) by the wallet's own transactions where nothing else is taken.
+
+    They cost the wallet gas. They name no challenge, so a payee may take one and serve
+    somebody else for it, and they never expire.
+    """
     escrows: Collection[str] = ()
     """Contracts whose sessions (MPP) we trust, beside this library's own."""
     deposit: Money = "$1"
@@ -104,6 +111,11 @@ class Policy:
     """For how long, after the last of them. Lapses further apart are not in a row."""
     withdraw_when_cheated: bool = True
     """Leave a channel whose payee contradicted our signatures, if a key has gas."""
+    withdraw_when_silent_seconds: float | None = None
+    """
+    Leave a payee that has not answered for so long, and finish once the delay is over;
+    None: never by itself. A key of ours needs gas for both.
+    """
     same_resource: bool = True
     """Refuse a 402 whose `resource.url` is for another resource than the requested."""
     pay_redirected: bool = False
@@ -145,6 +157,11 @@ class Policy:
                     Address(address)
             except ValueError as error:
                 raise ConfigurationError(f"policy, {name}: {error}") from error
+        silent = self.withdraw_when_silent_seconds
+        if silent is not None and silent <= 0:
+            raise ConfigurationError(
+                f"policy, withdraw_when_silent_seconds: above 0, not {silent}"
+            )
         for name in ("price_rise_max", "quarantine_after"):
             value = getattr(self, name)
             if value is not None and value < 1:

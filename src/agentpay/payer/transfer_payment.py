@@ -7,7 +7,6 @@ The same signature is sent again until its outcome is known: it can move money o
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -15,7 +14,6 @@ from agentpay.core.budget import Hold, Released, Spent
 from agentpay.core.exchange import (
     Booking,
     Next,
-    TransferAnswer,
     Verdict,
     judge_transfer,
 )
@@ -38,10 +36,10 @@ from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.payment import Answer, Judgement, Target
 from agentpay.payer.policy import Policy, scale
 from agentpay.payer.signing import transfer_credential
+from agentpay.payer.transfer_answers import read_answer, says_no, why_of
 from agentpay.payer.transfer_holds import detail_of
 from agentpay.ports import Chain, Signer
 from agentpay.types import Hash32, parse_amount
-from agentpay.wire.mpp.problem import PROBLEM_JSON
 from agentpay.wire.x402 import (
     PAYMENT_SIGNATURE,
     PERMIT2,
@@ -52,8 +50,6 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 
 Unsigned: TypeAlias = TokenTransfer | Permit2Transfer | ChargePermit
 
-_PENDING = ("settlement_pending", "unexpected_settle_error")
-"""Reasons that mean unknown: the second is the official server's, in a 402."""
 _CHALLENGES_KEPT = 4096
 
 
@@ -87,7 +83,7 @@ class TransferPayment:
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`. A refusal frees nothing: the signature is still out."""
         receipt = answer.receipt()
-        read = _read(answer, receipt)
+        read = read_answer(answer, receipt)
         if self.mpp is not None:
             read = read_charge_answer(answer, read, self.mpp)
         verdict = judge_transfer(read, resent=resent)
@@ -98,9 +94,9 @@ class TransferPayment:
             charged = await self._book_charge(receipt)
         if verdict.next is not Next.RESEND:
             self.approval.end()
-        if _says_no(read, verdict):
+        if says_no(read, verdict):
             self.ledger.refused(self.hold)
-        reason = (receipt.error_reason if receipt else None) or _why(answer)
+        reason = (receipt.error_reason if receipt else None) or why_of(answer)
         final = verdict.booking is Booking.CHARGED
         return Judgement(next=verdict.next, charged=charged, reason=reason, final=final)
 
@@ -142,31 +138,6 @@ class TransferPayment:
         return refusal
 
 
-def _read(answer: Answer, receipt: PaymentResponse | None) -> TransferAnswer:
-    """What decides of an answer, in words of x402."""
-    return TransferAnswer(
-        status=answer.status,
-        success=receipt.success if receipt else None,
-        pending=receipt is not None and receipt.error_reason in _PENDING,
-        offered=answer.offers,
-        problem=answer.headers.get("content-type", "").startswith(PROBLEM_JSON),
-    )
-
-
-def _says_no(read: TransferAnswer, verdict: Verdict) -> bool:
-    """Whether a payee will not have it. An error of its own is another lapse."""
-    if verdict.next is Next.REJECTED:
-        return True
-    delivered = verdict.next is Next.DELIVER and read.status < 500
-    return delivered and read.success is False
-
-
-def _why(answer: Answer) -> str:
-    """What a refusal says of itself, in the payee's own words."""
-    problem = answer.problem
-    return (problem.detail or problem.title if problem else "") or "refused"
-
-
 def _amount_of(receipt: PaymentResponse, maximum: int) -> int:
     try:
         return parse_amount(receipt.amount or "", maximum=maximum)
@@ -184,13 +155,11 @@ class TransferPayments:
         ledger: PayerLedger,
         approvals: Approvals,
         policy: Policy,
-        clock: Callable[[], float],
     ) -> None:
         self._signer = signer
         self._ledger = ledger
         self._approvals = approvals
         self._policy = policy
-        self._clock = clock
         self._taken: OrderedDict[str, None] = OrderedDict()
 
     async def pay(self, offer: Offer, target: Target, chain: Chain) -> TransferPayment:
@@ -276,7 +245,7 @@ class TransferPayments:
             )
 
     def _make(self, offer: Offer, target: Target) -> Unsigned:
-        now = int(self._clock())
+        now = int(self._ledger.now())
         if offer.mpp is not None:
             return unsigned_charge(
                 offer,

@@ -22,10 +22,12 @@ HEADER_BYTES_MAX = 16 * 1024
 HEADER_VALUES_MAX = 256
 """Objects and lists, so that none can be nested deeper either."""
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+
 
 def encode_json(message: Mapping[str, object]) -> str:
     """Write an object as compact JSON in base64, fit for a header."""
-    text = json.dumps(message, separators=(",", ":"), ensure_ascii=False)
+    text = _COMPACT.encode(message)
     return base64.b64encode(text.encode("utf-8")).decode("ascii")
 
 

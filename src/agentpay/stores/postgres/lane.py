@@ -172,7 +172,9 @@ class Lane:
             try:
                 await asyncio.wait_for(self._awake.wait(), _PING_SECONDS)
             except TimeoutError:
-                await self._ask(Query(_ping))
+                ping = Query(_ping)
+                ping.done.add_done_callback(_hear)
+                await self._ask(ping)
 
     def _more(self) -> list[Step[Any]]:
         """The steps that may go along, up to the next query."""

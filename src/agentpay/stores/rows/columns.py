@@ -117,13 +117,14 @@ def changes(
         return [], []
     removed: list[R] = []
     put: list[R] = []
-    at = 0
+    left = iter(after)
+    new = next(left, None)
     for old in before:
-        if at < len(after) and after[at] is old:
-            at += 1
-        elif at < len(after) and key(after[at]) == key(old):
-            put.append(after[at])
-            at += 1
+        if new is old:
+            new = next(left, None)
+        elif new is not None and key(new) == key(old):
+            put.append(new)
+            new = next(left, None)
         else:
             removed.append(old)
-    return removed, [*put, *after[at:]]
+    return removed, put if new is None else [*put, new, *left]

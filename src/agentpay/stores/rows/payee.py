@@ -6,7 +6,9 @@ window; so what a step says it touched must be true.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 from agentpay.core.payee_channel import (
@@ -19,7 +21,7 @@ from agentpay.core.payee_channel import (
     by_cumulative,
 )
 from agentpay.errors import InvariantViolated
-from agentpay.records import PayeeRecord, PaymentRecord, PaymentStatus
+from agentpay.records import Config, PayeeRecord, PaymentRecord, PaymentStatus
 from agentpay.stores.rows.columns import (
     AMOUNT_BYTES,
     CONFIG_COLUMNS,
@@ -77,6 +79,7 @@ def save_channel(
         InvariantViolated: The touched amounts do not explain the change.
     """
     ledger = after.ledger
+    terms = _terms(after.channel, after.chain, after.config)
     channel = after.channel.to_bytes()
     if before is None:
         was = _NOTHING
@@ -84,14 +87,16 @@ def save_channel(
     else:
         was = before.ledger
     return [
-        Put(CHANNELS, (channel, *_terms(after), *_state(after))),
+        Put(CHANNELS, (*terms, *_state(after))),
         *_save_used(channel, was, ledger, touched),
         *_save_running(channel, was, ledger),
     ]
 
 
-def _terms(record: PayeeRecord) -> Columns:
-    return (integer(record.chain), *config_columns(record.config))
+@lru_cache(maxsize=1024)
+def _terms(channel: Hash32, chain: ChainId, config: Config) -> Columns:
+    """The columns that never change; an id and its chain have one config."""
+    return (channel.to_bytes(), integer(chain), *config_columns(config))
 
 
 def _state(record: PayeeRecord) -> Columns:
@@ -156,11 +161,14 @@ def _lowest_kept(before: PayeeChannel, after: PayeeChannel) -> int:
 def _save_running(
     channel: bytes, before: PayeeChannel, after: PayeeChannel
 ) -> list[Change]:
-    removed, put = changes(before.running, after.running, lambda r: r.cumulative)
+    removed, put = changes(before.running, after.running, _cumulative)
     return [
-        *(Cut(RUNNING, (channel, amount(r.cumulative))) for r in removed),
-        *(Put(RUNNING, (channel, *_reservation(r))) for r in put),
+        *[Cut(RUNNING, (channel, amount(r.cumulative))) for r in removed],
+        *[Put(RUNNING, (channel, *_reservation(r))) for r in put],
     ]
+
+
+_cumulative: Callable[[Reservation], int] = attrgetter("cumulative")
 
 
 def _reservation(reservation: Reservation) -> Columns:
@@ -236,10 +244,12 @@ def _to_reservation(row: Row) -> Reservation:
 def pack_held(held: tuple[HeldVoucher, ...]) -> bytes:
     """A few, always written together, so one column: amount, length, bytes."""
     return b"".join(
-        amount(v.amount).to_bytes(AMOUNT_BYTES, "big")
-        + len(v.signature).to_bytes(2, "big")
-        + v.signature
-        for v in held
+        [
+            amount(v.amount).to_bytes(AMOUNT_BYTES, "big")
+            + len(v.signature).to_bytes(2, "big")
+            + v.signature
+            for v in held
+        ]
     )
 
 

@@ -73,7 +73,9 @@ class Batch:
 
     def add(self, changes: Iterable[Change]) -> None:
         for change in changes:
-            pending = self._tables.setdefault(change.table, _Pending())
+            pending = self._tables.get(change.table)
+            if pending is None:
+                pending = self._tables[change.table] = _Pending()
             if isinstance(change, Cut):
                 pending.rows[change.key] = None
                 pending.cut.add(change.key)

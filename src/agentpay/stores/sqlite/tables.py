@@ -39,7 +39,7 @@ def read(
     Raises:
         ValueError: A row is not one that we wrote.
     """
-    given = [_to_sqlite(*pair) for pair in zip(key, table.kinds, strict=False)]
+    given = _flat(table, [key])
     rows = connection.execute(_select(table, len(key), order), given)
     return [
         tuple([_to_value(*pair) for pair in zip(row, table.kinds, strict=True)])
@@ -49,12 +49,6 @@ def read(
 
 def to_blob(amount: int) -> bytes:
     return amount.to_bytes(AMOUNT_BYTES, "big")
-
-
-def _to_sqlite(value: Column, kind: str) -> Column:
-    if kind == "amount" and isinstance(value, int):
-        return to_blob(value)
-    return value
 
 
 def _to_value(column: Column, kind: str) -> Column:
@@ -76,7 +70,11 @@ def _parts(rows: Sequence[Columns]) -> Iterable[Sequence[Columns]]:
 
 def _flat(table: Table, rows: Sequence[Columns]) -> list[Column]:
     kinds = table.kinds
-    return [_to_sqlite(*pair) for row in rows for pair in zip(row, kinds, strict=False)]
+    return [
+        to_blob(value) if kind == "amount" and isinstance(value, int) else value
+        for row in rows
+        for value, kind in zip(row, kinds, strict=False)
+    ]
 
 
 @lru_cache(maxsize=256)

@@ -28,6 +28,10 @@ from agentpay.wire.mpp.fields import (
 
 METHOD: Final = "evm"
 CHARGE: Final = "charge"
+BY_AUTHORIZATION: Final = "authorization"
+BY_PERMIT2: Final = "permit2"
+BY_TRANSACTION: Final = "transaction"
+BY_HASH: Final = "hash"
 SPLITS_MAX: Final = 10
 MEMO_MAX: Final = 256
 TYPES_MAX: Final = 16

@@ -1,0 +1,36 @@
+"""
+What an answer to a single payment says, reduced to what decides.
+"""
+
+from agentpay.core.exchange import Next, TransferAnswer, Verdict
+from agentpay.payer.payment import Answer
+from agentpay.wire.mpp.problem import PROBLEM_JSON
+from agentpay.wire.x402 import PaymentResponse
+
+_PENDING = ("settlement_pending", "unexpected_settle_error")
+"""Reasons that mean unknown: the second is the official server's, in a 402."""
+
+
+def read_answer(answer: Answer, receipt: PaymentResponse | None) -> TransferAnswer:
+    """What decides of an answer, in words of x402."""
+    return TransferAnswer(
+        status=answer.status,
+        success=receipt.success if receipt else None,
+        pending=receipt is not None and receipt.error_reason in _PENDING,
+        offered=answer.offers,
+        problem=answer.headers.get("content-type", "").startswith(PROBLEM_JSON),
+    )
+
+
+def says_no(read: TransferAnswer, verdict: Verdict) -> bool:
+    """Whether a payee will not have it. An error of its own is another lapse."""
+    if verdict.next is Next.REJECTED:
+        return True
+    delivered = verdict.next is Next.DELIVER and read.status < 500
+    return delivered and read.success is False
+
+
+def why_of(answer: Answer) -> str:
+    """What a refusal says of itself, in the payee's own words."""
+    problem = answer.problem
+    return (problem.detail or problem.title if problem else "") or "refused"

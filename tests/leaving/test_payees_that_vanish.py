@@ -1,0 +1,151 @@
+"""Money in the channel of a payee that is gone comes back, where asked for."""
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from agentpay import Agent, Budget, ConfigurationError, Policy
+from agentpay.core.payer_channel import PayerStatus
+from agentpay.testing.local_chain import LocalChain
+from tests.keeper.test_settlement_triggers import Clock
+from tests.leaving.test_leaving_sessions import GRACE
+from tests.leaving.test_leaving_sessions import a_world as a_session_world
+from tests.leaving.test_unilateral_exit import DELAY, DEPOSIT, World, a_world
+
+DAY = 24 * 3600
+
+
+def an_agent(
+    world: World,
+    *,
+    seconds: float | None,
+    prefer: str = "batch-settlement",
+    clock: Clock | None = None,
+    road: httpx.AsyncBaseTransport | None = None,
+) -> Agent:
+    return Agent(
+        world.wallet,
+        budget=Budget(total="$5", per_request="$0.01"),
+        policy=Policy(prefer=(prefer,), withdraw_when_silent_seconds=seconds),
+        network=world.chain.network,
+        allow_private_networks=True,
+        transport=road,
+        clock=clock or time.time,
+    )
+
+
+async def test_k5_a_payee_that_vanished_is_left_after_the_time_of_the_policy() -> None:
+    async with LocalChain() as chain, AsyncExitStack() as stack:
+        clock = Clock()
+        async with a_world(on=chain) as world:
+            agent = an_agent(world, seconds=DAY, clock=clock)
+            await stack.enter_async_context(agent)
+            before = await chain.balance(world.wallet.address)
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+            alive = await agent.sweep()
+        # The payee is gone from here on, and never claimed.
+        first = await agent.sweep()
+        clock.ahead += DAY / 2
+        second = await agent.sweep()
+        clock.ahead += DAY / 2 - 2
+        early = await agent.sweep()
+        clock.ahead += 2
+        (started,) = await agent.sweep()
+        too_early = await agent.sweep()
+        await chain.node.increase_time(DELAY + 1)
+        (finished,) = await agent.sweep()
+        nothing_left = await agent.sweep()
+        (after,) = await agent.channels()
+        spending = await agent.spending()
+        back = await chain.balance(world.wallet.address)
+
+    assert [alive, first, second, early] == [[], [], [], []]
+    assert (started.channel, started.amount) == (record.channel, DEPOSIT)
+    assert too_early == nothing_left == []
+    assert finished.amount == DEPOSIT
+    assert after.ledger.status is PayerStatus.CLOSED
+    assert spending.deposited == 0
+    assert back == before
+
+
+async def test_k5_a_session_of_a_payee_that_vanished_is_left_in_the_background() -> (
+    None
+):
+    async with LocalChain() as chain, AsyncExitStack() as stack:
+        async with a_session_world(on=chain) as world:
+            agent = an_agent(world, seconds=0.5, prefer="session")
+            await stack.enter_async_context(agent)
+            await agent.get(world.url)
+            await asyncio.sleep(1)
+            (alive,) = await agent.channels()
+        await _until(agent, PayerStatus.STOPPED)
+        await chain.node.increase_time(GRACE + 1)
+        await _until(agent, PayerStatus.CLOSED)
+        spending = await agent.spending()
+
+    assert alive.ledger.status is PayerStatus.OPEN
+    assert spending.deposited == 0
+
+
+async def _until(agent: Agent, status: PayerStatus) -> None:
+    async with asyncio.timeout(20):
+        while (await agent.channels())[0].ledger.status is not status:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+class Road(httpx.AsyncHTTPTransport):
+    """A way to a server, which may be closed."""
+
+    closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.closed:
+            raise httpx.ConnectError("nobody is there", request=request)
+        return await super().handle_async_request(request)
+
+
+async def test_a_payee_that_answers_again_is_not_left() -> None:
+    clock, road = Clock(), Road()
+    async with (
+        a_world() as world,
+        an_agent(world, seconds=60, clock=clock, road=road) as agent,
+    ):
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+        for closed in (True, True, False, True, True):
+            road.closed = closed
+            assert await agent.sweep() == []
+            clock.ahead += 50
+        clock.ahead -= 500  # and a clock that is set back makes no silence longer
+        assert await agent.sweep() == []
+        road.closed = False
+        assert (await agent.get(world.url)).status_code == 200
+        (after,) = await agent.channels()
+
+    assert after.channel == record.channel
+    assert after.ledger.status is PayerStatus.OPEN
+
+
+async def test_without_a_policy_only_what_was_started_is_finished() -> None:
+    async with LocalChain() as chain, AsyncExitStack() as stack:
+        async with a_world(on=chain) as world:
+            agent = an_agent(world, seconds=None)
+            await stack.enter_async_context(agent)
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+        for _ in range(5):
+            assert await agent.sweep() == []
+        await agent.start_withdrawal(record.channel)
+        await chain.node.increase_time(DELAY + 1)
+        (finished,) = await agent.sweep()
+
+    assert finished.amount == DEPOSIT
+
+
+def test_a_silence_of_no_time_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="withdraw_when_silent_seconds"):
+        Policy(withdraw_when_silent_seconds=0).check(6)
