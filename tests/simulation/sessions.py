@@ -75,6 +75,7 @@ STEPS: Sequence[tuple[float, Step]] = (
     (1, channels.crash_one),
 )
 
+REORGANIZED: Sequence[tuple[float, Step]] = ((2, channels.reorganize),)
 LEAVING: Sequence[tuple[float, Step]] = (
     (4, request_close),
     (8, keep),
@@ -94,7 +95,10 @@ def rising(dice: random.Random, tally: Tally) -> None:
 
 
 def _live(world: SessionWorld, dice: random.Random, tally: Tally) -> None:
-    steps = (*STEPS, *LEAVING) if dice.random() < 0.4 else STEPS
+    more: Sequence[tuple[float, Step]] = dice.choices(
+        (LEAVING, REORGANIZED, ()), (4, 2, 4)
+    )[0]
+    steps = (*STEPS, *more)
     weights = [weight for weight, _ in steps]
     moves = [step for _, step in steps]
     for move in dice.choices(moves, weights, k=dice.randint(5, 90)):
@@ -111,6 +115,7 @@ def _make(dice: random.Random, *, tagged: bool) -> SessionWorld:
     window = dice.randint(1, 8)
     return make_session(
         tagged=tagged,
+        forgotten=0 if tagged else dice.choice((0, 0, 0, 5)),
         thief=dice.random() < 0.3,
         workers=dice.choice((1, 1, 2)),
         exposure_max=dice.choice((None, None, None, 3, 10)),
