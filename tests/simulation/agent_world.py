@@ -24,7 +24,7 @@ from agentpay.core.budget import (
     Undelivered,
 )
 from agentpay.core.exchange import Booking, Next, TransferAnswer, judge_transfer
-from agentpay.errors import BudgetExceeded
+from agentpay.errors import BudgetExceeded, NonceBusy
 
 VALID_SECONDS = 60
 LAPSE_SECONDS = 300
@@ -126,6 +126,17 @@ class AgentWorld:
         self.waiting[name] = Purchase(signed=signed, sent_at=self.now)
         if self.dice.random() < 0.9:
             self.network.append(name)
+
+    def want_its_nonce(self) -> None:
+        """What is held by one payment is no other's, as with a wallet's own nonces."""
+        held = [hold for hold in self.budget.holds if hold.id in self.signed]
+        if not held:
+            return
+        try:
+            self.tell(Reserved(hold=self.dice.choice(held), contested=True))
+        except NonceBusy:
+            return
+        raise AssertionError("two payments hold one nonce")
 
     def lose(self) -> None:
         if self.network:

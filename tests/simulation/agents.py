@@ -12,6 +12,7 @@ from .tally import Tally
 
 STEPS: Sequence[tuple[float, Callable[[AgentWorld], None]]] = (
     (30, AgentWorld.want),
+    (2, AgentWorld.want_its_nonce),
     (30, AgentWorld.arrive),
     (25, AgentWorld.hear),
     (4, AgentWorld.lose),

@@ -233,7 +233,7 @@ def _make(
         workers=workers,
         forgotten=forgotten,
         hasty=hasty,
-        exposure_max=dice.choice((None, None, None, 10)),
+        exposure_max=dice.choice((None, None, None, 3, 10)),
         balance=dice.choice((dice.randint(3, 15), dice.randint(15, 120))),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,

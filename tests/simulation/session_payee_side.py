@@ -48,7 +48,9 @@ class SessionPayeeSide(World):
     raised: set[int] = field(default_factory=set[int])
     """Amounts that the payee took without a request."""
     answered: set[int] = field(default_factory=set[int])
-    """Requests that were answered: each has a name, and is answered once."""
+    taken: set[int] = field(default_factory=set[int])
+    """Requests that were begun, by name: on an untagged session none runs twice."""
+    reorganized: bool = False
     unsure: bool = False
     """Whether the payer had to book a request at its maximum."""
 
@@ -147,6 +149,12 @@ class SessionPayeeSide(World):
         self.published.add(voucher.amount)
         self.claimed = voucher.amount
         self.see_chain()
+
+    def reorganize(self, lost: int) -> None:
+        """The chain takes a settle back; what it closed stays closed, here."""
+        if not self.ended:
+            self.claimed, self.reorganized = max(0, self.claimed - lost), True
+            self.see_chain()
 
     def request_close(self) -> None:
         """The payer leaves without its payee, which sees that when it looks."""

@@ -223,10 +223,12 @@ class SessionWorld(SessionPayeeSide):
             return
         fresh = honest and cumulative not in self.presented and copy.purpose == "buy"
         self.presented.add(cumulative)
-        named = not self.payee.tagged and request.number in self.answered
-        if copy.purpose != "buy" or named:
+        known = not self.payee.tagged and request.number in self.taken
+        if copy.purpose != "buy" or (known and request.number in self.answered):
             self._raise(copy, honest=honest)
             return
+        if known:
+            return  # it runs, or its owner died: that is asked, and not bought again
         before = self.payee
         answer = self.tell_payee(
             VoucherVerified(
@@ -241,6 +243,8 @@ class SessionWorld(SessionPayeeSide):
         )
         if isinstance(answer, Admitted):
             self._check_voucher(cumulative, before)
+            if request.number:
+                self.taken.add(request.number)
             self.begin(before, request, answer.reservation, hears_payer=honest)
         elif honest:
             self._answer_refused(request, answer)
@@ -348,14 +352,17 @@ def make_session(
     thief: bool = False,
     workers: int = 1,
     exposure_max: int | None = None,
+    forgotten: int = 0,
 ) -> SessionWorld:
-    """A session that was just opened with a deposit."""
+    """A session that was just opened, or of which so much is `forgotten`."""
     payer = PayerChannel(
         tagged=tagged,
         window=window,
         in_flight_max=in_flight_max,
         headroom=headroom,
         balance=balance,
+        spent=forgotten,
+        signed=(forgotten,) if forgotten else (),
     )
     payee = PayeeChannel(
         tagged=tagged,
@@ -363,6 +370,10 @@ def make_session(
         in_flight_max=in_flight_max,
         balance=balance,
         pays_whole=True,
+        claimed=forgotten,
+        charged=forgotten,
+        highest=forgotten,
+        floor=forgotten,
     )
     return SessionWorld(
         payer=payer,
@@ -370,4 +381,6 @@ def make_session(
         thief=thief,
         workers=workers,
         exposure_max=exposure_max,
+        claimed=forgotten,
+        forgotten=forgotten,
     )

@@ -25,6 +25,11 @@ def count(world: SessionWorld, dice: random.Random) -> None:
         world.count(dice.choice(sorted(world.handlers)))
 
 
+def flow(world: SessionWorld, dice: random.Random) -> None:
+    if world.handlers:
+        world.slice(dice.choice(sorted(world.handlers)), dice.choice((1, 3, 10)))
+
+
 def steal_raise(world: SessionWorld, dice: random.Random) -> None:
     if world.seen and world.payee.running:
         running = dice.choice(world.payee.running).cumulative
@@ -59,6 +64,7 @@ STEPS: Sequence[tuple[float, Step]] = (
     *channels.STEPS,
     (8, raise_running),
     (8, count),
+    (8, flow),
     (4, steal_raise),
     (4, lie),
     (0.7, request_close),
@@ -69,10 +75,12 @@ STEPS: Sequence[tuple[float, Step]] = (
     (1, channels.crash_one),
 )
 
+REORGANIZED: Sequence[tuple[float, Step]] = ((2, channels.reorganize),)
 LEAVING: Sequence[tuple[float, Step]] = (
     (4, request_close),
     (8, keep),
-    (4, take_back),
+    (6, take_back),
+    (8, channels.reuse),
 )
 
 
@@ -87,7 +95,10 @@ def rising(dice: random.Random, tally: Tally) -> None:
 
 
 def _live(world: SessionWorld, dice: random.Random, tally: Tally) -> None:
-    steps = (*STEPS, *LEAVING) if dice.random() < 0.3 else STEPS
+    more: Sequence[tuple[float, Step]] = dice.choices(
+        (LEAVING, REORGANIZED, ()), (4, 2, 4)
+    )[0]
+    steps = (*STEPS, *more)
     weights = [weight for weight, _ in steps]
     moves = [step for _, step in steps]
     for move in dice.choices(moves, weights, k=dice.randint(5, 90)):
@@ -104,9 +115,10 @@ def _make(dice: random.Random, *, tagged: bool) -> SessionWorld:
     window = dice.randint(1, 8)
     return make_session(
         tagged=tagged,
+        forgotten=0 if tagged else dice.choice((0, 0, 0, 5)),
         thief=dice.random() < 0.3,
         workers=dice.choice((1, 1, 2)),
-        exposure_max=dice.choice((None, None, None, 10)),
+        exposure_max=dice.choice((None, None, None, 3, 10)),
         balance=dice.randint(15, 120),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
