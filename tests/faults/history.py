@@ -14,6 +14,7 @@ import httpx
 
 from agentpay import Agent, AgentPayError, Wallet
 from agentpay.core.payer_channel import PayerStatus
+from agentpay.errors import StoreUnavailable
 from agentpay.testing.faulty_http import FaultyHttp
 from agentpay.testing.faulty_rpc import FaultyRpc
 
@@ -110,7 +111,8 @@ class History:
                 await self._run(errand, self._day(http, rpc))
             http.heal()
             rpc.heal()
-            await self._come_to_rest(errand)
+            while not await self._came_to_rest(errand):
+                await asyncio.sleep(0.5)
         self.report.seconds = time.monotonic() - began
         return self.report
 
@@ -163,6 +165,14 @@ class History:
             await self._process.wait()
 
     # The count.
+
+    async def _came_to_rest(self, errand: Errand) -> bool:
+        """False while its database is away, which other histories kill as well."""
+        try:
+            await self._come_to_rest(errand)
+        except StoreUnavailable:
+            return False
+        return True
 
     async def _come_to_rest(self, errand: Errand) -> None:
         async with make_agent(errand) as agent:
