@@ -112,7 +112,7 @@ class History:
             http.heal()
             rpc.heal()
             while not await self._came_to_rest(errand):
-                await asyncio.sleep(0.5)
+                pass
         self.report.seconds = time.monotonic() - began
         return self.report
 
@@ -171,6 +171,7 @@ class History:
         try:
             await self._come_to_rest(errand)
         except StoreUnavailable:
+            await asyncio.sleep(0.5)
             return False
         return True
 
