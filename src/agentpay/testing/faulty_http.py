@@ -6,12 +6,13 @@ after the server has acted, one that breaks off, comes late, or is asked for twi
 """
 
 import asyncio
-import contextlib
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
+
+from agentpay.testing.listener import Listener
 
 _CHUNK = 64 * 1024
 _GATEWAY = (
@@ -58,8 +59,7 @@ class FaultyHttp:
         self.server_url = server_url
         self._delay_seconds = delay_seconds
         self._planned: list[_Planned] = []
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve_one)
 
     def plan(self, fault: HttpFault, *, times: int = 1, header: str = "") -> None:
         """Let the next `times` requests fail, or those that have a `header`."""
@@ -75,9 +75,7 @@ class FaultyHttp:
         self._planned.clear()
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = await self._listener.start()
         return self
 
     async def __aexit__(
@@ -86,27 +84,13 @@ class FaultyHttp:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._listener.stop()
 
-    async def _accept(
+    async def _serve_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-                await self._serve(await _read_request(reader), writer)
-        except asyncio.CancelledError:
-            # Only `__aexit__` cancels, and start_server would report it as an error.
-            return
-        finally:
-            writer.close()
+    ) -> bool:
+        await self._serve(await _read_request(reader), writer)
+        return False
 
     async def _serve(self, request: bytes, writer: asyncio.StreamWriter) -> None:
         match self._next_fault(request):

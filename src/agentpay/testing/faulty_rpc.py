@@ -8,7 +8,6 @@ following (`freeze`); what the chain itself takes back, an Anvil does
 """
 
 import asyncio
-import contextlib
 import json
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -16,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self, assert_never
 
 import httpx
+
+from agentpay.testing.listener import Listener
 
 
 class Fault(Enum):
@@ -89,8 +90,7 @@ class FaultyRpc:
         self._planned: list[_Planned] = []
         self._lies: list[_Lie] = []
         self._client = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501 - loopback
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._listener = Listener(self._serve_one)
 
     def plan(self, method: str, fault: Fault, *, times: int = 1) -> None:
         """Let the next `times` HTTP requests that call `method` fail in this way."""
@@ -122,9 +122,7 @@ class FaultyRpc:
         self._frozen_at, self.outage, self.delay_seconds = None, None, 0.0
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = await self._listener.start()
         return self
 
     async def __aexit__(
@@ -133,29 +131,8 @@ class FaultyRpc:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._listener.stop()
         await self._client.aclose()
-
-    async def _accept(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._connections.add(task)
-            task.add_done_callback(self._connections.discard)
-        try:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                while await self._serve_one(reader, writer):
-                    pass
-        except asyncio.CancelledError:
-            # Only `__aexit__` cancels, and start_server would report it as an error.
-            return
-        finally:
-            writer.close()
 
     async def _serve_one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
