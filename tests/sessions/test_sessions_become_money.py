@@ -16,13 +16,15 @@ from agentpay.core.payee_events import (
 from agentpay.errors import (
     ChainUnreachable,
     FacilitatorUnavailable,
+    InvariantViolated,
     TransactionFailed,
 )
 from agentpay.evm.batch_settlement import VoucherClaim
 from agentpay.evm.hashing import address_word, selector
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.ports import Signer
-from agentpay.records import Settled
+from agentpay.records import PayeeRecord, Settled
+from agentpay.stores import MemoryPayeeStore
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from tests.sessions.till import a_till, a_till_at
@@ -186,6 +188,24 @@ async def test_t2_a_frozen_payer_does_not_keep_what_is_due(
 
     assert paid == 30
     assert (state.settled, state.finalized) == (30, True)
+
+
+class Broken(MemoryPayeeStore):
+    """A store that has one record too many."""
+
+    async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
+        raise InvariantViolated("a record that no rule allows")
+
+
+async def test_k7_a_record_that_is_broken_keeps_no_other_from_being_settled(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_till(agentpay_shared_chain, claim_at=1, store=Broken()) as till:
+        config = await till.opened(100)
+        await till.sells(config, 30, 30)
+        await till.keeper.tick()
+
+        assert (await till.table.state(config)).settled == 30
 
 
 class Down(Facilitator):

@@ -16,6 +16,7 @@ from agentpay.core.payee_events import OwnersDied
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
+    InvariantViolated,
     StoreError,
     TransactionFailed,
 )
@@ -216,7 +217,10 @@ class Keeper:
             StoreError: Likewise.
         """
         await self.sync()
-        await self._bury()
+        try:
+            await self._bury()
+        except InvariantViolated:  # a bug, of which nothing was saved
+            _log.exception("keeper: what died at work could not be ended")
         # A facilitator that is down keeps no session from being settled in time.
         await _all(
             self._served.settle(),
@@ -241,8 +245,8 @@ class Keeper:
                 touched=after.touched,
             )
 
-        for left in await self._store.left_behind(limit=_LEFT_AT_ONCE):
-            await self._store.update(left.channel, decide)
+        left = await self._store.left_behind(limit=_LEFT_AT_ONCE)
+        await _all(*(self._store.update(record.channel, decide) for record in left))
 
     async def _tend_channels(self) -> None:
         late = self._is_late(self._claimed_at, self._claim_every)
