@@ -51,7 +51,8 @@ class SessionClosing:
             return self._busy(record, call)
         closed, transaction = done
         call.transaction = Hash32(transaction) if transaction else None
-        return self._books.taken(closed, call, outcome={})
+        # All of it is on the chain by now.
+        return self._books.taken(closed, call, proven=True)
 
     async def _once_idle(self, call: SessionCall) -> tuple[PayeeRecord, Answer]:
         """Wait a while for what runs: whatever it costs is part of what is due."""
@@ -77,6 +78,10 @@ class SessionClosing:
             kind = ProblemKind.CHANNEL_FINALIZED
             detail = "the session is closed, or is being closed, for another amount"
             return self._books.refuse(call, kind, detail, record=record)
+        if record.ledger.is_public(call.cumulative):
+            kind = ProblemKind.VERIFICATION_FAILED
+            detail = "the chain shows this voucher, and another amount was spent"
+            return self._books.refuse(call, kind, detail)
         spent = record.ledger.charged
         less = call.cumulative < spent
         kind = (

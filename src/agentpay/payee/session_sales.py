@@ -183,7 +183,9 @@ class SessionSales:
     ) -> Sale | Refusal:
         if not isinstance(outcome, Refusal) or not outcome.presented:
             return outcome
-        request = request_of(call.terms)
+        record, request = await self._books.look(call), request_of(call.terms)
+        if record is None or record.ledger.is_public(call.cumulative):
+            return outcome
         earlier = await self._answers.find(outcome.presented, request)
         return replace(outcome, earlier=earlier)
 
@@ -291,7 +293,7 @@ class SessionSales:
         ledger, books = record.ledger, self._books
         if no.reason in (LOWER, MISMATCH):
             # The draft: 200 and no change. Perhaps it was answered: then it is again.
-            return replace(books.taken(record, call, outcome={}), presented=call.key)
+            return replace(books.taken(record, call), presented=call.key)
         if no.reason == BUSY and not ledger.tagged:
             detail = "another request runs on this session: send the same again"
             return books.refuse(call, UNKNOWN, detail, record=record, status=503)

@@ -23,7 +23,6 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
-from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
@@ -159,7 +158,8 @@ class Settlement:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
-            await self._publish(record.channel, claim.max_claimable)
+            published = VoucherPublished(amount=claim.max_claimable)
+            await self._note(record.channel, published)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -225,7 +225,8 @@ class Settlement:
     async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
-            await self._publish(record.channel, claim.max_claimable)
+            published = VoucherPublished(amount=claim.max_claimable)
+            await self._note(record.channel, published)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -234,11 +235,6 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
-
-    async def _publish(self, channel: Hash32, amount: int) -> None:
-        """The chain is going to show a voucher: it proves its payer no more."""
-        await self._note(channel, VoucherPublished(amount=amount))
-        await self._store.drop_answer(voucher_key(channel, amount))
 
     async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:
