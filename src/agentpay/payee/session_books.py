@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from agentpay.core import session_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel
-from agentpay.core.payee_events import Answer, LeaseLost
+from agentpay.core.payee_events import Answer, Delivered, GivenBack, LeaseLost
 from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
@@ -84,8 +84,8 @@ class SessionBooks:
     ) -> None:
         self.settings = settings
         self.store = store
-        self.raised = Waiting()
-        """Streams that wait for a voucher."""
+        self.changed = Waiting()
+        """Streams that wait for a voucher, and who waits for what runs to end."""
         self._clock = clock
 
     def now(self) -> int:
@@ -113,8 +113,8 @@ class SessionBooks:
             )
 
         done = await self.store.update(call.channel, decide, durable=durable)
-        if isinstance(event, VoucherRaised):
-            self.raised.wake(call.channel)
+        if isinstance(event, VoucherRaised | Delivered | GivenBack):
+            self.changed.wake(call.channel)
         return done
 
     async def look(self, call: SessionCall) -> PayeeRecord | None:

@@ -14,12 +14,12 @@ from agentpay.payee.mpp_offers import UNKNOWN
 from agentpay.payee.sales import Refusal
 from agentpay.payee.session_books import SessionBooks, SessionCall
 from agentpay.payee.session_settlement import SessionSettlement
+from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
 from agentpay.wire.mpp.problem import ProblemKind
 
 _WAIT_SECONDS = 20.0
-_POLL_SECONDS = 0.02
 
 
 class SessionClosing:
@@ -67,9 +67,11 @@ class SessionClosing:
             if record is None:
                 raise InvariantViolated(f"session {call.channel} is forgotten")
             busy = isinstance(result, Refused) and result.reason == BUSY
-            if not busy or asyncio.get_running_loop().time() > deadline:
+            left = deadline - asyncio.get_running_loop().time()
+            if not busy or left <= 0:
                 return record, result
-            await asyncio.sleep(_POLL_SECONDS)
+            seconds = min(left, LOOK_SECONDS)
+            await self._books.changed.wait(call.channel, seconds=seconds)
 
     def _refused(self, record: PayeeRecord, call: SessionCall, no: Refused) -> Refusal:
         if no.reason == BUSY:

@@ -39,6 +39,7 @@ from agentpay.payee.session_closing import SessionClosing
 from agentpay.payee.session_funding import SessionFunding
 from agentpay.payee.session_reading import Presented, SessionReading
 from agentpay.payee.session_sale import SessionSale
+from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.payee.whole_steps import take_whole
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
@@ -54,7 +55,6 @@ from agentpay.wire.mpp.evm_session import (
 from agentpay.wire.mpp.problem import ProblemKind
 
 _STRICT_WAIT_SECONDS = 1.0
-_POLL_SECONDS = 0.02
 _KINDS = {
     EXCEEDS_BALANCE: ProblemKind.AMOUNT_EXCEEDS_DEPOSIT,
     NOT_COVERED: ProblemKind.INSUFFICIENT_BALANCE,
@@ -230,10 +230,11 @@ class SessionSales:
             step = self._books.update(call, event, durable=durable)
             record, result = await take_whole(step, give_back)
             busy = isinstance(result, Refused) and result.reason == BUSY
-            late = asyncio.get_running_loop().time() > deadline
-            if not busy or call.config.tagged or late:
+            left = deadline - asyncio.get_running_loop().time()
+            if not busy or call.config.tagged or left <= 0:
                 return record, result
-            await asyncio.sleep(_POLL_SECONDS)
+            seconds = min(left, LOOK_SECONDS)
+            await self._books.changed.wait(call.channel, seconds=seconds)
 
     async def _raise(self, call: SessionCall, raises: Raises | None) -> Refusal:
         """Take a voucher that comes without a request, or say what became of it."""

@@ -207,6 +207,9 @@ class Settlement:
         """
         async with self._one_at_a_time:
             await self._note(channel, OwnersDied(owner=self._store.owner))
+            known = await self._store.read(channel)
+            if known is None or known.ledger.running:
+                return None  # the chain need not be asked while something runs
             record = await self.see_chain(channel)
             if record is None or record.ledger.running:
                 return None
