@@ -270,6 +270,14 @@ class PayeeStore(SendBook, Protocol):
         """Channels of any kind with requests whose owner died, in any order."""
         ...
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """
+        Channels of any kind whose last look at the chain is no older, in any order.
+
+        All are read for it: this is for who starts, and for nobody's rounds.
+        """
+        ...
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """
         Record a payment unless its id is known; returns what is recorded, durably.
