@@ -226,6 +226,10 @@ class PaymentBook(Protocol):
         """See `PayeeStore.take_payment`."""
         ...
 
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
+        ...
+
 
 class PayeeStore(SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
