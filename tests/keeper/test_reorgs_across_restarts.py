@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from agentpay.chain.rpc import RpcChain
 from agentpay.errors import ChainUnreachable
 from agentpay.payee.keeper import Keeper
 from agentpay.records import PayeeRecord
@@ -194,3 +196,27 @@ async def test_f9_a_keeper_that_could_not_look_again_has_not_caught_up(
     assert not caught_up
     assert taken_back.balance == 0
     assert another.keeper.fresh()
+
+
+async def test_k13_a_node_behind_one_url_that_lags_takes_nothing_back(
+    agentpay_chain: LocalChain,
+) -> None:
+    chain = agentpay_chain
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        RpcChain(rpc.url, chain_id=chain.chain_id, turned_back_seconds=60) as balanced,
+        a_till(chain) as till,
+    ):
+        keeper = a_till_at(replace(till.table, chain=balanced), store=till.store).keeper
+        before = await height(chain)
+        config = await till.opened(100)
+        await keeper.sync()
+        await rpc.freeze(behind=await height(chain) - before)
+        with pytest.raises(ChainUnreachable, match="was seen"):
+            await keeper.sync()
+        meanwhile = await till.ledger(config)
+        rpc.heal()
+        await keeper.sync()
+        after = await till.ledger(config)
+
+    assert (meanwhile.balance, after.balance) == (100, 100)
