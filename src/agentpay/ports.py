@@ -226,6 +226,10 @@ class PaymentBook(Protocol):
         """See `PayeeStore.take_payment`."""
         ...
 
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
+        ...
+
 
 class PayeeStore(SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
@@ -268,6 +272,14 @@ class PayeeStore(SendBook, Protocol):
 
     async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
         """Channels of any kind with requests whose owner died, in any order."""
+        ...
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """
+        Channels of any kind whose last look at the chain is no older, in any order.
+
+        All are read for it: this is for who starts, and for nobody's rounds.
+        """
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:

@@ -25,6 +25,7 @@ from agentpay.records import (
     PaymentStatus,
 )
 from agentpay.stores import Store
+from agentpay.types import ChainId
 from tests.stores.store_cases import (
     channel,
     config,
@@ -262,6 +263,28 @@ async def test_what_runs_is_left_behind_once_its_owner_is_dead(store: Store) -> 
 
     left = await store.payee.left_behind(limit=9)
     assert [record.channel for record in left] == [channel(3)]
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["channel", "session"])
+async def test_what_was_seen_on_its_chain_since_some_moment_is_found(
+    store: Store, session: bool
+) -> None:
+    records = [
+        replace(payee_record(number, session=session), chain_seen_at=100 + number)
+        for number in range(3)
+    ]
+    for record in records:
+        await store.payee.update(record.channel, is_put(record))
+    found = await store.payee.seen_since(records[0].chain, 101)
+    again = replace(records[0], chain_seen_at=500)
+    await store.payee.update(
+        again.channel, lambda _: PayeeStep(record=again, answer=None), durable=False
+    )
+
+    assert sorted(found) == sorted(record.channel for record in records[1:])
+    assert await store.payee.seen_since(again.chain, 500) == [again.channel]
+    assert await store.payee.seen_since(again.chain, 501) == []
+    assert await store.payee.seen_since(ChainId(1), 0) == []
 
 
 async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> None:

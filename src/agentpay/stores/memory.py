@@ -84,6 +84,11 @@ class MemoryPayeeStore:
         left = [r for r in self._records.values() if r.ledger.has_dead(self.owner)]
         return left[:limit]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        of_chain = [r for r in self._records.values() if r.chain == chain]
+        return [r.channel for r in of_chain if r.chain_seen_at >= moment]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         return self._payments.setdefault(payment.id, payment)

@@ -118,6 +118,15 @@ class PostgresPayeeStore:
         )
         return [r for r in found if r.ledger.has_dead(self.owner)][:limit]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        return await self._find_channels(
+            "SELECT channel FROM payee_channels WHERE chain = $1"
+            " AND chain_seen_at >= $2",
+            chain,
+            moment,
+        )
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
 
@@ -316,13 +325,15 @@ class PostgresPayeeStore:
 
     async def _find(self, query: str, *arguments: object) -> list[PayeeRecord]:
         """The channels that a query names, in its order, as they are by then."""
+        channels = await self._find_channels(query, *arguments)
+        records = await asyncio.gather(*map(self.read, channels))
+        return [record for record in records if record is not None]
 
+    async def _find_channels(self, query: str, *arguments: object) -> list[Hash32]:
         async def find(connection: Connection) -> list[Hash32]:
             return [Hash32.of(r[0]) for r in await connection.fetch(query, *arguments)]
 
-        channels = await self._lane.carry_out(Query(find))
-        records = await asyncio.gather(*map(self.read, channels))
-        return [record for record in records if record is not None]
+        return await self._lane.carry_out(Query(find))
 
 
 def _writes(changes: Iterable[Change]) -> Step[None]:

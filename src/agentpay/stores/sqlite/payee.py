@@ -121,6 +121,13 @@ class SqlitePayeeStore:
         records = await self._read_all(found)
         return [r for r in records if r.ledger.has_dead(self.owner)]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        await self._writer.drain()
+        return await self._writer.read(
+            partial(payee_rows.list_seen, chain=chain, moment=moment)
+        )
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         entry = await self._payments.entry(payment.id)
