@@ -288,7 +288,11 @@ async def test_f1_what_was_settled_before_a_crash_is_served_after_it(
     if status is PaymentStatus.STARTED:  # the crash came before it was written down
         store = payee._running.store.payee
         await store.finish_payment(
-            sale._purchase.record.id, status=status, transaction="", charged=7
+            sale._purchase.record.id,
+            owner=store.owner,
+            status=status,
+            transaction="",
+            charged=7,
         )
     await payee.stop()
     shop = Shop()

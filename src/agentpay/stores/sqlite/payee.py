@@ -28,7 +28,7 @@ from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
-from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.stores.steps import check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -145,16 +145,28 @@ class SqlitePayeeStore:
         return entry.record
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
         entry = await self._payments.entry(payment_id)
         if entry.record is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        done = replace(
-            entry.record, status=status, transaction=transaction, charged=charged
+        done = finished(
+            entry.record,
+            owner=owner,
+            status=status,
+            transaction=transaction,
+            charged=charged,
         )
-        self._save_payment(entry, done)
+        if done is not None:
+            self._save_payment(entry, done)
         await self._writer.wait(entry.group)
+        return done is not None
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         entry = await self._payments.entry(payment_id)
@@ -165,9 +177,10 @@ class SqlitePayeeStore:
         await self._writer.wait(entry.group)
         return taken
 
-    async def drop_payment(self, payment_id: str) -> None:
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
         entry = await self._payments.entry(payment_id)
-        self._payments.save(entry, None, forget_payment(payment_id))
+        if entry.record is not None and entry.record.owner == owner:
+            self._payments.save(entry, None, forget_payment(payment_id))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         await self._writer.drain()
