@@ -1,10 +1,15 @@
-"""Our whole client: an `Agent` that pays, or plain httpx where nothing costs."""
+"""
+Our whole client: an `Agent` that pays, or a plain client where nothing costs.
+
+Over each HTTP library in `LIBRARIES`; what costs nothing uses the same one.
+"""
 
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
 import httpx
 
@@ -17,7 +22,7 @@ DEPOSIT = "$100"
 
 
 @asynccontextmanager
-async def client(settings: Json) -> AsyncIterator[httpx.AsyncClient]:
+async def over_httpx(settings: Json) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=None)
     if settings["store"] == "none":
         async with httpx.AsyncClient(limits=limits, timeout=60) as plain:
@@ -36,8 +41,14 @@ async def client(settings: Json) -> AsyncIterator[httpx.AsyncClient]:
             yield agent
 
 
+LIBRARIES: Final[dict[str, Callable[[Json], AbstractAsyncContextManager[Any]]]] = {
+    "httpx": over_httpx,
+}
+
+
 async def main() -> None:
-    async with client(read()) as http:
+    settings = read()
+    async with LIBRARIES[settings["library"]](settings) as http:
 
         async def act(command: Json) -> Json:
             if command["do"] == "channels" and isinstance(http, Agent):

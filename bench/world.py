@@ -33,13 +33,13 @@ _OURS: Final = (
 _WITH_LANES: Final = ("fastapi memory", "fastapi sqlite", "x402")
 _WITH_TRANSFERS: Final = ("fastapi memory", "fastapi batched", "x402")
 _PAYERS: Final = {
-    "none": ("fastapi none", "none"),
-    "memory": ("fastapi memory", "memory"),
-    "sqlite": ("fastapi sqlite", "sqlite"),
-    "x402": ("x402", ""),
-    "x402, many": ("x402", ""),
+    "none": ("fastapi none", "none", "httpx"),
+    "memory": ("fastapi memory", "memory", "httpx"),
+    "sqlite": ("fastapi sqlite", "sqlite", "httpx"),
+    "x402": ("x402", "", "httpx"),
+    "x402, many": ("x402", "", "httpx"),
 }
-"""A client's name, its shop, and its store if it is ours."""
+"""A client's name, its shop, its store if it is ours, and its HTTP library."""
 
 
 @asynccontextmanager
@@ -123,13 +123,14 @@ async def _open_channels(shop: Shop, chain: LocalChain, count: int) -> list[Purs
 
 
 async def _open_payers(stack: AsyncExitStack, world: World, chain: LocalChain) -> None:
-    for name, (shop_name, store) in _PAYERS.items():
+    for name, (shop_name, store, library) in _PAYERS.items():
         wallet = await chain.funded_wallet(DOLLARS, ether=0)
         settings: Json = {
             "key": "0x" + wallet.gas_key().hex(),
             "rpc_url": chain.rpc_url,
             "chain_id": chain.chain_id,
             "store": store,
+            "library": library,
         }
         shop = world.shops[shop_name]
         running = (
