@@ -17,9 +17,9 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.rows.answers import forget_answer, save_answer
+from agentpay.stores.rows.channel_steps import ChannelSteps
 from agentpay.stores.rows.payee import (
     forget_payment,
-    save_channel,
     save_cursor,
     save_mark,
     save_payment,
@@ -69,13 +69,16 @@ class SqlitePayeeStore:
         With `durable`, even an answer that changes nothing waits for what it was
         decided on: that must not be undone by a crash either.
         """
-        entry = await self._channels.entry(channel)
+        entry = self._channels.peek(channel) or await self._channels.entry(channel)
         before = entry.record
         step = decide(before)
         check_payee_step(channel, before, step.record)
         if step.record is not None and step.record is not before:
-            saving = save_channel(before, step.record, step.touched)
-            self._channels.save(entry, step.record, saving)
+            steps = self._writer.steps(channel)
+            if not isinstance(steps, ChannelSteps):
+                steps = ChannelSteps(before)
+            steps.add(before, step.record, step.touched)
+            self._channels.save_steps(channel, entry, step.record, steps)
         if durable:
             await self._writer.wait(entry.group)
         return step.answer
