@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape
 
-from bench.cases import CHANNELS, CLIENT_MANY, CLIENT_ONE, MANY, TRANSFERS
 from bench.measure import Sample, spread
+from bench.rows import CHANNELS, CLIENT_MANY, CLIENT_ONE, MANY, TRANSFERS
 
 _CASES: Final = (MANY, CHANNELS, CLIENT_ONE, CLIENT_MANY, TRANSFERS)
 _WIDTH, _LEFT, _ROW = 860, 210, 18

@@ -205,25 +205,42 @@ class PaymentBook(Protocol):
 
     @property
     def owner(self) -> str:
-        """See `PayeeStore.owner`."""
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
-        """See `PayeeStore.begin_payment`."""
+        """
+        Record a payment unless its id is known; returns what is recorded, durably.
+
+        Of two concurrent calls with one id, exactly one gets its own record back: the
+        very object (`recorded is payment`), since two records may be equal.
+        """
         ...
 
     async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """See `PayeeStore.find_payment`."""
+        """What is recorded of a payment."""
         ...
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        """See `PayeeStore.finish_payment`."""
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        """
+        Say how far its owner's payment is.
+
+        False, and nothing is saved, if somebody else has taken it, or it is delivered:
+        who lost its connection to the store, and was taken for dead, learns it here,
+        before its answer leaves.
+        """
         ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """See `PayeeStore.take_payment`."""
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
         ...
 
     async def sweep_payments(self, *, now: int) -> None:
@@ -231,13 +248,8 @@ class PaymentBook(Protocol):
         ...
 
 
-class PayeeStore(SendBook, Protocol):
+class PayeeStore(PaymentBook, SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
-
-    @property
-    def owner(self) -> str:
-        """Who holds reservations made now; see `PayeeChannel.living` for others."""
-        ...
 
     async def update(
         self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
@@ -282,29 +294,8 @@ class PayeeStore(SendBook, Protocol):
         """
         ...
 
-    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
-        """
-        Record a payment unless its id is known; returns what is recorded, durably.
-
-        Of two concurrent calls with one id, exactly one gets its own record back: the
-        very object (`recorded is payment`), since two records may be equal.
-        """
-        ...
-
-    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """What is recorded of a payment."""
-        ...
-
-    async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None: ...
-
-    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if it lives, or others were first."""
-        ...
-
-    async def drop_payment(self, payment_id: str) -> None:
-        """Forget a payment of which nothing was sent; durable soon."""
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        """Forget its owner's payment, of which nothing was sent; durable soon."""
         ...
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:

@@ -3,7 +3,9 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import pytest
 
@@ -57,6 +59,28 @@ def test_claimable_reads_only_what_it_returns(
 
     assert plan.startswith("SEARCH")
     assert f"INDEX {table}_claimable" in plan
+
+
+@KINDS
+def test_what_is_too_little_to_claim_is_not_read(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    del table
+    batch = Batch()
+    for number in range(500):
+        record = payee_record(number, session=sessions)
+        ledger = replace(record.ledger, charged=5, highest=5)
+        batch.add(payee.save_channel(None, replace(record, ledger=ledger), ()))
+    write(connection, batch)
+    steps = count()
+    connection.set_progress_handler(lambda: next(steps) < 0, 1)
+
+    found = payee_rows.list_claimable(
+        connection, sessions=sessions, at_least=6, limit=9
+    )
+
+    assert not found
+    assert next(steps) < 200  # of SQLite's machine: a row takes several
 
 
 @KINDS

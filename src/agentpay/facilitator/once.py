@@ -120,7 +120,8 @@ class SettledOnce:
         try:
             outcome = await asyncio.shield(task)
             if isinstance(outcome, Settled):
-                await self._save(movement, PaymentStatus.DELIVERED, outcome)
+                told = await self._save(movement, PaymentStatus.DELIVERED, outcome)
+                return outcome if told else _ELSEWHERE
             return outcome
         finally:
             if task.done():
@@ -244,15 +245,17 @@ class SettledOnce:
         )
         return await self._book.begin_payment(record) is record
 
-    async def _finish(self, movement: Movement, settled: Settled) -> Settled:
-        await self._save(movement, PaymentStatus.SETTLED, settled)
-        return settled
+    async def _finish(self, movement: Movement, settled: Settled) -> Settled | Refused:
+        ours = await self._save(movement, PaymentStatus.SETTLED, settled)
+        return settled if ours else _ELSEWHERE
 
     async def _save(
         self, movement: Movement, status: PaymentStatus, settled: Settled
-    ) -> None:
-        await self._book.finish_payment(
+    ) -> bool:
+        """Say how far it is; False if another process has taken it over."""
+        return await self._book.finish_payment(
             movement.id,
+            owner=self._book.owner,
             status=status,
             transaction=settled.transaction,
             charged=settled.amount,

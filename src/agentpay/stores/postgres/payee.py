@@ -36,7 +36,7 @@ from agentpay.stores.rows.answers import (
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.stores.steps import check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -146,18 +146,30 @@ class PostgresPayeeStore:
         )
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        def finish(desk: Desk) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        def finish(desk: Desk) -> bool:
             payment = desk.get(self._payments, payment_id)
             if payment is None:
                 raise InvariantViolated(f"payment {payment_id} ends and never began")
-            done = replace(
-                payment, status=status, transaction=transaction, charged=charged
+            done = finished(
+                payment,
+                owner=owner,
+                status=status,
+                transaction=transaction,
+                charged=charged,
             )
-            desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            if done is not None:
+                desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            return done is not None
 
-        await self._on_payment(payment_id, finish)
+        return await self._on_payment(payment_id, finish)
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """False also while its owner lives."""
@@ -172,10 +184,12 @@ class PostgresPayeeStore:
 
         return await self._on_payment(payment_id, take)
 
-    async def drop_payment(self, payment_id: str) -> None:
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
         def drop(desk: Desk) -> None:
-            changes = rows.forget_payment(payment_id)
-            desk.put(self._payments, payment_id, None, changes)
+            payment = desk.get(self._payments, payment_id)
+            if payment is not None and payment.owner == owner:
+                changes = rows.forget_payment(payment_id)
+                desk.put(self._payments, payment_id, None, changes)
 
         self._lane.add(Step(drop, ((self._payments, payment_id),)))
 

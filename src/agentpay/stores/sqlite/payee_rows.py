@@ -1,6 +1,7 @@
 """A payee's records as SQLite reads them back, and how it lists and sweeps them."""
 
 import sqlite3
+from itertools import takewhile
 from typing import Final
 
 from agentpay.records import AnswerRecord, PayeeRecord
@@ -27,13 +28,17 @@ def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord
 def list_claimable(
     connection: sqlite3.Connection, *, sessions: bool, at_least: int, limit: int
 ) -> list[Hash32]:
+    # The most first, so that what is too little ends it. Said in SQL too, `at_least`
+    # would be looked at in every row: SQLite starts an index at one bound of two.
     rows = connection.execute(
-        f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-        " AND unclaimed > zeroblob(32) AND unclaimed >= ?"
+        "SELECT channel, unclaimed FROM payee_channels"  # noqa: S608
+        f" WHERE {_kind(sessions)} AND unclaimed > zeroblob(32)"
         " ORDER BY unclaimed DESC, channel LIMIT ?",
-        (to_blob(at_least), limit),
+        (limit,),
     )
-    return [Hash32.of(channel) for (channel,) in rows]
+    enough = to_blob(at_least)
+    found = takewhile(lambda row: row[1] >= enough, rows)
+    return [Hash32.of(channel) for channel, _ in found]
 
 
 def list_closing(

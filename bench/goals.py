@@ -1,0 +1,292 @@
+"""
+What the figures are to be: ratios within one run, and a few limits.
+
+A ratio compares two figures of one run, so that the machine hardly matters; they are
+what `make bench-check` compares between runs. More is better in each. A limit is an
+absolute figure.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from bench.measure import Sample, spread
+from bench.rows import (
+    AGENTPAY,
+    ASGI,
+    BATCHED,
+    CHANNELS,
+    CHARGES,
+    CLIENT_MANY,
+    CLIENT_ONE,
+    COLD,
+    DEFAULT,
+    FREE,
+    HOT,
+    MANY,
+    MPPX,
+    OURS,
+    POSTGRES,
+    PYMPP,
+    SIGN,
+    SQLITE,
+    STREAM,
+    THEIRS,
+    TRANSFERS,
+    TWO_WORKERS,
+    VERIFY,
+    crowded,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number of one case of one variant."""
+
+    case: str
+    variant: str
+    field: str = "rate"
+
+    def of(self, samples: Sequence[Sample]) -> float | None:
+        found = spread(samples, self.case, self.variant, self.field)
+        return None if found is None else found.median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratio:
+    """How two figures of one run compare; more is better."""
+
+    name: str
+    above: Figure
+    below: Figure
+    goal: float | None = None
+    """None is information."""
+
+    def of(self, samples: Sequence[Sample]) -> float | None:
+        above, below = self.above.of(samples), self.below.of(samples)
+        return round(above / below, 3) if above is not None and below else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A figure, or by how much it is above another, that is to stay within a bound."""
+
+    name: str
+    figure: Figure
+    less: Figure | None = None
+    most: float | None = None
+    least: float | None = None
+    unit: str
+
+    def of(self, samples: Sequence[Sample]) -> float | None:
+        figure = self.figure.of(samples)
+        less = 0 if self.less is None else self.less.of(samples)
+        return None if figure is None or less is None else round(figure - less, 1)
+
+
+def _rate(case: str, variant: str) -> Figure:
+    return Figure(case=case, variant=variant)
+
+
+def _cpu(case: str, variant: str) -> Figure:
+    return Figure(case=case, variant=variant, field="cpu_us")
+
+
+def _within(name: str, case: str, store: str, *, times: float) -> Ratio:
+    """With a million channels, the median is that with a thousand, or so many times."""
+    few, many = (
+        Figure(case=case, variant=crowded(store, channels), field="p50_ms")
+        for channels in ("1,000", "1,000,000")
+    )
+    return Ratio(name=f"{store}, {name}", above=few, below=many, goal=1 / times)
+
+
+RATIOS: Final = (
+    Ratio(
+        name="verifying a voucher, against x402 with coincurve",
+        above=_cpu(VERIFY, THEIRS),
+        below=_cpu(VERIFY, AGENTPAY),
+        goal=4,
+    ),
+    Ratio(
+        name="verifying a voucher, against x402 as installed by default",
+        above=_cpu(VERIFY, DEFAULT),
+        below=_cpu(VERIFY, AGENTPAY),
+        goal=60,
+    ),
+    Ratio(
+        name="signing a voucher, against x402 with coincurve",
+        above=_cpu(SIGN, THEIRS),
+        below=_cpu(SIGN, AGENTPAY),
+    ),
+    Ratio(
+        name="FastAPI, paid against unpaid, 32 at once on one channel",
+        above=_rate(MANY, OURS),
+        below=_rate(MANY, FREE),
+        goal=0.42,
+    ),
+    Ratio(
+        name="FastAPI, 32 at once on one channel, against x402's best (32 channels)",
+        above=_rate(MANY, OURS),
+        below=_rate(CHANNELS, THEIRS),
+        goal=8,
+    ),
+    Ratio(
+        name="server, SQLite against memory, 32 at once on one channel",
+        above=_rate(MANY, SQLITE),
+        below=_rate(MANY, OURS),
+        goal=0.75,
+    ),
+    Ratio(
+        name="the same, p99 of memory against SQLite",
+        above=Figure(case=MANY, variant=OURS, field="p99_ms"),
+        below=Figure(case=MANY, variant=SQLITE, field="p99_ms"),
+        goal=1 / 3,
+    ),
+    Ratio(
+        name="server, PostgreSQL against memory, 32 at once on one channel",
+        above=_rate(MANY, POSTGRES),
+        below=_rate(MANY, OURS),
+    ),
+    Ratio(
+        name="PostgreSQL, 2 workers against 1, 32 channels",
+        above=_rate(CHANNELS, TWO_WORKERS),
+        below=_rate(CHANNELS, POSTGRES),
+    ),
+    Ratio(
+        name="whole client, paid against unpaid, memory on both sides",
+        above=_rate(CLIENT_ONE, OURS),
+        below=_rate(CLIENT_ONE, FREE),
+        goal=0.70,
+    ),
+    Ratio(
+        name="whole client, paid against unpaid, SQLite on both sides",
+        above=_rate(CLIENT_ONE, SQLITE),
+        below=_rate(CLIENT_ONE, FREE),
+        goal=0.38,
+    ),
+    Ratio(
+        name="whole client, one after the other, against x402",
+        above=_rate(CLIENT_ONE, OURS),
+        below=_rate(CLIENT_ONE, THEIRS),
+        goal=4,
+    ),
+    Ratio(
+        name="whole client, 32 at once on one channel, against x402",
+        above=_rate(CLIENT_MANY, OURS),
+        below=_rate(CLIENT_MANY, THEIRS),
+        goal=25,
+    ),
+    Ratio(
+        name="exact settled one by one, against x402",
+        above=_rate(TRANSFERS, OURS),
+        below=_rate(TRANSFERS, THEIRS),
+    ),
+    Ratio(
+        name="exact settled in batches, against one by one",
+        above=_rate(TRANSFERS, BATCHED),
+        below=_rate(TRANSFERS, OURS),
+    ),
+    Ratio(
+        name="server CPU of an MPP charge, pympp against ours",
+        above=_cpu(CHARGES, PYMPP),
+        below=_cpu(CHARGES, AGENTPAY),
+    ),
+    Ratio(
+        name="server CPU of an MPP charge, mppx against ours",
+        above=_cpu(CHARGES, MPPX),
+        below=_cpu(CHARGES, AGENTPAY),
+    ),
+    *(
+        _within(name, case, store, times=1.2)
+        for store in ("SQLite", "PostgreSQL")
+        for name, case in (
+            ("median with 1,000 channels against 1,000,000, of which 1,000 pay", HOT),
+            ("median with 1,000 channels against 1,000,000, any of which pays", COLD),
+        )
+    ),
+)
+
+LIMITS: Final = (
+    Limit(name="verify one voucher", figure=_cpu(VERIFY, AGENTPAY), most=75, unit="µs"),
+    Limit(name="sign one voucher", figure=_cpu(SIGN, AGENTPAY), most=50, unit="µs"),
+    Limit(
+        name="CPU that the paywall adds to a request, memory",
+        figure=_cpu(ASGI, OURS),
+        less=_cpu(ASGI, FREE),
+        most=160,
+        unit="µs",
+    ),
+    Limit(
+        name="CPU that the paywall adds to a request, SQLite",
+        figure=_cpu(ASGI, SQLITE),
+        less=_cpu(ASGI, FREE),
+        most=260,
+        unit="µs",
+    ),
+    Limit(
+        name="CPU that x402's adds to a request, memory, 32 channels",
+        figure=_cpu(CHANNELS, THEIRS),
+        less=_cpu(CHANNELS, FREE),
+        unit="µs",
+    ),
+    Limit(
+        name="CPU that being paid adds to a chunk of a stream",
+        figure=_cpu(STREAM, AGENTPAY),
+        less=_cpu(STREAM, FREE),
+        most=15,
+        unit="µs",
+    ),
+    Limit(
+        name="exact settled and answered, one by one",
+        figure=_rate(TRANSFERS, OURS),
+        least=100,
+        unit="/s",
+    ),
+    Limit(
+        name="exact settled and answered, in batches",
+        figure=_rate(TRANSFERS, BATCHED),
+        least=100,
+        unit="/s",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of one goal, in words."""
+
+    name: str
+    measured: str
+    goal: str
+    """Empty if there is none."""
+    met: bool
+
+
+def outcomes(samples: Sequence[Sample]) -> Iterator[Outcome]:
+    """Of everything whose figures were measured."""
+    for limit in LIMITS:
+        value = limit.of(samples)
+        if value is None:
+            continue
+        goal, met = "", True
+        if limit.most is not None:
+            goal, met = f"≤ {limit.most:g} {limit.unit}", value <= limit.most
+        if limit.least is not None:
+            goal, met = f"≥ {limit.least:g} {limit.unit}", value >= limit.least
+        measured = f"{value:,.0f} {limit.unit}"
+        yield Outcome(name=limit.name, measured=measured, goal=goal, met=met)
+    for ratio in RATIOS:
+        found = ratio.of(samples)
+        if found is None:
+            continue
+        goal = "" if ratio.goal is None else f"≥ {ratio.goal:.3g}"
+        met = ratio.goal is None or found >= ratio.goal
+        measured = f"{found:.3g}"
+        yield Outcome(name=ratio.name, measured=measured, goal=goal, met=met)
+
+
+def ratios(samples: Sequence[Sample]) -> dict[str, float]:
+    """Those whose figures were measured."""
+    found = {ratio.name: ratio.of(samples) for ratio in RATIOS}
+    return {name: value for name, value in found.items() if value is not None}
