@@ -355,6 +355,11 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
 class PayerStore(Protocol):
     """What a payer remembers. Every method may raise `StoreUnavailable`."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may pay from it now, for the same account."""
+        ...
+
     async def update(
         self,
         account: Address,

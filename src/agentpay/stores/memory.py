@@ -224,6 +224,10 @@ class MemoryPayerStore:
         self._budgets: dict[Address, Budget] = {}
         self._records: dict[tuple[Address, Hash32], PayerRecord] = {}
 
+    @property
+    def shared(self) -> bool:
+        return False
+
     async def update(
         self,
         account: Address,
