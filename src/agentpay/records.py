@@ -66,6 +66,8 @@ class PaymentStatus(StrEnum):
     """Recorded; its transaction may or may not have been sent."""
     SETTLED = "settled"
     """The money is ours; the answer may not have left yet."""
+    ANSWERING = "answering"
+    """Its answer may have left, or a part: so much is due, and is settled after it."""
     SERVED = "served"
     """Answered before it was settled, and whether the money moved is not known."""
     DELIVERED = "delivered"
@@ -86,7 +88,7 @@ class PaymentRecord:
     started_at: int
     status: PaymentStatus = PaymentStatus.STARTED
     charged: int = 0
-    """What it moved, once it is settled; or what is due, once it is served."""
+    """What it moved, once it is settled; or what is due, once its answer may leave."""
     transaction: str = ""
     good_until: int = 0
     """When what was signed expires, after which it need not be known; 0 is never."""

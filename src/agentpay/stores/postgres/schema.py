@@ -123,7 +123,11 @@ VERSION_2: Final = (
         ADD COLUMN delivered NUMERIC(78,0) NOT NULL DEFAULT 0""",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2)
+VERSION_3: Final = (
+    "CREATE INDEX payments_answering ON payments (owner) WHERE status = 'answering'",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
 """What leads from each version to the next. Only ever appended to."""
 
 
