@@ -203,7 +203,7 @@ class Paywall:
         """
         mpp, scope = self._payee.mpp, asking.scope
         head = scope["method"] == "HEAD"
-        body: bytes | None = b""
+        body: bytes | None = None
         if mpp is not None and not session:
             body = await asking.body.read(mpp.body_bytes_max)
         return Asked(

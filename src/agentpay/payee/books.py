@@ -106,14 +106,20 @@ class ChannelBooks:
         charged: int = 0,
         repeated: bool = False,
     ) -> JsonObject:
+        """
+        What becomes of a voucher, and how its channel stands: of one that was presented
+        before and is on the chain, only the first.
+        """
         extra: JsonObject | None = None
         extensions: JsonObject | None = None
         if record is not None:
-            extra = channel_extra(
-                record,
-                cumulative=call.cumulative,
-                charged=charged if error is None else None,
-            )
+            before = repeated or error is not None
+            if not (before and record.ledger.is_public(call.cumulative)):
+                extra = channel_extra(
+                    record,
+                    cumulative=call.cumulative,
+                    charged=charged if error is None else None,
+                )
             if record.ledger.tagged:
                 extensions = parallel.outcome(
                     call.cumulative, fate, charged, repeated=repeated

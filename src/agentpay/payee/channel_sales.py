@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import replace
 from functools import partial
 
-from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_channel import Fate, PayeeChannel
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
@@ -157,7 +157,8 @@ class ChannelSales:
                 return ChannelSale(self._books, call, result.reservation)
             case Spent():
                 spent = self._spent(record, call, result)
-                answered = result.fate is Fate.CHARGED
+                public = record.ledger.is_public(call.cumulative)
+                answered = result.fate is Fate.CHARGED and not public
                 return replace(spent, presented=call.key) if answered else spent
             case Refused():
                 return self._refused(record, call, result)
@@ -263,7 +264,7 @@ class ChannelSales:
     ) -> Refusal:
         error = ERROR_PREFIX + no.reason
         corrective = None
-        if not record.ledger.tagged and no.reason == MISMATCH:
+        if no.reason == MISMATCH and _may_correct(record.ledger, call.cumulative):
             corrective = corrective_extra(record)
         receipt = None
         if no.burnt:
@@ -339,3 +340,16 @@ class ChannelSales:
             if done is not None or late:
                 return done
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
+    """
+    Whether a voucher is told where its channel stands, and the latest one's signature.
+
+    By one that the chain shows anybody would learn that; unless the latest is no secret
+    either, as of a payer that lost an answer before its claim.
+    """
+    if ledger.tagged or not ledger.held:
+        return not ledger.tagged and not ledger.is_public(cumulative)
+    latest = ledger.held[-1].amount
+    return not ledger.is_public(cumulative) or ledger.is_public(latest)
