@@ -32,7 +32,8 @@ OURS, SQLITE, POSTGRES = (
     f"agentpay, {store}" for store in ("memory", "SQLite", "PostgreSQL")
 )
 AGENTPAY, FREE, THEIRS, PYMPP, MPPX = "agentpay", "unpaid", "x402", "pympp", "mppx"
-BATCHED, DEFAULT = "agentpay, batched", "x402 without coincurve"
+BATCHED, GATHERED = "agentpay, batched", "agentpay, batched by its facilitator"
+DEFAULT = "x402 without coincurve"
 TWO_WORKERS = "agentpay, PostgreSQL, 2 workers"
 FREE_TWO_WORKERS = "unpaid, 2 workers"
 
@@ -231,7 +232,8 @@ def rows(scale: float) -> list[Row]:
             )
             for variant, shop, count, at_once in (
                 (OURS, "fastapi memory", 512, 64),
-                (BATCHED, "fastapi batched", 512, 128),
+                (BATCHED, "fastapi batched", 1024, 128),
+                (GATHERED, "fastapi gathered", 512, 128),
                 (THEIRS, "x402", 96, 32),
             )
         ),
