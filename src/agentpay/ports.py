@@ -205,35 +205,51 @@ class PaymentBook(Protocol):
 
     @property
     def owner(self) -> str:
-        """See `PayeeStore.owner`."""
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
-        """See `PayeeStore.begin_payment`."""
+        """
+        Record a payment unless its id is known; returns what is recorded, durably.
+
+        Of two concurrent calls with one id, exactly one gets its own record back: the
+        very object (`recorded is payment`), since two records may be equal.
+        """
         ...
 
     async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """See `PayeeStore.find_payment`."""
+        """What is recorded of a payment."""
         ...
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        """See `PayeeStore.finish_payment`."""
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        """
+        Say how far its owner's payment is.
+
+        False, and nothing is saved, if somebody else has taken it, or it is delivered:
+        who lost its connection to the store, and was taken for dead, learns it here,
+        before its answer leaves.
+        """
         ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """See `PayeeStore.take_payment`."""
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
         ...
 
 
-class PayeeStore(SendBook, Protocol):
+class PayeeStore(PaymentBook, SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
-
-    @property
-    def owner(self) -> str:
-        """Who holds reservations made now; see `PayeeChannel.living` for others."""
-        ...
 
     async def update(
         self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
@@ -270,29 +286,16 @@ class PayeeStore(SendBook, Protocol):
         """Channels of any kind with requests whose owner died, in any order."""
         ...
 
-    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
         """
-        Record a payment unless its id is known; returns what is recorded, durably.
+        Channels of any kind whose last look at the chain is no older, in any order.
 
-        Of two concurrent calls with one id, exactly one gets its own record back: the
-        very object (`recorded is payment`), since two records may be equal.
+        All are read for it: this is for who starts, and for nobody's rounds.
         """
         ...
 
-    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """What is recorded of a payment."""
-        ...
-
-    async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None: ...
-
-    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if it lives, or others were first."""
-        ...
-
-    async def drop_payment(self, payment_id: str) -> None:
-        """Forget a payment of which nothing was sent; durable soon."""
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        """Forget its owner's payment, of which nothing was sent; durable soon."""
         ...
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:

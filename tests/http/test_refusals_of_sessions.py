@@ -580,7 +580,7 @@ async def test_p13_hashes_that_strangers_make_up_hold_up_no_deposit(
         waiting = [asyncio.create_task(world.send(payload)) for payload in made_up]
         await asyncio.sleep(1)
         fills = await world.payer.deposit(config, PRICE, opens=False)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             filled = await world.send(world.payer.top_up(fills))
         for task in waiting:
             task.cancel()

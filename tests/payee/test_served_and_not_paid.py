@@ -151,13 +151,11 @@ class Jammed(MemoryPayeeStore):
     jammed = True
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
+        self, payment_id: str, *, status: PaymentStatus, **said: Any
+    ) -> bool:
         if self.jammed and status is PaymentStatus.SETTLED:
             raise StoreUnavailable("nothing was saved: the disk is full")
-        await super().finish_payment(
-            payment_id, status=status, transaction=transaction, charged=charged
-        )
+        return await super().finish_payment(payment_id, status=status, **said)
 
 
 @pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])

@@ -162,14 +162,20 @@ class StoresAgree(RuleBasedStateMachine):
         assert (found is one) == (expected is one)
 
     @rule(
-        payment_id=st.sampled_from("abc"), status=st.sampled_from(list(PaymentStatus))
+        payment_id=st.sampled_from("abc"),
+        owner=st.sampled_from(["us", "them"]),
+        status=st.sampled_from(list(PaymentStatus)),
     )
-    def finish(self, payment_id: str, status: PaymentStatus) -> None:
+    def finish(self, payment_id: str, owner: str, status: PaymentStatus) -> None:
         outcomes = [
             self.run(
                 outcome(
                     store.payee.finish_payment(
-                        payment_id, status=status, transaction="0x1", charged=7
+                        payment_id,
+                        owner=owner,
+                        status=status,
+                        transaction="0x1",
+                        charged=7,
                     )
                 )
             )
@@ -182,6 +188,16 @@ class StoresAgree(RuleBasedStateMachine):
         expected = self.run(self.memory.payee.take_payment(payment_id, owner=owner))
         found = self.run(self.kept.payee.take_payment(payment_id, owner=owner))
         assert found == expected
+
+    @rule(payment_id=st.sampled_from("abc"), owner=st.sampled_from(["us", "them"]))
+    def drop(self, payment_id: str, owner: str) -> None:
+        for store in (self.memory, self.kept):
+            self.run(store.payee.drop_payment(payment_id, owner=owner))
+
+    @rule(payment_id=st.sampled_from("abc"))
+    def find(self, payment_id: str) -> None:
+        expected = self.run(self.memory.payee.find_payment(payment_id))
+        assert self.run(self.kept.payee.find_payment(payment_id)) == expected
 
     @rule(name=st.sampled_from("xy"), position=st.integers(0, 2**40))
     def move_cursor(self, name: str, position: int) -> None:

@@ -159,7 +159,7 @@ async def test_all_else_is_seen_by_another_connection_at_once(path: Path) -> Non
         assert seen("SELECT owner FROM payments") == "us"
         done = PaymentStatus.SETTLED
         await store.payee.finish_payment(
-            payment().id, status=done, transaction="0x1", charged=7
+            payment().id, owner="us", status=done, transaction="0x1", charged=7
         )
         assert seen("SELECT status FROM payments") == "settled"
         await store.payee.write_cursor("deposits", 7)

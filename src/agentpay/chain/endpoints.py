@@ -1,9 +1,10 @@
 """
-Several JSON-RPC endpoints of one chain, used as one.
+The JSON-RPC endpoints of one chain, used as one.
 
 Reads go to the first that is well. One that fails rests for a while; one whose last
 block is behind what any of them has shown is not read from, since what it says may be
-over. Each is asked once for its chain before it is used. Transactions go to all.
+over. One URL may be many nodes too, so it is asked again a few times. Each is asked
+once for its chain before it is used. Transactions go to all.
 """
 
 import asyncio
@@ -34,12 +35,21 @@ _POOLED: Final = "eth_getTransactionByHash"
 """What one node may know and another not."""
 _REST_SECONDS_MIN: Final = 1.0
 _REST_SECONDS_MAX: Final = 60.0
+_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
+"""Before those that are all behind are asked again: a block's time on most chains."""
+_REORG_BLOCKS_MAX: Final = 64
+"""No chain that money is on takes back more."""
 
 
 class BehindOthers(ChainUnreachable):
     """An endpoint has not got a block that was seen before."""
 
     code = "behind_others"
+
+    def __init__(self, where: str, *, block: int, seen: int) -> None:
+        super().__init__(f"{where} is at block {block}, {seen} was seen")
+        self.blocks = seen - block
+        """How many it has not got."""
 
 
 class Endpoint:
@@ -96,14 +106,15 @@ class Endpoint:
 
 
 class Endpoints(Rpc):
-    """Several endpoints as one `Rpc`. Belongs to one event loop."""
+    """One endpoint or several as one `Rpc`. Belongs to one event loop."""
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], *, turned_back_seconds: float = 60
+        self, endpoints: Sequence[Endpoint], *, turned_back_seconds: float
     ) -> None:
         """
         A block that all endpoints have said for `turned_back_seconds` that they have
-        not is none of the chain any more.
+        not is none of the chain any more, unless it is too far behind them. With 0,
+        the first word is believed, whatever it is.
         """
         self._endpoints = endpoints
         self._turned_back_seconds = turned_back_seconds
@@ -133,6 +144,26 @@ class Endpoints(Rpc):
         return await self._look_elsewhere(requests, answers)
 
     async def _read(self, requests: Requests) -> Answers:
+        """
+        Raises:
+            ChainUnreachable: No usable answer, or only from behind what was seen.
+        """
+        pauses = iter(_PAUSES if self._turned_back_seconds else ())
+        while True:
+            try:
+                return await self._read_once(requests)
+            except BehindOthers as error:
+                pause = next(pauses, None)
+                if pause is None and not self._turned_back(error):
+                    raise
+            await asyncio.sleep(pause or 0)
+
+    async def _read_once(self, requests: Requests) -> Answers:
+        """
+        Raises:
+            BehindOthers: All of them are; how much the best of them is.
+            ChainUnreachable: No usable answer.
+        """
         refused: Answers | None = None
         failures: list[ChainError] = []
         for endpoint in self._in_order():
@@ -152,8 +183,11 @@ class Endpoints(Rpc):
             return answers
         if refused is not None:
             return refused
-        if self._turned_back(failures):
-            return await self._read(requests)
+        # One that does not answer may have a block still: it is not gone meanwhile.
+        behind = [f for f in failures if isinstance(f, BehindOthers)]
+        of_this_chain = [f for f in failures if not isinstance(f, WrongChain)]
+        if behind and len(behind) == len(of_this_chain):
+            raise min(behind, key=lambda failure: failure.blocks)
         told = "; ".join(str(failure) for failure in failures)
         if all(isinstance(failure, RequestNotSent) for failure in failures):
             raise RequestNotSent(told)
@@ -174,26 +208,19 @@ class Endpoints(Rpc):
         with endpoint.rpc.reading("eth_blockNumber"):
             number = quantity(head)
         if number < before:
-            raise BehindOthers(
-                f"{endpoint.rpc.where} is at block {number}, {before} was seen"
-            )
+            raise BehindOthers(endpoint.rpc.where, block=number, seen=before)
         if number >= self._seen:
             self._seen, self._gone_since = number, None
         return answers
 
-    def _turned_back(self, failures: Sequence[ChainError]) -> bool:
-        """
-        Whether the chain is to be believed that a block is gone.
-
-        One that does not answer may have it still: nothing is believed meanwhile.
-        """
-        of_this_chain = [f for f in failures if not isinstance(f, WrongChain)]
-        if not all(isinstance(failure, BehindOthers) for failure in of_this_chain):
+    def _turned_back(self, behind: BehindOthers) -> bool:
+        """Whether the chain is to be believed that a block is gone."""
+        if self._turned_back_seconds and behind.blocks > _REORG_BLOCKS_MAX:
             return False
         now = time.monotonic()
         if self._gone_since is None:
             self._gone_since = now
-        if not of_this_chain or now - self._gone_since < self._turned_back_seconds:
+        if now - self._gone_since < self._turned_back_seconds:
             return False
         _log.warning("no endpoint of %s has block %d any more", self.where, self._seen)
         self._seen, self._gone_since = 0, None

@@ -15,11 +15,13 @@ from agentpay.chain.refusals import is_revert
 from agentpay.chain.reverts import revert_reason
 from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
+from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, ChainId, Hash32
 
 _WITHOUT_BODIES = False
 _CALLS_MAX = BATCH_MAX - 1
 """Calls in one batch: it also asks for the block number."""
+_TURNED_BACK_SECONDS = 60.0
 
 
 class RpcChain:
@@ -32,11 +34,14 @@ class RpcChain:
         chain_id: ChainId,
         timeout_seconds: float = 10,
         error_names: Mapping[bytes, str] | None = None,
+        turned_back_seconds: float | None = None,
     ) -> None:
         """
         `url` is one endpoint, or several (also in one text, with commas between), of
         which the first that is well is used. `error_names` maps the selectors of custom
-        errors to names, for reasons.
+        errors to names, for reasons. Nothing is read that is older than what was read
+        before, unless for `turned_back_seconds` nobody had anything else: a minute, and
+        no time for the one node of a local chain, which tests turn back.
 
         Raises:
             ConfigurationError: Not http or https URLs.
@@ -44,8 +49,12 @@ class RpcChain:
         self._endpoints = open_endpoints(
             url, chain=chain_id, timeout_seconds=timeout_seconds
         )
-        only = self._endpoints[0].rpc if len(self._endpoints) == 1 else None
-        self.rpc: Rpc = only or Endpoints(self._endpoints)
+        if turned_back_seconds is None:
+            one_node = chain_id in LOCAL_CHAINS and len(self._endpoints) == 1
+            turned_back_seconds = 0 if one_node else _TURNED_BACK_SECONDS
+        self.rpc: Rpc = Endpoints(
+            self._endpoints, turned_back_seconds=turned_back_seconds
+        )
         self._chain_id = chain_id
         self._error_names = error_names
         self._head_seen = 0

@@ -259,7 +259,7 @@ class Delivery:
             else:
                 receipt = await self._commit(charged)
         except (ChainError, StoreError) as error:
-            receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
+            receipt = unavailable(error, self._answers.chain, payment=self._sale.id)
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True

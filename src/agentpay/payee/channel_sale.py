@@ -38,6 +38,10 @@ class ChannelSale:
         return self._call.config.payer
 
     @property
+    def id(self) -> str:
+        return self._call.key
+
+    @property
     def key(self) -> str:
         return self._call.key
 

@@ -325,7 +325,7 @@ class Payee:
             digest = payment_identifier.digest_of(
                 decode_json(header, name=PAYMENT_SIGNATURE)
             )
-            sell = partial(self._sell, payment, terms)
+            sell = partial(self._sell, payment, terms, name=name)
             return await self.answers.once(name, digest, terms, sell)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
@@ -365,22 +365,27 @@ class Payee:
         now = int(self._clock())
         return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
-    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+    async def _sell(
+        self, payment: PaymentPayload, terms: Terms, *, name: str = ""
+    ) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
-        outcome = await self._decide(payment, terms)
+        outcome = await self._decide(payment, terms, name)
         if not isinstance(outcome, Refusal) or not outcome.presented:
             return outcome
         earlier = await self.answers.find(outcome.presented, request_of(terms))
         return replace(outcome, earlier=earlier)
 
-    async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+    async def _decide(
+        self, payment: PaymentPayload, terms: Terms, name: str
+    ) -> Sale | Refusal:
         offer = None
         if is_for(payment.resource, terms.url, bound=terms.bound):
             offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
+            # The chain shows what was signed, and not how its payer named that.
             return await works.transfers.answer(
-                payload, terms, offer, payment.extensions
+                payload, terms, offer, payment.extensions, only_for=name
             )
         if not works.keeper.fresh():
             await works.keeper.sync()

@@ -86,6 +86,7 @@ class ServedPayments:
     ) -> None:
         await self._store.finish_payment(
             record.id,
+            owner=record.owner,
             status=status,
             transaction=settled.transaction,
             charged=settled.amount,

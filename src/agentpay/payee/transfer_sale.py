@@ -32,6 +32,10 @@ class Till(Protocol):
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal: ...
 
+    async def is_ours(self, purchase: Purchase) -> bool: ...
+
+    def taken(self, purchase: Purchase, settled: Settled | None) -> Refusal: ...
+
     async def delivered(self, purchase: Purchase, settled: Settled) -> None: ...
 
     async def served(self, purchase: Purchase, charged: int) -> None: ...
@@ -59,8 +63,13 @@ class TransferSale:
         return self._purchase.movement.payer
 
     @property
-    def key(self) -> str:
+    def id(self) -> str:
         return self._purchase.record.id
+
+    @property
+    def key(self) -> str:
+        """See `Sale.key`: the chain shows to everybody what its payer signed."""
+        return ""
 
     @property
     def maximum(self) -> int:
@@ -82,22 +91,41 @@ class TransferSale:
         return {}
 
     async def commit(self, charged: int) -> str | Refusal:
-        """See `Sale.commit`; `exact` is all or nothing, so it charges all."""
+        """
+        See `Sale.commit`; `exact` is all or nothing, so it charges all.
+
+        The answer leaves only once the store has said, after all else, that the payment
+        is still ours: of two workers that each think it is theirs, one is told no.
+        """
         if self._purchase.scheme == UPTO:
             self._charged = charged
         if self.settled is None and self._purchase.terms.order is Order.RESERVE:
-            self._settling = True
-            settled: Settled | Refusal | None = None
-            try:
-                settled = await self._sales.settle(self._purchase, self._charged)
-            finally:
-                if not isinstance(settled, Settled):
-                    self._sales.release(self._purchase)
-            if isinstance(settled, Refusal):
-                return settled
-            self.settled = settled
+            refusal = await self._settle()
+        else:
+            refusal = await self._look()
+        if refusal is not None:
+            return refusal
         due = Settled(transaction="", amount=self._charged)
         return self._sales.receipt(self._purchase, self.settled or due)
+
+    async def _settle(self) -> Refusal | None:
+        self._settling = True
+        settled: Settled | Refusal | None = None
+        try:
+            settled = await self._sales.settle(self._purchase, self._charged)
+        finally:
+            if not isinstance(settled, Settled):
+                self._sales.release(self._purchase)
+        if isinstance(settled, Refusal):
+            return settled
+        self.settled = settled
+        return None
+
+    async def _look(self) -> Refusal | None:
+        if await self._sales.is_ours(self._purchase):
+            return None
+        self._sales.release(self._purchase)
+        return self._sales.taken(self._purchase, self.settled)
 
     async def delivered(self) -> None:
         """See `Sale.delivered`; serve-then-settle settles here."""

@@ -26,6 +26,7 @@ from agentpay.stores.steps import (
     channel_order,
     check_payee_step,
     check_payer_step,
+    finished,
     is_past,
     may_take,
 )
@@ -84,6 +85,11 @@ class MemoryPayeeStore:
         left = [r for r in self._records.values() if r.ledger.has_dead(self.owner)]
         return left[:limit]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        of_chain = [r for r in self._records.values() if r.chain == chain]
+        return [r.channel for r in of_chain if r.chain_seen_at >= moment]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         return self._payments.setdefault(payment.id, payment)
@@ -93,14 +99,27 @@ class MemoryPayeeStore:
         return self._payments.get(payment_id)
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
         payment = self._payments.get(payment_id)
         if payment is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        self._payments[payment_id] = replace(
-            payment, status=status, transaction=transaction, charged=charged
+        done = finished(
+            payment,
+            owner=owner,
+            status=status,
+            transaction=transaction,
+            charged=charged,
         )
+        if done is not None:
+            self._payments[payment_id] = done
+        return done is not None
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         payment = self._payments.get(payment_id)
@@ -109,8 +128,10 @@ class MemoryPayeeStore:
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
 
-    async def drop_payment(self, payment_id: str) -> None:
-        self._payments.pop(payment_id, None)
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        payment = self._payments.get(payment_id)
+        if payment is not None and payment.owner == owner:
+            del self._payments[payment_id]
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         kept = self._payments.values()

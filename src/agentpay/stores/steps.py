@@ -4,6 +4,8 @@ What all stores do alike: the checks of a decided step, and small choices of ord
 A step that fails here is a bug of whoever decided; nothing of it is kept.
 """
 
+from dataclasses import replace
+
 from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord, PaymentStatus
 from agentpay.types import Hash32
@@ -48,6 +50,20 @@ def may_take(
     """Whether somebody else began it, died, and did not answer it."""
     unanswered = payment.status in (PaymentStatus.STARTED, PaymentStatus.SETTLED)
     return payment.owner not in (owner, *living) and unanswered
+
+
+def finished(
+    payment: PaymentRecord,
+    *,
+    owner: str,
+    status: PaymentStatus,
+    transaction: str,
+    charged: int,
+) -> PaymentRecord | None:
+    """A payment as its owner says that it is; None if it has another, or is over."""
+    if payment.owner != owner or payment.status is PaymentStatus.DELIVERED:
+        return None
+    return replace(payment, status=status, transaction=transaction, charged=charged)
 
 
 def is_past(payment: PaymentRecord, now: int) -> bool:

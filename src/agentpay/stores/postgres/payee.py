@@ -36,7 +36,7 @@ from agentpay.stores.rows.answers import (
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.stores.steps import check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -118,6 +118,15 @@ class PostgresPayeeStore:
         )
         return [r for r in found if r.ledger.has_dead(self.owner)][:limit]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        return await self._find_channels(
+            "SELECT channel FROM payee_channels WHERE chain = $1"
+            " AND chain_seen_at >= $2",
+            chain,
+            moment,
+        )
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
 
@@ -137,18 +146,30 @@ class PostgresPayeeStore:
         )
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        def finish(desk: Desk) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        def finish(desk: Desk) -> bool:
             payment = desk.get(self._payments, payment_id)
             if payment is None:
                 raise InvariantViolated(f"payment {payment_id} ends and never began")
-            done = replace(
-                payment, status=status, transaction=transaction, charged=charged
+            done = finished(
+                payment,
+                owner=owner,
+                status=status,
+                transaction=transaction,
+                charged=charged,
             )
-            desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            if done is not None:
+                desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            return done is not None
 
-        await self._on_payment(payment_id, finish)
+        return await self._on_payment(payment_id, finish)
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """False also while its owner lives."""
@@ -163,10 +184,12 @@ class PostgresPayeeStore:
 
         return await self._on_payment(payment_id, take)
 
-    async def drop_payment(self, payment_id: str) -> None:
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
         def drop(desk: Desk) -> None:
-            changes = rows.forget_payment(payment_id)
-            desk.put(self._payments, payment_id, None, changes)
+            payment = desk.get(self._payments, payment_id)
+            if payment is not None and payment.owner == owner:
+                changes = rows.forget_payment(payment_id)
+                desk.put(self._payments, payment_id, None, changes)
 
         self._lane.add(Step(drop, ((self._payments, payment_id),)))
 
@@ -316,13 +339,15 @@ class PostgresPayeeStore:
 
     async def _find(self, query: str, *arguments: object) -> list[PayeeRecord]:
         """The channels that a query names, in its order, as they are by then."""
+        channels = await self._find_channels(query, *arguments)
+        records = await asyncio.gather(*map(self.read, channels))
+        return [record for record in records if record is not None]
 
+    async def _find_channels(self, query: str, *arguments: object) -> list[Hash32]:
         async def find(connection: Connection) -> list[Hash32]:
             return [Hash32.of(r[0]) for r in await connection.fetch(query, *arguments)]
 
-        channels = await self._lane.carry_out(Query(find))
-        records = await asyncio.gather(*map(self.read, channels))
-        return [record for record in records if record is not None]
+        return await self._lane.carry_out(Query(find))
 
 
 def _writes(changes: Iterable[Change]) -> Step[None]:

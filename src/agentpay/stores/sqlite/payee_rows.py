@@ -64,6 +64,16 @@ def list_left_behind(
     return [Hash32.of(channel) for (channel,) in rows]
 
 
+def list_seen(
+    connection: sqlite3.Connection, *, chain: ChainId, moment: int
+) -> list[Hash32]:
+    rows = connection.execute(
+        "SELECT channel FROM payee_channels WHERE chain = ? AND chain_seen_at >= ?",
+        (chain, moment),
+    )
+    return [Hash32.of(channel) for (channel,) in rows]
+
+
 # Said as the indexes say it, or they are not used.
 _SESSION_ENDS: Final = (
     "(status = 'closing' OR status = 'open'"
