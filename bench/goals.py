@@ -201,8 +201,8 @@ RATIOS: Final = (
         _within(name, case, store, times=1.2)
         for store in ("SQLite", "PostgreSQL")
         for name, case in (
-            ("median with 1,000 channels against 1,000,000, of which 1,000 pay", HOT),
-            ("median with 1,000 channels against 1,000,000, any of which pays", COLD),
+            ("a paid request's median, 1,000 channels against 1,000,000", HOT),
+            ("the same, on a channel that is not in memory", COLD),
         )
     ),
 )

@@ -153,7 +153,7 @@ def _crowds(samples: Sequence[Sample]) -> list[str]:
         for name in (crowded(store, channels) for channels in CROWDS)
     ]
     return _table(
-        "| channels that are open | paid request, 1,000 of them pay: p50 ms"
+        "| channels that are open | paid request, 100 of them pay: p50 ms"
         " | any pays: p50 ms | p99 ms | keeper's round ms | in which nothing else ran"
         " | start ms | memory MB |",
         (f"| {name} | {' | '.join(said)} |" for name, said in rows if any(said)),

@@ -21,7 +21,7 @@ CHANNELS = "FastAPI, 32 at once on 32 channels"
 CLIENT_ONE = "whole client, one after the other"
 CLIENT_MANY = "whole client, 32 at once on one channel"
 TRANSFERS = "exact, settled on Anvil"
-HOT = "many channels open, 1,000 of them pay, one request at a time"
+HOT = "many channels open, 100 of them pay, one request at a time"
 COLD = "many channels open, any of them pays, one request at a time"
 STREAM = "a stream, for each chunk"
 CHARGES = "MPP charge, settled on Anvil, 16 at once"
@@ -176,7 +176,7 @@ def _crowds(count: int) -> list[Row]:
                     at_once=1,
                     payers=payers,
                 )
-                for case, payers in ((HOT, 1000), (COLD, min(open_channels, PAYING)))
+                for case, payers in ((HOT, 100), (COLD, min(open_channels, PAYING)))
             ]
             rows += [
                 Tick(case=TICK, variant=name, shop=name, count=5),
