@@ -216,7 +216,6 @@ async def test_f1_an_unknown_settlement_is_503_and_its_resend_is_served_once(
             payee._running.sender._mined_within_seconds = 0.3
             rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
             rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
-            rpc.plan("eth_blockNumber", Fault.UNAVAILABLE, times=500)
             unknown = await client.get(path, headers=headers)
             rpc.heal()
             await chain.node.mine(2)
@@ -249,7 +248,6 @@ async def test_p1_what_was_served_first_is_served_once_while_it_is_unknown(
             payee._running.sender._mined_within_seconds = 0.3
             rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
             rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
-            rpc.plan("eth_blockNumber", Fault.UNAVAILABLE, times=500)
             first = await client.get(path, headers=headers)
             rpc.heal()
             await chain.node.mine(2)

@@ -207,7 +207,7 @@ async def test_an_idle_owner_notices_that_its_connection_broke(
         await PostgresStore.open(url, grace_seconds=0),
     ):
         wire.cut_all()
-        for _ in range(100):
+        for _ in range(600):
             if wire.connections == 2:
                 break
             await asyncio.sleep(0.1)
