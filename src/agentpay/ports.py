@@ -16,6 +16,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -276,6 +277,10 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
         Channels with at least so much unclaimed (`PayeeChannel.unclaimed`), the most
         first: of MPP's sessions alone, or of x402's channels alone.
         """
+        ...
+
+    async def owed(self, *, limit: int) -> Owed:
+        """What is unclaimed on as many of each kind, those with the most, in all."""
         ...
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:

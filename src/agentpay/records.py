@@ -105,6 +105,16 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What channels and sessions owe that was not claimed yet, added up."""
+
+    amount: int = 0
+    channels: int = 0
+    since: int = 0
+    """When the last voucher came of the one that has waited the longest; 0 is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SentTransaction:
     """A call that was signed to be sent, and may be mined."""
 

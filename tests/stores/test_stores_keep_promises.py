@@ -21,6 +21,7 @@ from agentpay.core.payee_events import (
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeRecord,
     PayeeStep,
     PaymentStatus,
@@ -209,6 +210,25 @@ async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> No
     found = await store.payee.claimable(sessions=False, at_least=5, limit=1)
 
     assert [r.channel for r in found] == [channel(1)]
+
+
+async def test_what_is_owed_is_that_of_those_that_owe_the_most(store: Store) -> None:
+    assert await store.payee.owed(limit=9) == Owed()
+    for number, amount in enumerate([3, 500, 7, 2**64]):
+        fresh = replace(
+            payee_record(number, balance=2**65), last_voucher_at=100 - number
+        )
+        event = voucher(amount, maximum=amount)
+        await store.payee.update(channel(number), happens(event, fresh))
+        await store.payee.update(
+            channel(number), happens(Delivered(cumulative=amount, owner="us"))
+        )
+
+    all_of_them = await store.payee.owed(limit=9)
+    two = await store.payee.owed(limit=2)
+
+    assert all_of_them == Owed(amount=2**64 + 510, channels=4, since=97)
+    assert two == Owed(amount=2**64 + 500, channels=2, since=97)
 
 
 async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:

@@ -26,6 +26,7 @@ from agentpay.payee.arguments import (
     accounts_of,
     check_delay,
     check_network,
+    check_own_gas,
     limit_of,
     methods_of,
     units_of,
@@ -98,6 +99,7 @@ class Payee:
         transfer_methods: tuple[str, ...] | None = None,
         wallet_factories: tuple[str, ...] = (),
         sponsor_approvals_up_to: int = 0,
+        batch_seconds: float = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         exposure_max: Money | None = None,
@@ -118,7 +120,8 @@ class Payee:
         given, they do so where it has no EIP-3009. `wallet_factories` are contracts
         that may be called to make payers' wallets (ERC-6492), and for the gas of each
         payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
-        above 0. `fees` bound what it pays for gas. `claim_at` and
+        above 0. With `batch_seconds`, transfers wait so long for others, and share a
+        transaction. `fees` bound what `wallet` pays for gas. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. Nothing is
         sold on a channel of which more than `exposure_max` would be unclaimed, and half
@@ -140,11 +143,7 @@ class Payee:
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
-        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
-            raise ConfigurationError(
-                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
-                " not pay where a facilitator does"
-            )
+        check_own_gas(sponsor_approvals_up_to, batch_seconds, remote=bool(facilitator))
         if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
             raise ConfigurationError(
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
@@ -188,6 +187,7 @@ class Payee:
             answers=answers,
             fees=fees,
             mpp=mpp,
+            batch_seconds=batch_seconds,
             sponsor_wei=sponsor_approvals_up_to,
         )
         self._reader = VoucherReader()

@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -74,6 +75,21 @@ class MemoryPayeeStore:
         records = self._of_kind(sessions=sessions)
         due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
         return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
+
+    async def owed(self, *, limit: int) -> Owed:
+        """See `PayeeStore.owed`."""
+        owing = [
+            record
+            for sessions in (False, True)
+            for record in await self.claimable(
+                sessions=sessions, at_least=1, limit=limit
+            )
+        ]
+        return Owed(
+            amount=sum(record.ledger.unclaimed for record in owing),
+            channels=len(owing),
+            since=min((record.last_voucher_at for record in owing), default=0),
+        )
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -102,6 +103,22 @@ class PostgresPayeeStore:
         )
         records = [r for r in found if r.ledger.unclaimed >= wanted]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
+
+    async def owed(self, *, limit: int) -> Owed:
+        """Nothing is locked for it."""
+
+        async def find(connection: Connection) -> Owed:
+            found = [
+                (await connection.fetch(_owed(sessions), limit))[0]
+                for sessions in (False, True)
+            ]
+            return Owed(
+                amount=int(sum(row[0] for row in found)),
+                channels=sum(row[1] for row in found),
+                since=min((row[2] for row in found if row[1]), default=0),
+            )
+
+        return await self._lane.carry_out(Query(find))
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
@@ -380,6 +397,15 @@ def _writes(changes: Iterable[Change]) -> Step[None]:
 def _kind(sessions: bool) -> str:
     """Said as the indexes say it, or they are not used."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
+
+
+def _owed(sessions: bool) -> str:
+    return (
+        "SELECT coalesce(sum(unclaimed), 0), count(*), min(last_voucher_at) FROM"  # noqa: S608
+        " (SELECT unclaimed, last_voucher_at FROM payee_channels"
+        f" WHERE {_kind(sessions)} AND unclaimed > 0"
+        " ORDER BY unclaimed DESC, channel LIMIT $1) AS most"
+    )
 
 
 def _ending(sessions: bool) -> str:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -105,6 +106,11 @@ class SqlitePayeeStore:
             r for r in await self._read_all(found) if r.ledger.unclaimed >= wanted
         ]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
+
+    async def owed(self, *, limit: int) -> Owed:
+        """Rows are added up, and no record of a channel is made for it."""
+        await self._writer.drain()
+        return await self._writer.read(partial(payee_rows.add_up_owed, limit=limit))
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
