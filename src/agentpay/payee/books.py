@@ -24,13 +24,14 @@ from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
-from agentpay.wire.headers import JsonObject
+from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.x402 import (
     DepositPayload,
     Extension,
     RefundPayload,
     VoucherPayload,
 )
+from agentpay.wire.x402_receipt import charged_voucher
 
 Told = tuple[PayeeRecord | None, Answer]
 """A channel after an event, and what the ledger answered."""
@@ -127,6 +128,24 @@ class ChannelBooks:
             error=error,
             extra=extra,
             extensions=extensions,
+        )
+
+    def charged(self, record: PayeeRecord, call: ChannelRequest, charged: int) -> str:
+        """The receipt of a request that was charged, as a header."""
+        if call.transaction or call.deposited:
+            return encode_json(self.receipt(record, call, charged=charged))
+        ledger, cumulative = record.ledger, call.cumulative
+        return charged_voucher(
+            channel=record.channel,
+            chain=self.settings.asset.chain,
+            payer=call.config.payer,
+            balance=ledger.balance,
+            claimed=ledger.claimed,
+            withdrawing=ledger.pending_withdrawal > 0,
+            refund_nonce=record.refund_nonce,
+            total=ledger.receipt_total(cumulative),
+            charged=charged,
+            cumulative=cumulative if ledger.tagged else None,
         )
 
     async def update(
