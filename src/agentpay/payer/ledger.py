@@ -3,7 +3,6 @@ A payer's books: budget and channels, moved together in one durable step.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from agentpay.core.payer_session_rules import (
     TicketDelivered,
 )
 from agentpay.errors import (
-    AgentPayError,
+    ChannelUnusable,
     HostQuarantined,
     StoreError,
 )
@@ -36,6 +35,7 @@ from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.types import MONEY_DECIMALS, Address, Hash32
+from agentpay.whole_steps import take_whole
 
 _log = logging.getLogger(__name__)
 
@@ -266,28 +266,19 @@ class PayerLedger:
             budget: Budget, record: PayerRecord | None
         ) -> PayerStep[tuple[PayerAnswer, PayerRecord]]:
             if record is None:
-                raise KeyError(channel)
+                raise ChannelUnusable(f"channel {channel} is not in the store")
             step = decide(budget, record)
             after = step.record or record
             both = (step.answer, after)
             return PayerStep(budget=step.budget, record=after, answer=both)
 
-        deciding = self.store.update(self.account, channel, decide_both)
-        step = asyncio.create_task(deciding)
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._undo(channel, step))
-            raise
-
-    async def _undo(
-        self, channel: Hash32, step: "asyncio.Task[tuple[PayerAnswer, PayerRecord]]"
-    ) -> None:
-        """The store goes on without whoever leaves: take back what it issues."""
-        with contextlib.suppress(AgentPayError, KeyError):
-            answer, _ = await step
+        async def undo(taken: tuple[PayerAnswer, PayerRecord]) -> None:
+            answer, _ = taken
             if isinstance(answer, Issued):
                 await self.take_back(channel, answer)
+
+        step = self.store.update(self.account, channel, decide_both)
+        return await take_whole(step, undo)
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import TypeVar
 
-from agentpay.errors import StoreError
+from agentpay.errors import AgentPayError
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ async def take_whole(
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        with contextlib.suppress(StoreError):
+        with contextlib.suppress(AgentPayError):
             await asyncio.shield(_undone(task, undo))
         raise
 
