@@ -15,6 +15,7 @@ from agentpay.errors import UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
@@ -59,6 +60,8 @@ class Plan:
     mpp: MppTerms | None = None
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
+    deposit_wei: int | None = None
+    """For the gas of payers' deposits in an hour; None is no limit."""
 
     def signer_for(self, account: Address) -> Signer:
         """Which of our keys is an account's."""
@@ -159,6 +162,7 @@ async def open_works(
             chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
         )
         sender = await opened.enter_async_context(sending)
+        deposits = DepositGas(chain, wei_per_hour=plan.deposit_wei, clock=clock)
         works = _wire(
             plan,
             settings,
@@ -170,12 +174,14 @@ async def open_works(
                 senders=[sender],
                 wallet_factories=settings.wallet_factories,
                 sponsor=_sponsor(plan, chain, clock=clock),
+                deposits=deposits,
             ),
             sessions=await look_after_sessions(
                 settings,
                 payee=plan.signer_for(settings.pay_to),
                 chain=chain,
                 sender=sender,
+                deposits=deposits,
                 store=store,
                 clock=clock,
             ),
