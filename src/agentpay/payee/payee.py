@@ -26,6 +26,7 @@ from agentpay.payee.arguments import (
     accounts_of,
     check_delay,
     check_network,
+    check_own_gas,
     deposit_wei_of,
     endpoint_of,
     limit_of,
@@ -101,6 +102,7 @@ class Payee:
         wallet_factories: tuple[str, ...] = (),
         sponsor_approvals_up_to: int = 0,
         deposit_wei_per_hour: int | None = None,
+        batch_seconds: float = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         exposure_max: Money | None = None,
@@ -121,14 +123,16 @@ class Payee:
         `wallet_factories` may be called to make payers' wallets (ERC-6492), and for the
         gas of each payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to`
         wei, if above 0; for that of all deposits of an hour `deposit_wei_per_hour`, by
-        default 0.02 of the coin, or any on a local chain. `fees` bound what gas costs
-        it. `claim_at` and `claim_every_seconds` say when vouchers become money, and
-        `answers` how much is kept to be told again to who paid for it. Nothing is sold
-        on a channel of which more than `exposure_max` would be unclaimed, and half of
-        that is claimed. `finality` says how deep a deposit has to be before all of it
-        is spent. With `mpp`, whatever takes one transfer takes it by MPP too, and every
-        402 says so; what takes vouchers of a channel takes those of MPP's sessions, if
-        `pay_to` is the account of `wallet` or of `authorizer`, who can settle them.
+        default 0.02 of the coin, or any on a local chain. With `batch_seconds`,
+        transfers wait so long for others, and share a transaction. `fees` bound what
+        gas costs it. `claim_at` and `claim_every_seconds` say when vouchers become
+        money, and `answers` how much is kept to be told again to who paid for it.
+        Nothing is sold on a channel of which more than `exposure_max` would be
+        unclaimed, and half of that is claimed. `finality` says how deep a deposit has
+        to be before all of it is spent. With `mpp`, whatever takes one transfer takes
+        it by MPP too, and every 402 says so; what takes vouchers of a channel takes
+        those of MPP's sessions, if `pay_to` is the account of `wallet` or of
+        `authorizer`, who can settle them.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -140,11 +144,7 @@ class Payee:
         refuse_test_key(wallet.address, place.chain)
         check_delay(withdraw_delay)
         endpoint = endpoint_of(rpc_url, place)
-        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
-            raise ConfigurationError(
-                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
-                " not pay where a facilitator does"
-            )
+        check_own_gas(sponsor_approvals_up_to, batch_seconds, remote=bool(facilitator))
         if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
             raise ConfigurationError(
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
@@ -188,6 +188,7 @@ class Payee:
             answers=answers,
             fees=fees,
             mpp=mpp,
+            batch_seconds=batch_seconds,
             sponsor_wei=sponsor_approvals_up_to,
             deposit_wei=deposit_wei_of(deposit_wei_per_hour, place),
         )
@@ -298,7 +299,7 @@ class Payee:
                 f"the price of {resource} is {price}, above exposure_max ({limit}):"
                 " no channel could ever pay it"
             )
-        return replace(terms, url=url, query=query, bound=bound)
+        return terms.at(resource, url=url, query=query, bound=bound)
 
     async def answer(
         self, header: str | None, terms: Terms, *, why: str = NO_PAYMENT
