@@ -17,9 +17,9 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
+from agentpay.stores.postgres.conditions import ending, kind, owed_query
 from agentpay.stores.postgres.connection import Connection, from_columns
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
-from agentpay.stores.postgres.queries import ending, kind, owed_by
 from agentpay.stores.postgres.reading import rows_of
 from agentpay.stores.postgres.session import Session
 from agentpay.stores.postgres.shelves import (
@@ -110,7 +110,7 @@ class PostgresPayeeStore:
 
         async def find(connection: Connection) -> Owed:
             found = [
-                (await connection.fetch(owed_by(sessions), limit))[0]
+                (await connection.fetch(owed_query(sessions), limit))[0]
                 for sessions in (False, True)
             ]
             return Owed(

@@ -1,17 +1,13 @@
-"""
-What is looked for among the channels of a payee, as SQL.
-
-Each is said as the indexes say it, or they are not used.
-"""
+"""Which of a payee's channels are meant, said as the indexes say it."""
 
 
 def kind(sessions: bool) -> str:
-    """Of MPP's sessions alone, or of x402's channels alone."""
+    """MPP's sessions alone, or x402's channels alone."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
 
 
-def owed_by(sessions: bool) -> str:
-    """See `Owed`: how much, by how many, since when."""
+def owed_query(sessions: bool) -> str:
+    """What may be claimed, on how many of those with the most, and since when."""
     return (
         "SELECT coalesce(sum(unclaimed), 0), count(*), min(last_voucher_at) FROM"  # noqa: S608
         " (SELECT unclaimed, last_voucher_at FROM payee_channels"
