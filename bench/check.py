@@ -26,7 +26,8 @@ def compare(now: Mapping[str, float], before: Mapping[str, float]) -> Iterator[s
             yield f"?      {name}: not in both runs"
             continue
         change = now[name] / before[name] - 1
-        word = "WORSE" if change < -MARGIN else "better" if change > MARGIN else "same"
+        gain = -change if ratio.most is not None else change
+        word = "WORSE" if gain < -MARGIN else "better" if gain > MARGIN else "same"
         yield f"{word:6} {name}: {now[name]:g}, was {before[name]:g} ({change:+.0%})"
 
 

@@ -37,6 +37,7 @@ Clone = tuple[bytes, bytes]
 """The id of a channel, and the salt that it differs by."""
 PAYING: Final = 20_000
 """Many more than any cache of a payee's has room for."""
+_SEEN_SECONDS_AGO: Final = 24 * 3600
 _POSTGRES: Final = "postgresql://"
 
 
@@ -95,7 +96,12 @@ async def fill(url: str, channel: Hash32, clones: Sequence[Clone]) -> None:
 def _copying(table: Table, *, versioned: bool) -> str:
     """All that the store wrote of one channel, once more for each clone."""
     names = [*table.names, *(["version"] if versioned else [])]
-    other = {"channel": "clones.channel", "salt": "clones.salt"}
+    other = {
+        "channel": "clones.channel",
+        "salt": "clones.salt",
+        # What was looked at just now is looked at again by a payee that starts.
+        "chain_seen_at": f"one.chain_seen_at - {_SEEN_SECONDS_AGO}",
+    }
     chosen = ", ".join(other.get(name, f'one."{name}"') for name in names)
     columns = ", ".join(f'"{name}"' for name in names)
     return (

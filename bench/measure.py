@@ -37,6 +37,11 @@ class Sample:
         return self.answered / self.seconds
 
     @property
+    def failed(self) -> int:
+        """Requests that were not answered as they should be."""
+        return self.asked - self.answered
+
+    @property
     def cpu_us(self) -> float:
         """Microseconds of the server's CPU for one answered request."""
         return self.cpu / max(1, self.answered) * 1e6

@@ -21,7 +21,7 @@ CHANNELS = "FastAPI, 32 at once on 32 channels"
 CLIENT_ONE = "whole client, one after the other"
 CLIENT_MANY = "whole client, 32 at once on one channel"
 TRANSFERS = "exact, settled on Anvil"
-HOT = "many channels open, 1,000 of them pay, one request at a time"
+HOT = "many channels open, 100 of them pay, one request at a time"
 COLD = "many channels open, any of them pays, one request at a time"
 STREAM = "a stream, for each chunk"
 CHARGES = "MPP charge, settled on Anvil, 16 at once"
@@ -32,7 +32,8 @@ OURS, SQLITE, POSTGRES = (
     f"agentpay, {store}" for store in ("memory", "SQLite", "PostgreSQL")
 )
 AGENTPAY, FREE, THEIRS, PYMPP, MPPX = "agentpay", "unpaid", "x402", "pympp", "mppx"
-BATCHED, DEFAULT = "agentpay, batched", "x402 without coincurve"
+BATCHED, GATHERED = "agentpay, batched", "agentpay, batched by its facilitator"
+DEFAULT = "x402 without coincurve"
 TWO_WORKERS = "agentpay, PostgreSQL, 2 workers"
 FREE_TWO_WORKERS = "unpaid, 2 workers"
 
@@ -175,7 +176,7 @@ def _crowds(count: int) -> list[Row]:
                     at_once=1,
                     payers=payers,
                 )
-                for case, payers in ((HOT, 1000), (COLD, min(open_channels, PAYING)))
+                for case, payers in ((HOT, 100), (COLD, min(open_channels, PAYING)))
             ]
             rows += [
                 Tick(case=TICK, variant=name, shop=name, count=5),
@@ -231,7 +232,8 @@ def rows(scale: float) -> list[Row]:
             )
             for variant, shop, count, at_once in (
                 (OURS, "fastapi memory", 512, 64),
-                (BATCHED, "fastapi batched", 512, 128),
+                (BATCHED, "fastapi batched", 1024, 128),
+                (GATHERED, "fastapi gathered", 512, 128),
                 (THEIRS, "x402", 96, 32),
             )
         ),

@@ -83,6 +83,7 @@ async def main() -> None:
         facilitator=RemoteFacilitator([remote]) if remote else None,
         withdraw_delay=3600,
         claim_at="$1000000",
+        batch_seconds=settings["batch_seconds"],
         mpp=_MPP if settings["mpp"] else None,
     )
     began = time.perf_counter()

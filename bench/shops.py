@@ -114,7 +114,8 @@ class Shop:
         await self.check_books()
         if self.crowd is not None:
             return {}
-        await self.programs[0].ask(do="settle")
+        if self.by_channel:
+            await self.programs[0].ask(do="settle")
         arrived = await self.chain.balance(self.pay_to)
         wanted = (self.by_channel + self.by_transfer) * PRICE
         if arrived != wanted and self.ours:
@@ -130,6 +131,7 @@ async def our_shop(
     store: str,
     workers: int = 1,
     facilitator: str = "",
+    batch_seconds: float = 0,
     mpp: bool = False,
 ) -> Shop:
     """Ours; with the store "none", the goods without a paywall."""
@@ -144,6 +146,7 @@ async def our_shop(
             "framework": framework,
             "store": store,
             "facilitator": facilitator,
+            "batch_seconds": batch_seconds,
             "mpp": mpp,
         },
         workers=workers,

@@ -54,7 +54,6 @@ _BATCH_SECONDS: Final = 0.2
 _VOUCHERS: Final = 2000
 _OPENED: Final = 2
 """Requests that each client pays for before it is measured."""
-_WITH_TRANSFERS: Final = ("fastapi memory", "fastapi batched", "x402")
 _CHARGED_BY: Final = (AGENTPAY, PYMPP, MPPX)
 _PAYERS: Final = {
     "none": ("fastapi none", "none", "httpx"),
@@ -149,14 +148,15 @@ async def _open_shop(site: _Site, name: str) -> Shop:
                 return await _open_crowd(site, name, store=store, channels=count)
     sold, _, workers = name.partition(", ")
     framework, _, store = sold.partition(" ")
-    batched = store == "batched"
+    how = {"batched": "memory", "gathered": "memory"}
     shop = await our_shop(
         site.chain,
         name,
         framework=framework,
-        store=site.store("memory" if batched else store),
+        store=site.store(how.get(store, store)),
         workers=2 if workers else 1,
-        facilitator=await _our_facilitator(site) if batched else "",
+        facilitator=await _our_facilitator(site) if store == "gathered" else "",
+        batch_seconds=_BATCH_SECONDS if store == "batched" else 0,
     )
     return await site.stack.enter_async_context(shop.opened())
 

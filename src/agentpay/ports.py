@@ -16,6 +16,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -278,6 +279,10 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
         """
         ...
 
+    async def owed(self, *, limit: int) -> Owed:
+        """What is unclaimed on as many of each kind, those with the most, in all."""
+        ...
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
@@ -300,6 +305,14 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         """What was answered and is not known to be settled, the oldest first."""
+        ...
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """
+        What the dead were answering, and began by then, is ours, and counts as served.
+
+        It may have been answered, it is due, and nobody else will settle it.
+        """
         ...
 
     async def sweep_payments(self, *, now: int) -> None:
@@ -358,6 +371,11 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
 
 class PayerStore(Protocol):
     """What a payer remembers. Every method may raise `StoreUnavailable`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may pay from it now, for the same account."""
+        ...
 
     async def update(
         self,

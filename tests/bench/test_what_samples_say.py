@@ -67,8 +67,8 @@ def test_a_goal_that_is_missed_is_said_to_be() -> None:
         list(outcomes([a_sample(VERIFY, AGENTPAY, seconds=seconds)]))
         for seconds in (0.01, 0.02)
     )
-    assert [(one.measured, one.met) for one in quick] == [("50 µs", True)]
-    assert [(one.measured, one.met) for one in slow] == [("100 µs", False)]
+    assert [(one.measured, one.met) for one in quick] == [("50.0 µs", True)]
+    assert [(one.measured, one.met) for one in slow] == [("100.0 µs", False)]
 
 
 def test_what_is_no_goal_is_neither_met_nor_missed() -> None:
@@ -133,6 +133,15 @@ def test_a_ratio_is_pointed_out_only_beyond_the_margin() -> None:
     now = {**before, names[0]: 4 * (1 - MARGIN) - 0.1, names[1]: 4 * (1 - MARGIN) + 0.1}
     lines = list(compare(now, before))
     assert [line.startswith("WORSE") for line in lines[:3]] == [True, False, False]
+
+
+def test_a_ratio_of_which_less_is_better_is_worse_with_more() -> None:
+    (name, *_) = [ratio.name for ratio in RATIOS if ratio.most is not None]
+    more, less = (
+        [line for line in compare({name: now}, {name: 1.0}) if name in line]
+        for now in (2.0, 0.5)
+    )
+    assert [line.split()[0] for line in (*more, *less)] == ["WORSE", "better"]
 
 
 def test_a_ratio_that_one_run_lacks_is_said_to_be_missing() -> None:

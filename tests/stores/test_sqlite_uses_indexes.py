@@ -94,6 +94,27 @@ def test_closing_reads_only_closing_channels(
     assert f"USING INDEX {table}_closing" in plan
 
 
+def test_what_was_seen_of_late_is_found_among_all_others(
+    connection: sqlite3.Connection,
+) -> None:
+    query = partial(payee_rows.list_seen, chain=LOCAL, moment=9)
+
+    [plan] = plans(connection, query)
+
+    assert "USING INDEX payee_channels_seen (chain_seen_at>?)" in plan
+
+
+@KINDS
+def test_what_is_owed_is_added_up_in_the_order_of_an_index(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    del sessions
+    steps = plans(connection, partial(payee_rows.add_up_owed, limit=9))
+
+    assert len(steps) == 2
+    assert any(f"USING INDEX {table}_claimable" in step for step in steps)
+
+
 def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:
     batch = Batch()
     batch.add(payee.save_channel(None, payee_record(), ()))
@@ -120,6 +141,14 @@ def test_served_payments_are_found_among_many_others(
     [plan] = plans(connection, partial(payment_rows.list_served, limit=5))
 
     assert "USING INDEX payments_served" in plan
+
+
+def test_what_is_being_answered_is_found_among_many_others(
+    connection: sqlite3.Connection,
+) -> None:
+    [plan] = plans(connection, payment_rows.list_answering)
+
+    assert "INDEX payments_answering" in plan
 
 
 def test_sweeping_reads_no_bodies(connection: sqlite3.Connection) -> None:

@@ -21,6 +21,7 @@ from agentpay.core.payee_events import (
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeRecord,
     PayeeStep,
     PaymentStatus,
@@ -209,6 +210,25 @@ async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> No
     found = await store.payee.claimable(sessions=False, at_least=5, limit=1)
 
     assert [r.channel for r in found] == [channel(1)]
+
+
+async def test_what_is_owed_is_that_of_those_that_owe_the_most(store: Store) -> None:
+    assert await store.payee.owed(limit=9) == Owed()
+    for number, amount in enumerate([3, 500, 7, 2**64]):
+        fresh = replace(
+            payee_record(number, balance=2**65), last_voucher_at=100 - number
+        )
+        event = voucher(amount, maximum=amount)
+        await store.payee.update(channel(number), happens(event, fresh))
+        await store.payee.update(
+            channel(number), happens(Delivered(cumulative=amount, owner="us"))
+        )
+
+    all_of_them = await store.payee.owed(limit=9)
+    two = await store.payee.owed(limit=2)
+
+    assert all_of_them == Owed(amount=2**64 + 510, channels=4, since=97)
+    assert two == Owed(amount=2**64 + 500, channels=2, since=97)
 
 
 async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:
@@ -535,6 +555,49 @@ async def test_what_was_served_and_not_paid_is_listed_the_oldest_first(
     assert [p.id for p in served] == ["early", "late"]
     assert served[0].request == "early {}"
     assert served[0].charged == 5
+
+
+async def answered(store: Store, name: str, owner: str, began: int) -> None:
+    """What somebody began, and was answering when it was last heard of."""
+    await store.payee.begin_payment(
+        replace(payment(name, owner=owner), started_at=began, request="{}")
+    )
+    await finish(store, PaymentStatus.ANSWERING, name=name, owner=owner, charged=5)
+
+
+async def test_what_the_dead_were_answering_is_served_and_ours(store: Store) -> None:
+    ours = store.payee.owner
+    await answered(store, "left", "dead", 10)
+    await answered(store, "left later", "dead", 11)
+    await answered(store, "ours", ours, 10)
+    await store.payee.begin_payment(
+        replace(payment("not answered", owner="dead"), started_at=1)
+    )
+    await store.payee.bury_payments(begun_until=10)
+    (served,) = await store.payee.served_payments(limit=9)
+    others = [
+        await store.payee.find_payment(name)
+        for name in ("left later", "ours", "not answered")
+    ]
+
+    assert (served.id, served.owner, served.charged) == ("left", ours, 5)
+    assert [p.status for p in others if p] == [
+        PaymentStatus.ANSWERING,
+        PaymentStatus.ANSWERING,
+        PaymentStatus.STARTED,
+    ]
+    assert not await finish(store, PaymentStatus.ANSWERING, name="left", owner="dead")
+
+
+async def test_what_the_dead_were_answering_is_taken_by_its_own_resend(
+    store: Store,
+) -> None:
+    await answered(store, "left", "dead", 10)
+    tries = [store.payee.take_payment("left", owner="us") for _ in range(50)]
+
+    assert sum(await asyncio.gather(*tries)) == 1
+    await store.payee.bury_payments(begun_until=9)
+    assert await finish(store, PaymentStatus.DELIVERED, name="left")
 
 
 async def test_a_dropped_payment_can_begin_again(store: Store) -> None:

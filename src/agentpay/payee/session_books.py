@@ -105,7 +105,7 @@ class SessionBooks:
             transition = session_rules.apply(record.ledger, event)
             after = record
             if transition.channel is not record.ledger:
-                after = replace(record, ledger=transition.channel, last_voucher_at=now)
+                after = record.moved(transition.channel, at=now)
             return PayeeStep(
                 record=after,
                 answer=(after, transition.answer),

@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -23,6 +24,7 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.steps import (
+    buried,
     channel_order,
     check_payee_step,
     check_payer_step,
@@ -73,6 +75,21 @@ class MemoryPayeeStore:
         records = self._of_kind(sessions=sessions)
         due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
         return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
+
+    async def owed(self, *, limit: int) -> Owed:
+        """See `PayeeStore.owed`."""
+        owing = [
+            record
+            for sessions in (False, True)
+            for record in await self.claimable(
+                sessions=sessions, at_least=1, limit=limit
+            )
+        ]
+        return Owed(
+            amount=sum(record.ledger.unclaimed for record in owing),
+            channels=len(owing),
+            since=min((record.last_voucher_at for record in owing), default=0),
+        )
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
@@ -137,6 +154,12 @@ class MemoryPayeeStore:
         kept = self._payments.values()
         served = [p for p in kept if p.status is PaymentStatus.SERVED]
         return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        for payment in list(self._payments.values()):
+            served = buried(payment, self.owner, begun_until)
+            if served is not None:
+                self._payments[payment.id] = served
 
     async def sweep_payments(self, *, now: int) -> None:
         self._payments = {
@@ -221,6 +244,10 @@ class MemoryPayerStore:
     def __init__(self) -> None:
         self._budgets: dict[Address, Budget] = {}
         self._records: dict[tuple[Address, Hash32], PayerRecord] = {}
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     async def update(
         self,

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -15,6 +17,7 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
+from agentpay.stores.postgres.conditions import ending, kind, owed_query
 from agentpay.stores.postgres.connection import Connection, from_columns
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
 from agentpay.stores.postgres.reading import rows_of
@@ -36,7 +39,7 @@ from agentpay.stores.rows.answers import (
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.steps import check_payee_step, finished, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -93,7 +96,7 @@ class PostgresPayeeStore:
         """A channel with nothing unclaimed is never among them."""
         wanted = max(1, at_least)
         found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
+            f"SELECT channel FROM payee_channels WHERE {kind(sessions)}"  # noqa: S608
             " AND unclaimed > 0 AND unclaimed >= $1"
             " ORDER BY unclaimed DESC, channel LIMIT $2",
             wanted,
@@ -102,11 +105,27 @@ class PostgresPayeeStore:
         records = [r for r in found if r.ledger.unclaimed >= wanted]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
+    async def owed(self, *, limit: int) -> Owed:
+        """Nothing is locked for it."""
+
+        async def find(connection: Connection) -> Owed:
+            found = [
+                (await connection.fetch(owed_query(sessions), limit))[0]
+                for sessions in (False, True)
+            ]
+            return Owed(
+                amount=int(sum(row[0] for row in found)),
+                channels=sum(row[1] for row in found),
+                since=min((row[2] for row in found if row[1]), default=0),
+            )
+
+        return await self._lane.carry_out(Query(find))
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-            f" AND {_ending(sessions)} ORDER BY last_voucher_at, channel LIMIT $1",
+            f"SELECT channel FROM payee_channels WHERE {kind(sessions)}"  # noqa: S608
+            f" AND {ending(sessions)} ORDER BY last_voucher_at, channel LIMIT $1",
             limit,
         )
         return [r for r in found if r.ledger.is_ending]
@@ -194,17 +213,31 @@ class PostgresPayeeStore:
         self._lane.add(Step(drop, ((self._payments, payment_id),)))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
-        async def find(connection: Connection) -> list[str]:
-            served = await connection.fetch(
-                "SELECT id FROM payments WHERE status = 'served'"
-                " ORDER BY started_at, id LIMIT $1",
-                limit,
-            )
-            return [str(from_columns(row, ("text",))[0]) for row in served]
-
-        found = await self._lane.carry_out(Query(find))
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'served'"
+            " ORDER BY started_at, id LIMIT $1",
+            limit,
+        )
         records = await asyncio.gather(*map(self.find_payment, found))
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """What the living are at is passed over."""
+
+        def bury(desk: Desk, payment_id: str) -> None:
+            payment = desk.get(self._payments, payment_id)
+            served = payment and buried(payment, self.owner, begun_until, desk.living)
+            if served:
+                desk.put(self._payments, payment_id, served, rows.save_payment(served))
+
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'answering' AND owner <> $1",
+            self.owner,
+        )
+        steps = (
+            self._on_payment(each, partial(bury, payment_id=each)) for each in found
+        )
+        await asyncio.gather(*steps)
 
     async def sweep_payments(self, *, now: int) -> None:
         await self._execute(
@@ -319,6 +352,13 @@ class PostgresPayeeStore:
         needs = ((self._payments, payment_id),)
         return await self._lane.carry_out(Step(decide, needs))
 
+    async def _find_payments(self, query: str, *arguments: object) -> list[str]:
+        async def find(connection: Connection) -> list[str]:
+            found = await connection.fetch(query, *arguments)
+            return [str(from_columns(row, ("text",))[0]) for row in found]
+
+        return await self._lane.carry_out(Query(find))
+
     async def _read_number(self, shelf: NumberShelf, name: str) -> int:
         step = Step(lambda desk: desk.get(shelf, name), ((shelf, name),))
         return await self._lane.carry_out(step)
@@ -353,21 +393,6 @@ class PostgresPayeeStore:
 def _writes(changes: Iterable[Change]) -> Step[None]:
     """A step that decides nothing."""
     return Step(lambda desk: desk.batch.add(changes))
-
-
-def _kind(sessions: bool) -> str:
-    """Said as the indexes say it, or they are not used."""
-    return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
-
-
-def _ending(sessions: bool) -> str:
-    """See `PayeeChannel.is_ending`."""
-    if not sessions:
-        return "status = 'closing'"
-    return (
-        "(status = 'closing' OR status = 'open'"
-        " AND pending_withdrawal > 0 AND charged > claimed)"
-    )
 
 
 def _as_it_is(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -28,7 +29,7 @@ from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
-from agentpay.stores.steps import check_payee_step, finished, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -105,6 +106,11 @@ class SqlitePayeeStore:
             r for r in await self._read_all(found) if r.ledger.unclaimed >= wanted
         ]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
+
+    async def owed(self, *, limit: int) -> Owed:
+        """Rows are added up, and no record of a channel is made for it."""
+        await self._writer.drain()
+        return await self._writer.read(partial(payee_rows.add_up_owed, limit=limit))
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
@@ -190,6 +196,16 @@ class SqlitePayeeStore:
         found = await self._writer.read(partial(payment_rows.list_served, limit=limit))
         records = [await self.find_payment(payment_id) for payment_id in found]
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        await self._writer.drain()
+        for payment_id in await self._writer.read(payment_rows.list_answering):
+            entry = await self._payments.entry(payment_id)
+            payment = entry.record
+            served = payment and buried(payment, self.owner, begun_until)
+            if served:
+                self._save_payment(entry, served)
+                await self._writer.wait(entry.group)
 
     async def sweep_payments(self, *, now: int) -> None:
         """What is past is not asked for: stale copies in memory do no harm."""

@@ -4,7 +4,7 @@ import sqlite3
 from itertools import takewhile
 from typing import Final
 
-from agentpay.records import AnswerRecord, PayeeRecord
+from agentpay.records import AnswerRecord, Owed, PayeeRecord
 from agentpay.stores.rows import answers, payee
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import SENT
@@ -39,6 +39,24 @@ def list_claimable(
     enough = to_blob(at_least)
     found = takewhile(lambda row: row[1] >= enough, rows)
     return [Hash32.of(channel) for channel, _ in found]
+
+
+def add_up_owed(connection: sqlite3.Connection, *, limit: int) -> Owed:
+    rows = [
+        row
+        for sessions in (False, True)
+        for row in connection.execute(
+            "SELECT unclaimed, last_voucher_at FROM payee_channels"  # noqa: S608
+            f" WHERE {_kind(sessions)} AND unclaimed > zeroblob(32)"
+            " ORDER BY unclaimed DESC, channel LIMIT ?",
+            (limit,),
+        )
+    ]
+    return Owed(
+        amount=sum(int.from_bytes(unclaimed, "big") for unclaimed, _ in rows),
+        channels=len(rows),
+        since=min((last for _, last in rows), default=0),
+    )
 
 
 def list_closing(
