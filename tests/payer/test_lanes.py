@@ -28,6 +28,7 @@ from tests.http.world import (
     an_agent,
     eventually,
     through,
+    until,
 )
 from tests.payer.test_lost_answers import HASTY, at_rest, charged, spent
 
@@ -70,7 +71,9 @@ async def test_thirty_two_at_once_are_paid_on_four_lanes(
     async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
         wire = Wire(through(official(wall)))
         async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
-            asked = [agent.get(BASE + "/ok") for _ in range(32)]
+            asked = [asyncio.create_task(agent.get(BASE + "/slow")) for _ in range(32)]
+            await until(lambda: shop.begun["/slow"] == 4)  # or fewer could do
+            shop.gate.set()
             answers = await asyncio.gather(*asked)
             records = await agent.channels()
 
@@ -78,7 +81,7 @@ async def test_thirty_two_at_once_are_paid_on_four_lanes(
             assert len(records) == 4
             assert not any(record.ledger.tagged for record in records)
             assert await spent(agent) == await charged(payee, agent) == 32 * PRICE
-            assert shop.begun["/ok"] == 32
+            assert shop.begun["/slow"] == 32
 
 
 async def test_c9_requests_at_once_share_the_one_lane_that_the_budget_has_a_deposit_for(
