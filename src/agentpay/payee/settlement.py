@@ -11,20 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agentpay.core import payee_rules
-from agentpay.core.payee_channel import PayeeChannel, Status
+from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     ChainSeen,
     OwnersDied,
     RefundDone,
     VoucherPublished,
 )
-from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
+from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
@@ -101,7 +101,7 @@ class Settlement:
             if record is None or record.seen != known.seen:
                 return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
-            after = _with(
+            after = replace(
                 record,
                 ledger=transition.channel,
                 refund_nonce=state.refund_nonce,
@@ -135,7 +135,7 @@ class Settlement:
             if record is None or not isinstance(record.config, ChannelConfig):
                 return
             # What a dead process had finished is not due until it is buried.
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             record = await self._store.read(channel)
             if record is not None and record.ledger.unclaimed:
                 await self._claim_batch([record], set(), deadline=deadline)
@@ -206,7 +206,7 @@ class Settlement:
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
         async with self._one_at_a_time:
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             record = await self.see_chain(channel)
             if record is None or record.ledger.running:
                 return None
@@ -218,7 +218,7 @@ class Settlement:
             ledger = record.ledger
             if ledger.status is Status.CLOSING and ledger.balance > ledger.due:
                 transaction, amount = await self._send_refund(record)
-            await self._note(channel, RefundDone())
+            await note(self._store, channel, RefundDone())
             record = await self.see_chain(channel) or record
             return record, transaction, amount
 
@@ -237,35 +237,8 @@ class Settlement:
 
     async def _publish(self, channel: Hash32, amount: int) -> None:
         """The chain is going to show a voucher: it proves its payer no more."""
-        await self._note(channel, VoucherPublished(amount=amount))
+        await note(self._store, channel, VoucherPublished(amount=amount))
         await self._store.drop_answer(voucher_key(channel, amount))
-
-    async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
-        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
-            transition = payee_rules.apply(record.ledger, event)
-            after = _with(record, ledger=transition.channel)
-            return PayeeStep(record=after, answer=None, touched=transition.touched)
-
-        await self._store.update(channel, decide)
-
-
-def _with(
-    record: PayeeRecord,
-    *,
-    ledger: PayeeChannel,
-    refund_nonce: int | None = None,
-    chain_seen_at: int | None = None,
-) -> PayeeRecord:
-    if ledger is record.ledger and refund_nonce is None and chain_seen_at is None:
-        return record
-    return replace(
-        record,
-        ledger=ledger,
-        refund_nonce=record.refund_nonce if refund_nonce is None else refund_nonce,
-        chain_seen_at=record.chain_seen_at if chain_seen_at is None else chain_seen_at,
-    )
 
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:
