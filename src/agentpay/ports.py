@@ -307,6 +307,14 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
         """What was answered and is not known to be settled, the oldest first."""
         ...
 
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """
+        What the dead were answering, and began by then, is ours, and counts as served.
+
+        It may have been answered, it is due, and nobody else will settle it.
+        """
+        ...
+
     async def sweep_payments(self, *, now: int) -> None:
         """Forget what is over, and was signed for no longer than until `now`."""
         ...
@@ -363,6 +371,11 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
 
 class PayerStore(Protocol):
     """What a payer remembers. Every method may raise `StoreUnavailable`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may pay from it now, for the same account."""
+        ...
 
     async def update(
         self,

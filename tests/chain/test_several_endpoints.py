@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from agentpay.chain.endpoints import Endpoints, open_endpoints
+from agentpay.chain.height import Height
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
     ChainUnreachable,
@@ -131,7 +132,7 @@ async def test_k13_a_first_endpoint_that_stops_following_is_passed_over() -> Non
 async def test_f9_a_chain_that_was_turned_back_is_believed_after_a_while() -> None:
     async with Anvil(no_mining=True) as node:
         both = open_endpoints([node.url] * 2, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await node.mine(2)
         snapshot = await node.snapshot()
         await node.mine(3)
@@ -150,7 +151,7 @@ async def test_k13_a_stale_replica_is_not_believed_after_a_quiet_while() -> None
     async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
         urls = [first.url, second.url]
         both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await second.freeze()
         await node.mine(5)
         await rpc.call("eth_blockNumber")
@@ -165,7 +166,7 @@ async def test_k13_a_stale_replica_is_not_believed_while_another_is_silent() -> 
     async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
         urls = [first.url, second.url]
         both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await second.freeze()
         await node.mine(5)
         await rpc.call("eth_blockNumber")

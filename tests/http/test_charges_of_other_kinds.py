@@ -19,14 +19,26 @@ from agentpay.evm.multicall3_abi import aggregate_call
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.session_escrow import charge_nonce_of_json
 from agentpay.http.facilitator_client import RemoteFacilitator
+from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.payee.mpp_offers import Share
+from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import parse_credential
 from agentpay.wire.mpp.evm_write import hash_payload, transaction_payload
 from agentpay.wire.x402 import PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE, ROUTES, Shop, eventually, open_payee, through
+from tests.http.world import (
+    BASE,
+    PRICE,
+    ROUTES,
+    Shop,
+    eventually,
+    open_payee,
+    through,
+    until,
+)
+from tests.keeper.test_settlement_triggers import Clock
 from tests.payee.charge_hand import OtherPayer, allow_permit2, send
 from tests.payee.hand import NOBODY, HandPayer, terms_of
 from tests.payee.mpp_hand import (
@@ -74,14 +86,16 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def a_world(chain: LocalChain, **options: Any) -> AsyncIterator[World]:
+async def a_world(
+    chain: LocalChain, shop: Shop | None = None, **options: Any
+) -> AsyncIterator[World]:
     defaults: dict[str, Any] = {
         "mpp": replace(MPP, credential_types=ALL),
         "pay_to": Wallet.create().address,
     }
     payee = await open_payee(chain, **{**defaults, **options})
     await payee.start()
-    shop = Shop()
+    shop = shop or Shop()
     payer = OtherPayer(chain, await chain.funded_wallet(ether=1))
     wall = Paywall(shop, payee=payee, routes=ROUTES)
     async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
@@ -132,6 +146,42 @@ async def test_p1_a_credential_of_any_kind_buys_one_answer(
         assert {a.content for a in answers if a.status_code == 200} == {late.content}
         assert world.shop.begun[path] == 1
         await eventually(lambda: paid(world, PRICE))
+
+
+class HalfWay(Shop):
+    """Begins its answer, and ends it when it may."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        self.begun[str(scope["path"])] += 1
+        await self.gate.wait()
+        await send({"type": "http.response.body", "body": b"42"})
+
+
+@pytest.mark.parametrize("kind", ["authorization", "permit2", "transaction"])
+async def test_p10_a_charge_that_died_while_it_was_answered_is_paid(
+    agentpay_shared_chain: LocalChain, kind: str
+) -> None:
+    clock = Clock()
+    async with a_world(agentpay_shared_chain, HalfWay(), clock=clock) as world:
+        challenge = await world.asks(AFTER)
+        headers = await paying(world, kind, challenge)
+        asked = asyncio.create_task(world.client.get(AFTER, headers=headers))
+        await until(lambda: world.shop.begun[AFTER] == 1)
+        store = world.payee._running.store.payee
+        assert isinstance(store, MemoryPayeeStore)
+        (answering,) = [p for p in store._payments.values() if p.amount == PRICE][-1:]
+        # What the keeper could not settle is settled before its answer leaves.
+        paid_first = await world.balance()
+        await store.take_payment(answering.id, owner="the dead")
+        clock.ahead = 61
+        await world.payee._running.keeper.tick()
+        paid_last = await world.balance()
+        world.shop.gate.set()
+        await asked
+
+        assert paid_first == (PRICE if kind == "transaction" else 0)
+        assert paid_last == await world.balance() == PRICE
 
 
 async def paid(world: World, amount: int) -> bool:

@@ -47,11 +47,6 @@ async def height(chain: LocalChain) -> int:
     return int(await chain.node.rpc("eth_blockNumber"), 16)
 
 
-async def turn_back(chain: LocalChain, block: int) -> None:
-    """Everything after a block never happened."""
-    await chain.node.reorg(await height(chain) - block)
-
-
 async def in_books(url: str, channel: Hash32) -> PayeeRecord:
     async with await open_store(url) as store:
         found = await store.payee.read(channel)
@@ -72,7 +67,7 @@ async def test_f9_a_deposit_to_a_channel_that_a_reorg_took_during_a_restart_is_g
         (record,) = await world.agent.channels()
         await keeper.sync()
     credited = await in_books(url, record.channel)
-    await turn_back(chain, before)
+    await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
         await another.sync()
     taken_back = await in_books(url, record.channel)
@@ -94,7 +89,7 @@ async def test_f9_a_deposit_to_a_session_that_a_reorg_took_during_a_restart_is_g
         config = await till.opened(100)
         await till.keeper.sync()
     credited = await in_books(url, config.channel)
-    await turn_back(chain, before)
+    await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
         await another.sync()
     taken_back = await in_books(url, config.channel)
@@ -115,7 +110,7 @@ async def test_f9_a_deposit_that_no_keeper_followed_is_taken_back_too(
     ):
         before = await height(chain)
         config = await till.opened(100)
-    await turn_back(chain, before)
+    await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
         await another.sync()
     taken_back = await in_books(url, config.channel)
@@ -165,7 +160,7 @@ async def test_f9_who_takes_the_lead_takes_back_what_its_leader_had_followed(
             config = await leading.opened(100)
             await leading.keeper._round()
             credited = await waiting.ledger(config)
-        await turn_back(chain, before)
+        await chain.node.reorg(after=before)
         await waiting.keeper._round()
         taken_back = await waiting.ledger(config)
 
@@ -183,7 +178,7 @@ async def test_f9_a_keeper_that_could_not_look_again_has_not_caught_up(
     ):
         before = await height(chain)
         config = await till.opened(100)
-        await turn_back(chain, before)
+        await chain.node.reorg(after=before)
         another = a_till_at(till.table, store=till.store)
         await another.desk.start()
         rpc.plan("eth_call", Fault.UNAVAILABLE)

@@ -76,6 +76,9 @@ class Market:
         async with self.stream(model, **options) as stream:
             return stream, [event.data async for event in stream]
 
+    async def holds_nothing(self) -> bool:
+        return not (await self.agent.spending()).held
+
     async def books(self) -> tuple[int, int]:
         """What both sides say was spent, once nothing is open."""
 
@@ -339,6 +342,7 @@ async def test_who_is_cancelled_while_reading_leaves_nothing_open(
             await asyncio.gather(reading, return_exceptions=True)
             market.app.models.clear()
 
+            # A deposit is looked for once its request is known to be over.
+            await eventually(market.holds_nothing)
             ours, theirs = await market.books()
             assert ours == theirs
-            assert (await market.agent.spending()).held == 0

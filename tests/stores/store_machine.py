@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from agentpay.core.budget import BudgetEvent
 from agentpay.core.payer_session_rules import PayerSessionEvent
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import AgentPayError, InvariantViolated
-from agentpay.records import PaymentStatus
+from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.stores import MemoryStore, Store
 from agentpay.types import Hash32
 from tests.stores.store_cases import (
@@ -81,6 +82,13 @@ async def payer_step(
     decide = books(event if number is not None else None, spending, LIMITS, fresh)
     key = None if number is None else fresh.channel
     return await outcome(store.payer.update(ACCOUNT, key, decide, durable=durable))
+
+
+def _by_anybody(payment: PaymentRecord | None) -> PaymentRecord | None:
+    """Each store has an owner of its own, and what is buried is that one's."""
+    if payment is None or payment.owner in ("us", "them"):
+        return payment
+    return replace(payment, owner="the store")
 
 
 numbers = st.sampled_from(NUMBERS)
@@ -196,8 +204,17 @@ class StoresAgree(RuleBasedStateMachine):
 
     @rule(payment_id=st.sampled_from("abc"))
     def find(self, payment_id: str) -> None:
-        expected = self.run(self.memory.payee.find_payment(payment_id))
-        assert self.run(self.kept.payee.find_payment(payment_id)) == expected
+        expected, found = (
+            _by_anybody(self.run(store.payee.find_payment(payment_id)))
+            for store in (self.memory, self.kept)
+        )
+        assert found == expected
+
+    @rule(began=st.integers(-1, 1))
+    def bury(self, began: int) -> None:
+        for store in (self.memory, self.kept):
+            begun_until = payment().started_at + began
+            self.run(store.payee.bury_payments(begun_until=begun_until))
 
     @rule(name=st.sampled_from("xy"), position=st.integers(0, 2**40))
     def move_cursor(self, name: str, position: int) -> None:

@@ -143,6 +143,14 @@ def test_served_payments_are_found_among_many_others(
     assert "USING INDEX payments_served" in plan
 
 
+def test_what_is_being_answered_is_found_among_many_others(
+    connection: sqlite3.Connection,
+) -> None:
+    [plan] = plans(connection, payment_rows.list_answering)
+
+    assert "INDEX payments_answering" in plan
+
+
 def test_sweeping_reads_no_bodies(connection: sqlite3.Connection) -> None:
     steps = plans(connection, partial(payee_rows.sweep_answers, now=1, bytes_total=1))
 

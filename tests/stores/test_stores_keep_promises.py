@@ -557,6 +557,49 @@ async def test_what_was_served_and_not_paid_is_listed_the_oldest_first(
     assert served[0].charged == 5
 
 
+async def answered(store: Store, name: str, owner: str, began: int) -> None:
+    """What somebody began, and was answering when it was last heard of."""
+    await store.payee.begin_payment(
+        replace(payment(name, owner=owner), started_at=began, request="{}")
+    )
+    await finish(store, PaymentStatus.ANSWERING, name=name, owner=owner, charged=5)
+
+
+async def test_what_the_dead_were_answering_is_served_and_ours(store: Store) -> None:
+    ours = store.payee.owner
+    await answered(store, "left", "dead", 10)
+    await answered(store, "left later", "dead", 11)
+    await answered(store, "ours", ours, 10)
+    await store.payee.begin_payment(
+        replace(payment("not answered", owner="dead"), started_at=1)
+    )
+    await store.payee.bury_payments(begun_until=10)
+    (served,) = await store.payee.served_payments(limit=9)
+    others = [
+        await store.payee.find_payment(name)
+        for name in ("left later", "ours", "not answered")
+    ]
+
+    assert (served.id, served.owner, served.charged) == ("left", ours, 5)
+    assert [p.status for p in others if p] == [
+        PaymentStatus.ANSWERING,
+        PaymentStatus.ANSWERING,
+        PaymentStatus.STARTED,
+    ]
+    assert not await finish(store, PaymentStatus.ANSWERING, name="left", owner="dead")
+
+
+async def test_what_the_dead_were_answering_is_taken_by_its_own_resend(
+    store: Store,
+) -> None:
+    await answered(store, "left", "dead", 10)
+    tries = [store.payee.take_payment("left", owner="us") for _ in range(50)]
+
+    assert sum(await asyncio.gather(*tries)) == 1
+    await store.payee.bury_payments(begun_until=9)
+    assert await finish(store, PaymentStatus.DELIVERED, name="left")
+
+
 async def test_a_dropped_payment_can_begin_again(store: Store) -> None:
     await store.payee.begin_payment(payment("one"))
     await store.payee.drop_payment("one", owner="us")

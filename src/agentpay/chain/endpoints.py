@@ -1,10 +1,9 @@
 """
-The JSON-RPC endpoints of one chain, used as one.
+Several JSON-RPC endpoints of one chain, used as one.
 
 Reads go to the first that is well. One that fails rests for a while; one whose last
 block is behind what any of them has shown is not read from, since what it says may be
-over. One URL may be many nodes too, so it is asked again a few times. Each is asked
-once for its chain before it is used. Transactions go to all.
+over. Each is asked once for its chain before it is used. Transactions go to all.
 """
 
 import asyncio
@@ -12,9 +11,11 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from agentpay.chain.decoding import quantity
+from agentpay.chain.height import BehindOthers, Height
 from agentpay.chain.json_rpc import JsonRpc, NodeRefused, RequestNotSent, Rpc
 from agentpay.chain.refusals import Refusal, is_poor, is_revert, refusal_of
 from agentpay.errors import (
@@ -35,21 +36,6 @@ _POOLED: Final = "eth_getTransactionByHash"
 """What one node may know and another not."""
 _REST_SECONDS_MIN: Final = 1.0
 _REST_SECONDS_MAX: Final = 60.0
-_PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
-"""Before those that are all behind are asked again: a block's time on most chains."""
-_REORG_BLOCKS_MAX: Final = 64
-"""No chain that money is on takes back more."""
-
-
-class BehindOthers(ChainUnreachable):
-    """An endpoint has not got a block that was seen before."""
-
-    code = "behind_others"
-
-    def __init__(self, where: str, *, block: int, seen: int) -> None:
-        super().__init__(f"{where} is at block {block}, {seen} was seen")
-        self.blocks = seen - block
-        """How many it has not got."""
 
 
 class Endpoint:
@@ -106,20 +92,12 @@ class Endpoint:
 
 
 class Endpoints(Rpc):
-    """One endpoint or several as one `Rpc`. Belongs to one event loop."""
+    """Several endpoints as one `Rpc`. Belongs to one event loop."""
 
-    def __init__(
-        self, endpoints: Sequence[Endpoint], *, turned_back_seconds: float
-    ) -> None:
-        """
-        A block that all endpoints have said for `turned_back_seconds` that they have
-        not is none of the chain any more, unless it is too far behind them. With 0,
-        the first word is believed, whatever it is.
-        """
+    def __init__(self, endpoints: Sequence[Endpoint], *, height: Height) -> None:
+        """Below `height` none is read from, unless all have been for long."""
         self._endpoints = endpoints
-        self._turned_back_seconds = turned_back_seconds
-        self._seen = 0
-        self._gone_since: float | None = None
+        self._height = height
         self._sending: set[asyncio.Task[Answers]] = set()
 
     @property
@@ -138,7 +116,10 @@ class Endpoints(Rpc):
         """See `Rpc.batch`."""
         if any(method == _SENDS for method, _ in requests):
             return await self._send(requests)
-        answers = await self._read(requests)
+        try:
+            answers = await self._height.ask(partial(self._read, requests))
+        except BehindOthers as error:  # asking again was done here
+            raise ChainUnreachable(str(error)) from error
         if all(answer is not None for answer in answers):
             return answers
         return await self._look_elsewhere(requests, answers)
@@ -146,22 +127,7 @@ class Endpoints(Rpc):
     async def _read(self, requests: Requests) -> Answers:
         """
         Raises:
-            ChainUnreachable: No usable answer, or only from behind what was seen.
-        """
-        pauses = iter(_PAUSES if self._turned_back_seconds else ())
-        while True:
-            try:
-                return await self._read_once(requests)
-            except BehindOthers as error:
-                pause = next(pauses, None)
-                if pause is None and not self._turned_back(error):
-                    raise
-            await asyncio.sleep(pause or 0)
-
-    async def _read_once(self, requests: Requests) -> Answers:
-        """
-        Raises:
-            BehindOthers: All of them are; how much the best of them is.
+            BehindOthers: All of them are; the one that is the least.
             ChainUnreachable: No usable answer.
         """
         refused: Answers | None = None
@@ -201,30 +167,14 @@ class Endpoints(Rpc):
             BehindOthers: What it says may be over.
         """
         await endpoint.ready()
-        before = self._seen  # what comes in while it is asked says nothing of it
+        before = self._height.seen
         head, *answers = await endpoint.rpc.batch([("eth_blockNumber", ()), *requests])
         if isinstance(head, NodeRefused):
             raise ChainUnreachable(f"{head}: try again") from head
         with endpoint.rpc.reading("eth_blockNumber"):
             number = quantity(head)
-        if number < before:
-            raise BehindOthers(endpoint.rpc.where, block=number, seen=before)
-        if number >= self._seen:
-            self._seen, self._gone_since = number, None
+        self._height.see(number, before=before, where=endpoint.rpc.where)
         return answers
-
-    def _turned_back(self, behind: BehindOthers) -> bool:
-        """Whether the chain is to be believed that a block is gone."""
-        if self._turned_back_seconds and behind.blocks > _REORG_BLOCKS_MAX:
-            return False
-        now = time.monotonic()
-        if self._gone_since is None:
-            self._gone_since = now
-        if now - self._gone_since < self._turned_back_seconds:
-            return False
-        _log.warning("no endpoint of %s has block %d any more", self.where, self._seen)
-        self._seen, self._gone_since = 0, None
-        return True
 
     async def _look_elsewhere(self, requests: Requests, answers: Answers) -> Answers:
         """A transaction that waits may be known to one node only."""

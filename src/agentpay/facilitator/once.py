@@ -179,7 +179,9 @@ class SettledOnce:
     ) -> Settled | Refused | None:
         """What is known of a movement that was asked for before; None is nothing."""
         match known.status:
-            case PaymentStatus.DELIVERED | PaymentStatus.SERVED:
+            case (
+                PaymentStatus.DELIVERED | PaymentStatus.SERVED | PaymentStatus.ANSWERING
+            ):
                 return Refused(
                     code=DUPLICATE,
                     message="it was settled, and its payee was told",

@@ -251,7 +251,7 @@ class Keeper:
             _log.exception("keeper: what died at work could not be ended")
         # A facilitator that is down keeps no session from being settled in time.
         await _all(
-            self._served.settle(),
+            self._served.settle(begun_until=int(self._forgotten_at())),
             self._served.sweep(),
             self._tend_channels(),
             self._tend_sessions(),
@@ -260,7 +260,7 @@ class Keeper:
     async def _bury(self) -> None:
         """What died at work had charged something: that is due, and is claimed."""
         event = OwnersDied(owner=self._store.owner)
-        latest = self._clock() - self._policy.bury_after_seconds
+        latest = self._forgotten_at()
 
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:
             if record is None or record.last_voucher_at > latest:
@@ -275,6 +275,10 @@ class Keeper:
 
         left = await self._store.left_behind(limit=_LEFT_AT_ONCE)
         await _all(*(self._store.update(record.channel, decide) for record in left))
+
+    def _forgotten_at(self) -> float:
+        """What began by then, and whose process died, waits for no resend any more."""
+        return self._clock() - self._policy.bury_after_seconds
 
     async def _tend_channels(self) -> None:
         late = self._is_late(self._claimed_at, self._claim_every)

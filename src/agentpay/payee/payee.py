@@ -297,7 +297,7 @@ class Payee:
                 f"the price of {resource} is {price}, above exposure_max ({limit}):"
                 " no channel could ever pay it"
             )
-        return replace(terms, url=url, query=query, bound=bound)
+        return terms.at(resource, url=url, query=query, bound=bound)
 
     async def answer(
         self, header: str | None, terms: Terms, *, why: str = NO_PAYMENT

@@ -38,7 +38,8 @@ from agentpay.wire.x402_transfers import (
 
 _log = logging.getLogger(__name__)
 
-_ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+_OVER = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+_ANSWERED = _OVER | {PaymentStatus.ANSWERING}
 
 
 class TransferSales:
@@ -211,14 +212,14 @@ class TransferSales:
             return self._refuse(terms, "invalid_transaction_state")
         if not await self._may_run_again(known, ours):
             return self._already(known, ours)
-        return known
+        return await self._store.find_payment(ours.id) or known
 
     async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
         """Paid for or under way, not answered, and nobody is at it: its own resend."""
-        if known.status in _ANSWERED or known.resource != ours.resource:
+        if known.status in _OVER or known.resource != ours.resource:
             return False
-        if known.owner == ours.owner:
-            return True
+        if known.owner == ours.owner:  # and nobody is at it: an answer has left
+            return known.status is not PaymentStatus.ANSWERING
         if known.status is PaymentStatus.STARTED:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
@@ -232,6 +233,9 @@ class TransferSales:
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
         sale = TransferSale(self, purchase)
         record = purchase.record
+        if record.status is PaymentStatus.ANSWERING:
+            self._reserved[record.id] = purchase.movement
+            return sale
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -285,22 +289,29 @@ class TransferSales:
 
     async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
+        answered = purchase.served_first
+        status = PaymentStatus.DELIVERED if answered else PaymentStatus.SETTLED
         try:
-            ours = await self._finish(purchase, PaymentStatus.SETTLED, settled)
+            ours = await self._finish(purchase, status, settled)
         except StoreError as error:
             # The money has moved, so it is not true that nothing was decided. Sent
             # again, the payment is found on the chain and booked then.
             _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
             return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        return settled if ours else self.taken(purchase, settled)
+        return settled if ours or answered else self.taken(purchase, settled)
 
     async def is_ours(self, purchase: Purchase) -> bool:
         """Whether nobody has taken it from us, and so may answer it."""
         known = await self._store.find_payment(purchase.record.id)
         if known is None or known.owner != self._store.owner:
             return False
-        return known.status not in _ANSWERED
+        return known.status not in _OVER
+
+    async def answering(self, purchase: Purchase, due: int) -> bool:
+        """So much is due for what leaves next; False if it is ours no more."""
+        owed = Settled(transaction="", amount=due)
+        return await self._finish(purchase, PaymentStatus.ANSWERING, owed)
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None:
         """The answer has left: this payment buys nothing more."""

@@ -24,6 +24,7 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.steps import (
+    buried,
     channel_order,
     check_payee_step,
     check_payer_step,
@@ -154,6 +155,12 @@ class MemoryPayeeStore:
         served = [p for p in kept if p.status is PaymentStatus.SERVED]
         return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
 
+    async def bury_payments(self, *, begun_until: int) -> None:
+        for payment in list(self._payments.values()):
+            served = buried(payment, self.owner, begun_until)
+            if served is not None:
+                self._payments[payment.id] = served
+
     async def sweep_payments(self, *, now: int) -> None:
         self._payments = {
             key: payment
@@ -237,6 +244,10 @@ class MemoryPayerStore:
     def __init__(self) -> None:
         self._budgets: dict[Address, Budget] = {}
         self._records: dict[tuple[Address, Hash32], PayerRecord] = {}
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     async def update(
         self,

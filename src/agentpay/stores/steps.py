@@ -10,6 +10,8 @@ from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord, PaymentStatus
 from agentpay.types import Hash32
 
+_AT_WORK = (PaymentStatus.STARTED, PaymentStatus.SETTLED, PaymentStatus.ANSWERING)
+
 
 def check_payee_step(
     channel: Hash32, before: PayeeRecord | None, after: PayeeRecord | None
@@ -47,9 +49,23 @@ def _check(
 def may_take(
     payment: PaymentRecord, owner: str, living: frozenset[str] = frozenset()
 ) -> bool:
-    """Whether somebody else began it, died, and did not answer it."""
-    unanswered = payment.status in (PaymentStatus.STARTED, PaymentStatus.SETTLED)
-    return payment.owner not in (owner, *living) and unanswered
+    """Whether somebody else began it, died, and is not known to have answered it."""
+    return payment.owner not in (owner, *living) and payment.status in _AT_WORK
+
+
+def buried(
+    payment: PaymentRecord,
+    owner: str,
+    begun_until: int,
+    living: frozenset[str] = frozenset(),
+) -> PaymentRecord | None:
+    """What the dead were answering, as served and ours; None if it is anything else."""
+    answering = payment.status is PaymentStatus.ANSWERING
+    if not answering or payment.started_at > begun_until:
+        return None
+    if not may_take(payment, owner, living):
+        return None
+    return replace(payment, owner=owner, status=PaymentStatus.SERVED)
 
 
 def finished(

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from agentpay.errors import InvariantViolated
@@ -37,7 +38,7 @@ from agentpay.stores.rows.answers import (
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.steps import check_payee_step, finished, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -211,17 +212,31 @@ class PostgresPayeeStore:
         self._lane.add(Step(drop, ((self._payments, payment_id),)))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
-        async def find(connection: Connection) -> list[str]:
-            served = await connection.fetch(
-                "SELECT id FROM payments WHERE status = 'served'"
-                " ORDER BY started_at, id LIMIT $1",
-                limit,
-            )
-            return [str(from_columns(row, ("text",))[0]) for row in served]
-
-        found = await self._lane.carry_out(Query(find))
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'served'"
+            " ORDER BY started_at, id LIMIT $1",
+            limit,
+        )
         records = await asyncio.gather(*map(self.find_payment, found))
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """What the living are at is passed over."""
+
+        def bury(desk: Desk, payment_id: str) -> None:
+            payment = desk.get(self._payments, payment_id)
+            served = payment and buried(payment, self.owner, begun_until, desk.living)
+            if served:
+                desk.put(self._payments, payment_id, served, rows.save_payment(served))
+
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'answering' AND owner <> $1",
+            self.owner,
+        )
+        steps = (
+            self._on_payment(each, partial(bury, payment_id=each)) for each in found
+        )
+        await asyncio.gather(*steps)
 
     async def sweep_payments(self, *, now: int) -> None:
         await self._execute(
@@ -335,6 +350,13 @@ class PostgresPayeeStore:
     async def _on_payment(self, payment_id: str, decide: Callable[[Desk], T]) -> T:
         needs = ((self._payments, payment_id),)
         return await self._lane.carry_out(Step(decide, needs))
+
+    async def _find_payments(self, query: str, *arguments: object) -> list[str]:
+        async def find(connection: Connection) -> list[str]:
+            found = await connection.fetch(query, *arguments)
+            return [str(from_columns(row, ("text",))[0]) for row in found]
+
+        return await self._lane.carry_out(Query(find))
 
     async def _read_number(self, shelf: NumberShelf, name: str) -> int:
         step = Step(lambda desk: desk.get(shelf, name), ((shelf, name),))

@@ -123,8 +123,9 @@ VERSION_2: Final = (
         ADD COLUMN delivered NUMERIC(78,0) NOT NULL DEFAULT 0""",
 )
 
-# What was looked at of late is looked at again by whoever begins to follow the chain.
 VERSION_3: Final = (
+    "CREATE INDEX payments_answering ON payments (owner) WHERE status = 'answering'",
+    # Looked at again by whoever begins to follow the chain.
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 

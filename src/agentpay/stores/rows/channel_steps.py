@@ -8,7 +8,7 @@ just what making its rows would refuse.
 
 from collections.abc import Iterable
 
-from agentpay.core.payee_channel import PayeeChannel, Reservation
+from agentpay.core.payee_channel import Reservation
 from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord
 from agentpay.stores.rows.columns import AMOUNT_MAX, INTEGER_MAX, amount, text
@@ -19,12 +19,15 @@ from agentpay.stores.rows.tables import Change
 class ChannelSteps:
     """Steps on one channel since it was last saved."""
 
-    __slots__ = ("_before", "_now", "_touched")
+    __slots__ = ("_before", "_known", "_now", "_touched")
 
     def __init__(self, before: PayeeRecord | None) -> None:
         self._before = before
         self._now = before
         self._touched: list[int] = []
+        running = before.ledger.running if before is not None else ()
+        self._known = {id(reservation): reservation for reservation in running}
+        """Reservations that were saved or checked: held, so that ids are theirs."""
 
     def add(
         self, before: PayeeRecord | None, after: PayeeRecord, touched: tuple[int, ...]
@@ -36,7 +39,11 @@ class ChannelSteps:
         """
         if before is not self._now:
             raise InvariantViolated(f"steps on {after.channel} are saved out of turn")
-        check_step(before, after, touched)
+        known, running = self._known, after.ledger.running
+        fresh = [r for r in running if id(r) not in known]
+        _check(before, after, touched, fresh)
+        for reservation in fresh:
+            known[id(reservation)] = reservation
         self._now = after
         self._touched += touched
 
@@ -47,11 +54,16 @@ class ChannelSteps:
         return save_channel(self._before, self._now, tuple(self._touched))
 
 
-def check_step(
-    before: PayeeRecord | None, after: PayeeRecord, touched: tuple[int, ...]
+def _check(
+    before: PayeeRecord | None,
+    after: PayeeRecord,
+    touched: tuple[int, ...],
+    fresh: Iterable[Reservation],
 ) -> None:
     """
     What `save_channel` would raise of a step on what was checked, and no rows.
+
+    `fresh` are those that run after it, and were not checked before.
 
     Raises:
         InvariantViolated: As there.
@@ -65,8 +77,12 @@ def check_step(
         for voucher in ledger.held:
             amount(voucher.amount)
             signature(voucher.signature)
-    if ledger.running is not before.ledger.running:
-        _check_running(before.ledger, ledger)
+    for reservation in fresh:
+        amount(reservation.cumulative)
+        amount(reservation.maximum)
+        amount(reservation.charged)
+        text(reservation.owner)
+        text(reservation.resource)
     for cumulative, used in changed_used(before.ledger, ledger, touched)[1]:
         amount(cumulative)
         if used is not None:
@@ -95,22 +111,3 @@ def _check_numbers(record: PayeeRecord) -> None:
     )
     if min(integers) < -INTEGER_MAX or max(integers) > INTEGER_MAX:
         raise InvariantViolated(f"no store keeps the numbers {integers}")
-
-
-def _check_running(before: PayeeChannel, after: PayeeChannel) -> None:
-    for reservation in _fresh(before.running, after.running):
-        amount(reservation.cumulative)
-        amount(reservation.maximum)
-        amount(reservation.charged)
-        text(reservation.owner)
-        text(reservation.resource)
-
-
-def _fresh(
-    before: tuple[Reservation, ...], after: tuple[Reservation, ...]
-) -> Iterable[Reservation]:
-    """What was not among those before; there may be many, and one of them changes."""
-    if after[: len(before)] == before:
-        return after[len(before) :]
-    fresh = set(map(id, after)).difference(map(id, before))
-    return [r for r in after if id(r) in fresh] if fresh else ()

@@ -68,6 +68,8 @@ PAYMENTS: Final = Table(
 MARKS: Final = Table("marks", "name text, until integer", keys=1)
 CURSORS: Final = Table("cursors", "name text, position integer", keys=1)
 
+_SHOWN: Final = " shown"
+"""After a fate, where the chain shows its voucher."""
 _LENGTH_BYTES: Final = 2
 _NOTHING: Final = PayeeChannel(tagged=True, window=0, in_flight_max=0)
 
@@ -133,7 +135,7 @@ def _save_used(
         if used is None:
             saving.append(Cut(USED, key))
         else:
-            row = (*key, used.fate.value, amount(used.charged))
+            row = (*key, _fate(used), amount(used.charged))
             saving.append(Put(USED, row))
     return saving
 
@@ -239,9 +241,18 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     )
 
 
+def _fate(used: Used) -> str:
+    return f"{used.fate.value}{_SHOWN}" if used.shown else used.fate.value
+
+
 def _to_used(row: Row) -> Used:
     _, cumulative, fate, charged = row
-    return Used(cumulative=cumulative, fate=Fate(fate), charged=charged)
+    return Used(
+        cumulative=cumulative,
+        fate=Fate(fate.removesuffix(_SHOWN)),
+        charged=charged,
+        shown=fate.endswith(_SHOWN),
+    )
 
 
 def _to_reservation(row: Row) -> Reservation:

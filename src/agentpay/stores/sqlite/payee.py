@@ -29,7 +29,7 @@ from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
-from agentpay.stores.steps import check_payee_step, finished, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -196,6 +196,16 @@ class SqlitePayeeStore:
         found = await self._writer.read(partial(payment_rows.list_served, limit=limit))
         records = [await self.find_payment(payment_id) for payment_id in found]
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        await self._writer.drain()
+        for payment_id in await self._writer.read(payment_rows.list_answering):
+            entry = await self._payments.entry(payment_id)
+            payment = entry.record
+            served = payment and buried(payment, self.owner, begun_until)
+            if served:
+                self._save_payment(entry, served)
+                await self._writer.wait(entry.group)
 
     async def sweep_payments(self, *, now: int) -> None:
         """What is past is not asked for: stale copies in memory do no harm."""

@@ -145,8 +145,9 @@ VERSION_8: Final = (
         ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
 )
 
-# What was looked at of late is looked at again by whoever begins to follow the chain.
 VERSION_9: Final = (
+    "CREATE INDEX payments_answering ON payments (id) WHERE status = 'answering'",
+    # Looked at again by whoever begins to follow the chain.
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
