@@ -32,6 +32,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import decoded
 
+pytestmark = pytest.mark.usefixtures("way")
+
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"
 HASTY = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5)
 

@@ -5,7 +5,7 @@ A 402 comes after the body was sent, and a payment whose answer was lost is sent
 with the same request. A stream can be read once, so it is read first, up to a bound.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import httpx
 
@@ -25,6 +25,25 @@ async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
     if not isinstance(request.stream, httpx.ByteStream):
         request.stream = _Bounded(request, bytes_max)
     await request.aread()
+
+
+def copied(
+    request: httpx.Request, added: Mapping[str, str], *, dropped: frozenset[str]
+) -> httpx.Request:
+    """
+    A request whose body was read, to be sent: with these fields instead of its own of
+    those names, and without what is dropped (in lower case).
+    """
+    instead = dropped.union(map(str.lower, added))
+    fields = [
+        (name, value)
+        for name, value in request.headers.raw
+        if name.decode("latin-1").lower() not in instead
+    ]
+    fields += [(name.encode(), value.encode()) for name, value in added.items()]
+    return httpx.Request(
+        request.method, request.url, headers=fields, content=request.content
+    )
 
 
 class _Bounded(httpx.AsyncByteStream):

@@ -46,10 +46,10 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
-from agentpay.payee.whole_steps import take_whole
 from agentpay.ports import Chain
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
+from agentpay.whole_steps import take_whole
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import (

@@ -40,9 +40,9 @@ from agentpay.payee.session_funding import SessionFunding
 from agentpay.payee.session_reading import Presented, SessionReading
 from agentpay.payee.session_sale import SessionSale
 from agentpay.payee.waiting import LOOK_SECONDS
-from agentpay.payee.whole_steps import take_whole
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
+from agentpay.whole_steps import take_whole
 from agentpay.wire.mpp.binding import EchoFault
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential

@@ -158,7 +158,7 @@ class Channels:
             self._forget(channel)
             return None
         wish = self.wish(offer)
-        answer = await self._ledger.take_ticket(
+        answer, record = await self._ledger.take_ticket(
             channel,
             maximum=offer.amount,
             host=target.host,
@@ -171,18 +171,15 @@ class Channels:
         if not isinstance(answer, Issued):
             return None
         try:
-            return await self._sign(channel, answer, offer, target)
+            return await self._sign(record, answer, offer, target)
         except BaseException:
             # Also cancelled: the voucher has not left us, and never will.
             await self._ledger.take_back(channel, answer)
             raise
 
     async def _sign(
-        self, channel: Hash32, issued: Issued, offer: Offer, target: Target
+        self, record: PayerRecord, issued: Issued, offer: Offer, target: Target
     ) -> VoucherPayment:
-        record = await self._ledger.read(channel)
-        if record is None:
-            raise ChannelUnusable(f"channel {channel} is not in the store")
         inquiry, chain = self.inquiry, record.chain
         return await self.kind.sign(
             Ticketed(
@@ -214,7 +211,7 @@ class Channels:
             KeyElsewhere: It needs a deposit, and the wallet is only watched.
         """
         channel = payment.record.channel
-        answer = await self._ledger.take_raise(
+        answer, record = await self._ledger.take_raise(
             channel,
             cumulative=payment.cumulative,
             more=more,
@@ -227,7 +224,7 @@ class Channels:
         if not isinstance(answer, Issued):
             return None
         try:
-            return await self._sign(channel, answer, offer, target)
+            return await self._sign(record, answer, offer, target)
         except BaseException:
             await self._ledger.take_back(channel, answer)
             raise

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.errors import StoreUnavailable
-from agentpay.payee.whole_steps import take_whole
+from agentpay.whole_steps import take_whole
 
 
 class Store:

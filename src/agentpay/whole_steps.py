@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import TypeVar
 
-from agentpay.errors import StoreError
+from agentpay.errors import AgentPayError
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ async def take_whole(
             await _heard(waits_for)
         except asyncio.CancelledError:
             rest = asyncio.create_task(_go_on(_Begun(step, waits_for)))
-            with contextlib.suppress(StoreError):
+            with contextlib.suppress(AgentPayError):
                 await asyncio.shield(_undone(rest, undo))
             raise
 
