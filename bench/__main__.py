@@ -1,5 +1,6 @@
 """
-Measures ours and the peers in one run, interleaved, and writes what came out.
+Measures ours and the peers in one run, interleaved, and writes what came out: into
+`bench/` and the README if all was measured, into `bench/partial/` otherwise.
 
 Run it as `make bench`; `make bench ARGS=--quick` tries everything with few requests,
 and its figures mean little. `make bench-check` compares the ratios of the last run with
@@ -19,15 +20,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Row, measure, rows
+from bench.cases import measure
+from bench.check import HERE, PARTIAL
+from bench.goals import ratios
 from bench.lines import Json, versions
 from bench.measure import Sample
 from bench.plot import svg
-from bench.program import PEERS
-from bench.report import markdown, ratios
+from bench.program import PEERS, PEERS_MPP
+from bench.report import markdown, put_summary, summary
+from bench.rows import Row, rows
 from bench.world import open_world
 
-HERE = Path(__file__).parent
 REPETITIONS = 5
 QUICK_REPETITIONS, QUICK_SCALE = 2, 0.05
 
@@ -41,18 +44,18 @@ async def run(*, repetitions: int, scale: float, only: str, seed: int) -> Json:
     samples: list[Sample] = []
     shuffle = random.Random(seed).shuffle
     load, began = os.getloadavg(), time.monotonic()
-    async with open_world() as world:
+    wanted = chosen(scale, only)
+    async with open_world(wanted) as world:
         for repetition in range(repetitions):
-            order = chosen(scale, only)
+            order = list(wanted)
             shuffle(order)
             for number, row in enumerate(order, 1):
                 where = f"{repetition + 1}/{repetitions} {number}/{len(order)}"
                 seconds = time.monotonic() - began
                 _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
                 samples.append(await measure(world, row))
-        books = [await shop.close_books() for shop in world.shops.values()]
-        peers = next(p for n, p in world.payers.items() if n == "x402")
-        installed = {"ours": versions(), "peers": peers.facts["versions"]}
+        books = await world.close_books()
+        installed = {"ours": versions(), **world.versions}
     return {
         "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
@@ -62,27 +65,37 @@ async def run(*, repetitions: int, scale: float, only: str, seed: int) -> Json:
         "load average before": load,
         "load average after": os.getloadavg(),
         "versions": installed,
-        "books": [book for book in books if book],
+        "books": books,
         "ratios": ratios(samples),
         "samples": [asdict(sample) for sample in samples],
     }
 
 
-def write(results: Json) -> str:
-    """The three files; returns the table."""
-    samples = [Sample(**sample) for sample in results["samples"]]
-    facts = {name: str(results[name]) for name in ("when", "machine", "repetitions")}
-    before, after = results["load average before"], results["load average after"]
-    facts["load"] = f"{before[0]:.1f} before and {after[0]:.1f} after"
+def write(results: Json, *, whole: bool) -> str:
+    """Three files, and the README's part where all was measured; returns the table."""
+    samples, facts = read(results)
     table = markdown(samples, facts)
-    _dump("results.json", results)
-    (HERE / "results.md").write_text(table)
-    (HERE / "results.svg").write_text(svg(samples))
+    place = HERE if whole else PARTIAL
+    place.mkdir(exist_ok=True)
+    _dump(place / "results.json", results)
+    (place / "results.md").write_text(table)
+    (place / "results.svg").write_text(svg(samples))
+    if whole:
+        readme = HERE.parent / "README.md"
+        readme.write_text(put_summary(readme.read_text(), summary(samples, facts)))
     return table
 
 
-def _dump(name: str, message: Json) -> None:
-    (HERE / name).write_text(json.dumps(message, indent=1) + "\n")
+def read(results: Json) -> tuple[list[Sample], dict[str, str]]:
+    """The samples of a run, and what is to be said of it."""
+    facts = {name: str(results[name]) for name in ("when", "machine", "repetitions")}
+    before, after = results["load average before"], results["load average after"]
+    facts["load"] = f"{before[0]:.1f} before and {after[0]:.1f} after"
+    return [Sample(**sample) for sample in results["samples"]], facts
+
+
+def _dump(place: Path, message: Json) -> None:
+    place.write_text(json.dumps(message, indent=1) + "\n")
 
 
 def _say(text: str) -> None:
@@ -93,12 +106,16 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Ours and the peers, measured.")
     parser.add_argument("--quick", action="store_true", help="few requests")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--baseline", action="store_true", help="keep the ratios")
+    parser.add_argument(
+        "--baseline",
+        action="store_true",
+        help="keep the ratios",
+    )
     parser.add_argument("--repetitions", type=int, help=f"{REPETITIONS} if not given")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     wanted: Any = parser.parse_args(arguments)
-    if not PEERS.exists():
-        _say("the peer has no environment: run `make bench`")
+    if not (PEERS.exists() and PEERS_MPP.exists()):
+        _say("the peers have no environments: run `make bench`")
         return 1
     usual = QUICK_REPETITIONS if wanted.quick else REPETITIONS
     results = asyncio.run(
@@ -109,10 +126,10 @@ def main(arguments: Sequence[str]) -> int:
             seed=wanted.seed,
         )
     )
-    print(write(results))
+    print(write(results, whole=not (wanted.quick or wanted.only)))
     if wanted.baseline:
         kept = {name: results[name] for name in ("when", "machine", "ratios")}
-        _dump("baseline.json", kept)
+        _dump(HERE / "baseline.json", kept)
     return 0
 
 

@@ -16,6 +16,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -205,35 +206,51 @@ class PaymentBook(Protocol):
 
     @property
     def owner(self) -> str:
-        """See `PayeeStore.owner`."""
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
         ...
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
-        """See `PayeeStore.begin_payment`."""
+        """
+        Record a payment unless its id is known; returns what is recorded, durably.
+
+        Of two concurrent calls with one id, exactly one gets its own record back: the
+        very object (`recorded is payment`), since two records may be equal.
+        """
         ...
 
     async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """See `PayeeStore.find_payment`."""
+        """What is recorded of a payment."""
         ...
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        """See `PayeeStore.finish_payment`."""
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        """
+        Say how far its owner's payment is.
+
+        False, and nothing is saved, if somebody else has taken it, or it is delivered:
+        who lost its connection to the store, and was taken for dead, learns it here,
+        before its answer leaves.
+        """
         ...
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """See `PayeeStore.take_payment`."""
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
         ...
 
 
-class PayeeStore(SendBook, Protocol):
+class PayeeStore(PaymentBook, SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
-
-    @property
-    def owner(self) -> str:
-        """Who holds reservations made now; see `PayeeChannel.living` for others."""
-        ...
 
     async def update(
         self, channel: Hash32, decide: PayeeDecide[T], *, durable: bool = True
@@ -262,6 +279,10 @@ class PayeeStore(SendBook, Protocol):
         """
         ...
 
+    async def owed(self, *, limit: int) -> Owed:
+        """What is unclaimed on as many of each kind, those with the most, in all."""
+        ...
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
@@ -270,33 +291,28 @@ class PayeeStore(SendBook, Protocol):
         """Channels of any kind with requests whose owner died, in any order."""
         ...
 
-    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
         """
-        Record a payment unless its id is known; returns what is recorded, durably.
+        Channels of any kind whose last look at the chain is no older, in any order.
 
-        Of two concurrent calls with one id, exactly one gets its own record back: the
-        very object (`recorded is payment`), since two records may be equal.
+        All are read for it: this is for who starts, and for nobody's rounds.
         """
         ...
 
-    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """What is recorded of a payment."""
-        ...
-
-    async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None: ...
-
-    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if it lives, or others were first."""
-        ...
-
-    async def drop_payment(self, payment_id: str) -> None:
-        """Forget a payment of which nothing was sent; durable soon."""
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        """Forget its owner's payment, of which nothing was sent; durable soon."""
         ...
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         """What was answered and is not known to be settled, the oldest first."""
+        ...
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """
+        What the dead were answering, and began by then, is ours, and counts as served.
+
+        It may have been answered, it is due, and nobody else will settle it.
+        """
         ...
 
     async def sweep_payments(self, *, now: int) -> None:
@@ -355,6 +371,11 @@ class PayeeStore(SendBook, Protocol):
 
 class PayerStore(Protocol):
     """What a payer remembers. Every method may raise `StoreUnavailable`."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may pay from it now, for the same account."""
+        ...
 
     async def update(
         self,

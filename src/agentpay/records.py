@@ -16,6 +16,7 @@ from agentpay.evm.session_escrow import SessionConfig
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _ROW_BYTES = 128
 
@@ -49,13 +50,25 @@ class PayeeRecord:
         of_money = (ledger.balance, ledger.claimed, ledger.pending_withdrawal)
         return (*of_money, self.refund_nonce)
 
+    def moved(self, ledger: PayeeChannel, *, at: int) -> "PayeeRecord":
+        """This channel once its ledger has moved: what every request does thrice."""
+        return PayeeRecord(
+            channel=self.channel,
+            chain=self.chain,
+            config=self.config,
+            ledger=ledger,
+            refund_nonce=self.refund_nonce,
+            last_voucher_at=at,
+            chain_seen_at=self.chain_seen_at,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PayeeStep(Generic[T]):
+class PayeeStep(Generic[T_co]):
     """What to save, which voucher amounts to rewrite, and what to answer."""
 
     record: PayeeRecord | None
-    answer: T
+    answer: T_co
     touched: tuple[int, ...] = ()
 
 
@@ -66,6 +79,8 @@ class PaymentStatus(StrEnum):
     """Recorded; its transaction may or may not have been sent."""
     SETTLED = "settled"
     """The money is ours; the answer may not have left yet."""
+    ANSWERING = "answering"
+    """Its answer may have left, or a part: so much is due, and is settled after it."""
     SERVED = "served"
     """Answered before it was settled, and whether the money moved is not known."""
     DELIVERED = "delivered"
@@ -86,7 +101,7 @@ class PaymentRecord:
     started_at: int
     status: PaymentStatus = PaymentStatus.STARTED
     charged: int = 0
-    """What it moved, once it is settled; or what is due, once it is served."""
+    """What it moved, once it is settled; or what is due, once its answer may leave."""
     transaction: str = ""
     good_until: int = 0
     """When what was signed expires, after which it need not be known; 0 is never."""
@@ -100,6 +115,16 @@ class Settled:
 
     transaction: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What channels and sessions owe that was not claimed yet, added up."""
+
+    amount: int = 0
+    channels: int = 0
+    since: int = 0
+    """When the last voucher came of the one that has waited the longest; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from agentpay.records import Settled
 from agentpay.stores import PostgresStore
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
+from tests.http.world import eventually, until
+from tests.stores.cut_wire import cut_wire
 from tests.stores.store_cases import ACCOUNT
 
 MOVED = Settled(transaction="0x" + "ab" * 32, amount=7)
@@ -28,6 +30,7 @@ class OneMovement:
 
     id = "84532:token:payer:nonce"
     maximum = 7
+    valid_before = 300
     failed_code = "invalid_transaction_state"
 
     def __init__(self, money: Money) -> None:
@@ -103,3 +106,37 @@ async def test_what_a_dead_facilitator_settled_and_did_not_tell_is_told(
     assert told[0] == MOVED
     assert isinstance(told[1], Refused)
     assert money.sent == 0
+
+
+async def test_a_facilitator_that_was_taken_for_dead_tells_nothing(
+    agentpay_chain: LocalChain, postgres_url: str
+) -> None:
+    money, again = Money(), Money()
+    again.may_move.set()
+    chain = RpcChain(agentpay_chain.rpc_url, chain_id=agentpay_chain.chain_id)
+    async with (
+        cut_wire(postgres_url) as (url, wire),
+        await PostgresStore.open(url, grace_seconds=0) as parted,
+        await PostgresStore.open(postgres_url, grace_seconds=0) as other,
+    ):
+        desk = SettledOnce(chain=chain, book=parted.payee, clock=lambda: 1.0)
+        asked = asyncio.create_task(desk.settle(OneMovement(money)))
+        await until(lambda: money.sent == 1)
+        wire.cuts = lambda _: "before"
+        wire.cut_all()
+        rival = SettledOnce(chain=chain, book=other.payee, clock=lambda: 1.0)
+        told: list[Settled | Refused] = []
+
+        async def taken_over() -> bool:
+            told.append(await rival.settle(OneMovement(again)))
+            return isinstance(told[-1], Settled)
+
+        await eventually(taken_over)
+        wire.cuts = lambda _: ""
+        money.may_move.set()
+        left = await asked
+    await chain.aclose()
+
+    assert told[-1] == MOVED
+    assert isinstance(left, Refused)
+    assert left.code == DUPLICATE

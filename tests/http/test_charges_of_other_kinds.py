@@ -19,14 +19,26 @@ from agentpay.evm.multicall3_abi import aggregate_call
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.session_escrow import charge_nonce_of_json
 from agentpay.http.facilitator_client import RemoteFacilitator
+from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.payee.mpp_offers import Share
+from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import parse_credential
 from agentpay.wire.mpp.evm_write import hash_payload, transaction_payload
 from agentpay.wire.x402 import PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE, ROUTES, Shop, eventually, open_payee, through
+from tests.http.world import (
+    BASE,
+    PRICE,
+    ROUTES,
+    Shop,
+    eventually,
+    open_payee,
+    through,
+    until,
+)
+from tests.keeper.test_settlement_triggers import Clock
 from tests.payee.charge_hand import OtherPayer, allow_permit2, send
 from tests.payee.hand import NOBODY, HandPayer, terms_of
 from tests.payee.mpp_hand import (
@@ -74,14 +86,16 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def a_world(chain: LocalChain, **options: Any) -> AsyncIterator[World]:
+async def a_world(
+    chain: LocalChain, shop: Shop | None = None, **options: Any
+) -> AsyncIterator[World]:
     defaults: dict[str, Any] = {
         "mpp": replace(MPP, credential_types=ALL),
         "pay_to": Wallet.create().address,
     }
     payee = await open_payee(chain, **{**defaults, **options})
     await payee.start()
-    shop = Shop()
+    shop = shop or Shop()
     payer = OtherPayer(chain, await chain.funded_wallet(ether=1))
     wall = Paywall(shop, payee=payee, routes=ROUTES)
     async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
@@ -132,6 +146,42 @@ async def test_p1_a_credential_of_any_kind_buys_one_answer(
         assert {a.content for a in answers if a.status_code == 200} == {late.content}
         assert world.shop.begun[path] == 1
         await eventually(lambda: paid(world, PRICE))
+
+
+class HalfWay(Shop):
+    """Begins its answer, and ends it when it may."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        self.begun[str(scope["path"])] += 1
+        await self.gate.wait()
+        await send({"type": "http.response.body", "body": b"42"})
+
+
+@pytest.mark.parametrize("kind", ["authorization", "permit2", "transaction"])
+async def test_p10_a_charge_that_died_while_it_was_answered_is_paid(
+    agentpay_shared_chain: LocalChain, kind: str
+) -> None:
+    clock = Clock()
+    async with a_world(agentpay_shared_chain, HalfWay(), clock=clock) as world:
+        challenge = await world.asks(AFTER)
+        headers = await paying(world, kind, challenge)
+        asked = asyncio.create_task(world.client.get(AFTER, headers=headers))
+        await until(lambda: world.shop.begun[AFTER] == 1)
+        store = world.payee._running.store.payee
+        assert isinstance(store, MemoryPayeeStore)
+        (answering,) = [p for p in store._payments.values() if p.amount == PRICE][-1:]
+        # What the keeper could not settle is settled before its answer leaves.
+        paid_first = await world.balance()
+        await store.take_payment(answering.id, owner="the dead")
+        clock.ahead = 61
+        await world.payee._running.keeper.tick()
+        paid_last = await world.balance()
+        world.shop.gate.set()
+        await asked
+
+        assert paid_first == (PRICE if kind == "transaction" else 0)
+        assert paid_last == await world.balance() == PRICE
 
 
 async def paid(world: World, amount: int) -> bool:
@@ -311,14 +361,15 @@ async def test_f7_a_transaction_is_its_signers(
         assert await world.balance() == 0
 
 
-async def replace_nonce(world: World, signed: SignedCall) -> None:
+async def replace_nonce(world: World, signed: SignedCall) -> Hash32:
     """The payer uses the nonce of what it signed for something else."""
     call = replace(signed.call, to=NOBODY, data=b"", fee_max=signed.call.fee_max * 2)
     signature = await world.payer.wallet.sign_digest(
         call.digest(), chain=world.chain.chain_id
     )
-    raw = SignedCall(call=call, signature=signature).raw
-    await world.chain.node.rpc("eth_sendRawTransaction", "0x" + raw.hex())
+    other = SignedCall(call=call, signature=signature)
+    await world.chain.node.rpc("eth_sendRawTransaction", "0x" + other.raw.hex())
+    return other.hash
 
 
 async def test_f8_a_payer_that_uses_its_nonce_elsewhere_has_not_paid(
@@ -331,9 +382,8 @@ async def test_f8_a_payer_that_uses_its_nonce_elsewhere_has_not_paid(
         headers = world.payer.headers(challenge, transaction_payload(signed.raw))
         asking = asyncio.create_task(world.client.get(path, headers=headers))
         await eventually(lambda: begun(world, path))
-        await replace_nonce(world, signed)
-        account = world.payer.wallet.address
-        await eventually(lambda: used(world, account, signed.call.nonce))
+        other = await replace_nonce(world, signed)
+        await eventually(lambda: mined(world, other))
         world.shop.gate.set()
         refused = await asking
 
@@ -345,9 +395,10 @@ async def begun(world: World, path: str) -> bool:
     return world.shop.begun[path] > 0
 
 
-async def used(world: World, account: Address, nonce: int) -> bool:
-    count = await world.chain.node.rpc("eth_getTransactionCount", account, "latest")
-    return int(count, 16) > nonce
+async def mined(world: World, transaction: Hash32) -> bool:
+    """Whether its receipt is there, which Anvil tells later than the new nonce."""
+    receipt = await world.chain.node.rpc("eth_getTransactionReceipt", transaction)
+    return receipt is not None
 
 
 async def test_f1_a_transaction_that_is_not_mined_in_time_is_unknown() -> None:
@@ -380,8 +431,9 @@ async def test_f8_an_unknown_transaction_that_was_replaced_has_failed() -> None:
         headers = world.payer.headers(challenge, transaction_payload(signed.raw))
         await world.chain.node.rpc("evm_setIntervalMining", 0)
         waiting = await world.client.get(FIRST, headers=headers)
-        await replace_nonce(world, signed)
+        other = await replace_nonce(world, signed)
         await world.chain.node.rpc("evm_mine")
+        await eventually(lambda: mined(world, other))
         refused = await world.client.get(FIRST, headers=headers)
 
         assert waiting.status_code == 503
@@ -445,7 +497,7 @@ async def test_p1_a_transfer_from_before_is_no_payment(
         signed = await world.payer.signed(challenge)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: paid(world, PRICE))
+        await eventually(lambda: mined(world, signed.hash))
         sent = world.payer.headers(challenge, transaction_payload(signed.raw))
         as_if_new = await world.client.get(PAID, headers=sent)
         now[0] += 700
@@ -539,7 +591,7 @@ async def test_f4_a_transaction_that_reverted_is_no_payment(
         signed = await poor.signed(challenge)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: used(world, poor.wallet.address, signed.call.nonce))
+        await eventually(lambda: mined(world, signed.hash))
         headers = poor.headers(challenge, hash_payload(signed.hash))
         refused = await world.client.get(PAID, headers=headers)
 
@@ -556,7 +608,7 @@ async def test_f1_a_hash_that_is_not_mined_is_unknown_and_not_refused(
         early = await world.client.get(PAID, headers=headers)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: paid(world, PRICE))
+        await eventually(lambda: mined(world, signed.hash))
         answer = await world.client.get(PAID, headers=headers)
 
         assert early.status_code == 503

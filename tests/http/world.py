@@ -209,7 +209,7 @@ def called(rpc: FaultyRpc, method: str) -> int:
     return sum(call["method"] == method for calls in rpc.requests for call in calls)
 
 
-async def until(holds: Callable[[], bool], *, seconds: float = 5) -> None:
+async def until(holds: Callable[[], bool], *, seconds: float = 30) -> None:
     """Wait for something that nobody announces."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110
@@ -217,7 +217,7 @@ async def until(holds: Callable[[], bool], *, seconds: float = 5) -> None:
 
 
 async def eventually(
-    holds: Callable[[], Awaitable[bool]], *, seconds: float = 5
+    holds: Callable[[], Awaitable[bool]], *, seconds: float = 30
 ) -> None:
     """The same for a condition that is awaited."""
     async with asyncio.timeout(seconds):

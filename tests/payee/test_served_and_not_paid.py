@@ -16,7 +16,7 @@ from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_payment, parse_response
 from agentpay.wire.x402_transfers import payment_id
-from tests.http.world import BASE, PRICE, ROUTES, Shop, open_payee, through
+from tests.http.world import BASE, PRICE, ROUTES, Shop, eventually, open_payee, through
 from tests.payee.hand import EXACT_FIRST, HandPayer, terms_of
 
 PATH = f"/exact/{Order.SERVE_FIRST}/ok"
@@ -27,11 +27,12 @@ class Customer:
 
     def __init__(self, payee: Payee, header: str) -> None:
         self.payee = payee
+        self.shop = Shop()
         self.header = header
         self.id = payment_id(parse_payment(header), payee.asset)
 
     async def buy(self, path: str = PATH) -> httpx.Response:
-        wall = Paywall(Shop(), payee=self.payee, routes=ROUTES)
+        wall = Paywall(self.shop, payee=self.payee, routes=ROUTES)
         async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
             return await client.get(path, headers={"payment-signature": self.header})
 
@@ -146,18 +147,20 @@ async def test_p13_a_payment_that_was_refused_leaves_nothing_in_the_books(
 
 
 class Jammed(MemoryPayeeStore):
-    """A store that cannot book, for a while."""
+    """A store that cannot book some things, for a while."""
 
     jammed = True
 
+    def __init__(self, *statuses: PaymentStatus) -> None:
+        super().__init__()
+        self._statuses = statuses
+
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        if self.jammed and status is PaymentStatus.SETTLED:
+        self, payment_id: str, *, status: PaymentStatus, **said: Any
+    ) -> bool:
+        if self.jammed and status in self._statuses:
             raise StoreUnavailable("nothing was saved: the disk is full")
-        await super().finish_payment(
-            payment_id, status=status, transaction=transaction, charged=charged
-        )
+        return await super().finish_payment(payment_id, status=status, **said)
 
 
 @pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
@@ -167,7 +170,7 @@ async def test_f1_what_was_settled_and_not_booked_is_unknown_and_then_found(
     chain = agentpay_shared_chain
     payee = await open_payee(chain)
     await payee.start()
-    works, store = payee._running, Jammed()
+    works, store = payee._running, Jammed(PaymentStatus.SETTLED)
     works.transfers._store = store
     customer, _ = await a_customer(chain, payee, order)
     path = f"/exact/{order}/ok"
@@ -183,3 +186,28 @@ async def test_f1_what_was_settled_and_not_booked_is_unknown_and_then_found(
     assert receipt.transaction.startswith("0x")
     assert again.status_code == 200
     assert moved == await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_p1_what_has_left_buys_nothing_more_before_it_is_booked(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain)
+    await payee.start()
+    store = Jammed(PaymentStatus.SERVED, PaymentStatus.DELIVERED)
+    payee._running.transfers._store = store
+    customer, _ = await a_customer(chain, payee)
+    served = await customer.buy()
+    await customer.buy()
+    store.jammed = False
+
+    async def booked() -> bool:
+        known = await store.find_payment(customer.id)
+        return known is not None and known.status is PaymentStatus.DELIVERED
+
+    await eventually(booked)
+    await payee.stop()
+
+    assert served.status_code == 200
+    assert customer.shop.begun[PATH] == 1
+    assert await chain.balance(payee.settings.pay_to) == PRICE

@@ -78,6 +78,9 @@ class Market:
         async with self.stream(model, **options) as stream:
             return stream, [event.data async for event in stream]
 
+    async def holds_nothing(self) -> bool:
+        return not (await self.agent.spending()).held
+
     async def books(self) -> tuple[int, int]:
         """What both sides say was spent, once nothing is open."""
 
@@ -341,10 +344,7 @@ async def test_who_is_cancelled_while_reading_leaves_nothing_open(
             await asyncio.gather(reading, return_exceptions=True)
             market.app.models.clear()
 
+            # A deposit is looked for once its request is known to be over.
+            await eventually(market.holds_nothing)
             ours, theirs = await market.books()
             assert ours == theirs
-
-            async def nothing_is_held() -> bool:
-                return not (await market.agent.spending()).held
-
-            await eventually(nothing_is_held)  # the deposit is looked for last

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import TypeVar
 
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from agentpay.core.budget import BudgetEvent
 from agentpay.core.payer_session_rules import PayerSessionEvent
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import AgentPayError, InvariantViolated
-from agentpay.records import PaymentStatus
+from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.stores import MemoryStore, Store
 from agentpay.types import Hash32
 from tests.stores.store_cases import (
@@ -81,6 +82,13 @@ async def payer_step(
     decide = books(event if number is not None else None, spending, LIMITS, fresh)
     key = None if number is None else fresh.channel
     return await outcome(store.payer.update(ACCOUNT, key, decide, durable=durable))
+
+
+def _by_anybody(payment: PaymentRecord | None) -> PaymentRecord | None:
+    """Each store has an owner of its own, and what is buried is that one's."""
+    if payment is None or payment.owner in ("us", "them"):
+        return payment
+    return replace(payment, owner="the store")
 
 
 numbers = st.sampled_from(NUMBERS)
@@ -162,14 +170,20 @@ class StoresAgree(RuleBasedStateMachine):
         assert (found is one) == (expected is one)
 
     @rule(
-        payment_id=st.sampled_from("abc"), status=st.sampled_from(list(PaymentStatus))
+        payment_id=st.sampled_from("abc"),
+        owner=st.sampled_from(["us", "them"]),
+        status=st.sampled_from(list(PaymentStatus)),
     )
-    def finish(self, payment_id: str, status: PaymentStatus) -> None:
+    def finish(self, payment_id: str, owner: str, status: PaymentStatus) -> None:
         outcomes = [
             self.run(
                 outcome(
                     store.payee.finish_payment(
-                        payment_id, status=status, transaction="0x1", charged=7
+                        payment_id,
+                        owner=owner,
+                        status=status,
+                        transaction="0x1",
+                        charged=7,
                     )
                 )
             )
@@ -182,6 +196,25 @@ class StoresAgree(RuleBasedStateMachine):
         expected = self.run(self.memory.payee.take_payment(payment_id, owner=owner))
         found = self.run(self.kept.payee.take_payment(payment_id, owner=owner))
         assert found == expected
+
+    @rule(payment_id=st.sampled_from("abc"), owner=st.sampled_from(["us", "them"]))
+    def drop(self, payment_id: str, owner: str) -> None:
+        for store in (self.memory, self.kept):
+            self.run(store.payee.drop_payment(payment_id, owner=owner))
+
+    @rule(payment_id=st.sampled_from("abc"))
+    def find(self, payment_id: str) -> None:
+        expected, found = (
+            _by_anybody(self.run(store.payee.find_payment(payment_id)))
+            for store in (self.memory, self.kept)
+        )
+        assert found == expected
+
+    @rule(began=st.integers(-1, 1))
+    def bury(self, began: int) -> None:
+        for store in (self.memory, self.kept):
+            begun_until = payment().started_at + began
+            self.run(store.payee.bury_payments(begun_until=begun_until))
 
     @rule(name=st.sampled_from("xy"), position=st.integers(0, 2**40))
     def move_cursor(self, name: str, position: int) -> None:
@@ -198,6 +231,14 @@ class StoresAgree(RuleBasedStateMachine):
         )
         assert found == expected
         assert all(record.ledger.pays_whole == sessions for record in found)
+
+    @rule(limit=st.integers(0, 5))
+    def owed(self, limit: int) -> None:
+        found, expected = (
+            self.run(store.payee.owed(limit=limit))
+            for store in (self.kept, self.memory)
+        )
+        assert found == expected
 
     @rule(limit=st.integers(0, 5), sessions=st.booleans())
     def closing(self, limit: int, sessions: bool) -> None:

@@ -20,7 +20,7 @@ from agentpay.core.payee_events import (
     Refused,
     Spent,
 )
-from agentpay.records import SentTransaction
+from agentpay.records import PaymentStatus, SentTransaction
 from agentpay.stores import PostgresStore
 from tests.stores.cut_wire import cut_wire
 from tests.stores.store_cases import (
@@ -110,6 +110,26 @@ async def test_a_living_owners_payment_is_not_taken(two: Two) -> None:
     taken = await other.payee.take_payment(payment().id, owner=other.payee.owner)
 
     assert (refused, taken) == (False, True)
+
+
+async def test_what_a_living_owner_answers_is_not_counted_as_served(two: Two) -> None:
+    one, other = two
+    await one.payee.begin_payment(payment(owner=one.payee.owner))
+    await one.payee.finish_payment(
+        payment().id,
+        owner=one.payee.owner,
+        status=PaymentStatus.ANSWERING,
+        transaction="",
+        charged=5,
+    )
+    await other.payee.bury_payments(begun_until=2**40)
+    while_alive = await other.payee.served_payments(limit=9)
+    await one.close()
+    await other.payee.bury_payments(begun_until=2**40)
+    (left,) = await other.payee.served_payments(limit=9)
+
+    assert while_alive == []
+    assert (left.id, left.owner) == (payment().id, other.payee.owner)
 
 
 async def test_what_a_living_owner_sent_is_not_taken_over(two: Two) -> None:
@@ -207,7 +227,7 @@ async def test_an_idle_owner_notices_that_its_connection_broke(
         await PostgresStore.open(url, grace_seconds=0),
     ):
         wire.cut_all()
-        for _ in range(100):
+        for _ in range(600):
             if wire.connections == 2:
                 break
             await asyncio.sleep(0.1)

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,11 +21,13 @@ from agentpay.core.payee_events import (
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeRecord,
     PayeeStep,
     PaymentStatus,
 )
 from agentpay.stores import Store
+from agentpay.types import ChainId
 from tests.stores.store_cases import (
     channel,
     config,
@@ -51,6 +54,14 @@ async def charge(store: Store, number: int, amount: int) -> None:
     await store.payee.update(channel(number), happens(event, fresh))
     delivered = Delivered(cumulative=amount, owner="us")
     await store.payee.update(channel(number), happens(delivered, fresh))
+
+
+async def finish(
+    store: Store, status: PaymentStatus, *, name: str = payment().id, **said: Any
+) -> bool:
+    """What its owner, who is `us` if nobody is named, says of a payment."""
+    unsaid = {"owner": "us", "transaction": "", "charged": 0}
+    return await store.payee.finish_payment(name, status=status, **{**unsaid, **said})
 
 
 # A payee's channels
@@ -201,6 +212,25 @@ async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> No
     assert [r.channel for r in found] == [channel(1)]
 
 
+async def test_what_is_owed_is_that_of_those_that_owe_the_most(store: Store) -> None:
+    assert await store.payee.owed(limit=9) == Owed()
+    for number, amount in enumerate([3, 500, 7, 2**64]):
+        fresh = replace(
+            payee_record(number, balance=2**65), last_voucher_at=100 - number
+        )
+        event = voucher(amount, maximum=amount)
+        await store.payee.update(channel(number), happens(event, fresh))
+        await store.payee.update(
+            channel(number), happens(Delivered(cumulative=amount, owner="us"))
+        )
+
+    all_of_them = await store.payee.owed(limit=9)
+    two = await store.payee.owed(limit=2)
+
+    assert all_of_them == Owed(amount=2**64 + 510, channels=4, since=97)
+    assert two == Owed(amount=2**64 + 500, channels=2, since=97)
+
+
 async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:
     for number, amount in enumerate([2**64, 2**127, 2**63]):
         fresh = payee_record(number, balance=2**128 - 1)
@@ -264,6 +294,28 @@ async def test_what_runs_is_left_behind_once_its_owner_is_dead(store: Store) -> 
     assert [record.channel for record in left] == [channel(3)]
 
 
+@pytest.mark.parametrize("session", [False, True], ids=["channel", "session"])
+async def test_what_was_seen_on_its_chain_since_some_moment_is_found(
+    store: Store, session: bool
+) -> None:
+    records = [
+        replace(payee_record(number, session=session), chain_seen_at=100 + number)
+        for number in range(3)
+    ]
+    for record in records:
+        await store.payee.update(record.channel, is_put(record))
+    found = await store.payee.seen_since(records[0].chain, 101)
+    again = replace(records[0], chain_seen_at=500)
+    await store.payee.update(
+        again.channel, lambda _: PayeeStep(record=again, answer=None), durable=False
+    )
+
+    assert sorted(found) == sorted(record.channel for record in records[1:])
+    assert await store.payee.seen_since(again.chain, 500) == [again.channel]
+    assert await store.payee.seen_since(again.chain, 501) == []
+    assert await store.payee.seen_since(ChainId(1), 0) == []
+
+
 async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> None:
     payments = [payment() for _ in range(50)]
     recorded = await asyncio.gather(*map(store.payee.begin_payment, payments))
@@ -275,9 +327,7 @@ async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> N
 
 async def test_a_finished_payment_stays_finished(store: Store) -> None:
     await store.payee.begin_payment(payment())
-    await store.payee.finish_payment(
-        payment().id, status=PaymentStatus.SETTLED, transaction="0xabc", charged=7
-    )
+    assert await finish(store, PaymentStatus.SETTLED, transaction="0xabc")
 
     again = await store.payee.begin_payment(payment())
 
@@ -287,9 +337,7 @@ async def test_a_finished_payment_stays_finished(store: Store) -> None:
 
 async def test_a_payment_that_never_began_cannot_end(store: Store) -> None:
     with pytest.raises(InvariantViolated):
-        await store.payee.finish_payment(
-            "unknown", status=PaymentStatus.FAILED, transaction="", charged=7
-        )
+        await finish(store, PaymentStatus.FAILED, name="unknown")
 
 
 async def test_a_dead_owners_payment_is_taken_once(store: Store) -> None:
@@ -302,11 +350,59 @@ async def test_a_dead_owners_payment_is_taken_once(store: Store) -> None:
 
 async def test_a_payment_that_is_over_cannot_be_taken(store: Store) -> None:
     await store.payee.begin_payment(payment(owner="dead"))
-    await store.payee.finish_payment(
-        payment().id, status=PaymentStatus.FAILED, transaction="", charged=0
-    )
+    await finish(store, PaymentStatus.FAILED, owner="dead")
 
     assert not await store.payee.take_payment(payment().id, owner="us")
+
+
+@pytest.mark.parametrize("status", list(PaymentStatus))
+async def test_who_lost_a_payment_to_another_says_no_more_of_it(
+    store: Store, status: PaymentStatus
+) -> None:
+    await store.payee.begin_payment(payment(owner="parted"))
+    await store.payee.take_payment(payment().id, owner="us")
+    before = await store.payee.find_payment(payment().id)
+
+    assert not await finish(store, status, owner="parted", transaction="0xabc")
+    assert await store.payee.find_payment(payment().id) == before
+
+
+async def test_who_lost_a_payment_to_another_cannot_drop_it(store: Store) -> None:
+    await store.payee.begin_payment(payment(owner="parted"))
+    await store.payee.take_payment(payment().id, owner="us")
+    await store.payee.drop_payment(payment().id, owner="parted")
+
+    assert await finish(store, PaymentStatus.SETTLED)
+
+
+async def test_of_fifty_who_end_a_payment_at_once_its_owner_is_believed(
+    store: Store,
+) -> None:
+    await store.payee.begin_payment(payment())
+    owners = ["us" if number == 25 else f"owner {number}" for number in range(50)]
+    ends = [
+        finish(store, PaymentStatus.SETTLED, owner=owner, transaction=owner)
+        for owner in owners
+    ]
+    believed = await asyncio.gather(*ends)
+    kept = await store.payee.find_payment(payment().id)
+
+    assert believed == [owner == "us" for owner in owners]
+    assert kept is not None
+    assert (kept.owner, kept.transaction) == ("us", "us")
+
+
+@pytest.mark.parametrize("status", list(PaymentStatus))
+async def test_what_was_delivered_stays_delivered(
+    store: Store, status: PaymentStatus
+) -> None:
+    await store.payee.begin_payment(payment())
+
+    assert await finish(store, PaymentStatus.DELIVERED, transaction="0xabc")
+    assert not await finish(store, status)
+    kept = await store.payee.find_payment(payment().id)
+    assert kept is not None
+    assert (kept.status, kept.transaction) == (PaymentStatus.DELIVERED, "0xabc")
 
 
 async def test_an_unknown_payment_cannot_be_taken(store: Store) -> None:
@@ -418,7 +514,7 @@ async def test_sweeping_forgets_marks_that_are_past(store: Store) -> None:
 
 async def finished(store: Store, name: str, status: PaymentStatus, until: int) -> None:
     await store.payee.begin_payment(replace(payment(name), good_until=until))
-    await store.payee.finish_payment(name, status=status, transaction="", charged=0)
+    await finish(store, status, name=name)
 
 
 async def test_p1_what_is_over_is_forgotten_only_once_it_has_expired(
@@ -452,9 +548,7 @@ async def test_what_was_served_and_not_paid_is_listed_the_oldest_first(
     for name, at in (("late", 9), ("early", 3), ("later", 11)):
         begun = replace(payment(name), started_at=at, request=f"{name} {{}}")
         await store.payee.begin_payment(begun)
-        await store.payee.finish_payment(
-            name, status=PaymentStatus.SERVED, transaction="", charged=5
-        )
+        await finish(store, PaymentStatus.SERVED, name=name, charged=5)
     await finished(store, "paid", PaymentStatus.DELIVERED, 100)
     served = await store.payee.served_payments(limit=2)
 
@@ -463,9 +557,52 @@ async def test_what_was_served_and_not_paid_is_listed_the_oldest_first(
     assert served[0].charged == 5
 
 
+async def answered(store: Store, name: str, owner: str, began: int) -> None:
+    """What somebody began, and was answering when it was last heard of."""
+    await store.payee.begin_payment(
+        replace(payment(name, owner=owner), started_at=began, request="{}")
+    )
+    await finish(store, PaymentStatus.ANSWERING, name=name, owner=owner, charged=5)
+
+
+async def test_what_the_dead_were_answering_is_served_and_ours(store: Store) -> None:
+    ours = store.payee.owner
+    await answered(store, "left", "dead", 10)
+    await answered(store, "left later", "dead", 11)
+    await answered(store, "ours", ours, 10)
+    await store.payee.begin_payment(
+        replace(payment("not answered", owner="dead"), started_at=1)
+    )
+    await store.payee.bury_payments(begun_until=10)
+    (served,) = await store.payee.served_payments(limit=9)
+    others = [
+        await store.payee.find_payment(name)
+        for name in ("left later", "ours", "not answered")
+    ]
+
+    assert (served.id, served.owner, served.charged) == ("left", ours, 5)
+    assert [p.status for p in others if p] == [
+        PaymentStatus.ANSWERING,
+        PaymentStatus.ANSWERING,
+        PaymentStatus.STARTED,
+    ]
+    assert not await finish(store, PaymentStatus.ANSWERING, name="left", owner="dead")
+
+
+async def test_what_the_dead_were_answering_is_taken_by_its_own_resend(
+    store: Store,
+) -> None:
+    await answered(store, "left", "dead", 10)
+    tries = [store.payee.take_payment("left", owner="us") for _ in range(50)]
+
+    assert sum(await asyncio.gather(*tries)) == 1
+    await store.payee.bury_payments(begun_until=9)
+    assert await finish(store, PaymentStatus.DELIVERED, name="left")
+
+
 async def test_a_dropped_payment_can_begin_again(store: Store) -> None:
     await store.payee.begin_payment(payment("one"))
-    await store.payee.drop_payment("one")
+    await store.payee.drop_payment("one", owner="us")
     again = payment("one")
 
     assert await store.payee.find_payment("one") is None

@@ -45,6 +45,23 @@ def check_delay(seconds: int) -> None:
         raise ConfigurationError(f"withdraw_delay is 900 s to 30 days, not {seconds} s")
 
 
+def check_own_gas(sponsor_wei: int, batch_seconds: float, *, remote: bool) -> None:
+    """
+    Raises:
+        ConfigurationError: Asked of our own wallet, where a facilitator pays the gas.
+    """
+    if sponsor_wei and (remote or sponsor_wei < 0):
+        raise ConfigurationError(
+            "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
+            " not pay where a facilitator does"
+        )
+    if batch_seconds and (remote or batch_seconds < 0):
+        raise ConfigurationError(
+            "batch_seconds is for the payee's own transactions: where a facilitator"
+            " sends them, it is the one to gather them"
+        )
+
+
 def methods_of(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
     """
     How payers may move a token, as it lets them, or as its payee wants them to.

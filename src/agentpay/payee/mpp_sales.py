@@ -143,7 +143,7 @@ class ChargeSales:
     async def _leave(self, echo: Challenge, money: Movement) -> None:
         """Strangers cannot fill the books: what left nothing there takes nothing."""
         if await self._store.find_payment(money.id) is None:
-            await self._store.drop_payment(_taken_by(echo))
+            await self._store.drop_payment(_taken_by(echo), owner=self._store.owner)
 
     def _used(self, echo: Challenge, terms: Terms) -> Refusal:
         detail = "the challenge was paid for and answered; it buys one answer"
@@ -192,8 +192,12 @@ class ChargeSale:
         return self._sale.payer
 
     @property
+    def id(self) -> str:
+        return self._sale.id
+
+    @property
     def key(self) -> str:
-        return _answer_to(self._echo, self._sale.key)
+        return _answer_to(self._echo, self._sale.id)
 
     @property
     def maximum(self) -> int:

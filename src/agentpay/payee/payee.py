@@ -26,6 +26,7 @@ from agentpay.payee.arguments import (
     accounts_of,
     check_delay,
     check_network,
+    check_own_gas,
     limit_of,
     methods_of,
     units_of,
@@ -98,6 +99,7 @@ class Payee:
         transfer_methods: tuple[str, ...] | None = None,
         wallet_factories: tuple[str, ...] = (),
         sponsor_approvals_up_to: int = 0,
+        batch_seconds: float = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
         exposure_max: Money | None = None,
@@ -118,7 +120,8 @@ class Payee:
         given, they do so where it has no EIP-3009. `wallet_factories` are contracts
         that may be called to make payers' wallets (ERC-6492), and for the gas of each
         payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
-        above 0. `fees` bound what it pays for gas. `claim_at` and
+        above 0. With `batch_seconds`, transfers wait so long for others, and share a
+        transaction. `fees` bound what `wallet` pays for gas. `claim_at` and
         `claim_every_seconds` say when vouchers are turned into money, and `answers` how
         much of what was sold is kept to be told again to who paid for it. Nothing is
         sold on a channel of which more than `exposure_max` would be unclaimed, and half
@@ -140,11 +143,7 @@ class Payee:
         endpoint = rpc_url or place.rpc_url
         if not endpoint:
             raise ConfigurationError(f"network {place.name} needs an rpc_url")
-        if sponsor_approvals_up_to and (facilitator or sponsor_approvals_up_to < 0):
-            raise ConfigurationError(
-                "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
-                " not pay where a facilitator does"
-            )
+        check_own_gas(sponsor_approvals_up_to, batch_seconds, remote=bool(facilitator))
         if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
             raise ConfigurationError(
                 "MPP's permit2 is sent by the payee's own wallet: leave it out of"
@@ -188,6 +187,7 @@ class Payee:
             answers=answers,
             fees=fees,
             mpp=mpp,
+            batch_seconds=batch_seconds,
             sponsor_wei=sponsor_approvals_up_to,
         )
         self._reader = VoucherReader()
@@ -297,7 +297,7 @@ class Payee:
                 f"the price of {resource} is {price}, above exposure_max ({limit}):"
                 " no channel could ever pay it"
             )
-        return replace(terms, url=url, query=query, bound=bound)
+        return terms.at(resource, url=url, query=query, bound=bound)
 
     async def answer(
         self, header: str | None, terms: Terms, *, why: str = NO_PAYMENT
@@ -325,7 +325,7 @@ class Payee:
             digest = payment_identifier.digest_of(
                 decode_json(header, name=PAYMENT_SIGNATURE)
             )
-            sell = partial(self._sell, payment, terms)
+            sell = partial(self._sell, payment, terms, name=name)
             return await self.answers.once(name, digest, terms, sell)
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
@@ -365,22 +365,27 @@ class Payee:
         now = int(self._clock())
         return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
-    async def _sell(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+    async def _sell(
+        self, payment: PaymentPayload, terms: Terms, *, name: str = ""
+    ) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
-        outcome = await self._decide(payment, terms)
+        outcome = await self._decide(payment, terms, name)
         if not isinstance(outcome, Refusal) or not outcome.presented:
             return outcome
         earlier = await self.answers.find(outcome.presented, request_of(terms))
         return replace(outcome, earlier=earlier)
 
-    async def _decide(self, payment: PaymentPayload, terms: Terms) -> Sale | Refusal:
+    async def _decide(
+        self, payment: PaymentPayload, terms: Terms, name: str
+    ) -> Sale | Refusal:
         offer = None
         if is_for(payment.resource, terms.url, bound=terms.bound):
             offer = accepted_offer(payment, make_offers(self.settings, terms))
         works, payload = self._running, payment.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
+            # The chain shows what was signed, and not how its payer named that.
             return await works.transfers.answer(
-                payload, terms, offer, payment.extensions
+                payload, terms, offer, payment.extensions, only_for=name
             )
         if not works.keeper.fresh():
             await works.keeper.sync()

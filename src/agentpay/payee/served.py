@@ -1,6 +1,8 @@
 """
 Transfers whose answer left before they were settled: settled again until it is known.
 
+So are those that a process was answering when it died.
+
 Also forgets payments that are over, once what was signed for them has expired.
 """
 
@@ -41,13 +43,16 @@ class ServedPayments:
         self._clock = clock
         self._swept_at = 0.0
 
-    async def settle(self) -> None:
+    async def settle(self, *, begun_until: int) -> None:
         """
         Settle each once more; what was settled before is found to be.
+
+        What the dead were answering is left to its own resend, if it began later.
 
         Raises:
             StoreError: It could not be read or kept; the next round tries again.
         """
+        await self._store.bury_payments(begun_until=begun_until)
         for record in await self._store.served_payments(limit=_AT_ONCE):
             if record.request:
                 await self._settle(record)
@@ -86,6 +91,7 @@ class ServedPayments:
     ) -> None:
         await self._store.finish_payment(
             record.id,
+            owner=record.owner,
             status=status,
             transaction=settled.transaction,
             charged=settled.amount,

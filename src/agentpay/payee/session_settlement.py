@@ -19,7 +19,6 @@ from agentpay.core.session_rules import Finalized, SessionEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
-from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
@@ -218,11 +217,7 @@ class SessionSettlement:
             published = VoucherPublished(amount=voucher.amount)
             return _step(record, published, answer=voucher)
 
-        voucher = await self._store.update(channel, decide)
-        if voucher is not None:
-            # From now on its signature is no secret: it proves its payer no more.
-            await self._store.drop_answer(voucher_key(channel, voucher.amount))
-        return voucher
+        return await self._store.update(channel, decide)
 
     async def _note(self, channel: Hash32, event: SessionEvent) -> None:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:

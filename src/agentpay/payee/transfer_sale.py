@@ -10,7 +10,8 @@ from typing import Protocol
 from agentpay.payee.movements import Movement
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
-from agentpay.records import PaymentRecord, Settled
+from agentpay.records import PaymentRecord, PaymentStatus, Settled
+from agentpay.stream_errors import StreamLost
 from agentpay.types import Address
 from agentpay.wire.x402 import UPTO
 
@@ -26,11 +27,22 @@ class Purchase:
     terms: Terms
     record: PaymentRecord
 
+    @property
+    def served_first(self) -> bool:
+        """Whether it is answered before it is settled, which a keeper can do too."""
+        return self.terms.order is Order.SERVE_FIRST and self.record.request != ""
+
 
 class Till(Protocol):
     """What a sale does with its payment; see `TransferSales`."""
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal: ...
+
+    async def is_ours(self, purchase: Purchase) -> bool: ...
+
+    async def answering(self, purchase: Purchase, due: int) -> bool: ...
+
+    def taken(self, purchase: Purchase, settled: Settled | None) -> Refusal: ...
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None: ...
 
@@ -51,6 +63,10 @@ class TransferSale:
         self._purchase = purchase
         self.settled: Settled | None = None
         self._charged = purchase.movement.maximum
+        record = purchase.record
+        answering = record.status is PaymentStatus.ANSWERING
+        self.owed = record.charged if answering else 0
+        """What is due for an answer that may have left before a crash."""
         self._settling = False
         """Money may have moved: never void it, whatever cut the settlement short."""
 
@@ -59,8 +75,13 @@ class TransferSale:
         return self._purchase.movement.payer
 
     @property
-    def key(self) -> str:
+    def id(self) -> str:
         return self._purchase.record.id
+
+    @property
+    def key(self) -> str:
+        """See `Sale.key`: the chain shows to everybody what its payer signed."""
+        return ""
 
     @property
     def maximum(self) -> int:
@@ -82,47 +103,70 @@ class TransferSale:
         return {}
 
     async def commit(self, charged: int) -> str | Refusal:
-        """See `Sale.commit`; `exact` is all or nothing, so it charges all."""
+        """
+        See `Sale.commit`; `exact` is all or nothing, so it charges all.
+
+        The answer leaves only once the store has said, after all else, that the payment
+        is still ours: of two workers that each think it is theirs, one is told no.
+        """
         if self._purchase.scheme == UPTO:
-            self._charged = charged
-        if self.settled is None and self._purchase.terms.order is Order.RESERVE:
-            self._settling = True
-            settled: Settled | Refusal | None = None
-            try:
-                settled = await self._sales.settle(self._purchase, self._charged)
-            finally:
-                if not isinstance(settled, Settled):
-                    self._sales.release(self._purchase)
-            if isinstance(settled, Refusal):
-                return settled
-            self.settled = settled
+            self._charged = max(charged, self.owed)
+        if self.settled is None and not self._purchase.served_first:
+            refusal = await self._settle()
+            if refusal is not None:
+                return refusal
+        elif not await self.may_leave(self._charged):
+            self._sales.release(self._purchase)
+            return self._sales.taken(self._purchase, self.settled)
         due = Settled(transaction="", amount=self._charged)
         return self._sales.receipt(self._purchase, self.settled or due)
+
+    async def _settle(self) -> Refusal | None:
+        self._settling = True
+        settled: Settled | Refusal | None = None
+        try:
+            settled = await self._sales.settle(self._purchase, self._charged)
+        finally:
+            if not isinstance(settled, Settled):
+                self._sales.release(self._purchase)
+        if isinstance(settled, Refusal):
+            return settled
+        self.settled = settled
+        return None
+
+    async def may_leave(self, due: int) -> bool:
+        """Whether it is ours still; what is due for what leaves is recorded first."""
+        if self.settled is None:
+            return await self._sales.answering(self._purchase, max(due, self.owed))
+        return await self._sales.is_ours(self._purchase)
 
     async def delivered(self) -> None:
         """See `Sale.delivered`; serve-then-settle settles here."""
         try:
-            if self.settled is None:
-                settled = await self._sales.settle(self._purchase, self._charged)
-                if isinstance(settled, Refusal):
-                    _log.warning("served and not paid: %s", self._purchase.record.id)
-                    if settled.status == 503:
-                        await self._sales.served(self._purchase, self._charged)
-                    return
-                self.settled = settled
-            await self._sales.delivered(self._purchase, self.settled)
+            if self.settled is not None:
+                await self._sales.delivered(self._purchase, self.settled)
+                return
+            settled = await self._sales.settle(self._purchase, self._charged)
+            if isinstance(settled, Refusal):
+                _log.warning("served and not paid: %s", self._purchase.record.id)
+                if settled.status == 503:
+                    await self._sales.served(self._purchase, self._charged)
         finally:
             self._sales.release(self._purchase)
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
         """
         See `Sale.abandon`. What is settled stays settled, and the answer is owed: to
-        the same payment, when it is sent again.
+        the same payment, when it is sent again. What may have been answered before a
+        crash stays due.
         """
         del charged, failed
         try:
             if self.settled is not None:
                 return self._sales.receipt(self._purchase, self.settled)
+            if self.owed:
+                await self._sales.served(self._purchase, self.owed)
+                return await self.due(self.owed)
             if not self._settling:
                 await self._sales.void(self._purchase)
             return ""
@@ -133,18 +177,24 @@ class TransferSale:
 class TransferStream:
     """A stream by `upto`, settled once it has ended; see `SaleStream`."""
 
-    charged = 0
-
     def __init__(self, sale: TransferSale) -> None:
         self._sale = sale
+
+    @property
+    def charged(self) -> int:
+        """See `SaleStream.charged`."""
+        return self._sale.owed
 
     async def begin(self) -> str:
         """See `SaleStream.begin`: at most so much will be settled."""
         return await self._sale.due(self._sale.maximum)
 
     async def draw(self, charged: int) -> int:
-        """See `SaleStream.draw`. What was signed covers it, at its payee's own risk."""
-        return min(charged, self._sale.maximum)
+        """See `SaleStream.draw`: so much is due after a crash."""
+        covered = min(charged, self._sale.maximum)
+        if not await self._sale.may_leave(covered):
+            raise StreamLost(f"payment {self._sale.key} was taken over by another")
+        return covered
 
     async def ask(self, need: int, wish: int) -> None:
         """See `SaleStream.ask`."""

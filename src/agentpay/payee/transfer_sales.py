@@ -8,7 +8,6 @@ buys one answer however often, and wherever, it is presented.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 
 from agentpay.errors import (
     ChainError,
@@ -18,15 +17,15 @@ from agentpay.errors import (
 )
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
+from agentpay.payee import transfer_refusals as refusals
 from agentpay.payee.movements import Movement, TransferMovement
-from agentpay.payee.offers import PayeeSettings, answer, payment_required
+from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
-from agentpay.wire import x402_write as write
-from agentpay.wire.headers import JsonObject, encode_json
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import Extension, Permit2Payload
 from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import (
@@ -39,7 +38,8 @@ from agentpay.wire.x402_transfers import (
 
 _log = logging.getLogger(__name__)
 
-_ANSWERED = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+_OVER = frozenset({PaymentStatus.SERVED, PaymentStatus.DELIVERED})
+_ANSWERED = _OVER | {PaymentStatus.ANSWERING}
 
 
 class TransferSales:
@@ -70,9 +70,13 @@ class TransferSales:
         terms: Terms,
         offer: JsonObject | None,
         extensions: Mapping[str, Extension],
+        *,
+        only_for: str = "",
     ) -> Sale | Refusal:
         """
         Decide what a transfer buys under the offer that its payment accepts, if any.
+
+        `only_for` is as of `sell`.
 
         Raises:
             MalformedMessage: An extension that it needs cannot be read.
@@ -96,7 +100,8 @@ class TransferSales:
         wrong = await self.wrong(transfer)
         if wrong is not None:
             return self._refuse(terms, wrong)
-        return await self.sell(self.movement(transfer), scheme, terms)
+        movement = self.movement(transfer)
+        return await self.sell(movement, scheme, terms, only_for=only_for)
 
     async def wrong(self, transfer: Transfer) -> str | None:
         """
@@ -207,41 +212,30 @@ class TransferSales:
             return self._refuse(terms, "invalid_transaction_state")
         if not await self._may_run_again(known, ours):
             return self._already(known, ours)
-        return known
+        return await self._store.find_payment(ours.id) or known
 
     async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
         """Paid for or under way, not answered, and nobody is at it: its own resend."""
-        if known.status in _ANSWERED or known.resource != ours.resource:
+        if known.status in _OVER or known.resource != ours.resource:
             return False
-        if known.owner == ours.owner:
-            return True
+        if known.owner == ours.owner:  # and nobody is at it: an answer has left
+            return known.status is not PaymentStatus.ANSWERING
         if known.status is PaymentStatus.STARTED:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord, ours: PaymentRecord) -> Refusal:
-        paid = known.status in (PaymentStatus.SETTLED, PaymentStatus.DELIVERED)
         answered = known.status in _ANSWERED and known.resource == ours.resource
-        receipt = write.receipt(
-            success=paid,
-            chain=self._settings.asset.chain,
-            payer=known.payer,
-            transaction=known.transaction,
-            amount=str(known.charged) if paid else None,
-            error=None if paid else "settlement_pending",
+        return refusals.presented(
+            known, chain=self._settings.asset.chain, answered=answered
         )
-        refusal = answer(
-            409,
-            title="This payment was presented before",
-            detail=f"payment {known.id} is {known.status}; it buys one answer",
-            receipt=receipt,
-            payment=known.id,
-        )
-        return replace(refusal, presented=known.id) if answered else refusal
 
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
         sale = TransferSale(self, purchase)
         record = purchase.record
+        if record.status is PaymentStatus.ANSWERING:
+            self._reserved[record.id] = purchase.movement
+            return sale
         if record.status is not PaymentStatus.STARTED:
             sale.settled = Settled(
                 transaction=record.transaction, amount=record.charged
@@ -255,7 +249,7 @@ class TransferSales:
             return sale
         if not await self._reserve(purchase):
             if record.id not in self._perhaps:
-                await self._store.drop_payment(record.id)
+                await self._store.drop_payment(record.id, owner=self._store.owner)
             return self._refuse(purchase.terms, "insufficient_funds")
         try:
             await purchase.movement.check()
@@ -295,99 +289,96 @@ class TransferSales:
 
     async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
+        answered = purchase.served_first
+        status = PaymentStatus.DELIVERED if answered else PaymentStatus.SETTLED
         try:
-            await self._store.finish_payment(
-                purchase.record.id,
-                status=PaymentStatus.SETTLED,
-                transaction=settled.transaction,
-                charged=settled.amount,
-            )
+            ours = await self._finish(purchase, status, settled)
         except StoreError as error:
             # The money has moved, so it is not true that nothing was decided. Sent
             # again, the payment is found on the chain and booked then.
             _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
             return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        return settled
+        return settled if ours or answered else self.taken(purchase, settled)
+
+    async def is_ours(self, purchase: Purchase) -> bool:
+        """Whether nobody has taken it from us, and so may answer it."""
+        known = await self._store.find_payment(purchase.record.id)
+        if known is None or known.owner != self._store.owner:
+            return False
+        return known.status not in _OVER
+
+    async def answering(self, purchase: Purchase, due: int) -> bool:
+        """So much is due for what leaves next; False if it is ours no more."""
+        owed = Settled(transaction="", amount=due)
+        return await self._finish(purchase, PaymentStatus.ANSWERING, owed)
 
     async def delivered(self, purchase: Purchase, settled: Settled) -> None:
         """The answer has left: this payment buys nothing more."""
-        await self._store.finish_payment(
+        if await self._finish(purchase, PaymentStatus.DELIVERED, settled):
+            return
+        known = await self._store.find_payment(purchase.record.id)
+        if known is not None:  # who took it from us need not answer it any more
+            await self._finish(
+                purchase, PaymentStatus.DELIVERED, settled, owner=known.owner
+            )
+
+    async def served(self, purchase: Purchase, charged: int) -> None:
+        """The answer has left, and nobody knows yet whether it was paid for."""
+        due = Settled(transaction="", amount=charged)
+        await self._finish(purchase, PaymentStatus.SERVED, due)
+
+    async def void(self, purchase: Purchase) -> None:
+        """The handler failed before anything was settled: never settle it."""
+        nothing = Settled(transaction="", amount=0)
+        await self._finish(purchase, PaymentStatus.FAILED, nothing)
+
+    async def _finish(
+        self,
+        purchase: Purchase,
+        status: PaymentStatus,
+        settled: Settled,
+        *,
+        owner: str = "",
+    ) -> bool:
+        """Say how far it is; False if it is ours no more."""
+        return await self._store.finish_payment(
             purchase.record.id,
-            status=PaymentStatus.DELIVERED,
+            owner=owner or self._store.owner,
+            status=status,
             transaction=settled.transaction,
             charged=settled.amount,
         )
 
-    async def served(self, purchase: Purchase, charged: int) -> None:
-        """The answer has left, and nobody knows yet whether it was paid for."""
-        await self._store.finish_payment(
-            purchase.record.id,
-            status=PaymentStatus.SERVED,
-            transaction="",
-            charged=charged,
-        )
-
-    async def void(self, purchase: Purchase) -> None:
-        """The handler failed before anything was settled: never settle it."""
-        await self._store.finish_payment(
-            purchase.record.id, status=PaymentStatus.FAILED, transaction="", charged=0
-        )
-
     async def _failed(self, purchase: Purchase, error: TransactionFailed) -> Refusal:
         """It was refused. What was sent before may be mined until it expires."""
-        if purchase.record.id in self._perhaps:
+        payment = purchase.record.id
+        if payment in self._perhaps:
             if not await purchase.movement.is_over():
                 return self._unknown(purchase, error.transaction)
-            self._perhaps.discard(purchase.record.id)
+            self._perhaps.discard(payment)
             await self.void(purchase)
         elif error.transaction:
             await self.void(purchase)
         else:  # nothing was sent: strangers cannot fill the books with it
-            await self._store.drop_payment(purchase.record.id)
-        reason = "invalid_transaction_state"
-        receipt = write.receipt(
-            success=False,
-            chain=self._settings.asset.chain,
-            payer=purchase.movement.payer,
-            transaction=error.transaction,
-            error=reason,
-        )
-        return payment_required(
-            self._settings,
-            purchase.terms,
-            error=f"{reason}: {error.reason}",
-            receipt=receipt,
-        )
+            await self._store.drop_payment(payment, owner=self._store.owner)
+        return refusals.failed(self._settings, purchase, error)
 
     def _unknown(self, purchase: Purchase, transaction: str) -> Refusal:
         self._perhaps.add(purchase.record.id)
-        receipt = write.receipt(
-            success=False,
-            chain=self._settings.asset.chain,
-            payer=purchase.movement.payer,
-            transaction=transaction,
-            error="settlement_pending",
-        )
-        return answer(
-            503,
-            title="It is not known yet whether this payment was settled",
-            detail=f"payment {purchase.record.id}: do not pay again, ask again",
-            receipt=receipt,
-            payment=purchase.record.id,
-        )
+        chain = self._settings.asset.chain
+        return refusals.unknown(purchase, transaction, chain=chain)
+
+    def taken(self, purchase: Purchase, settled: Settled | None) -> Refusal:
+        """It is another worker's, which may answer it: nothing leaves from here."""
+        _log.warning("payment %s was taken over by another", purchase.record.id)
+        chain = self._settings.asset.chain
+        transaction = settled.transaction if settled is not None else ""
+        return refusals.taken(purchase, transaction, chain=chain)
 
     def _refuse(self, terms: Terms, error: str) -> Refusal:
         return payment_required(self._settings, terms, error=error)
 
     def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
-        return encode_json(
-            write.receipt(
-                success=True,
-                chain=self._settings.asset.chain,
-                payer=purchase.movement.payer,
-                transaction=settled.transaction,
-                amount=str(settled.amount),
-            )
-        )
+        return refusals.receipt_of(purchase, settled, chain=self._settings.asset.chain)

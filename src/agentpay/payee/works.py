@@ -15,6 +15,7 @@ from agentpay.errors import UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.facilitator.batches import BatchingFacilitator, BatchPolicy
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.onchain import check_asset
@@ -57,6 +58,9 @@ class Plan:
     fees: FeePolicy | None = None
     """What gas may cost; None is a bound that real chains rarely reach."""
     mpp: MppTerms | None = None
+    batch_seconds: float = 0
+    """How long a transfer waits for others to share a transaction, where the
+    facilitator is our own; 0 is not at all."""
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
 
@@ -153,7 +157,7 @@ async def open_works(
         chain = await opened.enter_async_context(reads)
         await chain.check()
         await check_asset(chain, settings.asset)
-        await _check_contracts(chain, settings)
+        await _check_contracts(chain, plan, settings)
         store = await opened.enter_async_context(await open_store(plan.store_url))
         sending = TransactionSender(
             chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
@@ -165,11 +169,8 @@ async def open_works(
             chain=chain,
             sender=sender,
             facilitator=facilitator
-            or Facilitator(
-                chain=chain,
-                senders=[sender],
-                wallet_factories=settings.wallet_factories,
-                sponsor=_sponsor(plan, chain, clock=clock),
+            or _own_facilitator(
+                plan, settings, chain=chain, sender=sender, clock=clock
             ),
             sessions=await look_after_sessions(
                 settings,
@@ -188,6 +189,32 @@ async def open_works(
     return works
 
 
+def _own_facilitator(
+    plan: Plan,
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    sender: TransactionSender,
+    clock: Callable[[], float],
+) -> Facilitator:
+    """Sends by our own wallet; transfers together, where they may wait for others."""
+    sponsor = _sponsor(plan, chain, clock=clock)
+    if plan.batch_seconds:
+        return BatchingFacilitator(
+            chain=chain,
+            senders=[sender],
+            policy=BatchPolicy(seconds=plan.batch_seconds),
+            wallet_factories=settings.wallet_factories,
+            sponsor=sponsor,
+        )
+    return Facilitator(
+        chain=chain,
+        senders=[sender],
+        wallet_factories=settings.wallet_factories,
+        sponsor=sponsor,
+    )
+
+
 def _sponsor(
     plan: Plan, chain: RpcChain, *, clock: Callable[[], float]
 ) -> Sponsor | None:
@@ -200,11 +227,14 @@ def _sponsor(
     return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
-async def _check_contracts(chain: RpcChain, settings: PayeeSettings) -> None:
-    if settings.wallet_factories and not await chain.code(MULTICALL3):
+async def _check_contracts(
+    chain: RpcChain, plan: Plan, settings: PayeeSettings
+) -> None:
+    together = settings.wallet_factories or plan.batch_seconds
+    if together and not await chain.code(MULTICALL3):
         raise UnsuitableToken(
             f"there is no Multicall3 on chain {chain.chain_id}, which wallet_factories"
-            " need: leave them out"
+            " and batch_seconds need: leave them out"
         )
 
 

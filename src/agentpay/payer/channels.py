@@ -290,16 +290,25 @@ class Channels:
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
             await self.kind.check(key)
-            index = sum(1 for other, _ in await self._recorded() if other == key)
-            while True:
-                config = await self.kind.config(key, index)
-                if (await self.kind.state(config, key.chain)).unused:
-                    break
-                index += 1
-            fresh = self._fresh(key, offer, _place_of(offer, target), config, index)
-            await self._ledger.add(fresh)
-            self.inquiry.trust(fresh.channel)
-            lanes.append(fresh.channel)
+            ours = [record for other, record in await self._recorded() if other == key]
+            # Whoever began it was cancelled before anything was signed on it.
+            untouched = [r.channel for r in ours if r.ledger == self._books(key, offer)]
+            left = next((c for c in untouched if c not in lanes), None)
+            lanes.append(left or await self._begin(key, offer, target, len(ours)))
+
+    async def _begin(
+        self, key: Key, offer: Offer, target: Target, index: int
+    ) -> Hash32:
+        """The first channel of a key, from this number on, that nobody ever used."""
+        while True:
+            config = await self.kind.config(key, index)
+            if (await self.kind.state(config, key.chain)).unused:
+                break
+            index += 1
+        fresh = self._fresh(key, offer, _place_of(offer, target), config, index)
+        await self._ledger.add(fresh)
+        self.inquiry.trust(fresh.channel)
+        return fresh.channel
 
     def _fresh(
         self,
@@ -309,23 +318,26 @@ class Channels:
         config: Config,
         index: int,
     ) -> PayerRecord:
-        parallel = self.kind.terms_of(offer).parallel if key.tagged else None
-        ledger = PayerChannel(
-            tagged=key.tagged,
-            window=parallel.window if parallel else _STRICT_WINDOW,
-            in_flight_max=parallel.in_flight_max if parallel else 1,
-            headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
-        )
         return PayerRecord(
             channel=self.kind.id_of(config, key.chain),
             chain=key.chain,
             config=config,
             origin=key.origin,
             index=index,
-            ledger=ledger,
+            ledger=self._books(key, offer),
             decimals=offer.asset.decimals,
             url=place.url,
             offer=place.offer,
+        )
+
+    def _books(self, key: Key, offer: Offer) -> PayerChannel:
+        """Those of a channel that is begun under an offer."""
+        parallel = self.kind.terms_of(offer).parallel if key.tagged else None
+        return PayerChannel(
+            tagged=key.tagged,
+            window=parallel.window if parallel else _STRICT_WINDOW,
+            in_flight_max=parallel.in_flight_max if parallel else 1,
+            headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
         )
 
     async def find_lost(self, offer: Offer, target: Target) -> list[Hash32]:

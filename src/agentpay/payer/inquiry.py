@@ -34,8 +34,8 @@ from agentpay.types import Asset, ChainId, Hash32
 
 _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
-
-
+_ON_ITS_WAY_SECONDS = 5.0
+"""What another process has just signed arrives by then: no need to ask about it."""
 _DEPOSIT_MINED_SECONDS = 5.0
 """A deposit whose answer was lost may be on its way: wait before calling it missing."""
 
@@ -97,11 +97,39 @@ class Inquiry:
             # One that goes along is signed as it was: in another way it could be made
             # a second time.
             record = replace(record, url=place.url, offer=place.offer)
-        for cumulative in self._kind.to_ask(record):
+        calm = await self._calm(record) if self._ledger.store.shared else record
+        for cumulative in self._kind.to_ask(calm):
             if cumulative and not await self.until_final(record, cumulative):
                 return False
         self._checked.add(channel)
         return True
+
+    async def _calm(self, record: PayerRecord) -> PayerRecord:
+        """
+        A channel without what other processes are at, who share its store and live.
+
+        To ask about a voucher that has not arrived burns it. So what is open has a
+        while to end by itself, and what was signed meanwhile is left to who signed it.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(
+            _ON_ITS_WAY_SECONDS, self._policy.give_up_seconds / 2
+        )
+        first = {ticket.cumulative for ticket in record.ledger.open}
+        ledger = record.ledger
+        while loop.time() < deadline and first & {t.cumulative for t in ledger.open}:
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            now = await self._ledger.read(record.channel)
+            ledger = now.ledger if now is not None else ledger
+        others = {t.cumulative for t in ledger.open} - first
+        return replace(
+            record,
+            ledger=replace(
+                ledger,
+                open=tuple(t for t in ledger.open if t.cumulative in first),
+                signed=tuple(c for c in ledger.signed if c not in others),
+            ),
+        )
 
     async def ask_later(self, payment: VoucherPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""

@@ -30,6 +30,7 @@ from agentpay.errors import (
 from agentpay.evm.calls import Standing
 from agentpay.evm.eip1559 import CallTransaction, SignedCall
 from agentpay.evm.plain_transfer import PlainTransfer
+from agentpay.onchain import is_void
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.own_holds import (
@@ -38,7 +39,6 @@ from agentpay.payer.own_holds import (
     free,
     hold_id,
     is_unsigned,
-    is_void,
     own_detail,
     read_own,
     resolve_own,

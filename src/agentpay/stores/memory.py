@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -23,9 +24,11 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.steps import (
+    buried,
     channel_order,
     check_payee_step,
     check_payer_step,
+    finished,
     is_past,
     may_take,
 )
@@ -73,6 +76,21 @@ class MemoryPayeeStore:
         due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
         return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
 
+    async def owed(self, *, limit: int) -> Owed:
+        """See `PayeeStore.owed`."""
+        owing = [
+            record
+            for sessions in (False, True)
+            for record in await self.claimable(
+                sessions=sessions, at_least=1, limit=limit
+            )
+        ]
+        return Owed(
+            amount=sum(record.ledger.unclaimed for record in owing),
+            channels=len(owing),
+            since=min((record.last_voucher_at for record in owing), default=0),
+        )
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         records = self._of_kind(sessions=sessions)
@@ -84,6 +102,11 @@ class MemoryPayeeStore:
         left = [r for r in self._records.values() if r.ledger.has_dead(self.owner)]
         return left[:limit]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        of_chain = [r for r in self._records.values() if r.chain == chain]
+        return [r.channel for r in of_chain if r.chain_seen_at >= moment]
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         return self._payments.setdefault(payment.id, payment)
@@ -93,14 +116,27 @@ class MemoryPayeeStore:
         return self._payments.get(payment_id)
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
         payment = self._payments.get(payment_id)
         if payment is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        self._payments[payment_id] = replace(
-            payment, status=status, transaction=transaction, charged=charged
+        done = finished(
+            payment,
+            owner=owner,
+            status=status,
+            transaction=transaction,
+            charged=charged,
         )
+        if done is not None:
+            self._payments[payment_id] = done
+        return done is not None
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         payment = self._payments.get(payment_id)
@@ -109,13 +145,21 @@ class MemoryPayeeStore:
         self._payments[payment_id] = replace(payment, owner=owner)
         return True
 
-    async def drop_payment(self, payment_id: str) -> None:
-        self._payments.pop(payment_id, None)
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        payment = self._payments.get(payment_id)
+        if payment is not None and payment.owner == owner:
+            del self._payments[payment_id]
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         kept = self._payments.values()
         served = [p for p in kept if p.status is PaymentStatus.SERVED]
         return sorted(served, key=lambda p: (p.started_at, p.id))[:limit]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        for payment in list(self._payments.values()):
+            served = buried(payment, self.owner, begun_until)
+            if served is not None:
+                self._payments[payment.id] = served
 
     async def sweep_payments(self, *, now: int) -> None:
         self._payments = {
@@ -200,6 +244,10 @@ class MemoryPayerStore:
     def __init__(self) -> None:
         self._budgets: dict[Address, Budget] = {}
         self._records: dict[tuple[Address, Hash32], PayerRecord] = {}
+
+    @property
+    def shared(self) -> bool:
+        return False
 
     async def update(
         self,

@@ -4,9 +4,13 @@ What all stores do alike: the checks of a decided step, and small choices of ord
 A step that fails here is a bug of whoever decided; nothing of it is kept.
 """
 
+from dataclasses import replace
+
 from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord, PaymentStatus
 from agentpay.types import Hash32
+
+_AT_WORK = (PaymentStatus.STARTED, PaymentStatus.SETTLED, PaymentStatus.ANSWERING)
 
 
 def check_payee_step(
@@ -45,9 +49,37 @@ def _check(
 def may_take(
     payment: PaymentRecord, owner: str, living: frozenset[str] = frozenset()
 ) -> bool:
-    """Whether somebody else began it, died, and did not answer it."""
-    unanswered = payment.status in (PaymentStatus.STARTED, PaymentStatus.SETTLED)
-    return payment.owner not in (owner, *living) and unanswered
+    """Whether somebody else began it, died, and is not known to have answered it."""
+    return payment.owner not in (owner, *living) and payment.status in _AT_WORK
+
+
+def buried(
+    payment: PaymentRecord,
+    owner: str,
+    begun_until: int,
+    living: frozenset[str] = frozenset(),
+) -> PaymentRecord | None:
+    """What the dead were answering, as served and ours; None if it is anything else."""
+    answering = payment.status is PaymentStatus.ANSWERING
+    if not answering or payment.started_at > begun_until:
+        return None
+    if not may_take(payment, owner, living):
+        return None
+    return replace(payment, owner=owner, status=PaymentStatus.SERVED)
+
+
+def finished(
+    payment: PaymentRecord,
+    *,
+    owner: str,
+    status: PaymentStatus,
+    transaction: str,
+    charged: int,
+) -> PaymentRecord | None:
+    """A payment as its owner says that it is; None if it has another, or is over."""
+    if payment.owner != owner or payment.status is PaymentStatus.DELIVERED:
+        return None
+    return replace(payment, status=status, transaction=transaction, charged=charged)
 
 
 def is_past(payment: PaymentRecord, now: int) -> bool:

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -36,7 +38,7 @@ from agentpay.stores.rows.answers import (
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import changed, forget_sent, save_sent, take_over
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -102,6 +104,22 @@ class PostgresPayeeStore:
         records = [r for r in found if r.ledger.unclaimed >= wanted]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
+    async def owed(self, *, limit: int) -> Owed:
+        """Nothing is locked for it."""
+
+        async def find(connection: Connection) -> Owed:
+            found = [
+                (await connection.fetch(_owed(sessions), limit))[0]
+                for sessions in (False, True)
+            ]
+            return Owed(
+                amount=int(sum(row[0] for row in found)),
+                channels=sum(row[1] for row in found),
+                since=min((row[2] for row in found if row[1]), default=0),
+            )
+
+        return await self._lane.carry_out(Query(find))
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         found = await self._find(
@@ -117,6 +135,15 @@ class PostgresPayeeStore:
             "SELECT DISTINCT channel FROM payee_running WHERE owner <> $1", self.owner
         )
         return [r for r in found if r.ledger.has_dead(self.owner)][:limit]
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        return await self._find_channels(
+            "SELECT channel FROM payee_channels WHERE chain = $1"
+            " AND chain_seen_at >= $2",
+            chain,
+            moment,
+        )
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
@@ -137,18 +164,30 @@ class PostgresPayeeStore:
         )
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
-        def finish(desk: Desk) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        def finish(desk: Desk) -> bool:
             payment = desk.get(self._payments, payment_id)
             if payment is None:
                 raise InvariantViolated(f"payment {payment_id} ends and never began")
-            done = replace(
-                payment, status=status, transaction=transaction, charged=charged
+            done = finished(
+                payment,
+                owner=owner,
+                status=status,
+                transaction=transaction,
+                charged=charged,
             )
-            desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            if done is not None:
+                desk.put(self._payments, payment_id, done, rows.save_payment(done))
+            return done is not None
 
-        await self._on_payment(payment_id, finish)
+        return await self._on_payment(payment_id, finish)
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         """False also while its owner lives."""
@@ -163,25 +202,41 @@ class PostgresPayeeStore:
 
         return await self._on_payment(payment_id, take)
 
-    async def drop_payment(self, payment_id: str) -> None:
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
         def drop(desk: Desk) -> None:
-            changes = rows.forget_payment(payment_id)
-            desk.put(self._payments, payment_id, None, changes)
+            payment = desk.get(self._payments, payment_id)
+            if payment is not None and payment.owner == owner:
+                changes = rows.forget_payment(payment_id)
+                desk.put(self._payments, payment_id, None, changes)
 
         self._lane.add(Step(drop, ((self._payments, payment_id),)))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
-        async def find(connection: Connection) -> list[str]:
-            served = await connection.fetch(
-                "SELECT id FROM payments WHERE status = 'served'"
-                " ORDER BY started_at, id LIMIT $1",
-                limit,
-            )
-            return [str(from_columns(row, ("text",))[0]) for row in served]
-
-        found = await self._lane.carry_out(Query(find))
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'served'"
+            " ORDER BY started_at, id LIMIT $1",
+            limit,
+        )
         records = await asyncio.gather(*map(self.find_payment, found))
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        """What the living are at is passed over."""
+
+        def bury(desk: Desk, payment_id: str) -> None:
+            payment = desk.get(self._payments, payment_id)
+            served = payment and buried(payment, self.owner, begun_until, desk.living)
+            if served:
+                desk.put(self._payments, payment_id, served, rows.save_payment(served))
+
+        found = await self._find_payments(
+            "SELECT id FROM payments WHERE status = 'answering' AND owner <> $1",
+            self.owner,
+        )
+        steps = (
+            self._on_payment(each, partial(bury, payment_id=each)) for each in found
+        )
+        await asyncio.gather(*steps)
 
     async def sweep_payments(self, *, now: int) -> None:
         await self._execute(
@@ -296,6 +351,13 @@ class PostgresPayeeStore:
         needs = ((self._payments, payment_id),)
         return await self._lane.carry_out(Step(decide, needs))
 
+    async def _find_payments(self, query: str, *arguments: object) -> list[str]:
+        async def find(connection: Connection) -> list[str]:
+            found = await connection.fetch(query, *arguments)
+            return [str(from_columns(row, ("text",))[0]) for row in found]
+
+        return await self._lane.carry_out(Query(find))
+
     async def _read_number(self, shelf: NumberShelf, name: str) -> int:
         step = Step(lambda desk: desk.get(shelf, name), ((shelf, name),))
         return await self._lane.carry_out(step)
@@ -316,13 +378,15 @@ class PostgresPayeeStore:
 
     async def _find(self, query: str, *arguments: object) -> list[PayeeRecord]:
         """The channels that a query names, in its order, as they are by then."""
+        channels = await self._find_channels(query, *arguments)
+        records = await asyncio.gather(*map(self.read, channels))
+        return [record for record in records if record is not None]
 
+    async def _find_channels(self, query: str, *arguments: object) -> list[Hash32]:
         async def find(connection: Connection) -> list[Hash32]:
             return [Hash32.of(r[0]) for r in await connection.fetch(query, *arguments)]
 
-        channels = await self._lane.carry_out(Query(find))
-        records = await asyncio.gather(*map(self.read, channels))
-        return [record for record in records if record is not None]
+        return await self._lane.carry_out(Query(find))
 
 
 def _writes(changes: Iterable[Change]) -> Step[None]:
@@ -333,6 +397,15 @@ def _writes(changes: Iterable[Change]) -> Step[None]:
 def _kind(sessions: bool) -> str:
     """Said as the indexes say it, or they are not used."""
     return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
+
+
+def _owed(sessions: bool) -> str:
+    return (
+        "SELECT coalesce(sum(unclaimed), 0), count(*), min(last_voucher_at) FROM"  # noqa: S608
+        " (SELECT unclaimed, last_voucher_at FROM payee_channels"
+        f" WHERE {_kind(sessions)} AND unclaimed > 0"
+        " ORDER BY unclaimed DESC, channel LIMIT $1) AS most"
+    )
 
 
 def _ending(sessions: bool) -> str:

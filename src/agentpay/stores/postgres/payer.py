@@ -25,6 +25,10 @@ class PostgresPayerStore:
         self._accounts = AccountShelf()
         self._channels = PayerChannelShelf()
 
+    @property
+    def shared(self) -> bool:
+        return True
+
     async def update(
         self,
         account: Address,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -17,9 +18,9 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.rows.answers import forget_answer, save_answer
+from agentpay.stores.rows.channel_steps import ChannelSteps
 from agentpay.stores.rows.payee import (
     forget_payment,
-    save_channel,
     save_cursor,
     save_mark,
     save_payment,
@@ -28,7 +29,7 @@ from agentpay.stores.rows.sending import forget_sent, save_sent, take_over
 from agentpay.stores.sqlite import payee_rows, payment_rows
 from agentpay.stores.sqlite.cache import Cache, Entry
 from agentpay.stores.sqlite.writer import Writer
-from agentpay.stores.steps import check_payee_step, may_take
+from agentpay.stores.steps import buried, check_payee_step, finished, may_take
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
@@ -69,13 +70,16 @@ class SqlitePayeeStore:
         With `durable`, even an answer that changes nothing waits for what it was
         decided on: that must not be undone by a crash either.
         """
-        entry = await self._channels.entry(channel)
+        entry = self._channels.peek(channel) or await self._channels.entry(channel)
         before = entry.record
         step = decide(before)
         check_payee_step(channel, before, step.record)
         if step.record is not None and step.record is not before:
-            saving = save_channel(before, step.record, step.touched)
-            self._channels.save(entry, step.record, saving)
+            steps = self._writer.steps(channel)
+            if not isinstance(steps, ChannelSteps):
+                steps = ChannelSteps(before)
+            steps.add(before, step.record, step.touched)
+            self._channels.save_steps(channel, entry, step.record, steps)
         if durable:
             await self._writer.wait(entry.group)
         return step.answer
@@ -103,6 +107,11 @@ class SqlitePayeeStore:
         ]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
+    async def owed(self, *, limit: int) -> Owed:
+        """Rows are added up, and no record of a channel is made for it."""
+        await self._writer.drain()
+        return await self._writer.read(partial(payee_rows.add_up_owed, limit=limit))
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         await self._writer.drain()
@@ -121,6 +130,13 @@ class SqlitePayeeStore:
         records = await self._read_all(found)
         return [r for r in records if r.ledger.has_dead(self.owner)]
 
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        await self._writer.drain()
+        return await self._writer.read(
+            partial(payee_rows.list_seen, chain=chain, moment=moment)
+        )
+
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
         entry = await self._payments.entry(payment.id)
@@ -138,16 +154,28 @@ class SqlitePayeeStore:
         return entry.record
 
     async def finish_payment(
-        self, payment_id: str, *, status: PaymentStatus, transaction: str, charged: int
-    ) -> None:
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
         entry = await self._payments.entry(payment_id)
         if entry.record is None:
             raise InvariantViolated(f"payment {payment_id} ends and never began")
-        done = replace(
-            entry.record, status=status, transaction=transaction, charged=charged
+        done = finished(
+            entry.record,
+            owner=owner,
+            status=status,
+            transaction=transaction,
+            charged=charged,
         )
-        self._save_payment(entry, done)
+        if done is not None:
+            self._save_payment(entry, done)
         await self._writer.wait(entry.group)
+        return done is not None
 
     async def take_payment(self, payment_id: str, *, owner: str) -> bool:
         entry = await self._payments.entry(payment_id)
@@ -158,15 +186,26 @@ class SqlitePayeeStore:
         await self._writer.wait(entry.group)
         return taken
 
-    async def drop_payment(self, payment_id: str) -> None:
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
         entry = await self._payments.entry(payment_id)
-        self._payments.save(entry, None, forget_payment(payment_id))
+        if entry.record is not None and entry.record.owner == owner:
+            self._payments.save(entry, None, forget_payment(payment_id))
 
     async def served_payments(self, *, limit: int) -> list[PaymentRecord]:
         await self._writer.drain()
         found = await self._writer.read(partial(payment_rows.list_served, limit=limit))
         records = [await self.find_payment(payment_id) for payment_id in found]
         return [r for r in records if r and r.status is PaymentStatus.SERVED]
+
+    async def bury_payments(self, *, begun_until: int) -> None:
+        await self._writer.drain()
+        for payment_id in await self._writer.read(payment_rows.list_answering):
+            entry = await self._payments.entry(payment_id)
+            payment = entry.record
+            served = payment and buried(payment, self.owner, begun_until)
+            if served:
+                self._save_payment(entry, served)
+                await self._writer.wait(entry.group)
 
     async def sweep_payments(self, *, now: int) -> None:
         """What is past is not asked for: stale copies in memory do no harm."""

@@ -32,6 +32,11 @@ class SqlitePayerStore:
             writer, payer_rows.load_channel, capacity=cached
         )
 
+    @property
+    def shared(self) -> bool:
+        """One process owns the file."""
+        return False
+
     async def update(
         self,
         account: Address,

@@ -16,6 +16,12 @@ def list_served(connection: sqlite3.Connection, *, limit: int) -> list[str]:
     return [payment_id for (payment_id,) in rows]
 
 
+def list_answering(connection: sqlite3.Connection) -> list[str]:
+    """Only what is under way, or was when somebody died: all of it may be read."""
+    rows = connection.execute("SELECT id FROM payments WHERE status = 'answering'")
+    return [payment_id for (payment_id,) in rows]
+
+
 def sweep_payments(connection: sqlite3.Connection, *, now: int) -> None:
     """One statement, which is one transaction of its own."""
     connection.execute(

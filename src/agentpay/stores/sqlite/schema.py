@@ -145,6 +145,12 @@ VERSION_8: Final = (
         ADD COLUMN delivered BLOB NOT NULL DEFAULT x'{"00" * 32}'""",
 )
 
+VERSION_9: Final = (
+    "CREATE INDEX payments_answering ON payments (id) WHERE status = 'answering'",
+    # Looked at again by whoever begins to follow the chain.
+    "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -154,6 +160,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_6,
     VERSION_7,
     VERSION_8,
+    VERSION_9,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -62,6 +62,10 @@ class SharedPayerStore:
         self._turn = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
 
+    @property
+    def shared(self) -> bool:
+        return True
+
     async def update(
         self,
         account: Address,
