@@ -113,10 +113,10 @@ threats-mutate: $(READY) $(POSTGRES) ## take each guard away; its tests must fai
 	$(BIN)/python tools/mutants.py --threats $(ARGS)
 
 peers: $(READY) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## the official SDKs of x402 and MPP against ours, each cell with evidence
-	@$(BIN)/python tools/peers.py $(ARGS)
+	@PYTHONPATH=. $(BIN)/python tools/peers.py $(ARGS)
 	@$(BIN)/python tools/peers_discovery.py >&2
 
-bench: $(READY) $(PEERS_READY) ## ours and the official SDK, measured in one run
+bench: $(READY) $(POSTGRES) $(PEERS_READY) $(PEERS_MPP_READY) $(PEERS_MPPX_READY) ## ours and the official SDKs, measured in one run
 	@$(BIN)/python -m bench $(ARGS)
 
 bench-stream: $(READY) ## a stream that is paid by the token, beside a free one

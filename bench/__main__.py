@@ -1,5 +1,6 @@
 """
-Measures ours and the peers in one run, interleaved, and writes what came out.
+Measures ours and the peers in one run, interleaved, and writes what came out: into
+`bench/` and the README if all was measured, into `bench/partial/` otherwise.
 
 Run it as `make bench`; `make bench ARGS=--quick` tries everything with few requests,
 and its figures mean little. `make bench-check` compares the ratios of the last run with
@@ -12,22 +13,25 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Row, measure, rows
+from bench.cases import measure
+from bench.check import HERE, PARTIAL
+from bench.goals import ratios
 from bench.lines import Json, versions
 from bench.measure import Sample
 from bench.plot import svg
-from bench.program import PEERS
-from bench.report import markdown, ratios
+from bench.program import PEERS, PEERS_MPP
+from bench.report import markdown, put_summary, summary
+from bench.rows import Row, rows
 from bench.world import open_world
 
-HERE = Path(__file__).parent
 REPETITIONS = 5
 QUICK_REPETITIONS, QUICK_SCALE = 2, 0.05
 
@@ -36,53 +40,85 @@ def chosen(scale: float, only: str) -> list[Row]:
     return [row for row in rows(scale) if only in f"{row.case}: {row.variant}"]
 
 
-async def run(*, repetitions: int, scale: float, only: str, seed: int) -> Json:
-    """Every row once in each repetition, each time in another order."""
-    samples: list[Sample] = []
-    shuffle = random.Random(seed).shuffle
-    load, began = os.getloadavg(), time.monotonic()
-    async with open_world() as world:
-        for repetition in range(repetitions):
-            order = chosen(scale, only)
-            shuffle(order)
-            for number, row in enumerate(order, 1):
-                where = f"{repetition + 1}/{repetitions} {number}/{len(order)}"
-                seconds = time.monotonic() - began
-                _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
-                samples.append(await measure(world, row))
-        books = [await shop.close_books() for shop in world.shops.values()]
-        peers = next(p for n, p in world.payers.items() if n == "x402")
-        installed = {"ours": versions(), "peers": peers.facts["versions"]}
-    return {
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
-        "repetitions": repetitions,
-        "scale": scale,
-        "seed": seed,
-        "load average before": load,
-        "load average after": os.getloadavg(),
-        "versions": installed,
-        "books": [book for book in books if book],
-        "ratios": ratios(samples),
-        "samples": [asdict(sample) for sample in samples],
-    }
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run, and what it has measured so far."""
+
+    rows: Sequence[Row]
+    repetitions: int
+    scale: float
+    seed: int
+    began: float = field(default_factory=time.monotonic)
+    load: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    samples: list[Sample] = field(default_factory=list[Sample])
+    books: list[Json] = field(default_factory=list[Json])
+    versions: Json = field(default_factory=dict[str, Any])
+
+    async def measure(self) -> None:
+        """Every row once in each repetition, each time in another order."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel())
+        shuffle = random.Random(self.seed).shuffle
+        async with open_world(self.rows) as world:
+            self.versions = {"ours": versions(), **world.versions}
+            for repetition in range(self.repetitions):
+                order = list(self.rows)
+                shuffle(order)
+                for number, row in enumerate(order, 1):
+                    where = f"{repetition + 1}/{self.repetitions} {number}/{len(order)}"
+                    seconds = time.monotonic() - self.began
+                    _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
+                    self.samples.append(await measure(world, row))
+            self.books = await world.close_books()
+
+    def results(self) -> Json:
+        return {
+            "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "machine": f"{os.cpu_count()} CPUs, {platform.machine()},"
+            f" {platform.system()}",
+            "repetitions": self.repetitions,
+            "scale": self.scale,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.began),
+            "load average before": self.load,
+            "load average after": os.getloadavg(),
+            "versions": self.versions,
+            "books": self.books,
+            "ratios": ratios(self.samples),
+            "samples": [asdict(sample) for sample in self.samples],
+        }
 
 
-def write(results: Json) -> str:
-    """The three files; returns the table."""
-    samples = [Sample(**sample) for sample in results["samples"]]
-    facts = {name: str(results[name]) for name in ("when", "machine", "repetitions")}
-    before, after = results["load average before"], results["load average after"]
-    facts["load"] = f"{before[0]:.1f} before and {after[0]:.1f} after"
+def _cancel() -> Callable[[], object]:
+    """What ends this task, so that whatever it started ends too."""
+    task = asyncio.current_task()
+    return task.cancel if task is not None else sys.exit
+
+
+def write(results: Json, *, whole: bool) -> str:
+    """Three files, and the README's part where all was measured; returns the table."""
+    samples, facts = read(results)
     table = markdown(samples, facts)
-    _dump("results.json", results)
-    (HERE / "results.md").write_text(table)
-    (HERE / "results.svg").write_text(svg(samples))
+    place = HERE if whole else PARTIAL
+    place.mkdir(exist_ok=True)
+    _dump(place / "results.json", results)
+    (place / "results.md").write_text(table)
+    (place / "results.svg").write_text(svg(samples))
+    if whole:
+        readme = HERE.parent / "README.md"
+        readme.write_text(put_summary(readme.read_text(), summary(samples, facts)))
     return table
 
 
-def _dump(name: str, message: Json) -> None:
-    (HERE / name).write_text(json.dumps(message, indent=1) + "\n")
+def read(results: Json) -> tuple[list[Sample], dict[str, str]]:
+    """The samples of a run, and what is to be said of it."""
+    facts = {name: str(results[name]) for name in ("when", "machine", "repetitions")}
+    before, after = results["load average before"], results["load average after"]
+    facts["load"] = f"{before[0]:.1f} before and {after[0]:.1f} after"
+    return [Sample(**sample) for sample in results["samples"]], facts
+
+
+def _dump(place: Path, message: Json) -> None:
+    place.write_text(json.dumps(message, indent=1) + "\n")
 
 
 def _say(text: str) -> None:
@@ -97,22 +133,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--repetitions", type=int, help=f"{REPETITIONS} if not given")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     wanted: Any = parser.parse_args(arguments)
-    if not PEERS.exists():
-        _say("the peer has no environment: run `make bench`")
+    if not (PEERS.exists() and PEERS_MPP.exists()):
+        _say("the peers have no environments: run `make bench`")
         return 1
     usual = QUICK_REPETITIONS if wanted.quick else REPETITIONS
-    results = asyncio.run(
-        run(
-            repetitions=wanted.repetitions or usual,
-            scale=QUICK_SCALE if wanted.quick else 1,
-            only=wanted.only,
-            seed=wanted.seed,
-        )
+    scale = QUICK_SCALE if wanted.quick else 1
+    run = Run(
+        rows=chosen(scale, wanted.only),
+        repetitions=wanted.repetitions or usual,
+        scale=scale,
+        seed=wanted.seed,
     )
-    print(write(results))
+    try:
+        asyncio.run(run.measure())
+    except BaseException:
+        write(run.results(), whole=False)  # what there is
+        raise
+    results = run.results()
+    print(write(results, whole=not (wanted.quick or wanted.only)))
     if wanted.baseline:
         kept = {name: results[name] for name in ("when", "machine", "ratios")}
-        _dump("baseline.json", kept)
+        _dump(HERE / "baseline.json", kept)
     return 0
 
 

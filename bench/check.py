@@ -9,9 +9,11 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from bench.report import RATIOS
+from bench.goals import RATIOS
 
 HERE = Path(__file__).parent
+PARTIAL = HERE / "partial"
+"""Where the results of a run are that did not measure everything."""
 MARGIN = 0.25
 """Noise between two runs of one machine stays below it."""
 
@@ -24,18 +26,22 @@ def compare(now: Mapping[str, float], before: Mapping[str, float]) -> Iterator[s
             yield f"?      {name}: not in both runs"
             continue
         change = now[name] / before[name] - 1
-        word = "WORSE" if change < -MARGIN else "better" if change > MARGIN else "same"
+        gain = -change if ratio.most is not None else change
+        word = "WORSE" if gain < -MARGIN else "better" if gain > MARGIN else "same"
         yield f"{word:6} {name}: {now[name]:g}, was {before[name]:g} ({change:+.0%})"
 
 
 def main() -> None:
-    try:
-        now = json.loads((HERE / "results.json").read_text())["ratios"]
-        before = json.loads((HERE / "baseline.json").read_text())["ratios"]
-    except FileNotFoundError as error:
-        print(f"nothing to compare: {Path(error.filename).name} is missing")
+    runs = [place / "results.json" for place in (HERE, PARTIAL)]
+    found = [run for run in runs if run.exists()]
+    kept = HERE / "baseline.json"
+    if not (found and kept.exists()):
+        print("nothing to compare: run `make bench`, and once with ARGS=--baseline")
         return
-    print("\n".join(compare(now, before)))
+    last = json.loads(max(found, key=lambda run: run.stat().st_mtime).read_text())
+    baseline = json.loads(kept.read_text())
+    print(f"the run of {last['when']} against that of {baseline['when']}")
+    print("\n".join(compare(last["ratios"], baseline["ratios"])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Our facilitator, whose transfers share transactions."""
+"""Our facilitator; its transfers share transactions where it is told to wait."""
 
 from dataclasses import replace
 
@@ -19,13 +19,14 @@ async def nothing(command: Json) -> Json:
 
 async def main() -> None:
     settings = read()
+    seconds = settings["batch_seconds"]
     host = FacilitatorHost(
         [Wallet.from_key(settings["key"])],
         network=replace(LOCAL, rpc_url=settings["rpc_url"]),
         limits=FacilitatorLimits(
             gas_per_hour=_GAS_UNLIMITED, gas_per_payee_hour=_GAS_UNLIMITED
         ),
-        batch=BatchPolicy(seconds=settings["batch_seconds"]),
+        batch=BatchPolicy(seconds=seconds) if seconds else None,
     )
     await host.start()
     await serve(FacilitatorApp(host), nothing)

@@ -5,24 +5,30 @@ The same application behind every paywall, ours and the peer's, and behind none.
 """
 
 import itertools
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI
 
 PRICE = 1000
-PATHS = {"batch-settlement": "/channel", "exact": "/exact"}
-"""By what each path is paid for."""
+SCHEMES = {"batch-settlement": "/channel", "exact": "/exact"}
+"""By what scheme of x402 each path is paid for."""
+PATHS = {**SCHEMES, "charge": "/charge"}
+"""The same, and what is paid for by MPP's intent."""
+_OF_EACH = 10**9
+"""Numbers of each process: its workers sell none twice."""
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def fastapi_goods() -> FastAPI:
     """As people write it."""
     app = FastAPI()
-    numbers = itertools.count()
+    numbers = itertools.count(os.getpid() * _OF_EACH)
 
     @app.get("/channel")
     @app.get("/exact")
+    @app.get("/charge")
     async def sold() -> dict[str, int]:
         return {"number": next(numbers)}
 
@@ -31,7 +37,7 @@ def fastapi_goods() -> FastAPI:
 
 def asgi_goods() -> App:
     """The least that answers: what is left is the server's and the paywall's."""
-    numbers = itertools.count()
+    numbers = itertools.count(os.getpid() * _OF_EACH)
     headers = [(b"content-type", b"application/json")]
 
     async def sold(scope: Any, receive: Any, send: Any) -> None:

@@ -19,7 +19,8 @@ Json = dict[str, Any]
 Act = Callable[[Json], Awaitable[Json]]
 _PACKAGES = (
     *("agentpay-sdk", "x402", "coincurve", "eth-account", "fastapi", "starlette"),
-    *("uvicorn", "uvloop", "httptools", "httpx", "pydantic"),
+    *("uvicorn", "uvloop", "httptools", "httpx", "httpx2", "aiohttp"),
+    "pydantic",
 )
 
 
@@ -68,16 +69,27 @@ async def obey(act: Act, **facts: Any) -> None:
             say({"error": f"{type(error).__name__}: {error}"})
 
 
-async def serve(app: Any, act: Act) -> None:
-    """Serve on a free port of loopback, say where, and obey until input ends."""
-    # With its protocol named, asyncio turns off Nagle's delay of 40 ms an answer.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+async def serve(app: Any, act: Act, *, inherited: int = -1, **facts: Any) -> None:
+    """
+    Serve on loopback, say where, and obey until input ends.
+
+    On a free port, or on the socket that was inherited, which several may serve.
+    """
+    listener = listening() if inherited < 0 else socket.socket(fileno=inherited)
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started and not serving.done():  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.01)
-    await obey(act, url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    await obey(act, url=url, **facts)
     server.should_exit = True
     await serving
+
+
+def listening() -> socket.socket:
+    """A free port of loopback."""
+    # With its protocol named, asyncio turns off Nagle's delay of 40 ms an answer.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener

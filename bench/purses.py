@@ -90,7 +90,7 @@ class Purse:
     async def headers(self, count: int) -> list[str]:
         """The next vouchers, as they are sent."""
         return [
-            _with(
+            with_payload(
                 self.form,
                 voucher={
                     "channelId": channel,
@@ -123,11 +123,13 @@ class Purse:
                 "nonce": authorization.nonce,
             }
             signature = "0x" + signed.hex()
-            made.append(_with(self.form, authorization=changed, signature=signature))
+            made.append(
+                with_payload(self.form, authorization=changed, signature=signature)
+            )
         return made
 
 
-def _with(form: Json, **changed: object) -> str:
+def with_payload(form: Json, **changed: object) -> str:
     """A payment of this form. Without its name, which only one may have."""
     extensions = form.get("extensions") or {}
     kept = {k: v for k, v in extensions.items() if k != "payment-identifier"}

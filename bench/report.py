@@ -1,165 +1,80 @@
 """
-What samples say: a table of every case, and the ratios that are compared between runs.
+What samples say: tables of every case, what became of each goal, and the README's part.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-from bench.cases import (
-    ASGI,
-    BATCHED,
-    CHANNELS,
-    CLIENT_MANY,
-    CLIENT_ONE,
-    DEFAULT,
-    FREE,
-    MANY,
-    OURS,
-    SIGN,
-    SQLITE,
-    THEIRS,
-    TRANSFERS,
-    VERIFY,
-)
+from bench.goals import outcomes
 from bench.measure import Sample, Spread, spread
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One number of one case of one variant."""
-
-    case: str
-    variant: str
-    field: str = "rate"
-
-    def of(self, samples: Sequence[Sample]) -> float | None:
-        found = spread(samples, self.case, self.variant, self.field)
-        return None if found is None else found.median
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ratio:
-    """How two figures of one run compare; more is better."""
-
-    name: str
-    above: Figure
-    below: Figure
-    goal: float
-
-
-def _rate(case: str, variant: str) -> Figure:
-    return Figure(case=case, variant=variant)
-
-
-def _cpu(case: str, variant: str) -> Figure:
-    return Figure(case=case, variant=variant, field="cpu_us")
-
-
-RATIOS: Final = (
-    Ratio(
-        name="verifying a voucher, against x402 with coincurve",
-        above=_cpu(VERIFY, THEIRS),
-        below=_cpu(VERIFY, "agentpay"),
-        goal=4,
-    ),
-    Ratio(
-        name="verifying a voucher, against x402 as installed by default",
-        above=_cpu(VERIFY, DEFAULT),
-        below=_cpu(VERIFY, "agentpay"),
-        goal=60,
-    ),
-    Ratio(
-        name="signing a voucher, against x402 with coincurve",
-        above=_cpu(SIGN, THEIRS),
-        below=_cpu(SIGN, "agentpay"),
-        goal=4,
-    ),
-    Ratio(
-        name="FastAPI, paid against unpaid, 32 at once on one channel",
-        above=_rate(MANY, OURS),
-        below=_rate(MANY, FREE),
-        goal=0.42,
-    ),
-    Ratio(
-        name="FastAPI, 32 at once on one channel, against x402's best (32 channels)",
-        above=_rate(MANY, OURS),
-        below=_rate(CHANNELS, THEIRS),
-        goal=8,
-    ),
-    Ratio(
-        name="server, SQLite against memory, 32 at once on one channel",
-        above=_rate(MANY, SQLITE),
-        below=_rate(MANY, OURS),
-        goal=0.75,
-    ),
-    Ratio(
-        name="whole client, paid against unpaid, memory on both sides",
-        above=_rate(CLIENT_ONE, OURS),
-        below=_rate(CLIENT_ONE, FREE),
-        goal=0.70,
-    ),
-    Ratio(
-        name="whole client, paid against unpaid, SQLite on both sides",
-        above=_rate(CLIENT_ONE, SQLITE),
-        below=_rate(CLIENT_ONE, FREE),
-        goal=0.38,
-    ),
-    Ratio(
-        name="whole client, one after the other, against x402",
-        above=_rate(CLIENT_ONE, OURS),
-        below=_rate(CLIENT_ONE, THEIRS),
-        goal=4,
-    ),
-    Ratio(
-        name="whole client, 32 at once on one channel, against x402",
-        above=_rate(CLIENT_MANY, OURS),
-        below=_rate(CLIENT_MANY, THEIRS),
-        goal=25,
-    ),
-    Ratio(
-        name="exact settled one by one, against x402",
-        above=_rate(TRANSFERS, OURS),
-        below=_rate(TRANSFERS, THEIRS),
-        goal=4,
-    ),
-    Ratio(
-        name="exact settled in batches, against x402",
-        above=_rate(TRANSFERS, BATCHED),
-        below=_rate(TRANSFERS, THEIRS),
-        goal=4,
-    ),
+from bench.rows import (
+    COLD,
+    CROWDS,
+    HOT,
+    SIGN,
+    START,
+    STREAM,
+    TICK,
+    VERIFY,
+    crowded,
 )
 
-
-def ratios(samples: Sequence[Sample]) -> dict[str, float]:
-    """Those whose figures were measured."""
-    found: dict[str, float] = {}
-    for ratio in RATIOS:
-        above, below = ratio.above.of(samples), ratio.below.of(samples)
-        if above is not None and below:
-            found[ratio.name] = round(above / below, 3)
-    return found
+OPENS: Final = "<!-- What `make bench` wrote begins here. -->"
+CLOSES: Final = "<!-- What `make bench` wrote ends here. -->"
+_ELSEWHERE: Final = frozenset({VERIFY, SIGN, STREAM, HOT, COLD, TICK, START})
+"""Cases that have tables of their own."""
 
 
 def markdown(samples: Sequence[Sample], facts: dict[str, str]) -> str:
     """The whole report."""
-    run = (
-        f"{facts['when']}, {facts['machine']}, {facts['repetitions']} repetitions,"
-        f" load average {facts['load']}. Medians; least and most in brackets. What each"
-        " figure is: `docs/performance.md`."
-    )
     lines = [
         "# Measured",
         "",
-        run,
+        _about(facts),
         "",
         *_primitives(samples),
         *_requests(samples),
-        *_added(samples),
-        *_ratios(samples),
+        *_crowds(samples),
+        *_goals(samples),
     ]
     return "\n".join(lines) + "\n"
+
+
+def summary(samples: Sequence[Sample], facts: dict[str, str]) -> str:
+    """What the README has of it: the goals, as they came out."""
+    lines = [
+        OPENS,
+        "",
+        _about(facts),
+        "",
+        *_goals(samples),
+        "![Answered requests a second](bench/results.svg)",
+        "",
+        CLOSES,
+    ]
+    return "\n".join(lines)
+
+
+def put_summary(readme: str, said: str) -> str:
+    """
+    The README with this summary in the place of the one it has.
+
+    Raises:
+        ValueError: It has no place for one.
+    """
+    before, opens, rest = readme.partition(OPENS)
+    _, closes, after = rest.partition(CLOSES)
+    if not opens or not closes:
+        raise ValueError("the README has no place for what was measured")
+    return before + said + after
+
+
+def _about(facts: dict[str, str]) -> str:
+    return (
+        f"{facts['when']}, {facts['machine']}, {facts['repetitions']} repetitions,"
+        f" load average {facts['load']}. Medians; least and most in brackets. What each"
+        " figure is, and what limits it: `docs/performance.md`."
+    )
 
 
 def _named(samples: Sequence[Sample]) -> list[tuple[str, str]]:
@@ -175,56 +90,81 @@ def _shown(found: Spread | None, digits: int = 0) -> str:
     return f"{mid} ({low} to {high})"
 
 
+def _table(head: str, lines: Iterator[str]) -> list[str]:
+    """With its head, if there is anything in it."""
+    found = list(lines)
+    if not found:
+        return []
+    return [head, "|" + "---|" * (head.count("|") - 1), *found, ""]
+
+
 def _primitives(samples: Sequence[Sample]) -> list[str]:
-    lines = ["| one operation | by | µs of CPU |", "|---|---|---|"]
-    for case, variant in sorted(_named(samples)):
-        if case in (VERIFY, SIGN):
-            cpu = spread(samples, case, variant, "cpu_us")
-            lines.append(f"| {case} | {variant} | {_shown(cpu, 1)} |")
-    return [*lines, ""]
+    return _table(
+        "| one operation | by | µs of CPU |",
+        (
+            f"| {case} | {variant} |"
+            f" {_shown(spread(samples, case, variant, 'cpu_us'), 1)} |"
+            for case, variant in sorted(_named(samples))
+            if case in (VERIFY, SIGN, STREAM)
+        ),
+    )
 
 
 def _requests(samples: Sequence[Sample]) -> list[str]:
-    lines = [
+    return _table(
         "| case | by | answered a second | server CPU µs | p50 ms | p99 ms | failed |",
-        "|---|---|---|---|---|---|---|",
+        (
+            _request(samples, case, variant)
+            for case, variant in sorted(_named(samples))
+            if case not in _ELSEWHERE
+        ),
+    )
+
+
+def _request(samples: Sequence[Sample], case: str, variant: str) -> str:
+    mine = [s for s in samples if (s.case, s.variant) == (case, variant)]
+    rate, cpu, p50, p99 = (
+        spread(mine, case, variant, name)
+        for name in ("rate", "cpu_us", "p50_ms", "p99_ms")
+    )
+    asked, failed = sum(s.asked for s in mine), sum(s.failed for s in mine)
+    medians = " | ".join(f"{x.median:,.1f}" for x in (p50, p99) if x is not None)
+    return (
+        f"| {case} | {variant} | {_shown(rate)} | {_shown(cpu)} | {medians}"
+        f" | {failed} of {asked} |"
+    )
+
+
+def _crowds(samples: Sequence[Sample]) -> list[str]:
+    """Everything that may depend on how many channels are open."""
+    cells = (
+        (HOT, "p50_ms"),
+        (COLD, "p50_ms"),
+        (COLD, "p99_ms"),
+        (TICK, "p50_ms"),
+        (TICK, "p99_ms"),
+        (START, "p50_ms"),
+        (START, "megabytes"),
+    )
+    rows = [
+        (name, [_shown(spread(samples, case, name, field), 1) for case, field in cells])
+        for store in ("SQLite", "PostgreSQL")
+        for name in (crowded(store, channels) for channels in CROWDS)
     ]
-    for case, variant in sorted(_named(samples)):
-        if case in (VERIFY, SIGN):
-            continue
-        mine = [s for s in samples if (s.case, s.variant) == (case, variant)]
-        rate, cpu, p50, p99 = (
-            spread(mine, case, variant, name)
-            for name in ("rate", "cpu_us", "p50_ms", "p99_ms")
-        )
-        asked = sum(s.asked for s in mine)
-        failed = asked - sum(s.answered for s in mine)
-        medians = " | ".join(f"{x.median:,.1f}" for x in (p50, p99) if x is not None)
-        lines.append(
-            f"| {case} | {variant} | {_shown(rate)} | {_shown(cpu)} | {medians}"
-            f" | {failed} of {asked} |"
-        )
-    return [*lines, ""]
+    return _table(
+        "| channels that are open | paid request, 100 of them pay: p50 ms"
+        " | any pays: p50 ms | p99 ms | keeper's round ms | in which nothing else ran"
+        " | start ms | memory MB |",
+        (f"| {name} | {' | '.join(said)} |" for name, said in rows if any(said)),
+    )
 
 
-def _added(samples: Sequence[Sample]) -> list[str]:
-    """CPU that the paywall adds to a request: a difference of medians of one run."""
-    lines = ["| CPU that the paywall adds to a request | µs |", "|---|---|"]
-    for case in (ASGI, MANY):
-        free = _cpu(case, FREE).of(samples)
-        for variant in (OURS, SQLITE):
-            paid = _cpu(case, variant).of(samples)
-            if free is not None and paid is not None:
-                lines.append(f"| {case}: {variant} | {paid - free:,.0f} |")
-    free, theirs = _cpu(CHANNELS, FREE).of(samples), _cpu(CHANNELS, THEIRS).of(samples)
-    if free is not None and theirs is not None:
-        lines.append(f"| {CHANNELS}: {THEIRS} | {theirs - free:,.0f} |")
-    return [*lines, ""]
-
-
-def _ratios(samples: Sequence[Sample]) -> list[str]:
-    found = ratios(samples)
-    lines = ["| ratio of medians | measured | goal |", "|---|---|---|"]
-    measured = [ratio for ratio in RATIOS if ratio.name in found]
-    lines += [f"| {r.name} | {found[r.name]} | {r.goal:g} |" for r in measured]
-    return lines
+def _goals(samples: Sequence[Sample]) -> list[str]:
+    return _table(
+        "| | measured | goal | met |",
+        (
+            f"| {one.name} | {one.measured} | {one.goal} |"
+            f" {('yes' if one.met else '**no**') if one.goal else ''} |"
+            for one in outcomes(samples)
+        ),
+    )

@@ -1,18 +1,21 @@
 """Our server: the goods behind a `Paywall`, or behind none."""
 
-import tempfile
+import asyncio
+import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from agentpay import Payee, Paywall, RemoteFacilitator, Route, Wallet
+from agentpay import MppTerms, Payee, Paywall, RemoteFacilitator, Route, Wallet
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.evm.networks import LOCAL
 from agentpay.types import Hash32
-from bench.goods import PATHS, PRICE, asgi_goods, fastapi_goods
+from bench.goods import PATHS, PRICE, SCHEMES, asgi_goods, fastapi_goods
 from bench.lines import Json, read, run, serve
 
-CHANNELS_MAX = 1000
+_MPP = MppTerms(realm="127.0.0.1", secrets=(bytes(range(32)),))
+_NEVER_SECONDS = 7 * 24 * 3600
+"""What is claimed is claimed at the end, when the books are closed."""
+_LOOK_SECONDS = 0.002
 
 
 class Shop:
@@ -25,6 +28,8 @@ class Shop:
         match command["do"]:
             case "books":
                 return await self._books(command["channels"])
+            case "tick":
+                return await self._tick()
             case _:
                 await self._payee.settlement.claim()
                 await self._payee.settlement.settle()
@@ -43,6 +48,23 @@ class Shop:
             "due": sum(ledger.due for ledger in found),
         }
 
+    async def _tick(self) -> Json:
+        """One round of its keeper, and for how long that let nothing else run."""
+        stalls: list[float] = []
+        watching = asyncio.create_task(_watch(stalls))
+        began = time.perf_counter()
+        await self._payee._running.keeper.tick()  # noqa: SLF001 - it ticks by itself
+        seconds = time.perf_counter() - began
+        watching.cancel()
+        return {"seconds": seconds, "stalled": max(stalls, default=0.0)}
+
+
+async def _watch(stalls: list[float]) -> None:
+    while True:
+        due = time.perf_counter() + _LOOK_SECONDS
+        await asyncio.sleep(_LOOK_SECONDS)
+        stalls.append(time.perf_counter() - due)
+
 
 async def nothing(command: Json) -> Json:
     del command
@@ -53,23 +75,29 @@ async def main() -> None:
     settings = read()
     goods: Any = fastapi_goods() if settings["framework"] == "fastapi" else asgi_goods()
     if settings["store"] == "none":
-        await serve(goods, nothing)
+        await serve(goods, nothing, inherited=settings["inherited"])
         return
-    with tempfile.TemporaryDirectory(prefix="bench-shop-") as folder:
-        on_disk = settings["store"] == "sqlite"
-        remote = settings.get("facilitator")
-        payee = Payee(
-            Wallet.from_key(settings["key"]),
-            network=replace(LOCAL, rpc_url=settings["rpc_url"]),
-            store=str(Path(folder, "shop.db")) if on_disk else "memory:",
-            facilitator=RemoteFacilitator([remote]) if remote else None,
-            withdraw_delay=3600,
-            claim_at="$1000000",
-        )
-        await payee.start()
-        routes = {p: Route(price=PRICE, schemes=(s,)) for s, p in PATHS.items()}
-        await serve(Paywall(goods, payee=payee, routes=routes), Shop(payee).act)
-        await payee.stop()
+    remote = settings["facilitator"]
+    payee = Payee(
+        Wallet.from_key(settings["key"]),
+        network=replace(LOCAL, rpc_url=settings["rpc_url"]),
+        store=settings["store"],
+        facilitator=RemoteFacilitator([remote]) if remote else None,
+        claim_at="$1000000",
+        claim_every_seconds=_NEVER_SECONDS,
+        batch_seconds=settings["batch_seconds"],
+        mpp=_MPP if settings["mpp"] else None,
+    )
+    began = time.perf_counter()
+    await payee.start()
+    started = time.perf_counter() - began
+    routes = {p: Route(price=PRICE, schemes=(s,)) for s, p in SCHEMES.items()}
+    routes[PATHS["charge"]] = Route(price=PRICE, schemes=("exact",))
+    paywall = Paywall(goods, payee=payee, routes=routes)
+    await serve(
+        paywall, Shop(payee).act, inherited=settings["inherited"], seconds=started
+    )
+    await payee.stop()
 
 
 if __name__ == "__main__":

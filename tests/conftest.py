@@ -8,6 +8,7 @@ from hypothesis import settings
 
 from agentpay.evm.networks import LOCAL, NETWORKS
 from agentpay.testing.local_chain import LocalChain
+from tests.http.ways import WAYS, Chosen
 from tests.postgres_server import PostgresServer
 
 # An example that is slow because the machine is busy has found nothing.
@@ -40,3 +41,11 @@ def postgres_server() -> Iterator[PostgresServer]:
 def postgres_url(postgres_server: PostgresServer) -> str:
     """A database of the test's own, with nothing in it."""
     return postgres_server.new_database()
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test of a module that uses it runs once for each way to pay."""
+    Chosen.name = request.param
+    yield request.param
+    Chosen.name = "httpx"

@@ -1,5 +1,6 @@
 """
-A PostgreSQL server for tests: its own data directory, a free port of loopback.
+A PostgreSQL server for tests and the benchmark: its own data directory, a free port of
+loopback.
 
 It runs whichever PostgreSQL the machine has; `make test` installs one where there is
 none. Run as a program, this module says where that is, or fails.
@@ -20,10 +21,9 @@ from typing import Final
 _UNPRIVILEGED: Final = "nobody"
 _START_SECONDS: Final = 60.0
 _USER: Final = "agentpay"
+_IN_MEMORY: Final = {"fsync": "off", "min_wal_size": "32MB", "max_wal_size": "64MB"}
+"""No test here is about the disk."""
 _SETTINGS: Final = {
-    "fsync": "off",  # no test here is about the disk
-    "min_wal_size": "32MB",
-    "max_wal_size": "64MB",
     "unix_socket_directories": "",
     "max_connections": "200",
     "log_min_messages": "warning",
@@ -53,12 +53,17 @@ def find_programs() -> Path:
 class PostgresServer:
     """One server, from `start` to `stop`; a restart keeps its port and its data."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """It keeps all in memory where it can; `durable`, on the disk, as installed."""
+        self._settings = _SETTINGS if durable else _SETTINGS | _IN_MEMORY
         # PostgreSQL refuses to run as root, who may run it as somebody else.
         self._user = _UNPRIVILEGED if os.geteuid() == 0 else None
-        in_memory = next((d for d in ["/dev/shm"] if Path(d).is_dir()), None)  # noqa: S108
+        memory = None if durable else Path("/dev/shm")  # noqa: S108
         self._directory = Path(
-            tempfile.mkdtemp(prefix="agentpay-postgres-", dir=in_memory)
+            tempfile.mkdtemp(
+                prefix="agentpay-postgres-",
+                dir=memory if memory and memory.is_dir() else None,
+            )
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -75,7 +80,7 @@ class PostgresServer:
         data = self._directory / "data"
         if not data.exists():
             self._run("initdb", "-D", data, "-U", _USER, "-A", "trust", "--no-sync")
-        options = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+        options = [f"--{name}={value}" for name, value in self._settings.items()]
         program = [str(self._programs / "postgres"), "-D", str(data)]
         options.append(f"--port={self.port}")
         with (self._directory / "log").open("ab") as log:

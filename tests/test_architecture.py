@@ -21,7 +21,15 @@ LAYERS = (
     ("wire",),
     ("records", "ports", "sending_ports", "session_ports"),
     ("signers", "chain", "stores"),
-    ("history", "onchain", "session_onchain", "facilitator", "payee", "payer"),
+    (
+        "history",
+        "onchain",
+        "session_onchain",
+        "whole_steps",
+        "facilitator",
+        "payee",
+        "payer",
+    ),
     ("http",),
     ("agent", "metrics"),
     ("cli", "testing"),
@@ -31,7 +39,8 @@ LAYERS = (
 PURE = ("errors", "stream_errors", "types", "core", "evm", "wire", "records")
 IMPURE_MODULES = {
     "asyncio", "logging", "os", "pathlib", "random", "secrets", "socket", "sqlite3",
-    "subprocess", "threading", "time", "datetime", "httpx", "web3", "eth_account",
+    "subprocess", "threading", "time", "datetime", "httpx", "httpx2", "web3",
+    "eth_account",
 }  # fmt: skip
 FILES_READ_BY_PURE_LAYERS = {SOURCE / "evm" / "artifacts" / "__init__.py"}
 OWNERS = {
@@ -39,7 +48,9 @@ OWNERS = {
     "eth_account": {"chain"},
     "cryptography": {"signers"},
     "sqlite3": {"stores"},
+    "aiohttp": {"http", "chain"},
     "httpx": {"http", "agent", "testing", "chain"},
+    "httpx2": {"http"},
     "pydantic": {"wire"},
     "fastapi": {"cli"},
     "starlette": {"http"},
@@ -164,7 +175,7 @@ def test_using_an_agent_loads_neither_web3_nor_a_web_framework() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout.split()
 
-    for heavy in ("web3", "eth_account", "fastapi", "starlette", "uvicorn"):
+    for heavy in ("web3", "eth_account", "fastapi", "starlette", "uvicorn", "httpx2"):
         assert heavy not in loaded
 
 

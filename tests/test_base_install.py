@@ -27,6 +27,7 @@ def test_the_base_install_is_at_most_fifty_packages() -> None:
     assert len(packages) <= 50, sorted(packages)
     for heavy in ("fastapi", "starlette", "uvicorn", "typer", "rich", "asyncpg"):
         assert heavy not in packages
+    assert "httpx2" not in packages
 
 
 def test_the_command_says_what_to_install_without_its_extra() -> None:
@@ -40,3 +41,19 @@ def test_the_command_says_what_to_install_without_its_extra() -> None:
 
     assert done.returncode == 1
     assert "agentpay-sdk[cli]" in done.stderr
+
+
+def test_an_agent_says_what_to_install_without_httpx2() -> None:
+    program = (
+        "import sys; sys.modules['httpx2'] = None;"
+        " from agentpay import Agent, Budget, Wallet;"
+        " budget = Budget(total='$1', per_request='$1');"
+        " Agent(Wallet.create(), budget=budget).httpx2_transport()"
+    )
+    done = subprocess.run(  # noqa: S603 - our own interpreter, our own words
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert "ConfigurationError" in done.stderr
+    assert "agentpay-sdk[httpx2]" in done.stderr

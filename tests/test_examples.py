@@ -94,9 +94,11 @@ async def test_row_readme_the_programs_of_the_readme_run(
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     agent, provider = tmp_path / "agent.py", tmp_path / "provider.py"
     provider.write_text(next(b for b in blocks if "Paywall" in b))
-    program = next(b for b in blocks if "async with Agent" in b)
+    programs = [b for b in blocks if "asyncio.run(main())" in b]
     async with serving(load(provider)["app"]) as url:
-        agent.write_text(program.replace("http://127.0.0.1:8402", url))
-        await run(agent, monkeypatch=monkeypatch)
+        for program in programs:
+            agent.write_text(program.replace("http://127.0.0.1:8402", url))
+            await run(agent, monkeypatch=monkeypatch)
+            assert "$0.001 spent" in capsys.readouterr().out
 
-    assert "$0.001 spent" in capsys.readouterr().out
+    assert len(programs) == 2  # with httpx, and with httpx2

@@ -18,7 +18,7 @@ from x402.mechanisms.evm.batch_settlement.server import (
 from x402.mechanisms.evm.exact import ExactEvmServerScheme
 from x402.schemas import AssetAmount
 
-from bench.goods import PATHS, PRICE, fastapi_goods
+from bench.goods import PRICE, SCHEMES, fastapi_goods
 from bench.lines import Json, read, run, serve
 
 _CLAIMS_MAX = 6
@@ -66,7 +66,7 @@ async def main() -> None:
                     extra=extra,
                 )
             )
-            for scheme, path in PATHS.items()
+            for scheme, path in SCHEMES.items()
         },
         server=server,
     )
@@ -78,7 +78,7 @@ async def main() -> None:
         await manager.settle()
         return {}
 
-    await serve(app, act)
+    await serve(app, act, inherited=settings["inherited"])
 
 
 if __name__ == "__main__":

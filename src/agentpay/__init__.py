@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentpay.agent import Agent, Spending
+    from agentpay.agent import Agent
     from agentpay.core.meter import Rate, Rounding, Tariff, Unit
     from agentpay.core.sending import FeePolicy
     from agentpay.errors import (
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from agentpay.payee.pricing import Order, Route, Streaming
     from agentpay.payer.policy import Budget, Policy
     from agentpay.payer.receipts import PaidReceipt
+    from agentpay.payer.spending import Spending
     from agentpay.signers.smart_wallet import SmartWallet
     from agentpay.signers.wallet import Wallet
     from agentpay.signers.watched import WatchedWallet
@@ -90,7 +91,7 @@ _HOMES = {
     "Route": "agentpay.payee.pricing",
     "Share": "agentpay.payee.mpp_offers",
     "SmartWallet": "agentpay.signers.smart_wallet",
-    "Spending": "agentpay.agent",
+    "Spending": "agentpay.payer.spending",
     "StoreError": "agentpay.errors",
     "StreamEnded": "agentpay.stream_errors",
     "Streaming": "agentpay.payee.pricing",

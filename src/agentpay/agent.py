@@ -7,9 +7,8 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
@@ -20,7 +19,7 @@ from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.http.paid_stream import COUNT, Count, PaidStream
-from agentpay.http.pools import PooledTransport
+from agentpay.http.pools import LentTransport, PooledTransport
 from agentpay.http.transport import PaymentTransport
 from agentpay.payee.arguments import check_network
 from agentpay.payer.allowance import approve_permit2
@@ -28,19 +27,17 @@ from agentpay.payer.closing import Closed, close_channel
 from agentpay.payer.exit import Exit, Withdrawal
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.payer import Payer
-from agentpay.payer.policy import Budget, Policy, scale
+from agentpay.payer.policy import Budget, Policy
 from agentpay.payer.receipts import KeepReceipt
 from agentpay.payer.silence import Sweeper
+from agentpay.payer.spending import Spending, spending_of
 from agentpay.ports import Signer
 from agentpay.records import PayerRecord
 from agentpay.stores import Store, open_store
-from agentpay.types import (
-    MONEY_DECIMALS,
-    Hash32,
-    Money,
-    format_money,
-    to_base_units,
-)
+from agentpay.types import Hash32, Money, to_base_units
+
+if TYPE_CHECKING:
+    from agentpay.http.httpx2 import Httpx2Transport
 
 _log = logging.getLogger(__name__)
 
@@ -52,24 +49,6 @@ _SWEEP_SECONDS_MAX = 300.0
 
 _DEPARTURE_SECONDS = 10.0
 """How long an agent that ends waits for a withdrawal that it is sending."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spending:
-    """Where an agent's money is. Amounts are in 10^-18 of its currency."""
-
-    spent: int
-    """Paid for answers."""
-    deposited: int
-    """In channels and not spent: it comes back when they are closed."""
-    held: int
-    """Signed, and not known to have moved."""
-
-    def __str__(self) -> str:
-        spent = format_money(self.spent, MONEY_DECIMALS)
-        deposited = format_money(self.deposited, MONEY_DECIMALS)
-        held = format_money(self.held, MONEY_DECIMALS)
-        return f"{spent} spent, {deposited} deposited, {held} held"
 
 
 class Agent(httpx.AsyncClient):
@@ -217,6 +196,28 @@ class Agent(httpx.AsyncClient):
         """HTTP requests sent so far, of every kind."""
         return self._payments.round_trips
 
+    def transport(self) -> httpx.AsyncBaseTransport:
+        """
+        What another `httpx.AsyncClient` sends through to pay as this agent does, while
+        this agent is open. Closing that client leaves the agent as it is.
+        """
+        return LentTransport(self._payments)
+
+    def httpx2_transport(self) -> "Httpx2Transport":
+        """
+        The same for an `httpx2.AsyncClient`.
+
+        Raises:
+            ConfigurationError: httpx2 is not installed.
+        """
+        try:
+            from agentpay.http.httpx2 import Httpx2Transport
+        except ImportError as error:
+            raise ConfigurationError(
+                "a transport for httpx2 needs it: pip install 'agentpay-sdk[httpx2]'"
+            ) from error
+        return Httpx2Transport(self.transport())
+
     @asynccontextmanager
     async def stream_paid(
         self, method: str, url: str, *, count: Count | None = None, **options: Any
@@ -234,18 +235,7 @@ class Agent(httpx.AsyncClient):
 
     async def spending(self) -> Spending:
         """Where the money is now."""
-        ledger = self.payer.ledger
-        budget = await ledger.store.budget(ledger.account)
-        unspent = 0
-        for record in await ledger.store.channels(ledger.account):
-            left = max(0, record.ledger.balance - record.ledger.spent)
-            unspent += scale(left, record.decimals)
-        gone = sum(host.amount for host in budget.spent)
-        return Spending(
-            spent=gone - unspent,
-            deposited=unspent,
-            held=sum(hold.amount for hold in budget.holds),
-        )
+        return await spending_of(self.payer.ledger)
 
     async def approve_permit2(self, amount: Money) -> None:
         """

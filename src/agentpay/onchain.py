@@ -5,6 +5,7 @@ Answers come from an endpoint that may be wrong or hostile: what makes no sense 
 `ChainUnreachable`, never a fact.
 """
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Final
@@ -20,6 +21,7 @@ from agentpay.evm.batch_settlement import ChannelConfig, channel_id, voucher_dig
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.evm.calls import Call, Log, Receipt
 from agentpay.evm.deposit import Deposit, SignedDeposit, TokenDeposit
+from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.eip3009 import token_separator
 from agentpay.evm.erc6492 import is_wrapped, unwrap
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
@@ -35,6 +37,9 @@ from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
 
 _GOOD_SECONDS_MAX: Final = 24 * 3600
 """Longer is not looked back from when a signature expired, or from now."""
+
+_REPLACED_SECONDS: Final = 3.0
+"""An endpoint may know of a used nonce before it knows who used it."""
 
 
 async def check_asset(chain: Chain, asset: Asset) -> None:
@@ -337,3 +342,23 @@ async def moved_by(chain: Chain, transfer: Transfer, receipt: Receipt) -> int:
     ):
         return 0
     return transfer.moved(own_logs(transfer, receipt.logs))
+
+
+async def is_void(chain: Chain, signed: SignedCall) -> bool:
+    """
+    Whether a transaction can not move money any more, and did not.
+
+    Raises:
+        ChainError: The chain could not be asked.
+    """
+    for pause in (0.0, _REPLACED_SECONDS):
+        await asyncio.sleep(pause)
+        standing = await chain.standing(signed.owner)
+        try:
+            if await chain.receipt(signed.hash) is not None:
+                return False
+        except TransactionFailed:
+            return True  # it reverted
+        if standing.nonce <= signed.call.nonce:
+            return False
+    return True

@@ -16,6 +16,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.transfer import Transfer
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -243,6 +244,10 @@ class PaymentBook(Protocol):
         """Make a dead owner's payment ours; False if it lives, or others were first."""
         ...
 
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
+        ...
+
 
 class PayeeStore(PaymentBook, SendBook, Protocol):
     """What a payee remembers. Every method may raise `StoreUnavailable`."""
@@ -274,12 +279,24 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
         """
         ...
 
+    async def owed(self, *, limit: int) -> Owed:
+        """What is unclaimed on as many of each kind, those with the most, in all."""
+        ...
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Channels whose payer wants them closed (`PayeeChannel.is_ending`)."""
         ...
 
     async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
         """Channels of any kind with requests whose owner died, in any order."""
+        ...
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """
+        Channels of any kind whose last look at the chain is no older, in any order.
+
+        All are read for it: this is for who starts, and for nobody's rounds.
+        """
         ...
 
     async def drop_payment(self, payment_id: str, *, owner: str) -> None:

@@ -16,6 +16,7 @@ from agentpay.evm.session_escrow import SessionConfig
 from agentpay.types import Address, ChainId, Hash32
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _ROW_BYTES = 128
 
@@ -49,13 +50,25 @@ class PayeeRecord:
         of_money = (ledger.balance, ledger.claimed, ledger.pending_withdrawal)
         return (*of_money, self.refund_nonce)
 
+    def moved(self, ledger: PayeeChannel, *, at: int) -> "PayeeRecord":
+        """This channel once its ledger has moved: what every request does thrice."""
+        return PayeeRecord(
+            channel=self.channel,
+            chain=self.chain,
+            config=self.config,
+            ledger=ledger,
+            refund_nonce=self.refund_nonce,
+            last_voucher_at=at,
+            chain_seen_at=self.chain_seen_at,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PayeeStep(Generic[T]):
+class PayeeStep(Generic[T_co]):
     """What to save, which voucher amounts to rewrite, and what to answer."""
 
     record: PayeeRecord | None
-    answer: T
+    answer: T_co
     touched: tuple[int, ...] = ()
 
 
@@ -102,6 +115,16 @@ class Settled:
 
     transaction: str
     amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What channels and sessions owe that was not claimed yet, added up."""
+
+    amount: int = 0
+    channels: int = 0
+    since: int = 0
+    """When the last voucher came of the one that has waited the longest; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

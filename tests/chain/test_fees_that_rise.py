@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -10,6 +11,7 @@ from agentpay.chain.sender import TransactionSender
 from agentpay.core.sending import GWEI, FeePolicy
 from agentpay.errors import GasTooExpensive, TransactionOutcomeUnknown
 from agentpay.evm.transaction import read_signed_call
+from agentpay.records import SentTransaction
 from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.anvil import Anvil
 from agentpay.testing.anvil_node import AnvilNode
@@ -108,6 +110,42 @@ async def test_a_deadline_makes_it_hurry() -> None:
             await send
 
         assert await counted(node, counter) == 1
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_who_joins_what_others_left_has_it_hurry_to_a_deadline_of_its_own(
+    restarted: bool,
+) -> None:
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        book, policy = MemoryPayeeStore(), FeePolicy(raise_seconds=1000)
+        async with RpcChain(node.url, chain_id=LOCAL) as chain, AsyncExitStack() as run:
+            sender = TransactionSender(
+                chain, key=wallet.gas_key(), fees=policy, book=book
+            )
+            await run.enter_async_context(sender)
+            leaves = asyncio.create_task(sender.send(call_of(counter)))
+            await until_known(node, wallet.address, 1)
+            leaves.cancel()
+            await asyncio.wait([leaves])
+            if restarted:
+                await sender.aclose()
+                sender = TransactionSender(
+                    chain, key=wallet.gas_key(), fees=policy, book=book
+                )
+                await run.enter_async_context(sender)
+            soon = (await chain.head()).timestamp + 8
+            send = asyncio.create_task(sender.send(call_of(counter), deadline=soon))
+            kept: list[SentTransaction] = []
+            async with asyncio.timeout(15):
+                while not send.done():
+                    await pass_by(node, 20 * GWEI, blocks=1)
+                    await asyncio.sleep(0.1)
+                    kept = await book.list_sent(LOCAL, wallet.address) or kept
+            await send
+
+        assert await counted(node, counter) == 1
+        assert kept[0].deadline == soon
 
 
 async def test_a_chain_that_stands_still_is_not_offered_more() -> None:

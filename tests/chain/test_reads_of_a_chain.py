@@ -296,5 +296,5 @@ async def test_f8_cancelled_reads_do_not_hold_up_later_ones(
             for read in reads:
                 read.cancel()
             await asyncio.gather(*reads, return_exceptions=True)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await chain.check()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from agentpay.chain.endpoints import Endpoints, open_endpoints
+from agentpay.chain.height import Height
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
     ChainUnreachable,
@@ -131,7 +132,7 @@ async def test_k13_a_first_endpoint_that_stops_following_is_passed_over() -> Non
 async def test_f9_a_chain_that_was_turned_back_is_believed_after_a_while() -> None:
     async with Anvil(no_mining=True) as node:
         both = open_endpoints([node.url] * 2, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await node.mine(2)
         snapshot = await node.snapshot()
         await node.mine(3)
@@ -150,7 +151,7 @@ async def test_k13_a_stale_replica_is_not_believed_after_a_quiet_while() -> None
     async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
         urls = [first.url, second.url]
         both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await second.freeze()
         await node.mine(5)
         await rpc.call("eth_blockNumber")
@@ -165,7 +166,7 @@ async def test_k13_a_stale_replica_is_not_believed_while_another_is_silent() -> 
     async with Anvil(no_mining=True) as node, two_proxies(node) as (first, second):
         urls = [first.url, second.url]
         both = open_endpoints(urls, chain=LOCAL, timeout_seconds=1)
-        rpc = Endpoints(both, turned_back_seconds=0.3)
+        rpc = Endpoints(both, height=Height(turned_back_seconds=0.3))
         await second.freeze()
         await node.mine(5)
         await rpc.call("eth_blockNumber")
@@ -179,6 +180,73 @@ async def test_k13_a_stale_replica_is_not_believed_while_another_is_silent() -> 
         await rpc.aclose()
 
     assert healed == "0x5"
+
+
+# One URL that is many nodes
+
+
+@asynccontextmanager
+async def one_url(
+    node: AnvilNode, *, turned_back_seconds: float = 60
+) -> AsyncIterator[tuple[FaultyRpc, RpcChain]]:
+    async with (
+        FaultyRpc(node.url) as proxy,
+        RpcChain(
+            proxy.url, chain_id=LOCAL, turned_back_seconds=turned_back_seconds
+        ) as chain,
+    ):
+        yield proxy, chain
+
+
+async def test_k13_a_node_behind_one_url_that_lags_is_waited_for() -> None:
+    async with Anvil(no_mining=True) as node, one_url(node) as (proxy, chain):
+        address = await place(node, RETURNS_BLOCK_NUMBER)
+        await node.mine(5)
+        seen = await chain.head()
+        await proxy.freeze(behind=2)
+        reading = asyncio.create_task(chain.read([call_of(address)]))
+        await asyncio.sleep(0.2)
+        proxy.heal()
+        [answer] = await reading
+
+    assert int.from_bytes(answer, "big") == seen.number
+
+
+async def test_k13_a_node_behind_one_url_that_goes_on_lagging_is_not_believed() -> None:
+    async with Anvil(no_mining=True) as node, one_url(node) as (proxy, chain):
+        address = await place(node, RETURNS_BLOCK_NUMBER)
+        await node.mine(5)
+        await chain.head()
+        await proxy.freeze(behind=1)
+        with pytest.raises(ChainUnreachable, match="at block 4, 5 was seen"):
+            await chain.read([call_of(address)])
+        with pytest.raises(ChainUnreachable, match="at block 4, 5 was seen"):
+            await chain.head()
+        proxy.heal()
+        [answer] = await chain.read([call_of(address)])
+
+    assert int.from_bytes(answer, "big") == 5
+
+
+@pytest.mark.parametrize(("blocks", "believed"), [(64, True), (65, False)])
+async def test_f9_no_more_blocks_are_given_up_than_a_reorg_takes(
+    blocks: int, believed: bool
+) -> None:
+    async with (
+        Anvil(no_mining=True) as node,
+        one_url(node, turned_back_seconds=0.1) as (proxy, chain),
+    ):
+        await node.mine(90)
+        await chain.head()
+        await proxy.freeze(behind=blocks)
+        with pytest.raises(ChainUnreachable):
+            await chain.head()
+        await asyncio.sleep(0.1)
+        if believed:
+            assert (await chain.head()).number == 90 - blocks
+        else:
+            with pytest.raises(ChainUnreachable, match="90 was seen"):
+                await chain.head()
 
 
 async def test_an_endpoint_of_another_chain_is_named_at_the_start(

@@ -340,10 +340,31 @@ def test_a_strict_refund_is_asked_with_exactly_what_was_charged() -> None:
     assert answer(busy, refund_asked(10)) == Refused(reason=BUSY, burnt=False)
 
 
-def test_a_published_voucher_leaves_a_tagged_channel_as_it_was() -> None:
-    channel = after(payee_channel(), *sold(10, 10, 3))
+def test_a_published_voucher_keeps_its_fate_and_proves_nobody_its_payer() -> None:
+    channel = after(payee_channel(), *sold(10, 10, 3), *sold(20, 10, 10))
+    shown = after(channel, VoucherPublished(amount=10))
 
-    assert after(channel, VoucherPublished(amount=10)) == channel
+    assert answer(shown, voucher(10, 10)) == answer(channel, voucher(10, 10))
+    assert (shown.charged, shown.highest, shown.floor) == (13, 20, 0)
+    assert [shown.is_public(amount) for amount in (10, 20, 30)] == [True, False, False]
+    assert not channel.is_public(10)
+
+
+def test_a_voucher_that_is_published_while_its_request_runs_stays_public() -> None:
+    channel = after(payee_channel(), voucher(10, 10), VoucherPublished(amount=10))
+    over = after(channel, charged(10, 4), delivered(10))
+
+    assert channel.is_public(10)
+    assert over.find_used(10) == Used(
+        cumulative=10, fate=Fate.CHARGED, charged=4, shown=True
+    )
+
+
+def test_a_published_voucher_under_the_floor_is_public() -> None:
+    channel = after(payee_channel(window=1), *sold(10, 10, 4), *sold(14, 10, 10))
+
+    assert channel.is_public(10)
+    assert not channel.is_public(14)
 
 
 # One in flight, one remembered.

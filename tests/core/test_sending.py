@@ -10,6 +10,7 @@ from agentpay.core.sending import (
     Attempt,
     FeePolicy,
     Fees,
+    Joined,
     Launched,
     Looked,
     Market,
@@ -128,6 +129,19 @@ def test_the_nearer_a_deadline_the_sooner_more_is_offered(left: int) -> None:
 
     assert more(near, now=patience, **then)
     assert not more(near, now=patience - 0.01, **then)
+
+
+@given(theirs=st.integers(0, 99), ours=st.lists(st.integers(0, 99), max_size=3))
+def test_who_joins_has_it_hurry_to_the_first_of_all_deadlines(
+    theirs: int, ours: list[int]
+) -> None:
+    queue = apply(Queue(), Launched(sending=sending(3, deadline=theirs)))
+    for deadline in ours:
+        queue = apply(queue, Joined(nonce=3, deadline=deadline))
+
+    [joined] = queue.sendings
+    known = [deadline for deadline in (theirs, *ours) if deadline]
+    assert joined.deadline == (min(known) if known else 0)
 
 
 def test_a_nonce_is_given_once() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agentpay.evm.calls import Log
@@ -70,10 +70,12 @@ def deposits(draw: st.DrawFn) -> TokenSessionDeposit | Permit2SessionDeposit:
 
 
 @given(deposits(), deposits())
-def test_k9_no_two_deposits_are_signed_alike(
+def test_k9_no_two_deposits_of_one_payer_are_signed_alike(
     one: TokenSessionDeposit | Permit2SessionDeposit,
     other: TokenSessionDeposit | Permit2SessionDeposit,
 ) -> None:
+    # Permit2 finds the payer in the signature, so it is not in what is signed.
+    assume(one.payer == other.payer)
     assert (one.digest() == other.digest()) == (one == other)
 
 

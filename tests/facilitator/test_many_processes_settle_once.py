@@ -30,6 +30,7 @@ class OneMovement:
 
     id = "84532:token:payer:nonce"
     maximum = 7
+    valid_before = 300
     failed_code = "invalid_transaction_state"
 
     def __init__(self, money: Money) -> None:

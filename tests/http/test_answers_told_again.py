@@ -19,7 +19,11 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Money
 from agentpay.wire import payment_identifier
 from agentpay.wire.headers import encode_json
-from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_payment_required
+from agentpay.wire.x402 import (
+    PAYMENT_RESPONSE,
+    parse_payment_required,
+    parse_response,
+)
 from tests.http.world import (
     BASE,
     CHANNEL_ONLY,
@@ -33,7 +37,7 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payee.hand import HandPayer, decoded, terms_of
+from tests.payee.hand import HandPayer, decoded, named, terms_of
 
 NAME = "pay_7d5d747be160e280504c099d984bcfe0"
 HEADER = "payment-signature"
@@ -87,15 +91,6 @@ async def pay_for(
     return {HEADER: named(header, name) if name else header}
 
 
-def named(header: str, name: str) -> str:
-    """The same payment under a name."""
-    message = decoded(header)
-    message.setdefault("extensions", {})[payment_identifier.KEY] = (
-        payment_identifier.echo(payment_identifier.offer(), name)
-    )
-    return encode_json(message)
-
-
 class Visit:
     """A payee, its oracle and a client without any cleverness."""
 
@@ -104,6 +99,7 @@ class Visit:
         self.kind = kind
         self.oracle = Oracle()
         order = options.pop("order", Order.RESERVE)
+        self._order = order
         self._payee = a_payee(chain, **options)
         self._routes = routes(kind, order)
 
@@ -120,6 +116,13 @@ class Visit:
     async def payment(self, *, name: str | None = None) -> dict[str, str]:
         return await pay_for(self.chain, self.payee, self.kind, name=name)
 
+    async def transfer(self, path: str) -> str:
+        """A header that pays by `exact`, without a name."""
+        payer = HandPayer(await self.chain.funded_wallet(ether=0), self.payee.settings)
+        route = Route(price=PRICE, schemes=EXACT_ONLY, order=self._order)
+        terms = terms_of(self.payee, route, resource=f"GET {path}")
+        return await payer.transfer(terms)
+
 
 def same(one: httpx.Response, other: httpx.Response) -> bool:
     parts = ("status_code", "content")
@@ -129,10 +132,13 @@ def same(one: httpx.Response, other: httpx.Response) -> bool:
 
 KINDS = pytest.mark.parametrize("kind", ["channel", "exact"])
 NAMES = pytest.mark.parametrize("name", [None, NAME])
+TOLD = pytest.mark.parametrize(
+    ("kind", "name"), [("channel", None), ("channel", NAME), ("exact", NAME)]
+)
+"""Whose answers are told again: only their payers can ask."""
 
 
-@KINDS
-@NAMES
+@TOLD
 async def test_p1_a_payment_that_comes_again_is_told_the_same_and_runs_nothing(
     agentpay_shared_chain: LocalChain, kind: str, name: str | None
 ) -> None:
@@ -164,8 +170,7 @@ async def test_a_strict_channels_payer_needs_a_name_to_be_told_again(
         assert visit.oracle.asked == 1
 
 
-@KINDS
-@NAMES
+@TOLD
 async def test_p1_a_restart_still_knows_what_was_answered(
     agentpay_shared_chain: LocalChain, tmp_path: Path, kind: str, name: str | None
 ) -> None:
@@ -201,8 +206,7 @@ async def test_p2_another_request_is_not_told_what_was_answered(
         assert visit.oracle.asked == 1
 
 
-@KINDS
-@NAMES
+@TOLD
 async def test_p2_another_body_is_another_request(
     agentpay_shared_chain: LocalChain, kind: str, name: str | None
 ) -> None:
@@ -452,3 +456,42 @@ async def test_p1_a_voucher_that_the_chain_shows_is_told_no_answer(
 
         assert same(first, again)
         assert by_anyone.status_code == 409
+
+
+@pytest.mark.parametrize("order", Order)
+@NAMES
+async def test_p1_what_the_chain_shows_of_a_transfer_is_told_no_answer(
+    agentpay_shared_chain: LocalChain, name: str | None, order: Order
+) -> None:
+    async with Visit(agentpay_shared_chain, "exact", order=order) as visit:
+        header = await visit.transfer("/data")
+        paid = {HEADER: named(header, name) if name else header}
+        first = await visit.client.get("/data", headers=paid)
+        # Authorization and signature are on the chain; what named it is not.
+        shown = [header, named(header, "of_somebody_else_7d5d747be160e2")]
+        others = [
+            await visit.client.get("/data", headers={HEADER: made}) for made in shown
+        ]
+
+        assert first.status_code == 201
+        assert {other.status_code for other in others} == {409}
+        assert all(other.content != first.content for other in others)
+        # Its payer learns from the receipt that it is not to pay again.
+        receipts = [parse_response(o.headers[PAYMENT_RESPONSE]) for o in others]
+        assert all(receipt.success for receipt in receipts)
+        assert visit.oracle.asked == 1
+
+
+async def test_p10_what_is_owed_under_a_name_is_owed_to_nobody_else(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    order = Order.SETTLE_FIRST
+    async with Visit(agentpay_shared_chain, "exact", order=order) as visit:
+        header = await visit.transfer("/fails")
+        failed = await visit.client.get("/fails", headers={HEADER: named(header, NAME)})
+        shown = await visit.client.get("/fails", headers={HEADER: header})
+        served = await visit.client.get("/fails", headers={HEADER: named(header, NAME)})
+
+        statuses = [a.status_code for a in (failed, shown, served)]
+        assert statuses == [500, 409, 201]
+        assert visit.oracle.asked == 2

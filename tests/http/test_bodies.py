@@ -11,6 +11,8 @@ from agentpay.errors import BodyTooLarge
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through
 
+pytestmark = pytest.mark.usefixtures("way")
+
 SMALL = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=3, body_bytes_max=100)
 
 

@@ -361,14 +361,15 @@ async def test_f7_a_transaction_is_its_signers(
         assert await world.balance() == 0
 
 
-async def replace_nonce(world: World, signed: SignedCall) -> None:
+async def replace_nonce(world: World, signed: SignedCall) -> Hash32:
     """The payer uses the nonce of what it signed for something else."""
     call = replace(signed.call, to=NOBODY, data=b"", fee_max=signed.call.fee_max * 2)
     signature = await world.payer.wallet.sign_digest(
         call.digest(), chain=world.chain.chain_id
     )
-    raw = SignedCall(call=call, signature=signature).raw
-    await world.chain.node.rpc("eth_sendRawTransaction", "0x" + raw.hex())
+    other = SignedCall(call=call, signature=signature)
+    await world.chain.node.rpc("eth_sendRawTransaction", "0x" + other.raw.hex())
+    return other.hash
 
 
 async def test_f8_a_payer_that_uses_its_nonce_elsewhere_has_not_paid(
@@ -381,9 +382,8 @@ async def test_f8_a_payer_that_uses_its_nonce_elsewhere_has_not_paid(
         headers = world.payer.headers(challenge, transaction_payload(signed.raw))
         asking = asyncio.create_task(world.client.get(path, headers=headers))
         await eventually(lambda: begun(world, path))
-        await replace_nonce(world, signed)
-        account = world.payer.wallet.address
-        await eventually(lambda: used(world, account, signed.call.nonce))
+        other = await replace_nonce(world, signed)
+        await eventually(lambda: mined(world, other))
         world.shop.gate.set()
         refused = await asking
 
@@ -395,9 +395,10 @@ async def begun(world: World, path: str) -> bool:
     return world.shop.begun[path] > 0
 
 
-async def used(world: World, account: Address, nonce: int) -> bool:
-    count = await world.chain.node.rpc("eth_getTransactionCount", account, "latest")
-    return int(count, 16) > nonce
+async def mined(world: World, transaction: Hash32) -> bool:
+    """Whether its receipt is there, which Anvil tells later than the new nonce."""
+    receipt = await world.chain.node.rpc("eth_getTransactionReceipt", transaction)
+    return receipt is not None
 
 
 async def test_f1_a_transaction_that_is_not_mined_in_time_is_unknown() -> None:
@@ -430,8 +431,9 @@ async def test_f8_an_unknown_transaction_that_was_replaced_has_failed() -> None:
         headers = world.payer.headers(challenge, transaction_payload(signed.raw))
         await world.chain.node.rpc("evm_setIntervalMining", 0)
         waiting = await world.client.get(FIRST, headers=headers)
-        await replace_nonce(world, signed)
+        other = await replace_nonce(world, signed)
         await world.chain.node.rpc("evm_mine")
+        await eventually(lambda: mined(world, other))
         refused = await world.client.get(FIRST, headers=headers)
 
         assert waiting.status_code == 503
@@ -495,7 +497,7 @@ async def test_p1_a_transfer_from_before_is_no_payment(
         signed = await world.payer.signed(challenge)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: paid(world, PRICE))
+        await eventually(lambda: mined(world, signed.hash))
         sent = world.payer.headers(challenge, transaction_payload(signed.raw))
         as_if_new = await world.client.get(PAID, headers=sent)
         now[0] += 700
@@ -589,7 +591,7 @@ async def test_f4_a_transaction_that_reverted_is_no_payment(
         signed = await poor.signed(challenge)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: used(world, poor.wallet.address, signed.call.nonce))
+        await eventually(lambda: mined(world, signed.hash))
         headers = poor.headers(challenge, hash_payload(signed.hash))
         refused = await world.client.get(PAID, headers=headers)
 
@@ -606,7 +608,7 @@ async def test_f1_a_hash_that_is_not_mined_is_unknown_and_not_refused(
         early = await world.client.get(PAID, headers=headers)
         raw = "0x" + signed.raw.hex()
         await world.chain.node.rpc("eth_sendRawTransaction", raw)
-        await eventually(lambda: paid(world, PRICE))
+        await eventually(lambda: mined(world, signed.hash))
         answer = await world.client.get(PAID, headers=headers)
 
         assert early.status_code == 503

@@ -95,6 +95,26 @@ async def test_a_close_waits_for_what_runs(agentpay_shared_chain: LocalChain) ->
         assert await world.balance() == PRICE
 
 
+@pytest.mark.parametrize("fails", [False, True])
+async def test_who_waits_for_what_runs_is_woken_by_its_end(
+    agentpay_shared_chain: LocalChain, fails: bool
+) -> None:
+    async with a_world(agentpay_shared_chain) as world:
+        config = await world.opened()
+        path = SLOW + "?status=500" if fails else SLOW
+        slow = asyncio.create_task(world.buy(config, PRICE, path=path))
+        await until(lambda: world.shop.begun.total() > 0)
+        sessions = world.payee._running.sessions
+        assert sessions is not None
+        changed = sessions._books.changed
+        waiting = asyncio.create_task(changed.wait(config.channel, seconds=60))
+        await asyncio.sleep(0)
+        world.shop.gate.set()
+        await slow
+        async with asyncio.timeout(20):
+            await waiting
+
+
 async def test_p12_only_its_payer_closes_a_session(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -39,6 +39,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import HandPayer, decoded, terms_of
 
+pytestmark = pytest.mark.usefixtures("way")
+
 ONCE = Route(price=PRICE, schemes=EXACT_ONLY, access_seconds=3600)
 ROUTES = {"/one": ONCE, "/two": ONCE, "/each": Route(price=PRICE, schemes=EXACT_ONLY)}
 

@@ -7,13 +7,20 @@ import pytest
 
 from agentpay.core.meter import TOKEN, Rate, Rounding, Tariff
 from agentpay.core.tab import Tab
+from agentpay.errors import StoreUnavailable
 from agentpay.http.asgi import Message
 from agentpay.http.flow import Flow
 from agentpay.http.presence import Presence
 from agentpay.payee.pricing import StreamTerms
-from agentpay.stream_errors import StreamAbandoned, StreamEnded, StreamExhausted
+from agentpay.stream_errors import (
+    StreamAbandoned,
+    StreamEnded,
+    StreamExhausted,
+    StreamLost,
+)
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.sse import NEED_VOUCHER, RECEIPT, EventReader
+from tests.http.world import until
 
 PER_TOKEN = 20
 TARIFF = Tariff(rates=(Rate(unit=TOKEN, price=PER_TOKEN),), rounding=Rounding.UP)
@@ -29,20 +36,29 @@ class Purse:
     finished: list[int] = field(default_factory=list)
     steps: int = 0
     filled: asyncio.Event = field(default_factory=asyncio.Event)
+    breaks_at: str = ""
+    """Where the books cannot be read or written."""
+
+    def look(self, what: str) -> None:
+        if what == self.breaks_at:
+            raise StoreUnavailable("the disk is gone")
 
     async def begin(self) -> str:
         return "running"
 
     async def draw(self, charged: int) -> int:
+        self.look("draw")
         self.steps += 1
         self.charged = max(self.charged, min(charged, self.covered))
         return self.charged
 
     async def ask(self, need: int, wish: int) -> JsonObject | None:
         assert need <= wish
+        self.look("ask")
         return {"required": str(wish)}
 
     async def wait(self, charged: int, seconds: float) -> bool:
+        self.look("wait")
         try:
             async with asyncio.timeout(seconds):
                 while self.covered < charged:
@@ -110,13 +126,13 @@ async def test_content_stops_until_more_is_signed_and_the_client_is_told() -> No
     flow = a_flow(purse, line)
     flow.start(EVENTS)
     making = asyncio.create_task(make(flow, 30))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 11)
 
-    assert len(line.events) == 11
     assert line.events[-1] == (NEED_VOUCHER, '{"required":"300"}')
     assert not making.done()
     purse.fill(250)
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 14)
+    assert line.events[-1][0] == NEED_VOUCHER
     purse.fill(1000)
     await making
     await flow.end()
@@ -124,6 +140,25 @@ async def test_content_stops_until_more_is_signed_and_the_client_is_told() -> No
     assert told == [NEED_VOUCHER, NEED_VOUCHER, RECEIPT]
     assert len(line.events) == 30 + 3
     assert purse.finished == [30 * PER_TOKEN]
+
+
+@pytest.mark.parametrize("breaks_at", ["draw", "ask", "wait"])
+async def test_a_stream_whose_books_are_out_of_reach_is_lost_and_cut_off(
+    breaks_at: str,
+) -> None:
+    purse, line = Purse(covered=200), Line()
+    flow = a_flow(purse, line)
+    flow.start(EVENTS)
+    await make(flow, 10)
+    purse.breaks_at = breaks_at
+    with pytest.raises(StreamLost) as lost:
+        await make(flow, 1)
+    told = len(line.out)
+    await flow.send({"type": "http.response.body", "body": b"more", "more_body": False})
+
+    assert isinstance(lost.value.__cause__, StoreUnavailable)
+    assert len(line.out) == told
+    assert all(message.get("more_body") for message in line.out)
 
 
 async def test_p10_a_client_that_signs_no_more_got_what_it_paid_for() -> None:
@@ -182,7 +217,7 @@ async def test_a_client_that_leaves_while_a_stream_waits_ends_it() -> None:
     flow = a_flow(purse, line)
     flow.start(EVENTS)
     making = asyncio.create_task(make(flow, 30))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 11)
     line.left.set()
 
     with pytest.raises(StreamAbandoned):

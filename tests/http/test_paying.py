@@ -40,6 +40,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import NOBODY, decoded, refused, terms_of
 
+pytestmark = pytest.mark.usefixtures("way")
+
 Handler = Callable[[httpx.Request], httpx.Response]
 
 

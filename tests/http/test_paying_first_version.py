@@ -39,6 +39,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import decoded
 
+pytestmark = pytest.mark.usefixtures("way")
+
 FIRST = Policy(v1=True, give_up_seconds=3)
 URL = BASE + "/premium"
 

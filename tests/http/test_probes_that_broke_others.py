@@ -170,7 +170,7 @@ async def test_row_f5_a_crash_in_the_handler_keeps_no_channel_busy(
     sold(await payee.answer(header, replace(terms, maximum=PRICE)))
     await payee.stop()  # with the request still running
     await payee.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         sold(await payee.answer(header, replace(terms, maximum=PRICE)))
     await payee.stop()
 
@@ -238,7 +238,7 @@ async def test_row_f6e_a_chain_that_dies_before_the_deposit_leaves_nothing_reser
         rpc.plan("eth_estimateGas", Fault.REQUEST_DROPPED, times=2)
         unknown = await client.get("/ok", headers=paid(header))
         nothing = shop.begun["/ok"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             again = await client.get("/ok", headers=paid(header))
 
     assert (unknown.status_code, nothing) == (503, 0)

@@ -12,12 +12,14 @@ from typing import Any
 import httpx
 import pytest
 
-from agentpay import Wallet
+from agentpay import Route, Wallet
+from agentpay.core.meter import TOKEN, Rate, Rounding, Tariff
 from agentpay.evm.allowance_abi import approve_call
 from agentpay.evm.batch_settlement import channel_id as x402_channel_id
 from agentpay.evm.session_escrow import Escrow, SessionConfig
 from agentpay.evm.session_escrow_abi import open_call
 from agentpay.evm.signature import ORDER
+from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import ChainId, Hash32
@@ -580,7 +582,7 @@ async def test_p13_hashes_that_strangers_make_up_hold_up_no_deposit(
         waiting = [asyncio.create_task(world.send(payload)) for payload in made_up]
         await asyncio.sleep(1)
         fills = await world.payer.deposit(config, PRICE, opens=False)
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(15):
             filled = await world.send(world.payer.top_up(fills))
         for task in waiting:
             task.cancel()
@@ -684,3 +686,32 @@ async def test_c17_a_credential_with_anything_changed_buys_nothing(
         assert world.shop.begun.total() == 0
         assert (await world.spent(config))[0] == 0
         assert (await world.buy(config, 2 * PRICE)).status_code == 200
+
+
+async def test_p2_a_402_for_a_body_that_streamed_past_has_no_charge_for_another(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    tariff = Tariff(rates=(Rate(unit=TOKEN, price=PRICE),), rounding=Rounding.UP)
+    routes = {"/count": Route(price=PRICE, metered=True, tariff=tariff)}
+
+    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await scope["agentpay"].meter.charge(tokens=2)
+
+    async with a_world(agentpay_shared_chain, app=greedy, routes=routes) as world:
+        unpaid = await world.client.post("/count", content=b"words")
+        config = world.payer.config()
+        deposit = await world.payer.deposit(config, DEPOSIT)
+        opens = world.payer.headers(
+            session_of(unpaid), await world.payer.open(config, deposit, PRICE)
+        )
+        refused = await world.client.post("/count", content=b"words", headers=opens)
+
+        assert refused.status_code == 402
+        assert intents_of(unpaid) == {"charge", "session"}
+        assert intents_of(refused) == {"session"}
+
+
+def intents_of(answer: httpx.Response) -> set[str]:
+    lines = answer.headers.get_list("www-authenticate")
+    return {challenge.intent for challenge in parse_challenges(lines)}

@@ -4,18 +4,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import httpcore
+import httpcore2
 import httpx
+import httpx2
 import pytest
 
 from agentpay import Agent, Policy
 from agentpay.errors import OfferUntrusted, PaymentOutcomeUnknown
-from agentpay.http.paywall import App, Paywall, Receive, Scope, Send
+from agentpay.http.httpx2 import ThroughHttpx2
+from agentpay.http.paywall import App, Paywall
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_REQUIRED
+from tests.http.ways import Chosen
 from tests.http.world import (
     BASE,
     ROUTES,
+    Heard,
     Shop,
     Wire,
     a_payee,
@@ -25,6 +30,8 @@ from tests.http.world import (
     serving,
     through,
 )
+
+pytestmark = pytest.mark.usefixtures("way")
 
 PUBLIC, METADATA = "93.184.216.34", "169.254.169.254"
 HASTY = Policy(give_up_seconds=0.4)
@@ -59,33 +66,26 @@ class Resolver(httpcore.AsyncNetworkBackend):
         address = self._addresses.pop(0)
         self._addresses.append(address)
         self.used.append(address)
-        backend: Any = httpcore.AnyIOBackend()
+        backend: Any = _core().AnyIOBackend()
         return Resolved(await backend.connect_tcp("127.0.0.1", self._port), address)
-
-
-class Heard:
-    """What an application was sent that pays."""
-
-    def __init__(self, app: App) -> None:
-        self._app = app
-        self.credentials = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        names = [name for name, _ in scope.get("headers", [])]
-        self.credentials += b"payment-signature" in names
-        await self._app(scope, receive, send)
 
 
 def resolving(
     base: str, addresses: Iterable[str], *, kept: int
-) -> tuple[httpx.AsyncHTTPTransport, Resolver]:
-    """httpx's own transport with names that resolve as a test wants."""
+) -> tuple[httpx.AsyncBaseTransport, Resolver]:
+    """The library's own transport with names that resolve as a test wants."""
     resolver = Resolver(int(base.rpartition(":")[2]), addresses)
-    transport: Any = httpx.AsyncHTTPTransport()
-    transport._pool = httpcore.AsyncConnectionPool(
+    ours = Chosen.name == "httpx"
+    transport: Any = (httpx if ours else httpx2).AsyncHTTPTransport()
+    transport._pool = _core().AsyncConnectionPool(
         network_backend=resolver, max_keepalive_connections=kept
     )
-    return transport, resolver
+    return transport if ours else ThroughHttpx2(transport), resolver
+
+
+def _core() -> Any:
+    """What the library of our way connects by."""
+    return httpcore if Chosen.name == "httpx" else httpcore2
 
 
 async def test_a_public_address_is_paid(agentpay_shared_chain: LocalChain) -> None:
@@ -159,7 +159,7 @@ async def test_c7_a_connection_that_led_inside_is_not_used_again_to_pay(
 
 async def _close_idle(transport: Any) -> None:
     """As after a while: the next request connects anew."""
-    await transport._pool.aclose()
+    await getattr(transport, "_inner", transport)._pool.aclose()
 
 
 async def test_c7_a_callers_own_trace_hears_of_everything(

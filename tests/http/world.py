@@ -25,6 +25,8 @@ from agentpay.types import Money
 from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
 
+from .ways import WAYS, Chosen, in_process
+
 BASE = "http://shop.example"
 PRICE = 1000
 BUDGET = Budget(total="$5", per_request="$0.10")
@@ -59,6 +61,19 @@ class Shop:
         await answer(send, status, b'{"answer":42}')
         if status < 400:
             self.served[path] += 1
+
+
+class Heard:
+    """What an application was sent that pays."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.credentials = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        names = [name for name, _ in scope.get("headers", [])]
+        self.credentials += b"payment-signature" in names
+        await self._app(scope, receive, send)
 
 
 async def answer(
@@ -146,9 +161,9 @@ def _rewritten(value: bytes, change: Callable[[Any], Any]) -> bytes:
     return encode_json(change(message)).encode()
 
 
-def through(app: App) -> httpx.ASGITransport:
+def through(app: App) -> httpx.AsyncBaseTransport:
     """A transport to an application in this process."""
-    return httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    return in_process(app)
 
 
 async def an_agent(
@@ -164,7 +179,7 @@ async def an_agent(
         "policy": QUICK,
         "network": chain.network,
     }
-    return Agent(
+    return WAYS[Chosen.name](
         wallet or await chain.funded_wallet(ether=0),
         transport=transport,
         **{**defaults, **options},
@@ -194,7 +209,7 @@ def called(rpc: FaultyRpc, method: str) -> int:
     return sum(call["method"] == method for calls in rpc.requests for call in calls)
 
 
-async def until(holds: Callable[[], bool], *, seconds: float = 5) -> None:
+async def until(holds: Callable[[], bool], *, seconds: float = 30) -> None:
     """Wait for something that nobody announces."""
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110
@@ -202,7 +217,7 @@ async def until(holds: Callable[[], bool], *, seconds: float = 5) -> None:
 
 
 async def eventually(
-    holds: Callable[[], Awaitable[bool]], *, seconds: float = 5
+    holds: Callable[[], Awaitable[bool]], *, seconds: float = 30
 ) -> None:
     """The same for a condition that is awaited."""
     async with asyncio.timeout(seconds):

@@ -145,10 +145,6 @@ async def test_k13_an_older_look_of_another_worker_never_hides_a_withdrawal(
         assert agree(told, state)
 
 
-async def blocks_since(world: World, block: int) -> int:
-    return (await world.payee._running.chain.head()).number - block
-
-
 async def test_f9_a_reorg_after_a_deposit_takes_the_credit_back(
     agentpay_chain: LocalChain,
 ) -> None:
@@ -161,7 +157,7 @@ async def test_f9_a_reorg_after_a_deposit_takes_the_credit_back(
         (record,) = await world.agent.channels()
         await keeper.sync()
         credited = await in_books(world, record)
-        await chain.node.reorg(await blocks_since(world, before))
+        await chain.node.reorg(after=before)
         await keeper.sync()
         taken_back = await in_books(world, record)
         state = await on_chain(world, record)
@@ -188,7 +184,7 @@ async def test_f9_a_reorg_after_a_claim_makes_it_due_again(
         await world.payee.settlement.settle()
         await keeper.sync()
         claimed, earned = await in_books(world, record), await world.earned()
-        await chain.node.reorg(await blocks_since(world, before))
+        await chain.node.reorg(after=before)
         lost = await world.earned()
         await keeper.sync()
         taken_back, state = await in_books(world, record), await on_chain(world, record)

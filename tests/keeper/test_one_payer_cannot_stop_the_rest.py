@@ -39,7 +39,7 @@ async def test_t2_a_payer_that_cannot_be_refunded_holds_up_nobody(
         blacklist = keccak(b"blacklist(address)")[:4] + address_word(payer)
         await agentpay_chain._as_admin(blacklist)
         closing = asyncio.create_task(world.agent.close_channel(record.channel))
-        for _ in range(100):
+        for _ in range(600):
             await asyncio.sleep(0.05)
             if await world.earned() == PRICE:
                 break

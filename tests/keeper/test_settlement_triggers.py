@@ -12,8 +12,10 @@ from fastapi import FastAPI
 
 from agentpay import Agent, Budget, Payee, Paywall
 from agentpay.core.payee_channel import Fate, Reservation
+from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
 from tests.programs import serving
 
 PRICE = 10_000
@@ -71,7 +73,7 @@ async def a_world(chain: LocalChain, **settings: Any) -> AsyncIterator[World]:
 
 
 async def _eventually(world: World, amount: int) -> None:
-    for _ in range(100):
+    for _ in range(600):
         if await world.earned() == amount:
             return
         await asyncio.sleep(0.05)
@@ -129,7 +131,7 @@ async def test_k5_a_started_withdrawal_is_answered_at_once(
         await world.buy(2)
         (record,) = await world.agent.channels()
         await world.agent.start_withdrawal(record.channel)
-        for _ in range(100):
+        for _ in range(600):
             await asyncio.sleep(0.05)
             settled = await world.payee.settlement.settle()
             if settled:
@@ -162,12 +164,20 @@ async def test_what_a_dead_process_charged_is_claimed_though_nobody_comes_back(
         (record,) = await world.agent.channels()
         store = world.payee._running.store.payee
         await world.buy(1)
+        await _answered(store, record.channel)
         await store.update(record.channel, _died_at_the_last)
         await asyncio.sleep(0.5)
         assert await world.earned() == 0  # its own resend may come
         clock.ahead += 61
 
         await _eventually(world, 2 * PRICE)
+
+
+async def _answered(store: PayeeStore, channel: Hash32) -> None:
+    """Wait until it is written that all answers have left."""
+    async with asyncio.timeout(15):
+        while (record := await store.read(channel)) is None or record.ledger.running:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def _died_at_the_last(record: PayeeRecord | None) -> PayeeStep[None]:

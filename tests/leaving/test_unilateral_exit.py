@@ -76,6 +76,7 @@ async def _until_paid(world: World, amount: int) -> None:
         await world.payee.settlement.settle()
         if await world.chain.balance(payee) == amount:
             return
+        await asyncio.sleep(0.05)
     pytest.fail(f"the payee has {await world.chain.balance(payee)}, not {amount}")
 
 

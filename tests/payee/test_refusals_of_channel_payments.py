@@ -2,13 +2,16 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from agentpay import Wallet
+from agentpay.core.payee_events import ChainSeen
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.evm.signature import ORDER
+from agentpay.payee.books import _move
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.testing.local_chain import LocalChain
@@ -243,6 +246,29 @@ async def test_k2_a_voucher_that_does_not_cover_is_void_for_good(
         assert code(refusal) == why
         assert fate_of(refusal) == fate_of(again) == ("void", 0)
         assert await shop.charged() == 1000
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_a_deposit_that_was_not_seen_yet_is_looked_for_before_a_refusal(
+    agentpay_shared_chain: LocalChain, tagged: bool
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=tagged)
+        store, now = payee._running.store.payee, 0
+        channel = channel_id(shop.config, payee.asset.chain)
+        less = ChainSeen(balance=1500, claimed=0, pending_withdrawal=0)
+        await store.update(channel, partial(_move, less, now))
+        header = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        await serve(await shop.answer(header))
+
+        above = await shop.payer.voucher(shop.config, 11_000, shop.terms)
+        refusal = refused(await shop.answer(above))
+
+        wanted = (
+            "cumulative_exceeds_balance" if tagged else "cumulative_amount_mismatch"
+        )
+        assert code(refusal) == wanted
+        assert await shop.charged() == 2000
 
 
 async def test_p2_a_voucher_for_other_terms_is_burnt(

@@ -362,7 +362,7 @@ async def test_c8_a_caller_that_leaves_leaves_its_permit_in_the_budget(
     async with a_pair(agentpay_shared_chain) as (agent, _, wire):
         wire.hang = asyncio.Event()
         leaving = asyncio.create_task(agent.get(OK))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not wire.credentials:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         leaving.cancel()

@@ -155,7 +155,7 @@ async def test_an_answer_without_a_receipt_is_looked_up_on_the_chain(
         assert served.status_code == 200
         assert PAYMENT_RECEIPT not in served.headers
 
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while await agent.payer.resolve():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (await spent(agent), await held(agent)) == (PRICE, 0)
@@ -298,7 +298,7 @@ async def test_c8_a_caller_that_leaves_before_anything_was_sent_may_ask_again(
     ):
         wire.hang = asyncio.Event()
         leaving = asyncio.create_task(agent.get(OK))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             while not wire.credentials:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         leaving.cancel()

@@ -36,6 +36,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import decoded
 
+pytestmark = pytest.mark.usefixtures("way")
+
 OTHER = "http://other.example"
 EXACT = f"/exact/{Order.RESERVE}/ok"
 FORGETFUL = AnswerPolicy(bytes_each=0)

@@ -32,6 +32,8 @@ from tests.http.world import (
 )
 from tests.payee.hand import decoded
 
+pytestmark = pytest.mark.usefixtures("way")
+
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"
 HASTY = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5)
 
@@ -293,6 +295,29 @@ async def test_c8_a_caller_may_leave_at_any_step(
                 assert (await agent.spending()).held == 0
 
 
+async def test_a_channel_whose_opening_was_cancelled_is_the_next_ones(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """It is recorded a few dozen turns after the request, before anything is signed."""
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(wall))
+        for steps in range(30, 50):
+            store = str(tmp_path / f"{steps}.db")
+            async with await an_agent(
+                agentpay_shared_chain, wire, store=store
+            ) as agent:
+                asking = asyncio.create_task(agent.get(BASE + "/ok"))
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
+                begun = [record.channel for record in await agent.channels()]
+                assert (await agent.get(BASE + "/ok")).status_code == 200
+                (used,) = await agent.channels()
+
+                assert begun in ([], [used.channel])
+
+
 async def test_c8_a_caller_that_leaves_while_it_is_sent_is_asked_about(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -407,9 +432,15 @@ async def test_a_payee_that_lost_its_books_is_paid_on_a_new_channel(
         await payee.start()
         with pytest.raises(AgentPayError):
             await agent.get(BASE + "/ok")
-        await asyncio.sleep(0.3)
-        answer = await agent.get(BASE + "/ok")
+
+        async def serves() -> bool:
+            """Once it was asked about, the old channel is used no more."""
+            try:
+                return (await agent.get(BASE + "/ok")).status_code == 200
+            except AgentPayError:
+                return False
+
+        await eventually(serves)
         channels = await agent.channels()
 
-    assert answer.status_code == 200
     assert len(channels) == 2

@@ -220,7 +220,7 @@ async def test_c8_a_deposit_that_was_not_made_keeps_nobody_longer_than_agreed(
     async with a_shop(chain) as (_, _, wall):
         wire = Pocketing(through(wall))
         async with await an_agent(chain, wire, policy=hasty) as agent:
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(15):
                 answer = await agent.get(BASE + "/ok")
 
     assert answer.status_code == 200

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import pytest
 
 from agentpay import Agent, Budget, Payee, Paywall, Policy, Streaming
@@ -16,10 +15,13 @@ from agentpay.http.asgi import Receive, Scope, Send
 from agentpay.http.paid_stream import PaidStream
 from agentpay.testing.local_chain import LocalChain
 from tests.http.test_selling_streams import PER_TOKEN, Model, route
+from tests.http.ways import to_servers
 from tests.http.world import Wire, a_payee, an_agent, eventually, serving
 from tests.payee.mpp_hand import MPP
 
 from .sessions import charged, on_chain, payload_of, spent, the_session
+
+pytestmark = pytest.mark.usefixtures("way")
 
 INCREMENT = 100
 AHEAD = 400
@@ -76,6 +78,9 @@ class Market:
         async with self.stream(model, **options) as stream:
             return stream, [event.data async for event in stream]
 
+    async def holds_nothing(self) -> bool:
+        return not (await self.agent.spending()).held
+
     async def books(self) -> tuple[int, int]:
         """What both sides say was spent, once nothing is open."""
 
@@ -94,7 +99,7 @@ async def a_market(
     async with a_payee(chain, mpp=MPP, clock=clock) as payee:
         app = Models()
         wall = Paywall(app, payee=payee, routes={"/stream": STREAM})
-        wire = Wire(httpx.AsyncHTTPTransport())
+        wire = Wire(to_servers())
         defaults: dict[str, Any] = {
             "policy": BY_SESSION,
             "budget": BUDGET,
@@ -339,6 +344,7 @@ async def test_who_is_cancelled_while_reading_leaves_nothing_open(
             await asyncio.gather(reading, return_exceptions=True)
             market.app.models.clear()
 
+            # A deposit is looked for once its request is known to be over.
+            await eventually(market.holds_nothing)
             ours, theirs = await market.books()
             assert ours == theirs
-            assert (await market.agent.spending()).held == 0

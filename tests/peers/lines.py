@@ -73,7 +73,7 @@ async def serve(app: Any, act: Callable[[Json], Awaitable[Json]], sdk: str) -> N
     """Serve on a free port of loopback, say which, and obey until input ends."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         if serving.done():

@@ -2,10 +2,12 @@
 The official MPP server in Python: sells `/charge`, and `/body` to requests whose body
 its challenges are bound to; settles by a facilitator.
 
-It takes x402 as well, from clients that know nothing of MPP.
+It takes x402 as well, from clients that know nothing of MPP. No two answers are the
+same. Told to be `quiet`, it keeps no notes, which cost time.
 """
 
 import asyncio
+import itertools
 from decimal import Decimal
 
 from lines import Json, mpp_note, named, note, read, serve
@@ -40,6 +42,8 @@ class Shop:
             realm="peers",
             secret_key=settings["secret"],
         )
+        self._numbers = itertools.count()
+        self._quiet = settings.get("quiet", False)
         self.notes: list[Json] = []
 
     def app(self) -> Starlette:
@@ -47,11 +51,11 @@ class Shop:
 
         @pay(self._server.charge(amount=amount))
         async def sold(request: Request, credential, receipt) -> Response:
-            return JSONResponse({"sold": "a charge"})
+            return self._sold()
 
         @pay(self._server.charge(amount=amount, body=lambda request: request.body))
         async def sold_to_body(request: Request, credential, receipt) -> Response:
-            return JSONResponse({"sold": "a charge"})
+            return self._sold()
 
         # The SDK wraps them in something whose arguments a route cannot read.
         async def charge(request: Request) -> Response:
@@ -60,9 +64,12 @@ class Shop:
         async def body(request: Request) -> Response:
             return await sold_to_body(request)
 
-        watch = Middleware(BaseHTTPMiddleware, dispatch=self._watch)
+        watch = [Middleware(BaseHTTPMiddleware, dispatch=self._watch)]
         routes = [Route("/charge", charge), Route("/body", body, methods=["POST"])]
-        return Starlette(routes=routes, middleware=[watch])
+        return Starlette(routes=routes, middleware=[] if self._quiet else watch)
+
+    def _sold(self) -> Response:
+        return JSONResponse({"sold": "a charge", "number": next(self._numbers)})
 
     async def _watch(self, request: Request, call_next) -> Response:
         response = await call_next(request)

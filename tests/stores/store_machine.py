@@ -232,6 +232,14 @@ class StoresAgree(RuleBasedStateMachine):
         assert found == expected
         assert all(record.ledger.pays_whole == sessions for record in found)
 
+    @rule(limit=st.integers(0, 5))
+    def owed(self, limit: int) -> None:
+        found, expected = (
+            self.run(store.payee.owed(limit=limit))
+            for store in (self.kept, self.memory)
+        )
+        assert found == expected
+
     @rule(limit=st.integers(0, 5), sessions=st.booleans())
     def closing(self, limit: int, sessions: bool) -> None:
         found, expected = (

@@ -5,19 +5,36 @@ import os
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentpay.core.budget import BudgetEvent
+from agentpay.core.budget import Budget, BudgetEvent
 from agentpay.core.payer_channel import PayerEvent
 from agentpay.errors import ConfigurationError, StoreInUse, StoreNewer, StoreUnavailable
+from agentpay.records import PayerRecord, PayerStep
 from agentpay.stores import MemoryStore, SqliteStore
-from tests.stores.store_cases import ACCOUNT, budget_events, payer_events
+from tests.stores.store_cases import ACCOUNT, budget_events, payer_events, payer_record
 from tests.stores.store_machine import NUMBERS, numbers, payer_step
 from tests.stores.test_sqlite_equals_memory import IN_MEMORY
+
+CHANNEL = payer_record().channel
+
+
+def begin(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
+    assert record is None
+    return PayerStep(budget=budget, record=payer_record(), answer=None)
+
+
+def spend(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+    """Spend one; says what was spent before."""
+    assert record is not None
+    spent = record.ledger.spent
+    after = replace(record, ledger=replace(record.ledger, spent=spent + 1))
+    return PayerStep(budget=budget, record=after, answer=spent)
 
 
 @settings(max_examples=30, deadline=None)
@@ -28,13 +45,14 @@ from tests.stores.test_sqlite_equals_memory import IN_MEMORY
             st.none() | numbers,
             st.none() | payer_events(),
             st.none() | budget_events(),
+            st.booleans(),
         ),
         max_size=30,
     ),
     st.sampled_from([1, 1024]),
 )
 def test_two_that_share_a_file_do_what_one_in_memory_does(
-    steps: list[tuple[int, int | None, PayerEvent | None, BudgetEvent | None]],
+    steps: list[tuple[int, int | None, PayerEvent | None, BudgetEvent | None, bool]],
     cached: int,
 ) -> None:
     async def scenario(path: Path) -> None:
@@ -43,9 +61,11 @@ def test_two_that_share_a_file_do_what_one_in_memory_does(
             await SqliteStore.open_shared(path, cached=cached) as one,
             await SqliteStore.open_shared(path, cached=cached) as other,
         ):
-            for which, number, event, spending in steps:
+            for which, number, event, spending, durable in steps:
                 store = (one, other)[which]
-                found = await payer_step(store, number, event, spending)
+                found = await payer_step(
+                    store, number, event, spending, durable=durable
+                )
                 assert found == await payer_step(memory, number, event, spending)
             for kept in (one, other):
                 budget = await kept.payer.budget(ACCOUNT)
@@ -118,3 +138,34 @@ async def test_a_closed_one_says_so(path: Path) -> None:
     await reading
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.payer.budget(ACCOUNT)
+
+
+async def test_what_nobody_waits_for_is_told_before_it_is_saved(path: Path) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        saving = store.payer.update(ACCOUNT, CHANNEL, spend)
+        telling = store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        soon, first = asyncio.ensure_future(telling), asyncio.ensure_future(saving)
+        done, _ = await asyncio.wait((soon, first), return_when=asyncio.FIRST_COMPLETED)
+
+        assert done == {soon}
+        assert await first == await soon + 1
+
+    async with await SqliteStore.open_shared(path) as again:
+        assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 2
+
+
+async def test_what_was_told_and_not_saved_never_was(path: Path) -> None:
+    async with await SqliteStore.open_shared(path, lock_wait_seconds=0.1) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER no BEFORE UPDATE ON payer_channels BEGIN"
+                " SELECT RAISE(ABORT, 'planned'); END"
+            )
+            assert await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False) == 0
+            with pytest.raises(StoreUnavailable):
+                await store.payer.update(ACCOUNT, CHANNEL, spend)
+            other.execute("DROP TRIGGER no")
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from agentpay.core.payee_events import Admitted
-from agentpay.errors import (
-    StoreUnavailable,
-)
+from agentpay.errors import InvariantViolated, StoreUnavailable
 from agentpay.records import PayeeRecord
 from agentpay.stores import SqliteStore
+from agentpay.stores.rows.tables import Change
 from tests.small_disks import small_disk_at
 from tests.stores.store_cases import (
     ACCOUNT,
@@ -65,6 +64,26 @@ async def test_a_statement_that_fails_takes_its_whole_group_back(path: Path) -> 
         with pytest.raises(StoreUnavailable, match="planted"):
             await store.payee.update(channel(), happens(voucher(1)))
         other.execute("DROP TRIGGER fail")
+
+    assert await store.payee.read(channel()) == WIDE
+    answer = await store.payee.update(channel(), happens(voucher(1)))
+    assert isinstance(answer, Admitted)
+    await store.close()
+
+
+class Broken:
+    """Steps of which no rows can be made, though each was checked: a bug of ours."""
+
+    def changes(self) -> list[Change]:
+        raise InvariantViolated("planted")
+
+
+async def test_steps_that_make_no_rows_take_their_group_back(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.payee.update(channel(), is_put(WIDE))
+    store._writer.submit_steps("broken", Broken())
+    with pytest.raises(StoreUnavailable, match="planted"):
+        await store.payee.update(channel(), happens(voucher(1)))
 
     assert await store.payee.read(channel()) == WIDE
     answer = await store.payee.update(channel(), happens(voucher(1)))

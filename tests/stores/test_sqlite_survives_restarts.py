@@ -76,6 +76,22 @@ async def test_an_untagged_floor_survives_a_restart(path: Path) -> None:
     assert record.ledger.floor == 5
 
 
+async def test_p1_what_the_chain_shows_is_known_after_a_restart(path: Path) -> None:
+    await fill(path)
+    async with await SqliteStore.open(path) as store:
+        for amount in (1, 2):
+            shown = happens(VoucherPublished(amount=amount))
+            await store.payee.update(channel(), shown)
+        before = await store.payee.read(channel())
+
+    async with await SqliteStore.open(path) as store:
+        record = await store.payee.read(channel())
+    assert record is not None
+    assert record == before
+    public = [record.ledger.is_public(amount) for amount in (1, 2, 3)]
+    assert public == [True, True, False]
+
+
 async def test_held_vouchers_survive_a_restart(path: Path) -> None:
     await fill(path)
 

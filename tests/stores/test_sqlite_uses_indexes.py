@@ -3,7 +3,9 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from itertools import count
 
 import pytest
 
@@ -60,6 +62,28 @@ def test_claimable_reads_only_what_it_returns(
 
 
 @KINDS
+def test_what_is_too_little_to_claim_is_not_read(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    del table
+    batch = Batch()
+    for number in range(500):
+        record = payee_record(number, session=sessions)
+        ledger = replace(record.ledger, charged=5, highest=5)
+        batch.add(payee.save_channel(None, replace(record, ledger=ledger), ()))
+    write(connection, batch)
+    steps = count()
+    connection.set_progress_handler(lambda: next(steps) < 0, 1)
+
+    found = payee_rows.list_claimable(
+        connection, sessions=sessions, at_least=6, limit=9
+    )
+
+    assert not found
+    assert next(steps) < 200  # of SQLite's machine: a row takes several
+
+
+@KINDS
 def test_closing_reads_only_closing_channels(
     connection: sqlite3.Connection, sessions: bool, table: str
 ) -> None:
@@ -68,6 +92,27 @@ def test_closing_reads_only_closing_channels(
     [plan] = plans(connection, query)
 
     assert f"USING INDEX {table}_closing" in plan
+
+
+def test_what_was_seen_of_late_is_found_among_all_others(
+    connection: sqlite3.Connection,
+) -> None:
+    query = partial(payee_rows.list_seen, chain=LOCAL, moment=9)
+
+    [plan] = plans(connection, query)
+
+    assert "USING INDEX payee_channels_seen (chain_seen_at>?)" in plan
+
+
+@KINDS
+def test_what_is_owed_is_added_up_in_the_order_of_an_index(
+    connection: sqlite3.Connection, sessions: bool, table: str
+) -> None:
+    del sessions
+    steps = plans(connection, partial(payee_rows.add_up_owed, limit=9))
+
+    assert len(steps) == 2
+    assert any(f"USING INDEX {table}_claimable" in step for step in steps)
 
 
 def test_loading_a_record_never_scans(connection: sqlite3.Connection) -> None:

@@ -21,11 +21,13 @@ from agentpay.core.payee_events import (
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeRecord,
     PayeeStep,
     PaymentStatus,
 )
 from agentpay.stores import Store
+from agentpay.types import ChainId
 from tests.stores.store_cases import (
     channel,
     config,
@@ -210,6 +212,25 @@ async def test_claimable_sees_a_step_that_is_not_durable_yet(store: Store) -> No
     assert [r.channel for r in found] == [channel(1)]
 
 
+async def test_what_is_owed_is_that_of_those_that_owe_the_most(store: Store) -> None:
+    assert await store.payee.owed(limit=9) == Owed()
+    for number, amount in enumerate([3, 500, 7, 2**64]):
+        fresh = replace(
+            payee_record(number, balance=2**65), last_voucher_at=100 - number
+        )
+        event = voucher(amount, maximum=amount)
+        await store.payee.update(channel(number), happens(event, fresh))
+        await store.payee.update(
+            channel(number), happens(Delivered(cumulative=amount, owner="us"))
+        )
+
+    all_of_them = await store.payee.owed(limit=9)
+    two = await store.payee.owed(limit=2)
+
+    assert all_of_them == Owed(amount=2**64 + 510, channels=4, since=97)
+    assert two == Owed(amount=2**64 + 500, channels=2, since=97)
+
+
 async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:
     for number, amount in enumerate([2**64, 2**127, 2**63]):
         fresh = payee_record(number, balance=2**128 - 1)
@@ -271,6 +292,28 @@ async def test_what_runs_is_left_behind_once_its_owner_is_dead(store: Store) -> 
 
     left = await store.payee.left_behind(limit=9)
     assert [record.channel for record in left] == [channel(3)]
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["channel", "session"])
+async def test_what_was_seen_on_its_chain_since_some_moment_is_found(
+    store: Store, session: bool
+) -> None:
+    records = [
+        replace(payee_record(number, session=session), chain_seen_at=100 + number)
+        for number in range(3)
+    ]
+    for record in records:
+        await store.payee.update(record.channel, is_put(record))
+    found = await store.payee.seen_since(records[0].chain, 101)
+    again = replace(records[0], chain_seen_at=500)
+    await store.payee.update(
+        again.channel, lambda _: PayeeStep(record=again, answer=None), durable=False
+    )
+
+    assert sorted(found) == sorted(record.channel for record in records[1:])
+    assert await store.payee.seen_since(again.chain, 500) == [again.channel]
+    assert await store.payee.seen_since(again.chain, 501) == []
+    assert await store.payee.seen_since(ChainId(1), 0) == []
 
 
 async def test_of_fifty_equal_payments_one_is_the_callers_own(store: Store) -> None:

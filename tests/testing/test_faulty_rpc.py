@@ -93,7 +93,7 @@ async def test_a_reorg_replaces_the_last_blocks_by_empty_ones() -> None:
             await node.mine()
             receipt = await sending
         before = await chain.head()
-        await node.reorg(1)
+        await node.reorg(after=before.number - 1)
         after = await chain.head()
 
         assert await chain.receipt(Hash32(receipt.transaction)) is None

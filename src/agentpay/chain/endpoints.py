@@ -11,9 +11,11 @@ import logging
 import re
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 from agentpay.chain.decoding import quantity
+from agentpay.chain.height import BehindOthers, Height
 from agentpay.chain.json_rpc import JsonRpc, NodeRefused, RequestNotSent, Rpc
 from agentpay.chain.refusals import Refusal, is_poor, is_revert, refusal_of
 from agentpay.errors import (
@@ -34,12 +36,6 @@ _POOLED: Final = "eth_getTransactionByHash"
 """What one node may know and another not."""
 _REST_SECONDS_MIN: Final = 1.0
 _REST_SECONDS_MAX: Final = 60.0
-
-
-class BehindOthers(ChainUnreachable):
-    """An endpoint has not got a block that was seen before."""
-
-    code = "behind_others"
 
 
 class Endpoint:
@@ -98,17 +94,10 @@ class Endpoint:
 class Endpoints(Rpc):
     """Several endpoints as one `Rpc`. Belongs to one event loop."""
 
-    def __init__(
-        self, endpoints: Sequence[Endpoint], *, turned_back_seconds: float = 60
-    ) -> None:
-        """
-        A block that all endpoints have said for `turned_back_seconds` that they have
-        not is none of the chain any more.
-        """
+    def __init__(self, endpoints: Sequence[Endpoint], *, height: Height) -> None:
+        """Below `height` none is read from, unless all have been for long."""
         self._endpoints = endpoints
-        self._turned_back_seconds = turned_back_seconds
-        self._seen = 0
-        self._gone_since: float | None = None
+        self._height = height
         self._sending: set[asyncio.Task[Answers]] = set()
 
     @property
@@ -127,12 +116,20 @@ class Endpoints(Rpc):
         """See `Rpc.batch`."""
         if any(method == _SENDS for method, _ in requests):
             return await self._send(requests)
-        answers = await self._read(requests)
+        try:
+            answers = await self._height.ask(partial(self._read, requests))
+        except BehindOthers as error:  # asking again was done here
+            raise ChainUnreachable(str(error)) from error
         if all(answer is not None for answer in answers):
             return answers
         return await self._look_elsewhere(requests, answers)
 
     async def _read(self, requests: Requests) -> Answers:
+        """
+        Raises:
+            BehindOthers: All of them are; the one that is the least.
+            ChainUnreachable: No usable answer.
+        """
         refused: Answers | None = None
         failures: list[ChainError] = []
         for endpoint in self._in_order():
@@ -152,8 +149,11 @@ class Endpoints(Rpc):
             return answers
         if refused is not None:
             return refused
-        if self._turned_back(failures):
-            return await self._read(requests)
+        # One that does not answer may have a block still: it is not gone meanwhile.
+        behind = [f for f in failures if isinstance(f, BehindOthers)]
+        of_this_chain = [f for f in failures if not isinstance(f, WrongChain)]
+        if behind and len(behind) == len(of_this_chain):
+            raise min(behind, key=lambda failure: failure.blocks)
         told = "; ".join(str(failure) for failure in failures)
         if all(isinstance(failure, RequestNotSent) for failure in failures):
             raise RequestNotSent(told)
@@ -167,37 +167,14 @@ class Endpoints(Rpc):
             BehindOthers: What it says may be over.
         """
         await endpoint.ready()
-        before = self._seen  # what comes in while it is asked says nothing of it
+        before = self._height.seen
         head, *answers = await endpoint.rpc.batch([("eth_blockNumber", ()), *requests])
         if isinstance(head, NodeRefused):
             raise ChainUnreachable(f"{head}: try again") from head
         with endpoint.rpc.reading("eth_blockNumber"):
             number = quantity(head)
-        if number < before:
-            raise BehindOthers(
-                f"{endpoint.rpc.where} is at block {number}, {before} was seen"
-            )
-        if number >= self._seen:
-            self._seen, self._gone_since = number, None
+        self._height.see(number, before=before, where=endpoint.rpc.where)
         return answers
-
-    def _turned_back(self, failures: Sequence[ChainError]) -> bool:
-        """
-        Whether the chain is to be believed that a block is gone.
-
-        One that does not answer may have it still: nothing is believed meanwhile.
-        """
-        of_this_chain = [f for f in failures if not isinstance(f, WrongChain)]
-        if not all(isinstance(failure, BehindOthers) for failure in of_this_chain):
-            return False
-        now = time.monotonic()
-        if self._gone_since is None:
-            self._gone_since = now
-        if not of_this_chain or now - self._gone_since < self._turned_back_seconds:
-            return False
-        _log.warning("no endpoint of %s has block %d any more", self.where, self._seen)
-        self._seen, self._gone_since = 0, None
-        return True
 
     async def _look_elsewhere(self, requests: Requests, answers: Answers) -> Answers:
         """A transaction that waits may be known to one node only."""

@@ -19,7 +19,7 @@ from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
 from agentpay.chain.price import Price, read_price
 from agentpay.chain.refusals import Refusal, refusal_of
 from agentpay.core import sending as rules
-from agentpay.core.sending import FeePolicy, Looked, Over, Queue, Sending
+from agentpay.core.sending import FeePolicy, Joined, Looked, Over, Queue, Sending
 from agentpay.errors import ChainError, StoreCorrupt, StoreError
 from agentpay.evm.calls import Call
 from agentpay.sending_ports import SendBook
@@ -151,10 +151,19 @@ class InFlight:
         self._flights[flight.nonce] = flight
         self._look_soon()
 
-    def join(self, flight: Flight) -> Landed:
-        """Wait for a flight that others left; the node may have lost it since."""
-        event = Looked(nonce=flight.nonce, found=False)
-        self.queue = rules.apply(self.queue, event)
+    def join(self, flight: Flight, *, deadline: int) -> Landed:
+        """
+        Wait for a flight that others left; the node may have lost it since.
+
+        With a `deadline` before theirs, more is paid sooner from now on. It is kept
+        with the next attempt; until then a restart forgets it, and whoever has it
+        joins again.
+        """
+        for event in (
+            Looked(nonce=flight.nonce, found=False),
+            Joined(nonce=flight.nonce, deadline=deadline),
+        ):
+            self.queue = rules.apply(self.queue, event)
         self._look_soon()
         return flight.landed()
 
@@ -326,9 +335,10 @@ class InFlight:
                 chain_time=price.chain_time,
                 policy=self._fees,
             ):
-                await self._raise(self._flights[sending.nonce], price)
+                flight = self._flights[sending.nonce]
+                await self._raise(flight, price, deadline=sending.deadline)
 
-    async def _raise(self, flight: Flight, price: Price) -> None:
+    async def _raise(self, flight: Flight, price: Price, *, deadline: int) -> None:
         fees = rules.higher_fees(
             attempt_of(flight.last).fees,
             price.market,
@@ -347,9 +357,7 @@ class InFlight:
         signed = self._key.sign(
             flight.call, nonce=flight.nonce, gas=flight.gas, fees=fees
         )
-        raised = Flight(
-            flight.call, [*flight.attempts, signed], deadline=flight.deadline
-        )
+        raised = Flight(flight.call, [*flight.attempts, signed], deadline=deadline)
         await self.record(raised)
         if self._flights.get(flight.nonce) is not flight:
             await self._forget(flight.nonce)  # it was mined meanwhile

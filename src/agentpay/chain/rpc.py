@@ -5,16 +5,19 @@ It signs and sends nothing. web3 is loaded at the first call, not by importing t
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from agentpay.chain.decoding import block_of, log_of, quantity, raw_bytes, receipt_of
 from agentpay.chain.endpoints import Endpoints, check_all, open_endpoints
+from agentpay.chain.height import TURNED_BACK_SECONDS, Height
 from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
 from agentpay.chain.refusals import is_revert
 from agentpay.chain.reverts import revert_reason
 from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
+from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, ChainId, Hash32
 
 _WITHOUT_BODIES = False
@@ -32,11 +35,14 @@ class RpcChain:
         chain_id: ChainId,
         timeout_seconds: float = 10,
         error_names: Mapping[bytes, str] | None = None,
+        turned_back_seconds: float | None = None,
     ) -> None:
         """
         `url` is one endpoint, or several (also in one text, with commas between), of
         which the first that is well is used. `error_names` maps the selectors of custom
-        errors to names, for reasons.
+        errors to names, for reasons. State is not read from before what was seen,
+        unless for `turned_back_seconds` nobody had anything else: a minute, and no time
+        at all for the one node of a local chain, which tests turn back.
 
         Raises:
             ConfigurationError: Not http or https URLs.
@@ -45,10 +51,15 @@ class RpcChain:
             url, chain=chain_id, timeout_seconds=timeout_seconds
         )
         only = self._endpoints[0].rpc if len(self._endpoints) == 1 else None
-        self.rpc: Rpc = only or Endpoints(self._endpoints)
+        if turned_back_seconds is None:
+            one_node = only is not None and chain_id in LOCAL_CHAINS
+            turned_back_seconds = 0 if one_node else TURNED_BACK_SECONDS
+        # One URL may be many nodes, and is asked by itself; of several, `Endpoints` has
+        # seen to it.
+        self._height = Height(turned_back_seconds=turned_back_seconds)
+        self.rpc: Rpc = only or Endpoints(self._endpoints, height=self._height)
         self._chain_id = chain_id
         self._error_names = error_names
-        self._head_seen = 0
 
     @property
     def chain_id(self) -> ChainId:
@@ -76,11 +87,7 @@ class RpcChain:
 
     async def head(self) -> Block:
         """See `ports.Chain.head`."""
-        answer = await self._ask("eth_getBlockByNumber", "latest", _WITHOUT_BODIES)
-        with self.rpc.reading("the latest block"):
-            block = block_of(answer)
-        self._head_seen = block.number
-        return block
+        return await self._height.ask(self._read_head)
 
     async def block(self, number: int) -> Block:
         """See `ports.Chain.block`."""
@@ -98,7 +105,7 @@ class RpcChain:
             if block is not None:
                 answers += self._decoded(part, await self._batch(part, block))
                 continue
-            block, raw = await self._read_at_head(part)
+            block, raw = await self._height.ask(partial(self._read_at_head, part))
             answers += self._decoded(part, raw)
         return answers
 
@@ -192,6 +199,14 @@ class RpcChain:
         except NodeRefused as refusal:
             raise self.failure(refusal, method) from refusal
 
+    async def _read_head(self) -> Block:
+        before = self._height.seen
+        answer = await self._ask("eth_getBlockByNumber", "latest", _WITHOUT_BODIES)
+        with self.rpc.reading("the latest block"):
+            block = block_of(answer)
+        self._height.see(block.number, before=before, where=self.rpc.where)
+        return block
+
     async def _read_at_head(
         self, calls: Sequence[Call]
     ) -> tuple[int, list[Any | NodeRefused]]:
@@ -200,11 +215,12 @@ class RpcChain:
 
         "latest" would not do: a block may come between two calls of one batch.
         """
-        asked = self._head_seen
+        asked = self._height.seen
         number, *answers = await self._batch(calls, asked, "eth_blockNumber")
         if isinstance(number, NodeRefused):
             raise self.failure(number, "eth_blockNumber") from number
-        self._head_seen = head = quantity_or_unreachable(self.rpc, number)
+        head = quantity_or_unreachable(self.rpc, number)
+        self._height.see(head, before=asked, where=self.rpc.where)
         if head == asked:
             return head, answers
         # One more trip, at a block that is known now; it need not stay the last.

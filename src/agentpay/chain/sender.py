@@ -132,7 +132,7 @@ class TransactionSender:
             # What was sent before, by us or by a process that died, is not sent again.
             flight = self._in_flight.find(call)
             if flight is not None:
-                landed = self._in_flight.join(flight)
+                landed = self._in_flight.join(flight, deadline=deadline)
             else:
                 capped = gas_max is not None
                 terms = await self._pricing.terms(call, cap, capped=capped)

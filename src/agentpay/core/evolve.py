@@ -1,14 +1,15 @@
 """
-Frozen values with some of their fields changed, at half of what `replace` costs.
+Frozen values with some of their fields changed, at a fifth of what `replace` costs.
 
 A channel of sixteen fields is made anew by each of its events, and most of what that
-costs is `dataclasses.replace` naming all of them again.
+costs is `dataclasses.replace` naming all of them again, and the frozen `__init__` that
+sets each through `object.__setattr__`. Here the fields are copied into a blank of the
+same layout, which is then made one of the frozen kind.
 """
 
 from collections.abc import Callable
 from dataclasses import fields
 from functools import lru_cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["evolve"]
@@ -26,24 +27,30 @@ else:
             TypeError: It checks itself when it is made, or has no such field.
         """
         kind = type(value)
-        take, puts = _parts(kind)
-        made = object.__new__(kind)
-        for put, old in zip(puts.values(), take(value), strict=True):
-            put(made, old)
-        for name, changed in changes.items():
-            if name not in puts:
-                raise TypeError(f"{kind.__name__} has no field {name!r}")
-            puts[name](made, changed)
+        made = _copier(kind)(value)
+        try:
+            for name, changed in changes.items():
+                setattr(made, name, changed)
+        except AttributeError as error:
+            raise TypeError(f"{kind.__name__} has no field {name!r}") from error
+        made.__class__ = kind
         return made
 
 
-_Put = Callable[[Any, Any], None]
-
-
 @lru_cache(maxsize=64)
-def _parts(kind: type[Any]) -> tuple[Callable[[Any], Any], dict[str, _Put]]:
-    """How to read all fields of a value at once, and how to set each."""
+def _copier(kind: type[Any]) -> Callable[[Any], Any]:
+    """
+    A function that copies all fields of a value into a blank of the same layout.
+
+    It is written out for the kind, as `dataclasses` writes an `__init__`.
+    """
     if hasattr(kind, "__post_init__"):
         raise TypeError(f"{kind.__name__} checks itself when it is made: replace it")
     names = [field.name for field in fields(kind)]
-    return attrgetter(*names), {n: getattr(kind, n).__set__ for n in names}
+    blank = type(kind.__name__, (), {"__slots__": tuple(names)})
+    copying = "\n".join(f"    made.{name} = value.{name}" for name in names)
+    source = f"def copy(value):\n    made = blank()\n{copying}\n    return made"
+    scope: dict[str, Any] = {"blank": blank}
+    exec(source, scope)  # noqa: S102 - our own fields' names
+    copy: Callable[[Any], Any] = scope["copy"]
+    return copy

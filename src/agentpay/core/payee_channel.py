@@ -6,7 +6,7 @@ Values only. How they change is in `payee_rules`, by the events of `payee_events
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from operator import attrgetter
 from typing import Final
@@ -41,6 +41,8 @@ class Used:
     cumulative: int
     fate: Fate
     charged: int = 0
+    shown: bool = False
+    """The chain shows its voucher, or is about to: anybody may present it."""
 
 
 by_cumulative: Callable[[Used], int] = attrgetter("cumulative")
@@ -204,6 +206,25 @@ class PayeeChannel:
     def find_used(self, cumulative: int) -> Used | None:
         at = self.place_used(cumulative)
         return None if at is None else self.used[at]
+
+    def is_public(self, cumulative: int) -> bool:
+        """
+        Whether the chain may show this voucher: then it proves nobody its payer.
+
+        It never shows one of nothing.
+        """
+        if 0 < cumulative <= self.floor:
+            return True
+        used = self.find_used(cumulative)
+        return used is not None and used.shown
+
+    def with_shown(self, cumulative: int) -> tuple[Used, ...]:
+        """What is remembered, once the chain shows this voucher."""
+        at = self.place_used(cumulative)
+        if at is None:
+            return self.used
+        shown = replace(self.used[at], shown=True)
+        return (*self.used[:at], shown, *self.used[at + 1 :])
 
     def place_used(self, cumulative: int) -> int | None:
         """Where an amount is among those that are remembered."""

@@ -98,8 +98,9 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
         case VoucherPublished():
             # A tagged amount is in `used` already; an untagged one must not come back.
             floor = channel.floor if channel.tagged else event.amount
-            published = evolve(channel, floor=max(channel.floor, floor))
-            return Transition(channel=published, answer=Noted())
+            used, touched = channel.with_shown(event.amount), (event.amount,)
+            shown = evolve(channel, floor=max(channel.floor, floor), used=used)
+            return Transition(channel=shown, answer=Noted(), touched=touched)
         case RefundDone():
             return Transition(channel=_end_refund(channel), answer=Noted())
         case _:
@@ -325,9 +326,8 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
     running = tuple([r for r in channel.running if r.cumulative != cumulative])
     used = channel.used
     if (at := channel.place_used(cumulative)) is not None:
-        entry = Used(cumulative=cumulative, fate=Fate.CHARGED, charged=charged)
         changed = list(used)
-        changed[at] = entry
+        changed[at] = evolve(used[at], fate=Fate.CHARGED, charged=charged)
         used = tuple(changed)
     held = channel.keep(channel.held, channel.due + charged)
     after = evolve(channel, running=running, used=used, held=held)

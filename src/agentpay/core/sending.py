@@ -132,13 +132,21 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """Somebody waits for it who has a deadline of his own; 0 is none."""
+
+    nonce: int
+    deadline: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Over:
     """One attempt was mined; or another transaction was, or surely none ever will."""
 
     nonce: int
 
 
-Event = Launched | Raised | Looked | Over
+Event = Launched | Raised | Looked | Joined | Over
 
 
 def apply(queue: Queue, event: Event) -> Queue:
@@ -161,6 +169,10 @@ def apply(queue: Queue, event: Event) -> Queue:
             after = _with(queue, raised_)
         case Looked(nonce=nonce, found=found):
             after = _with(queue, replace(_known(queue, nonce), doubtful=not found))
+        case Joined(nonce=nonce, deadline=deadline):
+            joined = _known(queue, nonce)
+            first = min(filter(None, (joined.deadline, deadline)), default=0)
+            after = _with(queue, replace(joined, deadline=first))
         case Over(nonce=nonce):
             rest = [s for s in queue.sendings if s is not _known(queue, nonce)]
             after = replace(queue, sendings=tuple(rest))

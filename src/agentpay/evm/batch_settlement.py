@@ -46,6 +46,7 @@ CLAIM_BATCH_TYPEHASH: Final = type_hash(
 
 PARALLEL_TAG: Final = keccak(b"agentpay parallel-vouchers v1")[:4]
 """The first bytes of the salt of a channel that serves requests in parallel."""
+_TAGGED: Final = "0x" + PARALLEL_TAG.hex()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class ChannelConfig:
     @property
     def tagged(self) -> bool:
         """Whether both sides agreed, in the id itself, to serve in parallel."""
-        return self.salt.startswith("0x" + PARALLEL_TAG.hex())
+        return self.salt.startswith(_TAGGED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

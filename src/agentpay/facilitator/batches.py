@@ -10,6 +10,7 @@ costs the same gas always, and anybody may send them.
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from agentpay.errors import ChainError, TransactionFailed
@@ -17,10 +18,14 @@ from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.transfer import Transfer
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.gas import Spent
+from agentpay.facilitator.sponsor import Sponsor
 from agentpay.ports import Chain
 from agentpay.records import Settled
+from agentpay.sending_ports import Sender
+from agentpay.types import Address
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +49,34 @@ class _Waiting:
     done: asyncio.Future[Settled]
 
 
+class BatchingFacilitator(Facilitator):
+    """Settles transfers many at a time, and does all else as any other."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        senders: Sequence[Sender],
+        policy: BatchPolicy,
+        wallet_factories: Collection[Address] = (),
+        sponsor: Sponsor | None = None,
+        deposits: DepositGas | None = None,
+    ) -> None:
+        """See `Facilitator`."""
+        super().__init__(
+            chain=chain,
+            senders=senders,
+            wallet_factories=wallet_factories,
+            sponsor=sponsor,
+            deposits=deposits,
+        )
+        self._batches = TransferBatches(chain=chain, facilitator=self, policy=policy)
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        """See `Settler.settle_transfer`."""
+        return await self._batches.settle_transfer(transfer, amount)
+
+
 class TransferBatches:
     """Gathers transfers and sends them together. Belongs to one event loop."""
 
@@ -61,7 +94,7 @@ class TransferBatches:
     async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
         """See `Settler.settle_transfer`; waits for others up to the policy's time."""
         if not await self._fits(transfer):
-            return await self._facilitator.settle_transfer(transfer, amount)
+            return await self._by_itself(transfer, amount)
         waiting = _Waiting(
             transfer=transfer,
             call=transfer.call(amount),
@@ -165,13 +198,15 @@ class TransferBatches:
     async def _alone(self, waiting: _Waiting) -> None:
         transfer = waiting.transfer
         try:
-            settled = await self._facilitator.settle_transfer(
-                transfer, transfer.maximum
-            )
+            settled = await self._by_itself(transfer, transfer.maximum)
         except ChainError as error:
             self._end(waiting, error=error, gas=0)
         else:
             self._end(waiting, settled=settled, gas=0)
+
+    async def _by_itself(self, transfer: Transfer, amount: int) -> Settled:
+        """In a transaction of its own, also if the facilitator would gather it."""
+        return await Facilitator.settle_transfer(self._facilitator, transfer, amount)
 
     def _end(
         self,

@@ -47,6 +47,10 @@ class DepositMovement:
     def maximum(self) -> int:
         return self.deposit.amount
 
+    @property
+    def valid_before(self) -> int:
+        return self.deposit.valid_before
+
     async def check(self) -> Refused | None:
         """See `Movement.check`."""
         late = wrong_time(self.deposit, int(self._clock()))

@@ -4,13 +4,16 @@ Settles what was signed once, whoever asks how often, also after a crash.
 A movement is recorded before it is sent. Who asks while it is under way, or after its
 result was told, is refused: a facilitator that said yes twice would let one payment buy
 two answers of a payee that keeps no books. A result that nobody was told is told.
+
+What was told is forgotten a day after its signature expired. So what expired over an
+hour ago and is not known is not looked for on the chain: it may have been told.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentpay.errors import (
     InvariantViolated,
@@ -26,6 +29,12 @@ from agentpay.wire.x402_facilitator import PENDING
 _log = logging.getLogger(__name__)
 
 DUPLICATE = "duplicate_settlement"
+LATE_SECONDS: Final = 3600
+KEPT_SECONDS: Final = 24 * LATE_SECONDS
+"""Longer by far, since the clocks of processes that share a book may differ."""
+_SWEEP_SECONDS: Final = 600
+_LONGEST: Final = 2**62
+"""A time that every store keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,11 @@ class Movement(Protocol):
 
     @property
     def maximum(self) -> int: ...
+
+    @property
+    def valid_before(self) -> int:
+        """When what was signed expires, by the chain's clock."""
+        ...
 
     @property
     def failed_code(self) -> str:
@@ -88,6 +102,7 @@ class SettledOnce:
         self._book = book
         self._clock = clock
         self._running: dict[str, asyncio.Task[Settled | Refused]] = {}
+        self._swept_at = 0.0
 
     async def settle(self, movement: Movement) -> Settled | Refused:
         """
@@ -114,12 +129,23 @@ class SettledOnce:
             else:  # the caller left
                 task.add_done_callback(lambda done: self._forget(movement.id, done))
 
+    async def _sweep(self) -> None:
+        """Forget what was told long ago, now and then."""
+        now = self._clock()
+        if now - self._swept_at >= _SWEEP_SECONDS:
+            self._swept_at = now
+            await self._book.sweep_payments(now=int(now) - KEPT_SECONDS)
+
+    def _may_be_forgotten(self, movement: Movement) -> bool:
+        return movement.valid_before + LATE_SECONDS < self._clock()
+
     def _forget(self, key: str, done: asyncio.Task[Settled | Refused]) -> None:
         self._running.pop(key, None)
         if not done.cancelled() and (error := done.exception()) is not None:
             _log.warning("%s is not settled, and nobody waits for it: %s", key, error)
 
     async def _settle(self, movement: Movement) -> Settled | Refused:
+        await self._sweep()
         known = await self._book.find_payment(movement.id)
         if known is not None:
             if not await self._is_ours(known):
@@ -129,8 +155,10 @@ class SettledOnce:
                 return told
         refused = await movement.check()
         if refused is not None:
+            if known is not None or self._may_be_forgotten(movement):
+                return refused
             # Somebody else may have sent it, to the right account (F3).
-            found = None if known is not None else await movement.found()
+            found = await movement.found()
             if not isinstance(found, Settled):
                 return refused
             if not await self._begin(movement):
@@ -215,6 +243,7 @@ class SettledOnce:
             resource="/settle",
             owner=self._book.owner,
             started_at=int(self._clock()),
+            good_until=min(movement.valid_before, _LONGEST),
         )
         return await self._book.begin_payment(record) is record
 

@@ -194,6 +194,10 @@ class TransferMovement:
     def maximum(self) -> int:
         return self._transfer.maximum
 
+    @property
+    def valid_before(self) -> int:
+        return self._transfer.valid_before
+
     async def check(self) -> Refused | None:
         """See `Movement.check`; simulated first, and asked why only if it fails."""
         late = wrong_time(self._transfer, int(self._clock()))

@@ -5,7 +5,7 @@ A 402 comes after the body was sent, and a payment whose answer was lost is sent
 with the same request. A stream can be read once, so it is read first, up to a bound.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
 
@@ -25,6 +25,25 @@ async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
     if not isinstance(request.stream, httpx.ByteStream):
         request.stream = _Bounded(request, bytes_max)
     await request.aread()
+
+
+def copied(
+    request: httpx.Request, added: Mapping[str, str], *, dropped: frozenset[str]
+) -> httpx.Request:
+    """
+    A request whose body was read, to be sent: with these fields instead of its own of
+    those names, and without what is dropped (in lower case).
+    """
+    instead = dropped.union(map(str.lower, added))
+    fields = [
+        (name, value)
+        for name, value in request.headers.raw
+        if name.decode("latin-1").lower() not in instead
+    ]
+    fields += [(name.encode(), value.encode()) for name, value in added.items()]
+    return httpx.Request(
+        request.method, request.url, headers=fields, content=request.content
+    )
 
 
 class _Bounded(httpx.AsyncByteStream):
@@ -49,7 +68,10 @@ class _Bounded(httpx.AsyncByteStream):
 class PaidBody(httpx.AsyncByteStream):
     """The body of an answer that was paid for: where it breaks off, money moved."""
 
-    def __init__(self, response: httpx.Response, lost: AgentPayError) -> None:
+    def __init__(
+        self, response: httpx.Response, lost: Callable[[], AgentPayError]
+    ) -> None:
+        """`lost` says what that means, where it breaks off."""
         self._stream = response.stream
         self._lost = lost
 
@@ -60,7 +82,7 @@ class PaidBody(httpx.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except httpx.TransportError as error:
-            raise self._lost from error
+            raise self._lost() from error
 
     async def aclose(self) -> None:
         if isinstance(self._stream, httpx.AsyncByteStream):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from agentpay.errors import ChainError, StoreError
@@ -259,13 +259,13 @@ class Delivery:
             else:
                 receipt = await self._commit(charged)
         except (ChainError, StoreError) as error:
-            receipt = unavailable(error, self._answers.chain, payment=self._sale.key)
+            receipt = unavailable(error, self._answers.chain, payment=self._sale.id)
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
             self._closed = self._replaced = True
             mpp, terms = self._purchase.mpp, self._purchase.terms
             refusal = self._payee.refuse(
-                receipt, terms, mpp or Asked(body=None), by_mpp=mpp is not None
+                receipt, terms, mpp or Asked(), by_mpp=mpp is not None
             )
             await send_refusal(self._send, refusal)
             return
@@ -344,8 +344,6 @@ class Delivery:
             return Refusal(status=status, headers=_UNPAID, body=body)
         kind = ProblemKind.INSUFFICIENT_BALANCE if status == 402 else UNKNOWN
         refusal = problem(self._payee.settings, terms, kind, detail, status=status)
-        if self._flow is not None:
-            asked = replace(asked, body=None)  # it streamed past, unread
         return self._payee.refuse(refusal, terms, asked, by_mpp=True)
 
     async def finish(self) -> None:

@@ -22,6 +22,7 @@ from agentpay.errors import (
     MalformedMessage,
     TransactionOutcomeUnknown,
 )
+from agentpay.http.pools import PooledTransport
 from agentpay.types import Address
 from agentpay.wire import x402_asks as asks
 from agentpay.wire.headers import JsonObject
@@ -92,7 +93,7 @@ class Endpoints:
                 timeout=httpx.Timeout(self._timeout_seconds, connect=5),
                 follow_redirects=False,
                 trust_env=False,
-                transport=self._transport,
+                transport=self._transport or PooledTransport(),
             )
         return self._client
 

@@ -104,13 +104,20 @@ class Flow:
         try:
             return await self._stream.draw(charged)
         except (StreamLost, StoreError) as error:
-            self._ended = True
-            raise StreamLost(f"nothing more can be charged: {error}") from error
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> StreamLost:
+        """Nothing more leaves: its books are gone, or cannot be read or written."""
+        self._ended = True
+        return StreamLost(f"nothing more can be charged: {error}")
 
     async def _wait(self, need: int, wish: int, deadline: float) -> None:
         """Content stops here until enough is signed, or for good."""
         exhausted = StreamExhausted(needed=need, covered=self.tab.charged)
-        asked = await self._stream.ask(need, wish)
+        try:
+            asked = await self._stream.ask(need, wish)
+        except StoreError as error:
+            raise self._lost(error) from error
         seconds = deadline - self._now()
         if asked is None or not self._started or seconds <= 0:
             raise exhausted
@@ -122,6 +129,8 @@ class Flow:
             self.check()
             if not await waiting:
                 raise exhausted
+        except StoreError as error:
+            raise self._lost(error) from error
         finally:
             waiting.cancel()
             leaving.cancel()

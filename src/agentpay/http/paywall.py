@@ -100,8 +100,10 @@ class Paywall:
         self._closings = Closings()
         own = [payee.mpp.credential_field] if payee.mpp else []
         self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
+        self._prices: dict[int, Terms] = {}
+        """The terms of each route of the table, which keeps them: by its identity."""
         for route in self._routes.all():
-            payee.terms(route, resource="a route", url="")
+            self._prices[id(route)] = payee.terms(route, resource="a route", url="")
             if route.access_seconds and origin is None:
                 raise ConfigurationError("payers sign in to an origin: pass origin=")
 
@@ -203,7 +205,7 @@ class Paywall:
         """
         mpp, scope = self._payee.mpp, asking.scope
         head = scope["method"] == "HEAD"
-        body: bytes | None = b""
+        body: bytes | None = None
         if mpp is not None and not session:
             body = await asking.body.read(mpp.body_bytes_max)
         return Asked(
@@ -222,9 +224,8 @@ class Paywall:
 
     def _terms(self, scope: Scope, found: Found) -> Terms:
         method: str = scope["method"]
-        terms = self._payee.terms(
-            found.route,
-            resource=f"{method} {scope['path']}",
+        terms = self._prices[id(found.route)].at(
+            f"{method} {scope['path']}",
             url=url_of(scope, self._origin),
             query=scope.get("query_string", b"").decode("latin-1"),
             bound=self._origin is not None,

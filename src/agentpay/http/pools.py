@@ -1,5 +1,6 @@
 """
-Requests to several pools of connections, so that many at once stay cheap.
+What requests go through: several pools of connections, so that many at once stay cheap,
+and a transport that is lent.
 
 httpcore looks at every connection of a pool, twice per request, and compares each with
 all others: with 32 in flight that costs more than the payment. Sixteen pools of two
@@ -40,3 +41,17 @@ class PooledTransport(httpx.AsyncBaseTransport):
         """Close every connection."""
         for pool in self._pools:
             await pool.aclose()
+
+
+class LentTransport(httpx.AsyncBaseTransport):
+    """A transport that others use, and do not close."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; raises what `inner` raises."""
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Its owner closes it."""

@@ -17,10 +17,12 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 def target_of(request: httpx.Request) -> Target:
     """What a request would buy."""
     url = request.url
+    if url.userinfo or "#" in str(url):  # it is told to others too
+        url = url.copy_with(fragment=None, userinfo=b"")
     host = url.netloc.decode("ascii")
     return Target(
         method=request.method,
-        url=str(url.copy_with(fragment=None, userinfo=b"")),  # told to others too
+        url=str(url),
         origin=f"{url.scheme}://{host}",
         host=host,
     )

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ from agentpay.errors import (
     PaymentRejected,
     PriceRose,
 )
-from agentpay.http.bodies import read_body
+from agentpay.http.bodies import copied, read_body
 from agentpay.http.first_version import first_of, read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
@@ -48,6 +49,8 @@ from agentpay.wire.x402_v1 import X_PAYMENT
 
 _CHALLENGE_SECONDS = (0.05, 0.1, 0.2, 0.4)
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+_NOT_SENT = frozenset({PAYMENT_SIGNATURE.lower(), "transfer-encoding"})
+_NOT_SENT_V1 = _NOT_SENT | {X_PAYMENT.lower()}
 _NEVER_SENT = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -102,7 +105,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         target = target_of(request)
         note_origin(request, target.origin)
         known = await self._memory.recall(target)
-        offer = known.fits(request_of(request)) if known is not None else None
+        offer = known.fits(lambda: request_of(request)) if known is not None else None
         returns = self._bound().policy.sign_in and self._bound().returns.may(target)
         if offer is None or returns:
             learned = await self._learn(request, target, alone=known is None)
@@ -131,7 +134,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         proof = await returns.sign(offer, target)
         if proof is None:
             return None
-        response = await self._send(request, {sign_in.HEADER: proof})
+        response = await self._send(request, target, {sign_in.HEADER: proof})
         if not costs(response):
             return response
         returns.refused(target)
@@ -154,9 +157,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             answered = await self._until_final(request, target, payment, offer)
             if isinstance(answered, httpx.Response):
                 self._receipts.take(
-                    answer_of(answered),
+                    answered,
                     payer=payer,
-                    payment=payment.id,
+                    payment=payment,
                     offer=offer,
                     url=request.url,
                 )
@@ -189,7 +192,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             while await _have_time(attempt, deadline):
                 attempt += 1
                 try:
-                    response = await self._send(request, paid)
+                    response = await self._send(request, target, paid)
                 except httpx.TransportError as error:
                     why = f"{type(error).__name__}: {error}"
                     arrived = arrived or not isinstance(error, _NEVER_SENT)
@@ -201,7 +204,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
-                    running = self._bound().running(payment, offer, target)
+                    running = partial(self._bound().running, payment, offer, target)
                     carry(response, payment, judged, running)
                     return response
                 fresh = await self._read_again(response, target, judged.next, offer)
@@ -273,24 +276,12 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     # Sending.
 
     async def _send(
-        self, request: httpx.Request, added: Mapping[str, str]
+        self, request: httpx.Request, target: Target, added: Mapping[str, str]
     ) -> httpx.Response:
-        headers = request.headers.copy()
-        headers.pop(PAYMENT_SIGNATURE, None)
-        if self._v1:
-            headers.pop(X_PAYMENT, None)
-        headers.pop("Transfer-Encoding", None)  # the body was read: its length is known
-        charges = self._memory.charges(target_of(request).origin)
-        if charges and self._preference and not added:
-            headers.setdefault(ACCEPT_PAYMENT, self._preference)
-        headers.update(added)
-        copy = httpx.Request(
-            request.method,
-            request.url,
-            headers=headers,
-            content=request.content,
-            extensions=self._watched(request, paid=bool(added)),
-        )
+        said = added or self._preferred(request, target)
+        dropped = _NOT_SENT_V1 if self._v1 else _NOT_SENT
+        copy = copied(request, said, dropped=dropped)
+        copy.extensions = self._watched(request, target, paid=bool(added))
         self.round_trips += 1
         response = await self._inner.handle_async_request(copy)
         response.request = request
@@ -300,11 +291,19 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             await read_problem_of(response)
         return response
 
-    def _watched(self, request: httpx.Request, *, paid: bool) -> dict[str, Any]:
+    def _preferred(self, request: httpx.Request, target: Target) -> dict[str, str]:
+        """What we would rather be offered, told to an origin that charges."""
+        if ACCEPT_PAYMENT in request.headers or not self._preference:
+            return {}
+        charges = self._memory.charges(target.origin)
+        return {ACCEPT_PAYMENT: self._preference} if charges else {}
+
+    def _watched(
+        self, request: httpx.Request, target: Target, *, paid: bool
+    ) -> dict[str, Any]:
         if self._allow_private_networks:
             return request.extensions
-        origin = target_of(request).origin
-        return self._guard.watch(request.extensions, origin, paid=paid)
+        return self._guard.watch(request.extensions, target.origin, paid=paid)
 
     async def ask(
         self, method: str, url: str, credential: str, *, field: str = PAYMENT_SIGNATURE
@@ -314,7 +313,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         request = httpx.Request(method, url)
         try:
             async with asyncio.timeout(seconds):
-                response = await self._send(request, {field: credential})
+                response = await self._send(
+                    request, target_of(request), {field: credential}
+                )
         except (httpx.TransportError, TimeoutError):
             return None
         await response.aclose()
@@ -330,12 +331,12 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             NoAcceptableOffer: It is free, or offers nothing we would pay.
         """
         request = httpx.Request("GET", url)
-        response = await self._send(request, {})
+        target = target_of(request)
+        response = await self._send(request, target, {})
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            offered = self._offered(response, request)
-            return self._bound().allowed(offered), target_of(request)
+            return self._bound().allowed(self._offered(response, request)), target
         finally:
             await response.aclose()
 
@@ -348,7 +349,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         With `alone`, others that would ask the same of an origin that charges wait.
         """
         with self._memory.learning(target, alone=alone):
-            response = await self._send(request, {})
+            response = await self._send(request, target, {})
             if not costs(response):
                 self._memory.remember(target, None)
                 return response

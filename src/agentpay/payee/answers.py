@@ -1,9 +1,10 @@
 """
 Answers that were paid for, kept a while: a request that comes again is told the same.
 
-They are found by what the payer signed, once that signature is verified, or by the
-name that the payer gave the payment (x402's `payment-identifier`) together with the
-whole payment, which only its payer can send. What is kept is bounded in bytes and time.
+They are found by the name that the payer gave the payment (x402's `payment-identifier`)
+together with the whole payment, which only its payer can send; or by what the payer
+signed, once that is verified, as long as the chain shows it to nobody. So the answer to
+a transfer without a name is not kept. What is kept is bounded in bytes and time.
 """
 
 import asyncio
@@ -229,6 +230,10 @@ class NamedSale:
         self._sale = sale
         self._owed = owed
         self._taken = taken
+
+    @property
+    def id(self) -> str:
+        return self._sale.id
 
     @property
     def key(self) -> str:

@@ -8,8 +8,12 @@ from agentpay.errors import ConfigurationError, MainnetNotEnabled
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network
+from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire.x402 import EIP3009, PERMIT2
+
+_DEPOSIT_WEI_PER_HOUR = 2 * 10**16
+"""0.02 of the chain's coin: about 5,000 deposits an hour on Base."""
 
 
 def units_of(money: Money, decimals: int, name: str) -> int:
@@ -43,6 +47,23 @@ def check_delay(seconds: int) -> None:
     """
     if not MIN_WITHDRAW_DELAY <= seconds <= MAX_WITHDRAW_DELAY:
         raise ConfigurationError(f"withdraw_delay is 900 s to 30 days, not {seconds} s")
+
+
+def check_own_gas(sponsor_wei: int, batch_seconds: float, *, remote: bool) -> None:
+    """
+    Raises:
+        ConfigurationError: Asked of our own wallet, where a facilitator pays the gas.
+    """
+    if sponsor_wei and (remote or sponsor_wei < 0):
+        raise ConfigurationError(
+            "sponsor_approvals_up_to is wei of the payee's own wallet, which does"
+            " not pay where a facilitator does"
+        )
+    if batch_seconds and (remote or batch_seconds < 0):
+        raise ConfigurationError(
+            "batch_seconds is for the payee's own transactions: where a facilitator"
+            " sends them, it is the one to gather them"
+        )
 
 
 def methods_of(wanted: tuple[str, ...] | None, asset: Asset) -> tuple[str, ...]:
@@ -80,6 +101,35 @@ def accounts_of(texts: Iterable[str], name: str) -> frozenset[Address]:
         ConfigurationError: One is not an address, or has a wrong checksum.
     """
     return frozenset(account_of(text, name) for text in texts)
+
+
+def endpoint_of(url: str | None, network: Network) -> str:
+    """
+    What was asked for, or what is usual.
+
+    Raises:
+        ConfigurationError: Neither is known.
+    """
+    endpoint = url or network.rpc_url
+    if not endpoint:
+        raise ConfigurationError(f"network {network.name} needs an rpc_url")
+    return endpoint
+
+
+def deposit_wei_of(wanted: int | None, network: Network) -> int | None:
+    """
+    What was asked for, or what is usual; None is no limit, as on a local chain.
+
+    Raises:
+        ConfigurationError: It is not above 0.
+    """
+    if wanted is None:
+        return None if network.chain in LOCAL_CHAINS else _DEPOSIT_WEI_PER_HOUR
+    if wanted < 1:
+        raise ConfigurationError(
+            f"deposit_wei_per_hour is above 0, not {wanted}: channels need deposits"
+        )
+    return wanted
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:

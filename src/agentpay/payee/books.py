@@ -3,12 +3,12 @@ A payee's books of one channel request: the ledger it moves and the receipts it 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from agentpay.core import payee_rules
 from agentpay.core.payee_channel import Fate
-from agentpay.core.payee_events import Answer, Event, LeaseLost
+from agentpay.core.payee_events import Answer, Event, LeaseLost, VoucherVerified
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.payee.answers import voucher_key
 from agentpay.payee.offers import (
@@ -24,13 +24,9 @@ from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
-from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import (
-    DepositPayload,
-    Extension,
-    RefundPayload,
-    VoucherPayload,
-)
+from agentpay.wire.headers import JsonObject, encode_json
+from agentpay.wire.x402 import DepositPayload, Extension
+from agentpay.wire.x402_receipt import charged_voucher
 
 Told = tuple[PayeeRecord | None, Answer]
 """A channel after an event, and what the ledger answered."""
@@ -40,12 +36,22 @@ Told = tuple[PayeeRecord | None, Answer]
 class ChannelPayment:
     """A channel payment whose message was read, and nothing else of it checked."""
 
-    payload: VoucherPayload | DepositPayload | RefundPayload
+    config: ChannelConfig
+    channel: Hash32
+    """The id that these terms have."""
+    named: Hash32
+    """The id that its voucher is for."""
+    cumulative: int
+    signature: bytes
     agreed: bool
     """Whether it accepted exactly what this route offers."""
     query: bool
     """Whether it only asks what became of a voucher."""
     extensions: Mapping[str, Extension]
+    deposit: DepositPayload | None = None
+    """The whole message, where it funds its channel."""
+    refunds: bool = False
+    """Whether it asks for what is left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +67,7 @@ class ChannelRequest:
 
     @property
     def cumulative(self) -> int:
-        return self.payment.payload.voucher.max_claimable_amount
+        return self.payment.cumulative
 
     @property
     def key(self) -> str:
@@ -106,14 +112,20 @@ class ChannelBooks:
         charged: int = 0,
         repeated: bool = False,
     ) -> JsonObject:
+        """
+        What becomes of a voucher, and how its channel stands: of one that was presented
+        before and is on the chain, only the first.
+        """
         extra: JsonObject | None = None
         extensions: JsonObject | None = None
         if record is not None:
-            extra = channel_extra(
-                record,
-                cumulative=call.cumulative,
-                charged=charged if error is None else None,
-            )
+            before = repeated or error is not None
+            if not (before and record.ledger.is_public(call.cumulative)):
+                extra = channel_extra(
+                    record,
+                    cumulative=call.cumulative,
+                    charged=charged if error is None else None,
+                )
             if record.ledger.tagged:
                 extensions = parallel.outcome(
                     call.cumulative, fate, charged, repeated=repeated
@@ -129,10 +141,23 @@ class ChannelBooks:
             extensions=extensions,
         )
 
-    async def is_above_balance(self, call: ChannelRequest) -> bool:
-        """Whether a voucher is for more than we think that its channel holds."""
-        look = partial(_is_above_balance, call.cumulative)
-        return await self.store.update(call.channel, look, durable=False)
+    def charged(self, record: PayeeRecord, call: ChannelRequest, charged: int) -> str:
+        """The receipt of a request that was charged, as a header."""
+        if call.transaction or call.deposited:
+            return encode_json(self.receipt(record, call, charged=charged))
+        ledger, cumulative = record.ledger, call.cumulative
+        return charged_voucher(
+            channel=record.channel,
+            chain=self.settings.asset.chain,
+            payer=call.config.payer,
+            balance=ledger.balance,
+            claimed=ledger.claimed,
+            withdrawing=ledger.pending_withdrawal > 0,
+            refund_nonce=record.refund_nonce,
+            total=ledger.receipt_total(cumulative),
+            charged=charged,
+            cumulative=cumulative if ledger.tagged else None,
+        )
 
     async def update(
         self, call: ChannelRequest, event: Event, *, durable: bool = True
@@ -140,13 +165,26 @@ class ChannelBooks:
         decide = partial(_move, event, self.now())
         return await self.store.update(call.channel, decide, durable=durable)
 
+    async def admit(
+        self, call: ChannelRequest, event: VoucherVerified, *, durable: bool
+    ) -> Told | None:
+        """
+        Move a ledger by a voucher; None where that is for more than we think that its
+        channel holds, and nothing happened.
+        """
+        decide = partial(_move_if_covered, event, self.now())
+        return await self.store.update(call.channel, decide, durable=durable)
+
 
 # Not closures: what those are annotated with is made anew by each request.
 
 
-def _is_above_balance(cumulative: int, record: PayeeRecord | None) -> PayeeStep[bool]:
-    above = record is not None and cumulative > record.ledger.spendable
-    return PayeeStep(record=record, answer=above)
+def _move_if_covered(
+    event: VoucherVerified, now: int, record: PayeeRecord | None
+) -> PayeeStep[Told | None]:
+    if record is not None and event.cumulative > record.ledger.spendable:
+        return PayeeStep(record=record, answer=None)
+    return _move(event, now, record)
 
 
 def _move(event: Event, now: int, record: PayeeRecord | None) -> PayeeStep[Told]:
@@ -155,7 +193,7 @@ def _move(event: Event, now: int, record: PayeeRecord | None) -> PayeeStep[Told]
     transition = payee_rules.apply(record.ledger, event)
     after = record
     if transition.channel is not record.ledger:
-        after = replace(record, ledger=transition.channel, last_voucher_at=now)
+        after = record.moved(transition.channel, at=now)
     return PayeeStep(
         record=after,
         answer=(after, transition.answer),

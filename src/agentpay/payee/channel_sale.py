@@ -20,7 +20,6 @@ from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
 from agentpay.types import Address
 from agentpay.wire import x402_write as write
-from agentpay.wire.headers import encode_json
 
 
 class ChannelSale:
@@ -36,6 +35,10 @@ class ChannelSale:
     @property
     def payer(self) -> Address:
         return self._call.config.payer
+
+    @property
+    def id(self) -> str:
+        return self._call.key
 
     @property
     def key(self) -> str:
@@ -98,4 +101,4 @@ class ChannelSale:
                 detail="",
                 receipt=receipt,
             )
-        return encode_json(books.receipt(record, call, charged=result.charged))
+        return books.charged(record, call, result.charged)

@@ -6,10 +6,12 @@ payer's signature. The rules themselves are in `core.payee_rules`.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
-from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_channel import Fate, PayeeChannel
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
@@ -23,7 +25,7 @@ from agentpay.core.payee_events import (
     VoucherVerified,
 )
 from agentpay.errors import ChainError, InvariantViolated
-from agentpay.evm.batch_settlement import ChannelConfig, channel_id
+from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.onchain import is_voucher_signed, read_channel
 from agentpay.payee.books import (
     ChannelBooks,
@@ -44,19 +46,17 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
-from agentpay.payee.whole_steps import take_whole
 from agentpay.ports import Chain
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
+from agentpay.whole_steps import take_whole
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
-    DepositPayload,
-    RefundPayload,
-    VoucherPayload,
 )
-from agentpay.wire.x402_deposits import read_config
+
+S = TypeVar("S", bound=Told | None)
 
 _STRICT_WAIT_SECONDS = 1.0
 _REFUND_WAIT_SECONDS = 20.0
@@ -89,29 +89,26 @@ class ChannelSales:
             ChainError: The chain could not be asked; nothing was decided.
             StoreUnavailable: Nothing was decided.
         """
-        payload = payment.payload
-        config = read_config(payload.channel_config)
-        channel = channel_id(config, self._chain)
-        wrong = self._wrong_terms(config, channel, payload.voucher.channel_id)
+        config, channel = payment.config, payment.channel
+        wrong = self._wrong_terms(config, channel, payment.named)
         if wrong is not None:
             return self._books.refuse(terms, wrong)
-        voucher = payload.voucher
         signed = await is_voucher_signed(
-            self._reads, config, voucher.max_claimable_amount, voucher.signature
+            self._reads, config, payment.cumulative, payment.signature
         )
         if not signed:
             return self._books.refuse(terms, "voucher_signature")
         call = ChannelRequest(
             config=config, channel=channel, terms=terms, payment=payment
         )
-        if isinstance(payload, RefundPayload):
+        if payment.refunds:
             return await self._refund(call)
         if payment.query and config.tagged:
-            return await self._tell(call, payload)
+            return await self._tell(call)
         if not payment.agreed:
             return await self._disagree(call)
-        if isinstance(payload, DepositPayload):
-            refusal = await self._funding.fund(call, payload)
+        if payment.deposit is not None:
+            refusal = await self._funding.fund(call, payment.deposit)
             if refusal is not None:
                 return refusal
         return await self._admit(call)
@@ -140,7 +137,7 @@ class ChannelSales:
         terms = call.terms
         event = VoucherVerified(
             cumulative=call.cumulative,
-            signature=call.payment.payload.voucher.signature,
+            signature=call.payment.signature,
             maximum=terms.maximum,
             prepaid=not terms.metered,
             owner=self._books.store.owner,
@@ -157,7 +154,8 @@ class ChannelSales:
                 return ChannelSale(self._books, call, result.reservation)
             case Spent():
                 spent = self._spent(record, call, result)
-                answered = result.fate is Fate.CHARGED
+                public = record.ledger.is_public(call.cumulative)
+                answered = result.fate is Fate.CHARGED and not public
                 return replace(spent, presented=call.key) if answered else spent
             case Refused():
                 return self._refused(record, call, result)
@@ -168,29 +166,28 @@ class ChannelSales:
         self, call: ChannelRequest, event: VoucherVerified
     ) -> Told:
         """A strict channel is busy only briefly: wait before saying so (rule 7)."""
-        durable = call.terms.reserves_durably
+        books, durable = self._books, call.terms.reserves_durably
         deadline = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
-        if await self._books.is_above_balance(call):
+        told = await self._whole(call, books.admit(call, event, durable=durable))
+        if told is None:
             # Perhaps a deposit we have not seen yet: look before it is burnt.
             await self._settlement.see_chain(call.channel)
-        while True:
-            record, result = await self._step(call, event, durable=durable)
-            busy = isinstance(result, Refused) and result.reason == BUSY
-            if not busy or call.config.tagged:
-                return record, result
+            told = await self._whole(call, books.update(call, event, durable=durable))
+        while not call.config.tagged and _is_busy(told):
             if asyncio.get_running_loop().time() > deadline:
-                return record, result
+                break
             await asyncio.sleep(_POLL_SECONDS)
+            told = await self._whole(call, books.update(call, event, durable=durable))
+        return told
 
-    async def _step(
-        self, call: ChannelRequest, event: VoucherVerified, *, durable: bool
-    ) -> Told:
+    async def _whole(
+        self, call: ChannelRequest, step: Coroutine[object, object, S]
+    ) -> S:
         """The store goes on without whoever leaves: give back what it reserves."""
-        step = self._books.update(call, event, durable=durable)
         return await take_whole(step, partial(self._give_back, call))
 
-    async def _give_back(self, call: ChannelRequest, taken: Told) -> None:
-        if isinstance(taken[1], Admitted):
+    async def _give_back(self, call: ChannelRequest, taken: Told | None) -> None:
+        if taken is not None and isinstance(taken[1], Admitted):
             sale = ChannelSale(self._books, call, taken[1].reservation)
             await sale.abandon(charged=0, failed=True)
 
@@ -214,12 +211,11 @@ class ChannelSales:
             receipt=receipt,
         )
 
-    async def _tell(
-        self, call: ChannelRequest, payload: VoucherPayload | DepositPayload
-    ) -> Refusal:
+    async def _tell(self, call: ChannelRequest) -> Refusal:
         """Say what became of a voucher; a deposit that comes along is made first."""
-        if isinstance(payload, DepositPayload):
-            refusal = await self._funding.fund(call, payload)
+        deposit = call.payment.deposit
+        if deposit is not None:
+            refusal = await self._funding.fund(call, deposit)
             if refusal is not None:
                 return refusal
         event = OutcomeAsked(cumulative=call.cumulative, owner=self._books.store.owner)
@@ -263,7 +259,7 @@ class ChannelSales:
     ) -> Refusal:
         error = ERROR_PREFIX + no.reason
         corrective = None
-        if not record.ledger.tagged and no.reason == MISMATCH:
+        if no.reason == MISMATCH and _may_correct(record.ledger, call.cumulative):
             corrective = corrective_extra(record)
         receipt = None
         if no.burnt:
@@ -281,7 +277,7 @@ class ChannelSales:
     async def _refund(self, call: ChannelRequest) -> Refusal:
         event = RefundAsked(
             cumulative=call.cumulative,
-            signature=call.payment.payload.voucher.signature,
+            signature=call.payment.signature,
             owner=self._books.store.owner,
         )
         record, result = await self._books.update(call, event)
@@ -339,3 +335,20 @@ class ChannelSales:
             if done is not None or late:
                 return done
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
+    """
+    Whether a voucher is told where its channel stands, and the latest one's signature.
+
+    By one that the chain shows anybody would learn that; unless the latest is no secret
+    either, as of a payer that lost an answer before its claim.
+    """
+    if ledger.tagged or not ledger.held:
+        return not ledger.tagged and not ledger.is_public(cumulative)
+    latest = ledger.held[-1].amount
+    return not ledger.is_public(cumulative) or ledger.is_public(latest)
+
+
+def _is_busy(told: Told) -> bool:
+    return isinstance(told[1], Refused) and told[1].reason == BUSY

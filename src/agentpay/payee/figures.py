@@ -41,22 +41,15 @@ async def read_figures(
         ChainError, StoreError: They cannot be read now.
     """
     store = works.store.payee
-    owing = [
-        record
-        for sessions in (False, True)
-        for record in await store.claimable(
-            sessions=sessions, at_least=1, limit=_COUNTED_MAX
-        )
-    ]
+    owed = await store.owed(limit=_COUNTED_MAX)
     served = await store.served_payments(limit=_COUNTED_MAX)
     gas = None
     if gas_account is not None:
         gas = (await works.chain.standing(gas_account)).balance
-    oldest = min((record.last_voucher_at for record in owing), default=int(now))
     return Figures(
-        unclaimed=sum(record.ledger.unclaimed for record in owing),
-        channels=len(owing),
+        unclaimed=owed.amount,
+        channels=owed.channels,
         unsettled=sum(payment.charged for payment in served),
-        oldest_seconds=max(0, int(now) - oldest),
+        oldest_seconds=max(0, int(now) - owed.since) if owed.channels else 0,
         gas_wei=gas,
     )

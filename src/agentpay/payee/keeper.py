@@ -21,7 +21,7 @@ from agentpay.errors import (
 )
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
-from agentpay.evm.calls import Log
+from agentpay.evm.calls import Block, Log
 from agentpay.evm.hashing import address_word
 from agentpay.payee.noting import noted
 from agentpay.payee.offers import PayeeSettings
@@ -46,6 +46,8 @@ _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
 _ENDING_AT_ONCE = 50
 _LEFT_AT_ONCE = 1000
+_AGAIN_AT_ONCE = 50
+_CLOCKS_DIFFER_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,6 @@ class KeeperPolicy:
 class _Followed:
     """An event that was acted upon."""
 
-    address: Address
     channel: Hash32
     block: int
 
@@ -104,6 +105,7 @@ class Keeper:
         self._unclosable = Quarantine("closed", longest=grace / 6, clock=clock)
         self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], _Followed] = {}
+        self._caught_up = False
         self._syncing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self.synced_at = 0.0
@@ -123,13 +125,16 @@ class Keeper:
             ChainError: The chain could not be read; what was seen before stands.
         """
         async with self._syncing:
-            cursor = f"chain {self._settings.asset.chain}"
+            chain = self._settings.asset.chain
+            cursor = f"chain {chain}"
             started = self._clock()
             head = await self._chain.head()
             position = await self._store.read_cursor(cursor)
             # Some blocks again: a reorg may have put events where we had passed, and
             # have taken others away.
             again = max(0, min(position or head.number, head.number) - _BLOCKS_AGAIN)
+            if not self._caught_up:
+                await self._catch_up(await self._chain.block(again), head)
             first, seen = again, set[tuple[Hash32, int]]()
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
@@ -150,7 +155,33 @@ class Keeper:
                 for event, followed in self._followed.items()
                 if followed.block >= head.number - 2 * _BLOCKS_AGAIN
             }
+            await self._store.write_cursor(f"synced {chain}", int(started))
             self.synced_at = started
+            self._caught_up = True
+
+    async def _catch_up(self, again: Block, head: Block) -> None:
+        """
+        Look again at what others saw in the blocks after `again`, before we followed.
+
+        What a reorg took away since then is in nobody's logs any more.
+        """
+        chain = self._settings.asset.chain
+        synced = await self._store.read_cursor(f"synced {chain}")
+        # A test chain's clock may be ahead of ours, and a chain may have stood still.
+        since = min(again.timestamp, synced - (head.timestamp - again.timestamp))
+        since -= _CLOCKS_DIFFER_SECONDS
+        channels = await self._store.seen_since(chain, since)
+        for at in range(0, len(channels), _AGAIN_AT_ONCE):
+            await _all(*map(self._see, channels[at : at + _AGAIN_AT_ONCE]))
+
+    async def _see(self, channel: Hash32) -> None:
+        """Read a channel from the chain, of whichever kind it is."""
+        try:
+            record = await self._settlement.see_chain(channel)
+            if record is None and self._sessions is not None:
+                await self._sessions.see_chain(channel)
+        except InvariantViolated:  # a bug, of which nothing was saved
+            _log.exception("keeper: channel %s could not be looked at", channel)
 
     def _watched(self) -> list[tuple[Address, list[Hash32 | None]]]:
         """Contracts, and which of their events are about us."""
@@ -170,10 +201,7 @@ class Keeper:
             if followed.block < since or event in seen:
                 continue
             _log.warning("the chain took back an event of %s", followed.channel)
-            if followed.address == BATCH_SETTLEMENT:
-                await self._settlement.see_chain(followed.channel)
-            elif self._sessions is not None:
-                await self._sessions.see_chain(followed.channel)
+            await self._see(followed.channel)
             del self._followed[event]
 
     async def _follow(self, address: Address, log: Log) -> None:
@@ -190,7 +218,7 @@ class Keeper:
         elif log.topics[0] != channels.CLAIMED:  # which we did, and have booked
             await self._follow_channel(channel, log)
         self._followed[log.transaction, log.index] = _Followed(
-            address=address, channel=channel, block=log.block
+            channel=channel, block=log.block
         )
 
     async def _follow_channel(self, channel: Hash32, log: Log) -> None:
@@ -333,8 +361,8 @@ class Keeper:
         chain = self._settings.asset.chain
         if await self._store.lead(f"keeper {chain}"):
             await self.tick()
-            await self._store.write_cursor(f"synced {chain}", int(self.synced_at))
             return
+        self._caught_up = False  # whoever leads follows, and may die of it
         synced_at = await self._store.read_cursor(f"synced {chain}")
         self.synced_at = max(self.synced_at, synced_at)
 

@@ -14,7 +14,7 @@ from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.transfer import Transfer
-from agentpay.onchain import find_transfer, moved_by, read_funds, read_words
+from agentpay.onchain import find_transfer, is_void, moved_by, read_funds, read_words
 from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
 from agentpay.sending_ports import Relay
@@ -213,13 +213,7 @@ class TransactionMovement:
 
     async def is_over(self) -> bool:
         """See `Movement.is_over`; another one of its payer may have its nonce."""
-        standing = await self.chain.standing(self.payer)
-        if standing.nonce <= self.signed.call.nonce:
-            return False
-        try:
-            return await self.chain.receipt(self.signed.hash) is None
-        except TransactionFailed:
-            return True
+        return await is_void(self.chain, self.signed)
 
     def _result(self, receipt: Receipt) -> Settled:
         if self.transfer.payer_in(receipt.logs) != self.payer:

@@ -171,8 +171,8 @@ class MppTerms:
 class Asked:
     """What a request is beside its route: a charge's challenge is for exactly that."""
 
-    body: bytes | None = b""
-    """None: longer than we read, and then it cannot be paid for by a charge."""
+    body: bytes | None = None
+    """None: not read, or longer than we read: it cannot be paid for by a charge."""
     preference: Sequence[str] = ()
     """The lines of its `Accept-Payment`."""
     keys: Sequence[str] = ()

@@ -192,8 +192,12 @@ class ChargeSale:
         return self._sale.payer
 
     @property
+    def id(self) -> str:
+        return self._sale.id
+
+    @property
     def key(self) -> str:
-        return _answer_to(self._echo, self._sale.key)
+        return _answer_to(self._echo, self._sale.id)
 
     @property
     def maximum(self) -> int:

@@ -5,6 +5,7 @@ What a route costs and when its payment is settled: said once, by the provider.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agentpay.core.evolve import evolve
 from agentpay.core.meter import REQUEST, Tariff
 from agentpay.errors import ConfigurationError
 from agentpay.payee.about import About
@@ -119,6 +120,10 @@ class Terms:
     """Whether `url` is known, and not only what the request's `Host` says."""
     tariff: Tariff | None = None
     streaming: StreamTerms | None = None
+
+    def at(self, resource: str, *, url: str, query: str, bound: bool) -> "Terms":
+        """These terms for one request: what is bought, and where."""
+        return evolve(self, resource=resource, url=url, query=query, bound=bound)
 
     @property
     def first(self) -> int:

@@ -22,8 +22,16 @@ class Sale(Protocol):
     def payer(self) -> Address: ...
 
     @property
+    def id(self) -> str:
+        """What was paid with: it buys one answer."""
+        ...
+
+    @property
     def key(self) -> str:
-        """What was paid with: it buys one answer, which is kept under this."""
+        """
+        Under what its answer is kept, to be told again; "" if nobody could prove then
+        to be its payer.
+        """
         ...
 
     @property

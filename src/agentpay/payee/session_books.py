@@ -2,7 +2,8 @@
 A payee's books of one session: the ledger it moves, and what is said of it.
 
 Source: draft-evm-session-00, "Server-Side Accounting", "Receipt Generation" and "Error
-Responses". What is said here is said to who has proven to be its payer.
+Responses". What is said here is said to who has proven to be its payer: by a voucher
+that the chain shows nobody does, and is told what became of that one voucher.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from agentpay.core import session_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel
-from agentpay.core.payee_events import Answer, LeaseLost
+from agentpay.core.payee_events import Answer, Delivered, GivenBack, LeaseLost
 from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
@@ -83,8 +84,8 @@ class SessionBooks:
     ) -> None:
         self.settings = settings
         self.store = store
-        self.raised = Waiting()
-        """Streams that wait for a voucher."""
+        self.changed = Waiting()
+        """Streams that wait for a voucher, and who waits for what runs to end."""
         self._clock = clock
 
     def now(self) -> int:
@@ -104,7 +105,7 @@ class SessionBooks:
             transition = session_rules.apply(record.ledger, event)
             after = record
             if transition.channel is not record.ledger:
-                after = replace(record, ledger=transition.channel, last_voucher_at=now)
+                after = record.moved(transition.channel, at=now)
             return PayeeStep(
                 record=after,
                 answer=(after, transition.answer),
@@ -112,8 +113,8 @@ class SessionBooks:
             )
 
         done = await self.store.update(call.channel, decide, durable=durable)
-        if isinstance(event, VoucherRaised):
-            self.raised.wake(call.channel)
+        if isinstance(event, VoucherRaised | Delivered | GivenBack):
+            self.changed.wake(call.channel)
         return done
 
     async def look(self, call: SessionCall) -> PayeeRecord | None:
@@ -157,27 +158,37 @@ class SessionBooks:
         repeated: bool = False,
     ) -> Mapping[str, str]:
         """What became of a voucher, in a header of its own; of tagged sessions only."""
-        if not record.ledger.tagged:
+        ledger = record.ledger
+        if not ledger.tagged:
             return {}
+        public = ledger.is_public(call.cumulative)
         said = session_outcome(
             call.channel,
             call.cumulative,
             fate,
             charged=charged,
-            spent=record.ledger.receipt_total(call.cumulative),
+            spent=None if public else ledger.receipt_total(call.cumulative),
             repeated=repeated,
         )
         return {PAYMENT_VOUCHER.lower(): format_outcome(said)}
 
     def taken(
-        self, record: PayeeRecord, call: SessionCall, *, outcome: Mapping[str, str]
+        self,
+        record: PayeeRecord,
+        call: SessionCall,
+        *,
+        outcome: Mapping[str, str] | None = None,
+        proven: bool = False,
     ) -> Refusal:
-        """200 with a receipt and no content: it was taken, and bought nothing."""
-        headers = {
-            "cache-control": "private",
-            PAYMENT_RECEIPT.lower(): self.receipt(record, call, units=0),
-            **outcome,
-        }
+        """
+        200 and no content: it was taken, and bought nothing.
+
+        With a receipt, if the voucher proves its payer, or something else has `proven`
+        it.
+        """
+        headers = {"cache-control": "private", **(outcome or {})}
+        if proven or not record.ledger.is_public(call.cumulative):
+            headers[PAYMENT_RECEIPT.lower()] = self.receipt(record, call, units=0)
         return Refusal(status=200, headers=headers, body=b"")
 
     def refuse(
@@ -192,12 +203,13 @@ class SessionBooks:
         outcome: Mapping[str, str] | None = None,
     ) -> Refusal:
         """
-        A problem of a session; with a `record`, it says how that stands.
+        A problem of a session; with a `record`, it says how that stands to who proves
+        by the voucher to be its payer.
 
         What may change by waiting (503, 409 of a request that runs) says to come again.
         """
         books = None
-        if record is not None:
+        if record is not None and not record.ledger.is_public(call.cumulative):
             ledger = record.ledger
             books = Books(
                 accepted=ledger.highest,

@@ -14,12 +14,12 @@ from agentpay.payee.mpp_offers import UNKNOWN
 from agentpay.payee.sales import Refusal
 from agentpay.payee.session_books import SessionBooks, SessionCall
 from agentpay.payee.session_settlement import SessionSettlement
+from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
 from agentpay.wire.mpp.problem import ProblemKind
 
 _WAIT_SECONDS = 20.0
-_POLL_SECONDS = 0.02
 
 
 class SessionClosing:
@@ -51,7 +51,8 @@ class SessionClosing:
             return self._busy(record, call)
         closed, transaction = done
         call.transaction = Hash32(transaction) if transaction else None
-        return self._books.taken(closed, call, outcome={})
+        # All of it is on the chain by now.
+        return self._books.taken(closed, call, proven=True)
 
     async def _once_idle(self, call: SessionCall) -> tuple[PayeeRecord, Answer]:
         """Wait a while for what runs: whatever it costs is part of what is due."""
@@ -66,9 +67,11 @@ class SessionClosing:
             if record is None:
                 raise InvariantViolated(f"session {call.channel} is forgotten")
             busy = isinstance(result, Refused) and result.reason == BUSY
-            if not busy or asyncio.get_running_loop().time() > deadline:
+            left = deadline - asyncio.get_running_loop().time()
+            if not busy or left <= 0:
                 return record, result
-            await asyncio.sleep(_POLL_SECONDS)
+            seconds = min(left, LOOK_SECONDS)
+            await self._books.changed.wait(call.channel, seconds=seconds)
 
     def _refused(self, record: PayeeRecord, call: SessionCall, no: Refused) -> Refusal:
         if no.reason == BUSY:
@@ -77,6 +80,10 @@ class SessionClosing:
             kind = ProblemKind.CHANNEL_FINALIZED
             detail = "the session is closed, or is being closed, for another amount"
             return self._books.refuse(call, kind, detail, record=record)
+        if record.ledger.is_public(call.cumulative):
+            kind = ProblemKind.VERIFICATION_FAILED
+            detail = "the chain shows this voucher, and another amount was spent"
+            return self._books.refuse(call, kind, detail)
         spent = record.ledger.charged
         less = call.cumulative < spent
         kind = (

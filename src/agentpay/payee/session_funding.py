@@ -109,8 +109,9 @@ class SessionFunding:
         """
         Take a deposit that comes without a voucher.
 
-        Its signature proves whose it is. A transaction's hash, which everyone can read,
-        proves nothing: it is looked at, and nothing is said of the session.
+        Its signature proves whose it is, the first time. A transaction's hash, which
+        everyone can read, proves nothing: it is looked at, and nothing is said of the
+        session.
         """
         payer = source
         if not isinstance(payload, TopUpByHash):
@@ -119,14 +120,17 @@ class SessionFunding:
             kind = ProblemKind.SIGNER_MISMATCH
             detail = f"this session is topped up by {call.config.payer}"
             return self._books.refuse(call, kind, detail)
+        before = await self._books.look(call)
         refusal = await self.fund(call, payload)
         if refusal is not None:
             return refusal
-        record = await self._books.look(call)
-        if record is None or isinstance(payload, TopUpByHash):
-            headers = {"cache-control": "no-store"}
-            return Refusal(status=200, headers=headers, body=b"")
-        return self._books.taken(record, call, outcome={})
+        after = await self._books.look(call)
+        if after is None or before is None or isinstance(payload, TopUpByHash):
+            return _made()
+        # Of a deposit that was made before, the chain shows what was signed, too.
+        if after.ledger.balance <= before.ledger.balance:
+            return _made()
+        return self._books.taken(after, call, proven=True)
 
     async def fund(
         self, call: SessionCall, deposit: Opening | ToppingUp
@@ -244,6 +248,11 @@ class SessionFunding:
                 fate, charged = fate_of(record.ledger, call.cumulative)
                 outcome = self._books.outcome(record, call, fate, charged)
         return self._books.refuse(call, kind, detail, outcome=outcome)
+
+
+def _made() -> Refusal:
+    """A deposit is there, and nothing is said to whoever asks for it."""
+    return Refusal(status=200, headers={"cache-control": "no-store"}, body=b"")
 
 
 def _signed(

@@ -32,6 +32,10 @@ class SessionSale:
         return self._call.config.payer
 
     @property
+    def id(self) -> str:
+        return self._call.key
+
+    @property
     def key(self) -> str:
         return self._call.key
 

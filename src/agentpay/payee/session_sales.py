@@ -39,9 +39,10 @@ from agentpay.payee.session_closing import SessionClosing
 from agentpay.payee.session_funding import SessionFunding
 from agentpay.payee.session_reading import Presented, SessionReading
 from agentpay.payee.session_sale import SessionSale
-from agentpay.payee.whole_steps import take_whole
+from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.records import PayeeRecord
 from agentpay.types import Hash32
+from agentpay.whole_steps import take_whole
 from agentpay.wire.mpp.binding import EchoFault
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential
@@ -54,7 +55,6 @@ from agentpay.wire.mpp.evm_session import (
 from agentpay.wire.mpp.problem import ProblemKind
 
 _STRICT_WAIT_SECONDS = 1.0
-_POLL_SECONDS = 0.02
 _KINDS = {
     EXCEEDS_BALANCE: ProblemKind.AMOUNT_EXCEEDS_DEPOSIT,
     NOT_COVERED: ProblemKind.INSUFFICIENT_BALANCE,
@@ -183,7 +183,9 @@ class SessionSales:
     ) -> Sale | Refusal:
         if not isinstance(outcome, Refusal) or not outcome.presented:
             return outcome
-        request = request_of(call.terms)
+        record, request = await self._books.look(call), request_of(call.terms)
+        if record is None or record.ledger.is_public(call.cumulative):
+            return outcome
         earlier = await self._answers.find(outcome.presented, request)
         return replace(outcome, earlier=earlier)
 
@@ -228,10 +230,11 @@ class SessionSales:
             step = self._books.update(call, event, durable=durable)
             record, result = await take_whole(step, give_back)
             busy = isinstance(result, Refused) and result.reason == BUSY
-            late = asyncio.get_running_loop().time() > deadline
-            if not busy or call.config.tagged or late:
+            left = deadline - asyncio.get_running_loop().time()
+            if not busy or call.config.tagged or left <= 0:
                 return record, result
-            await asyncio.sleep(_POLL_SECONDS)
+            seconds = min(left, LOOK_SECONDS)
+            await self._books.changed.wait(call.channel, seconds=seconds)
 
     async def _raise(self, call: SessionCall, raises: Raises | None) -> Refusal:
         """Take a voucher that comes without a request, or say what became of it."""
@@ -291,7 +294,7 @@ class SessionSales:
         ledger, books = record.ledger, self._books
         if no.reason in (LOWER, MISMATCH):
             # The draft: 200 and no change. Perhaps it was answered: then it is again.
-            return replace(books.taken(record, call, outcome={}), presented=call.key)
+            return replace(books.taken(record, call), presented=call.key)
         if no.reason == BUSY and not ledger.tagged:
             detail = "another request runs on this session: send the same again"
             return books.refuse(call, UNKNOWN, detail, record=record, status=503)

@@ -19,7 +19,6 @@ from agentpay.core.session_rules import Finalized
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
-from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note, noted
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
@@ -219,11 +218,7 @@ class SessionSettlement:
             published = VoucherPublished(amount=voucher.amount)
             return noted(record, published, answer=voucher)
 
-        voucher = await self._store.update(channel, decide)
-        if voucher is not None:
-            # From now on its signature is no secret: it proves its payer no more.
-            await self._store.drop_answer(voucher_key(channel, voucher.amount))
-        return voucher
+        return await self._store.update(channel, decide)
 
 
 def _seen(ledger: PayeeChannel, state: SessionOnChain) -> PayeeChannel:

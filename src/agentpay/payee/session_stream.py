@@ -13,14 +13,12 @@ from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Status
 from agentpay.core.payee_events import Charged, GivenBack, Noted
 from agentpay.core.session_rules import Extended
 from agentpay.payee.session_books import SessionBooks, SessionCall
+from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.stream_errors import StreamLost
 from agentpay.wire import parallel
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.evm_write import need_voucher
 from agentpay.wire.mpp.receipt import format_receipt
-
-_LOOK_SECONDS = 0.25
-"""Vouchers may come to another process: look so often."""
 
 
 class SessionStream:
@@ -114,8 +112,8 @@ class SessionStream:
             left = deadline - loop.time()
             if left <= 0 or record.ledger.status is not Status.OPEN:
                 return False
-            await self._books.raised.wait(
-                self._call.channel, seconds=min(left, _LOOK_SECONDS)
+            await self._books.changed.wait(
+                self._call.channel, seconds=min(left, LOOK_SECONDS)
             )
 
     def _may_go_on(self, ledger: PayeeChannel, charged: int) -> bool:

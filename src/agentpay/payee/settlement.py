@@ -22,7 +22,6 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
-from agentpay.payee.answers import voucher_key
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
@@ -159,7 +158,8 @@ class Settlement:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
-            await self._publish(record.channel, claim.max_claimable)
+            published = VoucherPublished(amount=claim.max_claimable)
+            await note(self._store, record.channel, published)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -207,6 +207,9 @@ class Settlement:
         """
         async with self._one_at_a_time:
             await note(self._store, channel, OwnersDied(owner=self._store.owner))
+            known = await self._store.read(channel)
+            if known is None or known.ledger.running:
+                return None  # the chain need not be asked while something runs
             record = await self.see_chain(channel)
             if record is None or record.ledger.running:
                 return None
@@ -225,7 +228,8 @@ class Settlement:
     async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
-            await self._publish(record.channel, claim.max_claimable)
+            published = VoucherPublished(amount=claim.max_claimable)
+            await note(self._store, record.channel, published)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -234,11 +238,6 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
-
-    async def _publish(self, channel: Hash32, amount: int) -> None:
-        """The chain is going to show a voucher: it proves its payer no more."""
-        await note(self._store, channel, VoucherPublished(amount=amount))
-        await self._store.drop_answer(voucher_key(channel, amount))
 
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:

@@ -102,7 +102,7 @@ class SignIns:
 class FreeSale:
     """A request of somebody who has paid before; see `Sale`."""
 
-    key = ""
+    id = key = ""
     maximum = 0
     stream = None
 

@@ -75,8 +75,13 @@ class TransferSale:
         return self._purchase.movement.payer
 
     @property
-    def key(self) -> str:
+    def id(self) -> str:
         return self._purchase.record.id
+
+    @property
+    def key(self) -> str:
+        """See `Sale.key`: the chain shows to everybody what its payer signed."""
+        return ""
 
     @property
     def maximum(self) -> int:

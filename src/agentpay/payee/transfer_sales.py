@@ -70,9 +70,13 @@ class TransferSales:
         terms: Terms,
         offer: JsonObject | None,
         extensions: Mapping[str, Extension],
+        *,
+        only_for: str = "",
     ) -> Sale | Refusal:
         """
         Decide what a transfer buys under the offer that its payment accepts, if any.
+
+        `only_for` is as of `sell`.
 
         Raises:
             MalformedMessage: An extension that it needs cannot be read.
@@ -96,7 +100,8 @@ class TransferSales:
         wrong = await self.wrong(transfer)
         if wrong is not None:
             return self._refuse(terms, wrong)
-        return await self.sell(self.movement(transfer), scheme, terms)
+        movement = self.movement(transfer)
+        return await self.sell(movement, scheme, terms, only_for=only_for)
 
     async def wrong(self, transfer: Transfer) -> str | None:
         """

@@ -1,5 +1,5 @@
 """
-Streams that wait for their payers, woken by whoever sees something new of a session.
+Who waits for something to happen to a session, woken by whoever sees it happen.
 
 Only within one process: what another one sees is found by looking again.
 """
@@ -8,6 +8,9 @@ import asyncio
 from collections import Counter
 
 from agentpay.types import Hash32
+
+LOOK_SECONDS = 0.25
+"""What waits may wait for what another process sees: look so often."""
 
 
 class Waiting:

@@ -83,10 +83,9 @@ class ChannelPayment:
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
         receipt = answer.receipt()
-        now = await self.ledger.read(self.record.channel)
-        spent = now.ledger.spent if now else 0
-        read = self._read(answer, receipt, spent)
         tagged = self.record.ledger.tagged
+        spent = 0 if tagged else await self.ledger.spent(self.record.channel)
+        read = self._read(answer, receipt, spent)
         verdict = judge(
             read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
         )

@@ -13,7 +13,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
+from functools import lru_cache
 
 from agentpay.core.payer_channel import (
     Issued,
@@ -68,6 +68,7 @@ class Channels:
             forget=self._forget,
         )
         self._clock = clock
+        self._fundable = lru_cache(maxsize=256)(self._funding)
         self._known: dict[Key, list[Hash32]] | None = None
         self._opening: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -158,7 +159,7 @@ class Channels:
             self._forget(channel)
             return None
         wish = self.wish(offer)
-        answer = await self._ledger.take_ticket(
+        answer, record = await self._ledger.take_ticket(
             channel,
             maximum=offer.amount,
             host=target.host,
@@ -171,18 +172,15 @@ class Channels:
         if not isinstance(answer, Issued):
             return None
         try:
-            return await self._sign(channel, answer, offer, target)
+            return await self._sign(record, answer, offer, target)
         except BaseException:
             # Also cancelled: the voucher has not left us, and never will.
             await self._ledger.take_back(channel, answer)
             raise
 
     async def _sign(
-        self, channel: Hash32, issued: Issued, offer: Offer, target: Target
+        self, record: PayerRecord, issued: Issued, offer: Offer, target: Target
     ) -> VoucherPayment:
-        record = await self._ledger.read(channel)
-        if record is None:
-            raise ChannelUnusable(f"channel {channel} is not in the store")
         inquiry, chain = self.inquiry, record.chain
         return await self.kind.sign(
             Ticketed(
@@ -214,7 +212,7 @@ class Channels:
             KeyElsewhere: It needs a deposit, and the wallet is only watched.
         """
         channel = payment.record.channel
-        answer = await self._ledger.take_raise(
+        answer, record = await self._ledger.take_raise(
             channel,
             cumulative=payment.cumulative,
             more=more,
@@ -227,7 +225,7 @@ class Channels:
         if not isinstance(answer, Issued):
             return None
         try:
-            return await self._sign(channel, answer, offer, target)
+            return await self._sign(record, answer, offer, target)
         except BaseException:
             await self._ledger.take_back(channel, answer)
             raise
@@ -236,22 +234,28 @@ class Channels:
         """How a request under an offer may fund its channel."""
         decimals, terms = offer.asset.decimals, self.kind.terms_of(offer)
         least = max(offer.amount, terms.deposit_min)
-        preferred = max(least, to_base_units(self._policy.deposit, decimals))
+        amounts, low_water = self._fundable(least, decimals)
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         return DepositWish(
-            amounts=(preferred, least) if preferred > least else (least,),
+            amounts=amounts,
             salt=Hash32.of(secrets.token_bytes(32)),
             valid_before=int(self._clock()) + max(60, seconds),
-            low_water=self._low_water(preferred, decimals),
+            low_water=low_water,
             rise=terms.rise,
             whole=terms.whole,
         )
 
-    def _low_water(self, deposit: int, decimals: int) -> int:
-        """What is topped up before it is needed; nothing, if it cannot be."""
+    def _funding(self, least: int, decimals: int) -> tuple[tuple[int, ...], int]:
+        """
+        What to deposit where so much is the least, the best first; and what is topped
+        up before it is needed, which is nothing where it cannot be.
+        """
+        preferred = max(least, to_base_units(self._policy.deposit, decimals))
+        amounts = (preferred, least) if preferred > least else (least,)
         if not self._keys.may_deposit:
-            return 0
-        return min(to_base_units(self._policy.low_water, decimals), deposit // 4)
+            return amounts, 0
+        low_water = to_base_units(self._policy.low_water, decimals)
+        return amounts, min(low_water, preferred // 4)
 
     # Which channels there are.
 
@@ -286,16 +290,25 @@ class Channels:
             if len(lanes) > seen:
                 return  # somebody else opened one while we waited
             await self.kind.check(key)
-            index = sum(1 for other, _ in await self._recorded() if other == key)
-            while True:
-                config = await self.kind.config(key, index)
-                if (await self.kind.state(config, key.chain)).unused:
-                    break
-                index += 1
-            fresh = self._fresh(key, offer, _place_of(offer, target), config, index)
-            await self._ledger.add(fresh)
-            self.inquiry.trust(fresh.channel)
-            lanes.append(fresh.channel)
+            ours = [record for other, record in await self._recorded() if other == key]
+            # Whoever began it was cancelled before anything was signed on it.
+            untouched = [r.channel for r in ours if r.ledger == self._books(key, offer)]
+            left = next((c for c in untouched if c not in lanes), None)
+            lanes.append(left or await self._begin(key, offer, target, len(ours)))
+
+    async def _begin(
+        self, key: Key, offer: Offer, target: Target, index: int
+    ) -> Hash32:
+        """The first channel of a key, from this number on, that nobody ever used."""
+        while True:
+            config = await self.kind.config(key, index)
+            if (await self.kind.state(config, key.chain)).unused:
+                break
+            index += 1
+        fresh = self._fresh(key, offer, _place_of(offer, target), config, index)
+        await self._ledger.add(fresh)
+        self.inquiry.trust(fresh.channel)
+        return fresh.channel
 
     def _fresh(
         self,
@@ -305,23 +318,26 @@ class Channels:
         config: Config,
         index: int,
     ) -> PayerRecord:
-        parallel = self.kind.terms_of(offer).parallel if key.tagged else None
-        ledger = PayerChannel(
-            tagged=key.tagged,
-            window=parallel.window if parallel else _STRICT_WINDOW,
-            in_flight_max=parallel.in_flight_max if parallel else 1,
-            headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
-        )
         return PayerRecord(
             channel=self.kind.id_of(config, key.chain),
             chain=key.chain,
             config=config,
             origin=key.origin,
             index=index,
-            ledger=ledger,
+            ledger=self._books(key, offer),
             decimals=offer.asset.decimals,
             url=place.url,
             offer=place.offer,
+        )
+
+    def _books(self, key: Key, offer: Offer) -> PayerChannel:
+        """Those of a channel that is begun under an offer."""
+        parallel = self.kind.terms_of(offer).parallel if key.tagged else None
+        return PayerChannel(
+            tagged=key.tagged,
+            window=parallel.window if parallel else _STRICT_WINDOW,
+            in_flight_max=parallel.in_flight_max if parallel else 1,
+            headroom=to_base_units(self._policy.headroom, offer.asset.decimals),
         )
 
     async def find_lost(self, offer: Offer, target: Target) -> list[Hash32]:
@@ -375,7 +391,5 @@ class Channels:
 
 
 def _place_of(offer: Offer, target: Target) -> Place:
-    path = urlsplit(target.url).path
-    return Place(
-        url=f"{target.method} {target.origin}{path}", offer=json.dumps(offer.words)
-    )
+    method, url = target.route
+    return Place(url=f"{method} {url}", offer=json.dumps(offer.words))

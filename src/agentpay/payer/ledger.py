@@ -3,10 +3,10 @@ A payer's books: budget and channels, moved together in one durable step.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
@@ -25,16 +25,18 @@ from agentpay.core.payer_session_rules import (
     TicketDelivered,
 )
 from agentpay.errors import (
-    AgentPayError,
+    ChannelUnusable,
     HostQuarantined,
     StoreError,
 )
+from agentpay.payer.changes import Change
 from agentpay.payer.ledger_steps import DepositWish, apply_to, take
 from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.types import MONEY_DECIMALS, Address, Hash32
+from agentpay.whole_steps import take_whole
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class PayerLedger:
         """
         self.account = account
         self.store = store
-        self._limits = limits
+        self._limits = lru_cache(maxsize=32)(limits)
         self._policy = policy
         self._clock = clock
         self._cheated = cheated
@@ -79,7 +81,7 @@ class PayerLedger:
         """Origins whose payee contradicted our signatures: paid no more."""
         self._changes: WeakValueDictionary[str, Change] = WeakValueDictionary()
 
-    def change(self, origin: str) -> "Change":
+    def change(self, origin: str) -> Change:
         """Something to wait on for the next change to a channel with an origin."""
         return self._changes.setdefault(origin, Change())
 
@@ -159,6 +161,11 @@ class PayerLedger:
 
         return await self.store.update(self.account, channel, decide, durable=False)
 
+    async def spent(self, channel: Hash32) -> int:
+        """What was spent on a channel: answers that name no voucher are read by it."""
+        record = await self.read(channel)
+        return record.ledger.spent if record is not None else 0
+
     async def add(self, fresh: PayerRecord, *, found: int = 0) -> None:
         """Begin a channel, or take back one that was lost with `found` in it."""
 
@@ -180,9 +187,9 @@ class PayerLedger:
         host: str,
         place: Place,
         wish: DepositWish,
-    ) -> PayerAnswer:
+    ) -> tuple[PayerAnswer, PayerRecord]:
         """
-        Set money aside for one request on a channel, durably.
+        Set money aside for one request on a channel, durably; and the channel with it.
 
         Raises:
             BudgetExceeded: The request, or the deposit it needs, is above the budget.
@@ -198,19 +205,18 @@ class PayerLedger:
                 whole=wish.whole,
             )
 
-        def decide(
-            budget: Budget, record: PayerRecord | None
-        ) -> PayerStep[PayerAnswer]:
-            if record is None:
-                raise KeyError(channel)
+        def decide(budget: Budget, record: PayerRecord) -> PayerStep[PayerAnswer]:
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
             step = take(budget, record, want, host=host, wish=wish, limits=limits)
-            if isinstance(step.answer, Issued) and step.record is not None:
-                here = replace(step.record, url=place.url, offer=place.offer)
-                step = replace(step, record=here)
-            return step
+            after = step.record
+            if not isinstance(step.answer, Issued) or after is None:
+                return step
+            if (after.url, after.offer) == (place.url, place.offer):
+                return step
+            here = replace(after, url=place.url, offer=place.offer)
+            return replace(step, record=here)
 
         return await self._take(channel, decide)
 
@@ -223,7 +229,7 @@ class PayerLedger:
         delivered: int,
         host: str,
         wish: DepositWish,
-    ) -> PayerAnswer:
+    ) -> tuple[PayerAnswer, PayerRecord]:
         """
         Set more money aside for a request that runs, and has `delivered` so much.
 
@@ -241,11 +247,7 @@ class PayerLedger:
                 rise=wish.rise,
             )
 
-        def decide(
-            budget: Budget, record: PayerRecord | None
-        ) -> PayerStep[PayerAnswer]:
-            if record is None:
-                raise KeyError(channel)
+        def decide(budget: Budget, record: PayerRecord) -> PayerStep[PayerAnswer]:
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
             came = TicketDelivered(cumulative=cumulative, delivered=delivered)
@@ -260,22 +262,27 @@ class PayerLedger:
     async def _take(
         self,
         channel: Hash32,
-        decide: Callable[[Budget, PayerRecord | None], PayerStep[PayerAnswer]],
-    ) -> PayerAnswer:
+        decide: Callable[[Budget, PayerRecord], PayerStep[PayerAnswer]],
+    ) -> tuple[PayerAnswer, PayerRecord]:
         """Durably; a caller that is cancelled takes nothing."""
-        step = asyncio.create_task(self.store.update(self.account, channel, decide))
-        try:
-            return await asyncio.shield(step)
-        except asyncio.CancelledError:
-            await asyncio.shield(self._undo(channel, step))
-            raise
 
-    async def _undo(self, channel: Hash32, step: "asyncio.Task[PayerAnswer]") -> None:
-        """The store goes on without whoever leaves: take back what it issues."""
-        with contextlib.suppress(AgentPayError, KeyError):
-            answer = await step
+        def decide_both(
+            budget: Budget, record: PayerRecord | None
+        ) -> PayerStep[tuple[PayerAnswer, PayerRecord]]:
+            if record is None:
+                raise ChannelUnusable(f"channel {channel} is not in the store")
+            step = decide(budget, record)
+            after = step.record or record
+            both = (step.answer, after)
+            return PayerStep(budget=step.budget, record=after, answer=both)
+
+        async def undo(taken: tuple[PayerAnswer, PayerRecord]) -> None:
+            answer, _ = taken
             if isinstance(answer, Issued):
                 await self.take_back(channel, answer)
+
+        step = self.store.update(self.account, channel, decide_both)
+        return await take_whole(step, undo)
 
     async def take_back(self, channel: Hash32, issued: Issued) -> None:
         """Free a ticket, and its deposit, whose signatures have not left us."""
@@ -371,24 +378,3 @@ class PayerLedger:
         change = self._changes.pop(origin, None)
         if change is not None:
             change.event.set()
-
-
-class Change:
-    """One change to come."""
-
-    def __init__(self) -> None:
-        self.event = asyncio.Event()
-
-    @property
-    def came(self) -> bool:
-        """Whether it was already."""
-        return self.event.is_set()
-
-    async def wait(self, seconds: float) -> bool:
-        """Whether it came in time."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.event.wait()
-        except TimeoutError:
-            return False
-        return True

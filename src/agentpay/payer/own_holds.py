@@ -6,7 +6,6 @@ is kept as it was signed, so that the same one is sent again and never another. 
 not expire: it is held until it is mined, or its nonce is used by another one.
 """
 
-import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from agentpay.errors import TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.eip1559 import SignedCall, read_signed_call
 from agentpay.evm.plain_transfer import PlainTransfer, read_plain_transfer
+from agentpay.onchain import is_void
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
 from agentpay.ports import Chain
@@ -25,9 +25,6 @@ from agentpay.wire.headers import JsonObject
 
 OWN: Final = "transaction "
 """How the names of such holds begin."""
-
-_REPLACED_SECONDS = 3.0
-"""An endpoint may know of a used nonce before it knows who used it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,26 +81,6 @@ def is_unsigned(hold: Hold) -> bool:
     It may be freed at any time: what is signed is reserved once more before it leaves.
     """
     return not json.loads(hold.detail)["raw"]
-
-
-async def is_void(chain: Chain, signed: SignedCall) -> bool:
-    """
-    Whether a transaction can not move money any more, and did not.
-
-    Raises:
-        ChainError: The chain could not be asked.
-    """
-    for pause in (0.0, _REPLACED_SECONDS):
-        await asyncio.sleep(pause)
-        standing = await chain.standing(signed.owner)
-        try:
-            if await chain.receipt(signed.hash) is not None:
-                return False
-        except TransactionFailed:
-            return True  # it reverted
-        if standing.nonce <= signed.call.nonce:
-            return False
-    return True
 
 
 async def find_mined(chain: Chain, signed: SignedCall) -> Receipt | None:

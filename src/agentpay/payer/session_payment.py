@@ -133,11 +133,10 @@ class SessionPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
-        now = await self.ledger.read(self.record.channel)
-        spent = now.ledger.spent if now else 0
+        tagged = self.record.ledger.tagged
+        spent = 0 if tagged else await self.ledger.spent(self.record.channel)
         receipt, outcome = self._receipt(answer), self._outcome(answer)
         read = self._read(answer, receipt, outcome)
-        tagged = self.record.ledger.tagged
         verdict = judge_session(read, tagged=tagged, spent=spent)
         if self.asks:
             verdict = _of_question(read, verdict, tagged=tagged)

@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayerDecide,
@@ -75,6 +76,21 @@ class MemoryPayeeStore:
         due = [r for r in records if r.ledger.unclaimed >= max(1, at_least)]
         return sorted(due, key=lambda r: (-r.ledger.unclaimed, r.channel))[:limit]
 
+    async def owed(self, *, limit: int) -> Owed:
+        """See `PayeeStore.owed`."""
+        owing = [
+            record
+            for sessions in (False, True)
+            for record in await self.claimable(
+                sessions=sessions, at_least=1, limit=limit
+            )
+        ]
+        return Owed(
+            amount=sum(record.ledger.unclaimed for record in owing),
+            channels=len(owing),
+            since=min((record.last_voucher_at for record in owing), default=0),
+        )
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         records = self._of_kind(sessions=sessions)
@@ -85,6 +101,11 @@ class MemoryPayeeStore:
         """See `PayeeStore.left_behind`."""
         left = [r for r in self._records.values() if r.ledger.has_dead(self.owner)]
         return left[:limit]
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        of_chain = [r for r in self._records.values() if r.chain == chain]
+        return [r.channel for r in of_chain if r.chain_seen_at >= moment]
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""

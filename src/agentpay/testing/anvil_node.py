@@ -15,6 +15,8 @@ from agentpay.types import Address, ChainId, Hash32
 _SECONDS_MAX: Final = 30.0
 _BLOCKS_MAX: Final = 100
 
+_WITHOUT_BODIES = False
+
 
 class UnsuitableNode(ConfigurationError):
     """The endpoint is no Anvil with a local chain, or its chain is used otherwise."""
@@ -77,13 +79,24 @@ class AnvilNode:
         if not await self.rpc("evm_revert", snapshot):
             raise ChainError(f"the local chain has no snapshot {snapshot}")
 
-    async def reorg(self, blocks: int) -> None:
+    async def reorg(self, *, after: int) -> None:
         """
-        Replace the last blocks by empty ones: what was in them never happened.
+        Replace the blocks after one by empty ones: what was in them never happened.
 
         Their transactions are gone too, unless somebody sends them again.
         """
-        await self.rpc("anvil_reorg", blocks, [])
+        first = hex(after + 1)
+        gone = await self._hash(first)
+        # A block may be mined meanwhile, which is then the only one replaced.
+        while await self._hash(first) == gone:
+            last = int(await self.rpc("eth_blockNumber"), 16)
+            if last <= after:
+                return
+            await self.rpc("anvil_reorg", last - after, [])
+
+    async def _hash(self, block: str) -> str | None:
+        found = await self.rpc("eth_getBlockByNumber", block, _WITHOUT_BODIES)
+        return None if found is None else str(found["hash"])
 
     async def increase_time(self, seconds: int) -> None:
         """Move the chain's clock forward for good, and mine a block that shows it."""

@@ -100,13 +100,14 @@ class FaultyRpc:
         """Answer the next `times` calls of `method` with `result`, as JSON."""
         self._lies.append(_Lie(method, result, times))
 
-    async def freeze(self) -> int:
+    async def freeze(self, *, behind: int = 0) -> int:
         """
-        Know no block after the present one, as a replica that lags; which one that is.
+        Know no block after the present one, or after one that is so many `behind` it,
+        as a replica that lags; which one that is.
         """
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber"})
         answer = json.loads(await self._forward(body.encode()))
-        self._frozen_at = int(answer["result"], 16)
+        self._frozen_at = int(answer["result"], 16) - behind
         return self._frozen_at
 
     @property

@@ -1,5 +1,6 @@
 // The official MPP server in TypeScript: sells `/charge`, and settles by a facilitator.
-// It takes x402 as well, from clients that know nothing of MPP.
+// It takes x402 as well, from clients that know nothing of MPP. No two answers are the
+// same. Told to be `quiet`, it keeps no notes, which cost time.
 
 import { createServer } from 'node:http'
 import { evm, Mppx, NodeListener, Request as Requests } from 'mppx/server'
@@ -8,6 +9,7 @@ import { note, obey, read, say, version, x402Note } from './lines.mjs'
 
 const settings = await read()
 let notes = []
+let sold = 0
 
 const server = Mppx.create({
   methods: [
@@ -30,7 +32,7 @@ const sell = server.charge({
 async function answer(request) {
   const paid = await sell(request)
   if (paid.status === 402) return paid.challenge
-  return paid.withReceipt(Response.json({ sold: 'a charge' }))
+  return paid.withReceipt(Response.json({ sold: 'a charge', number: sold++ }))
 }
 
 const listener = createServer(async (incoming, outgoing) => {
@@ -38,7 +40,9 @@ const listener = createServer(async (incoming, outgoing) => {
   const response = await answer(request)
   const payment = request.headers.get('authorization')
   const x402 = request.headers.get('payment-signature')
-  if (payment) {
+  if (settings.quiet) {
+    // Nobody asks what it saw.
+  } else if (payment) {
     notes.push(note(response.status, payment, response.headers.get('payment-receipt')))
   } else if (x402) {
     const receipt = response.headers.get('payment-response')

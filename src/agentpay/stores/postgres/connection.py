@@ -100,6 +100,30 @@ def may_be_repeated(error: Exception) -> bool:
     return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
 
 
+_OF_A_STATEMENT: Final = frozenset({"22", "23", "40", "53", "54", "55", "P0"})
+"""
+Classes of SQLSTATE: data, constraints, rollbacks, resources, limits, locks, triggers.
+"""
+_CANCELED: Final = "57014"
+
+
+def spares_the_session(error: BaseException) -> bool:
+    """
+    Whether only a statement failed: its transaction is undone, and its session goes on.
+
+    Of anything else a new session makes the best: the server may be another by then.
+    """
+    import asyncpg
+
+    if isinstance(error, asyncpg.InterfaceError):
+        return isinstance(error, ValueError)  # an argument that no column takes
+    if not isinstance(error, asyncpg.PostgresError):
+        return False
+    code = str(error.sqlstate)
+    of_a_statement = code[:2] in _OF_A_STATEMENT or code == _CANCELED
+    return of_a_statement and str(error.severity_en) == "ERROR"
+
+
 def to_column(value: Column, kind: str) -> Column:
     """A value as PostgreSQL takes it."""
     if kind == "text" and isinstance(value, str) and ("\0" in value or "\\" in value):

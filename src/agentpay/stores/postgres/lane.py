@@ -3,7 +3,8 @@ The steps of one process on their way through its session, many in one transacti
 
 Whatever is asked for while a transaction is under way goes into the next one: rows are
 locked and read, every step is decided on what the one before it left, and all is
-written and committed together. A step whose decision raises fails alone.
+written and committed together. A step whose decision raises fails alone. So does one
+whose rows the server refuses, and the session goes on.
 
 If the server is lost before a commit, nothing was saved, and the steps are decided
 again on a new session. If it is lost in a commit, its steps wait until a new session
@@ -191,7 +192,8 @@ class Lane:
             try:
                 answer = await query.ask(await self._session.ready())
             except lost() as error:
-                self._session.drop()
+                self._session.drop_unless_spared(error)
+                await self._session.rollback()
                 why = error
             except Exception as error:  # noqa: BLE001 - whoever asked gets it
                 await self._session.rollback()
@@ -212,7 +214,7 @@ class Lane:
                 why = error
             except lost() as error:
                 if not may_be_repeated(error):
-                    self._session.drop()
+                    self._session.drop_unless_spared(error)
                     if why is not None:
                         await self._alone(steps, error)
                         return
@@ -302,10 +304,10 @@ def _fail(jobs: Iterable[Job], error: Exception) -> None:
 
 def _in_our_words(error: Exception) -> Exception:
     """A row that none of ours wrote is found when it is read."""
-    if isinstance(error, ValueError):
-        return StoreCorrupt(f"the database holds a damaged row: {error}")
     if isinstance(error, lost()):
         return _unavailable(error)
+    if isinstance(error, ValueError):
+        return StoreCorrupt(f"the database holds a damaged row: {error}")
     return error
 
 

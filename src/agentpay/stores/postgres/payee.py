@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -16,6 +17,7 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
+from agentpay.stores.postgres import listing
 from agentpay.stores.postgres.connection import Connection, from_columns
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
 from agentpay.stores.postgres.reading import rows_of
@@ -93,23 +95,22 @@ class PostgresPayeeStore:
     ) -> list[PayeeRecord]:
         """A channel with nothing unclaimed is never among them."""
         wanted = max(1, at_least)
-        found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-            " AND unclaimed > 0 AND unclaimed >= $1"
-            " ORDER BY unclaimed DESC, channel LIMIT $2",
-            wanted,
-            limit,
-        )
+        found = await self._find(listing.claimable(sessions=sessions), wanted, limit)
         records = [r for r in found if r.ledger.unclaimed >= wanted]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
+    async def owed(self, *, limit: int) -> Owed:
+        """Nothing is locked for it."""
+
+        async def find(connection: Connection) -> Owed:
+            (amount, channels, since), *_ = await connection.fetch(listing.OWED, limit)
+            return Owed(amount=amount, channels=channels, since=since)
+
+        return await self._lane.carry_out(Query(find))
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
-        found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-            f" AND {_ending(sessions)} ORDER BY last_voucher_at, channel LIMIT $1",
-            limit,
-        )
+        found = await self._find(listing.closing(sessions=sessions), limit)
         return [r for r in found if r.ledger.is_ending]
 
     async def left_behind(self, *, limit: int) -> list[PayeeRecord]:
@@ -118,6 +119,15 @@ class PostgresPayeeStore:
             "SELECT DISTINCT channel FROM payee_running WHERE owner <> $1", self.owner
         )
         return [r for r in found if r.ledger.has_dead(self.owner)][:limit]
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        return await self._find_channels(
+            "SELECT channel FROM payee_channels WHERE chain = $1"
+            " AND chain_seen_at >= $2",
+            chain,
+            moment,
+        )
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""
@@ -352,33 +362,20 @@ class PostgresPayeeStore:
 
     async def _find(self, query: str, *arguments: object) -> list[PayeeRecord]:
         """The channels that a query names, in its order, as they are by then."""
+        channels = await self._find_channels(query, *arguments)
+        records = await asyncio.gather(*map(self.read, channels))
+        return [record for record in records if record is not None]
 
+    async def _find_channels(self, query: str, *arguments: object) -> list[Hash32]:
         async def find(connection: Connection) -> list[Hash32]:
             return [Hash32.of(r[0]) for r in await connection.fetch(query, *arguments)]
 
-        channels = await self._lane.carry_out(Query(find))
-        records = await asyncio.gather(*map(self.read, channels))
-        return [record for record in records if record is not None]
+        return await self._lane.carry_out(Query(find))
 
 
 def _writes(changes: Iterable[Change]) -> Step[None]:
     """A step that decides nothing."""
     return Step(lambda desk: desk.batch.add(changes))
-
-
-def _kind(sessions: bool) -> str:
-    """Said as the indexes say it, or they are not used."""
-    return "escrow IS NOT NULL" if sessions else "escrow IS NULL"
-
-
-def _ending(sessions: bool) -> str:
-    """See `PayeeChannel.is_ending`."""
-    if not sessions:
-        return "status = 'closing'"
-    return (
-        "(status = 'closing' OR status = 'open'"
-        " AND pending_withdrawal > 0 AND charged > claimed)"
-    )
 
 
 def _as_it_is(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:

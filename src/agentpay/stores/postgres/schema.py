@@ -125,6 +125,8 @@ VERSION_2: Final = (
 
 VERSION_3: Final = (
     "CREATE INDEX payments_answering ON payments (owner) WHERE status = 'answering'",
+    # Looked at again by whoever begins to follow the chain.
+    "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)

@@ -13,7 +13,12 @@ from typing import Final
 
 from agentpay.errors import StoreUnavailable
 from agentpay.stores.postgres import schema
-from agentpay.stores.postgres.connection import Connection, connect, lost
+from agentpay.stores.postgres.connection import (
+    Connection,
+    connect,
+    lost,
+    spares_the_session,
+)
 from agentpay.stores.postgres.schema import key_of
 
 _SETTINGS: Final = {
@@ -124,6 +129,11 @@ class Session:
         if connection is not None:
             connection.terminate()
 
+    def drop_unless_spared(self, error: BaseException) -> None:
+        """The same, but for an error of a statement alone."""
+        if not spares_the_session(error):
+            self.drop()
+
     async def rollback(self) -> None:
         """Leave no transaction open."""
         if self._connection is None:
@@ -139,6 +149,7 @@ class Session:
 
         Raises:
             CommitInDoubt: It may be saved or not; `ready` finds out (`saved`).
+            PostgresError: The server says that it is not.
         """
         number = self.saved + 1
         try:
@@ -148,6 +159,8 @@ class Session:
                 f" DO UPDATE SET batch = {number}, seen_at = now(); COMMIT"
             )
         except BaseException as error:
+            if spares_the_session(error):
+                raise
             self.drop()
             raise CommitInDoubt(number) from error
         self.saved = number

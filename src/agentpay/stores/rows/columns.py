@@ -20,18 +20,18 @@ Row = tuple[Any, ...]
 """A row as it was put, whose columns have the types that its table says."""
 
 AMOUNT_BYTES: Final = 32
-_AMOUNT_MAX: Final = 2 ** (8 * AMOUNT_BYTES) - 1
-_INTEGER_MAX: Final = 2**63 - 1
+AMOUNT_MAX: Final = 2 ** (8 * AMOUNT_BYTES) - 1
+INTEGER_MAX: Final = 2**63 - 1
 
 
 def amount(value: int) -> int:
-    if not 0 <= value <= _AMOUNT_MAX:
+    if not 0 <= value <= AMOUNT_MAX:
         raise InvariantViolated(f"no amount of a token: {value}")
     return value
 
 
 def integer(value: int) -> int:
-    if not -_INTEGER_MAX <= value <= _INTEGER_MAX:
+    if not -INTEGER_MAX <= value <= INTEGER_MAX:
         raise InvariantViolated(f"no store keeps the number {value}")
     return value
 

@@ -68,6 +68,9 @@ PAYMENTS: Final = Table(
 MARKS: Final = Table("marks", "name text, until integer", keys=1)
 CURSORS: Final = Table("cursors", "name text, position integer", keys=1)
 
+_SHOWN: Final = " shown"
+"""After a fate, where the chain shows its voucher."""
+_LENGTH_BYTES: Final = 2
 _NOTHING: Final = PayeeChannel(tagged=True, window=0, in_flight_max=0)
 
 
@@ -125,30 +128,45 @@ def _state(record: PayeeRecord) -> Columns:
 def _save_used(
     channel: bytes, before: PayeeChannel, after: PayeeChannel, touched: tuple[int, ...]
 ) -> list[Change]:
+    gone, changed = changed_used(before, after, touched)
+    saving: list[Change] = [Cut(USED, (channel, used.cumulative)) for used in gone]
+    for cumulative, used in changed:
+        key = channel, amount(cumulative)
+        if used is None:
+            saving.append(Cut(USED, key))
+        else:
+            row = (*key, _fate(used), amount(used.charged))
+            saving.append(Put(USED, row))
+    return saving
+
+
+def changed_used(
+    before: PayeeChannel, after: PayeeChannel, touched: Iterable[int]
+) -> tuple[tuple[Used, ...], list[tuple[int, Used | None]]]:
+    """
+    Which amounts have left the window, and what the others that changed are now.
+
+    Raises:
+        InvariantViolated: The touched amounts do not explain the change.
+    """
     if before.used is after.used or not (before.used or after.used):
-        return []
+        return (), []
     lowest = _lowest_kept(before, after)
     gone = bisect_left(before.used, lowest, key=by_cumulative)
-    saving: list[Change] = [
-        Cut(USED, (channel, amount(used.cumulative))) for used in before.used[:gone]
-    ]
     explained = len(before.used) - gone
+    changed: list[tuple[int, Used | None]] = []
     for cumulative in dict.fromkeys(touched):
         known = cumulative >= lowest and before.find_used(cumulative) is not None
         used = after.find_used(cumulative)
         explained += (used is not None) - known
-        key = channel, amount(cumulative)
-        if used is not None:
-            row = (*key, used.fate.value, amount(used.charged))
-            saving.append(Put(USED, row))
-        elif known:
-            saving.append(Cut(USED, key))
+        if used is not None or known:
+            changed.append((cumulative, used))
     if explained != len(after.used):
         raise InvariantViolated(
             f"a step remembers {len(after.used)} amounts, and touching {touched}"
             f" explains {explained}: after a restart the others could be spent again"
         )
-    return saving
+    return before.used[:gone], changed
 
 
 def _lowest_kept(before: PayeeChannel, after: PayeeChannel) -> int:
@@ -223,9 +241,18 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     )
 
 
+def _fate(used: Used) -> str:
+    return f"{used.fate.value}{_SHOWN}" if used.shown else used.fate.value
+
+
 def _to_used(row: Row) -> Used:
     _, cumulative, fate, charged = row
-    return Used(cumulative=cumulative, fate=Fate(fate), charged=charged)
+    return Used(
+        cumulative=cumulative,
+        fate=Fate(fate.removesuffix(_SHOWN)),
+        charged=charged,
+        shown=fate.endswith(_SHOWN),
+    )
 
 
 def _to_reservation(row: Row) -> Reservation:
@@ -246,11 +273,17 @@ def pack_held(held: tuple[HeldVoucher, ...]) -> bytes:
     return b"".join(
         [
             amount(v.amount).to_bytes(AMOUNT_BYTES, "big")
-            + len(v.signature).to_bytes(2, "big")
+            + len(signature(v.signature)).to_bytes(_LENGTH_BYTES, "big")
             + v.signature
             for v in held
         ]
     )
+
+
+def signature(value: bytes) -> bytes:
+    if len(value) >= 1 << 8 * _LENGTH_BYTES:
+        raise InvariantViolated(f"no store keeps a signature of {len(value)} bytes")
+    return value
 
 
 def unpack_held(column: bytes) -> tuple[HeldVoucher, ...]:
@@ -260,7 +293,7 @@ def unpack_held(column: bytes) -> tuple[HeldVoucher, ...]:
     """
     held: list[HeldVoucher] = []
     while column:
-        start = AMOUNT_BYTES + 2
+        start = AMOUNT_BYTES + _LENGTH_BYTES
         end = start + int.from_bytes(column[AMOUNT_BYTES:start], "big")
         if len(column) < end:
             raise ValueError("a held voucher is cut short")

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from agentpay.stores.rows.tables import Change
-from agentpay.stores.sqlite.writer import Group, Writer
+from agentpay.stores.sqlite.writer import Group, Steps, Writer
 
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
@@ -77,6 +77,11 @@ class Cache(Generic[K, R]):
     def save(self, entry: Entry[R], record: R, changes: Iterable[Change]) -> None:
         """Show a record to the next step at once, and queue what saves it."""
         entry.group = self._writer.submit(changes)
+        entry.record = record
+
+    def save_steps(self, key: K, entry: Entry[R], record: R, steps: Steps) -> None:
+        """The same, where the steps on one record are saved as one."""
+        entry.group = self._writer.submit_steps(key, steps)
         entry.record = record
 
     def _keep(self, key: K, loaded: asyncio.Future[R]) -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from agentpay.errors import InvariantViolated
 from agentpay.records import (
     AnswerRecord,
+    Owed,
     PayeeDecide,
     PayeeRecord,
     PayeeStep,
@@ -17,9 +18,9 @@ from agentpay.records import (
     SentTransaction,
 )
 from agentpay.stores.rows.answers import forget_answer, save_answer
+from agentpay.stores.rows.channel_steps import ChannelSteps
 from agentpay.stores.rows.payee import (
     forget_payment,
-    save_channel,
     save_cursor,
     save_mark,
     save_payment,
@@ -69,13 +70,16 @@ class SqlitePayeeStore:
         With `durable`, even an answer that changes nothing waits for what it was
         decided on: that must not be undone by a crash either.
         """
-        entry = await self._channels.entry(channel)
+        entry = self._channels.peek(channel) or await self._channels.entry(channel)
         before = entry.record
         step = decide(before)
         check_payee_step(channel, before, step.record)
         if step.record is not None and step.record is not before:
-            saving = save_channel(before, step.record, step.touched)
-            self._channels.save(entry, step.record, saving)
+            steps = self._writer.steps(channel)
+            if not isinstance(steps, ChannelSteps):
+                steps = ChannelSteps(before)
+            steps.add(before, step.record, step.touched)
+            self._channels.save_steps(channel, entry, step.record, steps)
         if durable:
             await self._writer.wait(entry.group)
         return step.answer
@@ -103,6 +107,11 @@ class SqlitePayeeStore:
         ]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
+    async def owed(self, *, limit: int) -> Owed:
+        """Rows are added up, and no record of a channel is made for it."""
+        await self._writer.drain()
+        return await self._writer.read(partial(payee_rows.add_up_owed, limit=limit))
+
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
         await self._writer.drain()
@@ -120,6 +129,13 @@ class SqlitePayeeStore:
         )
         records = await self._read_all(found)
         return [r for r in records if r.ledger.has_dead(self.owner)]
+
+    async def seen_since(self, chain: ChainId, moment: int) -> list[Hash32]:
+        """See `PayeeStore.seen_since`."""
+        await self._writer.drain()
+        return await self._writer.read(
+            partial(payee_rows.list_seen, chain=chain, moment=moment)
+        )
 
     async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
         """Returns `payment` itself (`is`) to the one caller whose record it became."""

@@ -1,9 +1,10 @@
 """A payee's records as SQLite reads them back, and how it lists and sweeps them."""
 
 import sqlite3
+from itertools import takewhile
 from typing import Final
 
-from agentpay.records import AnswerRecord, PayeeRecord
+from agentpay.records import AnswerRecord, Owed, PayeeRecord
 from agentpay.stores.rows import answers, payee
 from agentpay.stores.rows.columns import Row
 from agentpay.stores.rows.sending import SENT
@@ -27,13 +28,35 @@ def load_channel(connection: sqlite3.Connection, channel: Hash32) -> PayeeRecord
 def list_claimable(
     connection: sqlite3.Connection, *, sessions: bool, at_least: int, limit: int
 ) -> list[Hash32]:
+    # The most first, so that what is too little ends it. Said in SQL too, `at_least`
+    # would be looked at in every row: SQLite starts an index at one bound of two.
     rows = connection.execute(
-        f"SELECT channel FROM payee_channels WHERE {_kind(sessions)}"  # noqa: S608
-        " AND unclaimed > zeroblob(32) AND unclaimed >= ?"
+        "SELECT channel, unclaimed FROM payee_channels"  # noqa: S608
+        f" WHERE {_kind(sessions)} AND unclaimed > zeroblob(32)"
         " ORDER BY unclaimed DESC, channel LIMIT ?",
-        (to_blob(at_least), limit),
+        (limit,),
     )
-    return [Hash32.of(channel) for (channel,) in rows]
+    enough = to_blob(at_least)
+    found = takewhile(lambda row: row[1] >= enough, rows)
+    return [Hash32.of(channel) for channel, _ in found]
+
+
+def add_up_owed(connection: sqlite3.Connection, *, limit: int) -> Owed:
+    rows = [
+        row
+        for sessions in (False, True)
+        for row in connection.execute(
+            "SELECT unclaimed, last_voucher_at FROM payee_channels"  # noqa: S608
+            f" WHERE {_kind(sessions)} AND unclaimed > zeroblob(32)"
+            " ORDER BY unclaimed DESC, channel LIMIT ?",
+            (limit,),
+        )
+    ]
+    return Owed(
+        amount=sum(int.from_bytes(unclaimed, "big") for unclaimed, _ in rows),
+        channels=len(rows),
+        since=min((last for _, last in rows), default=0),
+    )
 
 
 def list_closing(
@@ -55,6 +78,16 @@ def list_left_behind(
     rows = connection.execute(
         "SELECT DISTINCT channel FROM payee_running WHERE owner != ? LIMIT ?",
         (owner, limit),
+    )
+    return [Hash32.of(channel) for (channel,) in rows]
+
+
+def list_seen(
+    connection: sqlite3.Connection, *, chain: ChainId, moment: int
+) -> list[Hash32]:
+    rows = connection.execute(
+        "SELECT channel FROM payee_channels WHERE chain = ? AND chain_seen_at >= ?",
+        (chain, moment),
     )
     return [Hash32.of(channel) for (channel,) in rows]
 

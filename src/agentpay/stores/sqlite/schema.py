@@ -147,6 +147,8 @@ VERSION_8: Final = (
 
 VERSION_9: Final = (
     "CREATE INDEX payments_answering ON payments (id) WHERE status = 'answering'",
+    # Looked at again by whoever begins to follow the chain.
+    "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (

@@ -37,7 +37,18 @@ class _Step(Generic[T]):
     account: Address
     channel: Hash32 | None
     decide: PayerDecide[T]
+    durable: bool
     done: "asyncio.Future[T]"
+
+    def tell(self, outcome: "_Outcome") -> None:
+        """Whoever waits, unless they were told."""
+        answer, error = outcome
+        if self.done.done():
+            return
+        if error is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(answer)
 
 
 class SharedPayerStore:
@@ -63,13 +74,17 @@ class SharedPayerStore:
         *,
         durable: bool = True,
     ) -> T:
-        """Decide while no other process can write; it is saved before it is told."""
-        del durable
+        """
+        Decide while no other process can write.
+
+        With `durable`, it is saved before it is told. Otherwise it is told once it is
+        decided, and saved before anybody decides again: if that fails, it never was.
+        """
         if self._closing is not None:
             raise StoreUnavailable("the store is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_hear)
-        self._queued.append(_Step(account, channel, decide, done))
+        self._queued.append(_Step(account, channel, decide, durable, done))
         if self._carrying is None:
             self._carrying = asyncio.create_task(self._carry_all())
         return await asyncio.shield(done)
@@ -107,11 +122,8 @@ class SharedPayerStore:
                 except Exception as why:  # noqa: BLE001 - whoever waits gets it
                     self._books.forget()
                     outcomes = [(None, why)] * len(steps)
-            for step, (answer, error) in zip(steps, outcomes, strict=True):
-                if error is not None:
-                    step.done.set_exception(error)
-                else:
-                    step.done.set_result(answer)
+            for step, outcome in zip(steps, outcomes, strict=True):
+                step.tell(outcome)
         self._carrying = None
 
     async def _carry(self, steps: list[_Step[Any]]) -> list["_Outcome"]:
@@ -125,6 +137,9 @@ class SharedPayerStore:
         await self._thread.call(partial(self._books.begin, keys))
         batch = Batch()
         outcomes = [self._books.decide(step, batch) for step in steps]
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if not step.durable:
+                step.tell(outcome)
         await self._thread.call(partial(_save, batch))
         return outcomes
 

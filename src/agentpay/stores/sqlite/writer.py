@@ -2,7 +2,8 @@
 Group commit: what is queued while one transaction commits goes into the next.
 
 A step that nobody waits for lingers a little for one that somebody does, so that it
-costs no commit of its own and delays no other's.
+costs no commit of its own and delays no other's. Steps on one record that are saved
+together may be made into rows together, once their group is full.
 
 A group is saved whole or not at all. If it is not, what is queued behind it fails too,
 because it was decided on records that now never were; records are then read anew.
@@ -10,10 +11,10 @@ because it was decided on records that now never were; records are then read ane
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from agentpay.errors import StoreUnavailable
 from agentpay.stores.rows.tables import Batch, Change
@@ -25,6 +26,12 @@ T = TypeVar("T")
 _LINGER_SECONDS: Final = 0.02
 
 
+class Steps(Protocol):
+    """Steps on one record that are saved as one, each checked when it was added."""
+
+    def changes(self) -> Iterable[Change]: ...
+
+
 @dataclass(slots=True, eq=False)
 class Group:
     """Steps that are saved together."""
@@ -32,6 +39,12 @@ class Group:
     done: asyncio.Future[BaseException | None]
     """Why it was not saved, once that is decided; None if it was."""
     batch: Batch = field(default_factory=Batch)
+    steps: dict[Hashable, Steps] = field(default_factory=dict[Hashable, Steps])
+    """Those that are not in the batch yet, by their record."""
+    waiting: list[asyncio.Future[None]] = field(
+        default_factory=list[asyncio.Future[None]]
+    )
+    """One for each waiter, so that one who leaves cancels nothing but his own."""
     awaited: bool = False
     """Somebody waits for it: it is saved at once."""
 
@@ -57,12 +70,26 @@ class Writer:
 
     def submit(self, changes: Iterable[Change]) -> Group:
         """Queue one step; it is saved together with its group."""
+        group = self._open_group()
+        group.batch.add(changes)
+        return group
+
+    def steps(self, key: Hashable) -> Steps | None:
+        """The steps on a record that are queued and not yet being saved."""
+        return self._queued.steps.get(key) if self._queued is not None else None
+
+    def submit_steps(self, key: Hashable, steps: Steps) -> Group:
+        """Queue the steps on a record, which may grow until their group is saved."""
+        group = self._open_group()
+        group.steps[key] = steps
+        return group
+
+    def _open_group(self) -> Group:
         self._check_open()
         group = self._queued
         if group is None:
             group = self._queued = Group(done=self._loop.create_future())
             self._loop.call_later(_LINGER_SECONDS, self._commit)
-        group.batch.add(changes)
         return group
 
     async def wait(self, group: Group | None) -> None:
@@ -75,8 +102,11 @@ class Writer:
         if group is None:
             return
         self._hurry(group)
-        done = group.done
-        why = done.result() if done.done() else await asyncio.shield(done)
+        if not group.settled:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            group.waiting.append(waiter)
+            await waiter
+        why = group.done.result()
         if why is not None:
             raise StoreUnavailable(f"nothing was saved: {why}") from why
 
@@ -128,6 +158,12 @@ class Writer:
         if self._committing is not None or self._queued is None:
             return
         group, self._queued = self._queued, None
+        try:
+            for steps in group.steps.values():
+                group.batch.add(steps.changes())
+        except Exception as error:  # noqa: BLE001 - a bug of ours; who waits is told
+            self._fail(group, error)
+            return
         self._committing = group
         committed = self._thread.call(partial(_save, group.batch))
         committed.add_done_callback(self._settle)
@@ -135,23 +171,32 @@ class Writer:
     def _settle(self, committed: asyncio.Future[None]) -> None:
         group, self._committing = self._committing, None
         why = committed.exception()
-        if group is not None:
-            _end(group, why)
-        if why is None:
-            if self._queued is not None:
-                hurried = 0 if self._queued.awaited else _LINGER_SECONDS
-                self._loop.call_later(hurried, self._commit)
+        if why is not None:
+            self._fail(group, why)
             return
+        if group is not None:
+            _end(group, None)
         if self._queued is not None:
-            _end(self._queued, why)
-            self._queued = None
+            hurried = 0 if self._queued.awaited else _LINGER_SECONDS
+            self._loop.call_later(hurried, self._commit)
+
+    def _fail(self, group: Group | None, why: BaseException) -> None:
+        """A group is not saved, and so nothing that was decided after it is."""
+        behind, self._queued = self._queued, None
+        for lost in (group, behind):
+            if lost is not None:
+                _end(lost, why)
         for forget in self._forget:
             forget()
 
 
 def _end(group: Group, why: BaseException | None) -> None:
-    group.batch = Batch()
+    group.batch, group.steps = Batch(), {}
     group.done.set_result(why)
+    for waiter in group.waiting:
+        if not waiter.done():
+            waiter.set_result(None)
+    group.waiting.clear()
 
 
 def _save(batch: Batch, connection: sqlite3.Connection) -> None:

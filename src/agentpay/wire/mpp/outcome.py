@@ -38,17 +38,18 @@ def session_outcome(
     fate: str,
     *,
     charged: int = 0,
-    spent: int,
+    spent: int | None,
     repeated: bool = False,
 ) -> JsonObject:
-    """What a payee says of one voucher."""
+    """What a payee says of one voucher; `spent` is for its payer alone."""
     outcome: JsonObject = {
         "channelId": str(channel),
         "cumulative": str(cumulative),
         "fate": fate,
         "charged": str(charged),
-        "spent": str(spent),
     }
+    if spent is not None:
+        outcome["spent"] = str(spent)
     if repeated:
         outcome["repeated"] = True
     return outcome

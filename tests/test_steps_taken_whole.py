@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.errors import StoreUnavailable
-from agentpay.payee.whole_steps import take_whole
+from agentpay.whole_steps import take_whole
 
 
 class Store:
@@ -71,15 +71,27 @@ async def test_who_stays_has_it_and_nothing_is_undone(waits: list[bool]) -> None
     assert (store.ended, store.undone) == (1, [])
 
 
-async def test_a_step_that_waits_for_nothing_is_taken_without_a_task() -> None:
-    store = Store([])
-    tasks = asyncio.all_tasks()
-    step = take_whole(store.step(), store.undo)
+async def test_a_step_that_waits_for_nothing_is_taken_at_once() -> None:
+    step = take_whole(Store([]).step(), Store([]).undo)
     with pytest.raises(StopIteration) as done:
         step.send(None)
 
     assert done.value.value == "taken"
-    assert asyncio.all_tasks() == tasks
+
+
+async def test_a_step_whose_caller_stays_is_no_task_of_its_own() -> None:
+    seen: list[asyncio.Task[object] | None] = []
+
+    async def step() -> str:
+        for _ in range(2):
+            seen.append(asyncio.current_task())
+            await asyncio.sleep(0.001)
+        seen.append(asyncio.current_task())
+        return "taken"
+
+    await take_whole(step(), Store([]).undo)
+
+    assert set(seen) == {asyncio.current_task()}
 
 
 @pytest.mark.parametrize("waits", [0, 1])

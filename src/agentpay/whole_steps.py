@@ -5,9 +5,10 @@ Steps of a store that are finished even if who waits for them leaves.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import TypeVar
 
-from agentpay.errors import StoreError
+from agentpay.errors import AgentPayError
 
 T = TypeVar("T")
 
@@ -18,21 +19,37 @@ async def take_whole(
     """
     Take a step; if its caller is cancelled meanwhile, wait for it and undo it.
 
-    The store goes on without whoever leaves, so what it reserved is given back. A step
-    that waits for nothing, as those in memory, is taken at once and needs no task.
+    The store goes on without whoever leaves, so what it reserved is given back. The
+    step is carried by its caller for as long as that stays, and needs no task.
     """
-    try:
-        waits_for = step.send(None)
-    except StopIteration as done:
-        taken: T = done.value
-        return taken
-    task = asyncio.create_task(_go_on(_Begun(step, waits_for)))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        with contextlib.suppress(StoreError):
-            await asyncio.shield(_undone(task, undo))
-        raise
+    while True:
+        try:
+            waits_for = step.send(None)
+        except StopIteration as done:
+            taken: T = done.value
+            return taken
+        try:
+            await _heard(waits_for)
+        except asyncio.CancelledError:
+            rest = asyncio.create_task(_go_on(_Begun(step, waits_for)))
+            with contextlib.suppress(AgentPayError):
+                await asyncio.shield(_undone(rest, undo))
+            raise
+
+
+async def _heard(waits_for: object) -> None:
+    """Until that is there. To cancel this cancels nothing of it."""
+    if not asyncio.isfuture(waits_for):
+        await asyncio.sleep(0)  # a step that only lets others run
+        return
+    heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waits_for.add_done_callback(partial(_hear, heard))
+    await heard
+
+
+def _hear(heard: asyncio.Future[None], _: object) -> None:
+    if not heard.done():
+        heard.set_result(None)
 
 
 class _Begun(Awaitable[T]):

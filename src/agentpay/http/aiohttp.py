@@ -1,0 +1,197 @@
+"""
+What an agent sends through to send by aiohttp, which takes a fraction of httpx's time.
+
+`Agent(transport=ThroughAiohttp())`. aiohttp is a plain wire here: it keeps no cookie,
+follows no redirect, changes no URL, decompresses nothing and sends nothing a second
+time. What fails, fails as httpx says it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from io import BytesIO
+from ssl import SSLContext
+from typing import Any, Final
+
+import aiohttp
+import httpx
+from yarl import URL
+
+_HEADERS_BYTES_MAX: Final = 128 * 1024
+"""Of one line: an offer can be long."""
+
+_BYTES_AT_ONCE: Final = 256 * 1024
+"""A larger body is given to aiohttp as a file, which it sends in parts."""
+
+_ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+Trace = Callable[[str, Mapping[str, Any]], Awaitable[None]]
+
+
+class ThroughAiohttp(httpx.AsyncBaseTransport):
+    """Sends requests of httpx by aiohttp, over HTTP/1.1."""
+
+    def __init__(self, *, ssl: SSLContext | None = None) -> None:
+        """`ssl` says whom to trust over TLS; as httpx does, if not given."""
+        self._ssl = ssl
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request; raises what httpx raises."""
+        if request.url.scheme not in ("http", "https"):
+            raise httpx.UnsupportedProtocol(f"not HTTP: {request.url.scheme!r}")
+        content = await request.aread()
+        errand = _Errand(request.extensions.get("trace"))
+        _errand.set(errand)
+        with _told_to_httpx(errand):
+            response = await self._opened().request(
+                request.method,
+                _url(request.url),
+                headers=_fields(request.headers),
+                data=_body(content),
+                timeout=_timeout(request.extensions.get("timeout") or {}),
+                skip_auto_headers=_ADDED_BY_AIOHTTP,
+                allow_redirects=False,
+            )
+        return httpx.Response(
+            response.status,
+            headers=list(response.raw_headers),
+            stream=_Body(response, errand),
+            extensions={
+                "http_version": b"HTTP/1.1",
+                "reason_phrase": (response.reason or "").encode("latin-1", "replace"),
+                "network_stream": errand.peer,
+            },
+        )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            ssl = self._ssl or httpx.create_ssl_context()
+            self._session = aiohttp.ClientSession(
+                connector=_Connector(ssl=ssl, limit=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                max_line_size=_HEADERS_BYTES_MAX,
+                max_field_size=_HEADERS_BYTES_MAX,
+            )
+        return self._session
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class _Errand:
+    """One request on its way."""
+
+    def __init__(self, trace: Trace | None) -> None:
+        self.trace = trace
+        self.peer: _Peer | None = None
+        """Whom it was connected to; None until it was, so that nothing was sent."""
+
+
+_errand: ContextVar[_Errand] = ContextVar("agentpay.aiohttp")
+
+
+class _Peer:
+    """A connection, as far as those look at it who guard where payments go."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        transport = connection.transport
+        self._address = transport.get_extra_info("peername") if transport else None
+
+    def get_extra_info(self, name: str) -> Any:
+        """As streams of httpcore have it."""
+        return self._address if name == "server_addr" else None
+
+    async def aclose(self) -> None:
+        """Use it for nothing any more."""
+        self._connection.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Shows each connection to who watches a request, before anything is sent."""
+
+    async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
+        errand = _errand.get()
+        if errand.peer is not None:  # aiohttp would send it again on a fresh one
+            raise aiohttp.ServerDisconnectedError
+        connection = await super().connect(req, traces, timeout)
+        errand.peer = peer = _Peer(connection)
+        if errand.trace is not None:
+            try:
+                connected = {"return_value": peer}
+                await errand.trace("connection.connect_tcp.complete", connected)
+                await errand.trace("http11.send_request_headers.started", {})
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of an answer, as it comes."""
+
+    def __init__(self, response: aiohttp.ClientResponse, errand: _Errand) -> None:
+        self._response = response
+        self._errand = errand
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _told_to_httpx(self._errand):
+            async for part in self._response.content.iter_any():
+                yield part
+
+    async def aclose(self) -> None:
+        self._response.release()  # a connection with an unread rest is closed by that
+
+
+def _url(url: httpx.URL) -> URL:
+    """The same, byte for byte; httpx has made a header of who asks."""
+    origin, target = url.netloc.decode("ascii"), url.raw_path.decode("ascii")
+    return URL(f"{url.scheme}://{origin}{target}", encoded=True)
+
+
+def _fields(headers: httpx.Headers) -> list[tuple[str, str]]:
+    try:
+        return [(n.decode("ascii"), v.decode()) for n, v in headers.raw]
+    except UnicodeDecodeError as error:
+        raise httpx.LocalProtocolError(f"a header is not UTF-8: {error}") from error
+
+
+def _body(content: bytes) -> BytesIO | bytes | None:
+    return BytesIO(content) if len(content) > _BYTES_AT_ONCE else content or None
+
+
+def _timeout(seconds: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(
+        total=None, sock_connect=seconds.get("connect"), sock_read=seconds.get("read")
+    )
+
+
+@contextmanager
+def _told_to_httpx(errand: _Errand) -> Generator[None]:
+    """
+    Say what went wrong as httpx does: what may have been sent is no failure to connect.
+    """
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise _named(error, sent=errand.peer is not None)(why) from error
+
+
+def _named(error: Exception, *, sent: bool) -> type[httpx.TransportError]:
+    match error:
+        case aiohttp.InvalidURL():
+            return httpx.UnsupportedProtocol
+        case TimeoutError():
+            return httpx.ReadTimeout if sent else httpx.ConnectTimeout
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+            return httpx.RemoteProtocolError
+        case aiohttp.ClientResponseError():
+            return httpx.RemoteProtocolError
+        case OSError() | aiohttp.ClientError():
+            return httpx.ReadError if sent else httpx.ConnectError
+        case _:
+            return httpx.LocalProtocolError
