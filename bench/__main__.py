@@ -129,7 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Ours and the peers, measured.")
     parser.add_argument("--quick", action="store_true", help="few requests")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--baseline", action="store_true", help="keep the ratios of all")
+    parser.add_argument("--baseline", action="store_true", help="keep the ratios")
     parser.add_argument("--repetitions", type=int, help=f"{REPETITIONS} if not given")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     wanted: Any = parser.parse_args(arguments)
