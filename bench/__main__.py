@@ -149,9 +149,9 @@ def main(arguments: Sequence[str]) -> int:
     except BaseException:
         write(run.results(), whole=False)  # what there is
         raise
-    results = run.results()
-    print(write(results, whole=not (wanted.quick or wanted.only)))
-    if wanted.baseline:
+    results, whole = run.results(), not (wanted.quick or wanted.only)
+    print(write(results, whole=whole))
+    if wanted.baseline and whole:
         kept = {name: results[name] for name in ("when", "machine", "ratios")}
         _dump(HERE / "baseline.json", kept)
     return 0
