@@ -32,10 +32,10 @@ OURS, SQLITE, POSTGRES = (
     f"agentpay, {store}" for store in ("memory", "SQLite", "PostgreSQL")
 )
 AGENTPAY, FREE, THEIRS, PYMPP, MPPX = "agentpay", "unpaid", "x402", "pympp", "mppx"
+LIBRARIES: Final = ("httpx2", "aiohttp")
+"""What whole clients send by where it is not httpx."""
 BATCHED, GATHERED = "agentpay, batched", "agentpay, batched by its facilitator"
 DEFAULT = "x402 without coincurve"
-LIBRARIES = ("httpx2", "aiohttp")
-"""What clients of ours send by beside httpx."""
 TWO_WORKERS = "agentpay, PostgreSQL, 2 workers"
 FREE_TWO_WORKERS = "unpaid, 2 workers"
 
@@ -159,12 +159,12 @@ def _clients(case: str, count: int, at_once: int, theirs: int) -> list[Row]:
             (FREE, "fastapi none", "none"),
             (OURS, "fastapi memory", "memory"),
             (SQLITE, "fastapi sqlite", "sqlite"),
-            (THEIRS, "x402", "x402" if at_once == 1 else "x402, many"),
             *(
-                (f"{variant}, {library}", f"fastapi {store}", f"{store}, {library}")
+                (f"{variant}, {library}", f"fastapi {store}", f"{store} {library}")
                 for library in LIBRARIES
                 for variant, store in ((FREE, "none"), (OURS, "memory"))
             ),
+            (THEIRS, "x402", "x402" if at_once == 1 else "x402, many"),
         )
     ]
 

@@ -63,9 +63,9 @@ _PAYERS: Final = {
     "x402": ("x402", "", "httpx"),
     "x402, many": ("x402", "", "httpx"),
     **{
-        f"{store}, {library}": (f"fastapi {store}", store, library)
-        for library in LIBRARIES
+        f"{store} {library}": (f"fastapi {store}", store, library)
         for store in ("none", "memory")
+        for library in LIBRARIES
     },
     **{f"{sdk} charge": (f"{sdk} charge", "memory", "httpx") for sdk in _CHARGED_BY},
 }

@@ -37,7 +37,7 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payee.hand import HandPayer, decoded, terms_of
+from tests.payee.hand import HandPayer, decoded, named, terms_of
 
 NAME = "pay_7d5d747be160e280504c099d984bcfe0"
 HEADER = "payment-signature"
@@ -89,15 +89,6 @@ async def pay_for(
         config = payer.config(tagged=kind == "channel")
         header = await payer.funding(config, 10_000, PRICE, terms)
     return {HEADER: named(header, name) if name else header}
-
-
-def named(header: str, name: str) -> str:
-    """The same payment under a name."""
-    message = decoded(header)
-    message.setdefault("extensions", {})[payment_identifier.KEY] = (
-        payment_identifier.echo(payment_identifier.offer(), name)
-    )
-    return encode_json(message)
 
 
 class Visit:

@@ -306,7 +306,7 @@ async def test_a_stream_goes_on_with_a_deposit_that_comes_with_a_voucher(
 async def test_p10_a_client_that_falls_silent_at_token_4000_gets_nothing_free(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    streaming = Streaming(increment="$0.001", wait_seconds=0.05)
+    streaming = Streaming(increment="$0.001", wait_seconds=2)
     dear = {STREAM: route(price="$1", streaming=streaming)}
     async with streams(agentpay_shared_chain, dear) as payer:
         config = payer.world.payer.config()

@@ -26,7 +26,7 @@ from agentpay.payee.pricing import Order, Route, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.ports import Signer
 from agentpay.types import Address, Asset, Hash32
-from agentpay.wire import parallel
+from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_sponsoring as sponsoring
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -307,3 +307,12 @@ def decoded(header: str) -> dict[str, Any]:
 
 
 NOBODY = Address("0x" + "77" * 20)
+
+
+def named(header: str, name: str) -> str:
+    """The same payment under a name."""
+    message = decoded(header)
+    message.setdefault("extensions", {})[payment_identifier.KEY] = (
+        payment_identifier.echo(payment_identifier.offer(), name)
+    )
+    return encode_json(message)

@@ -6,6 +6,7 @@ It is taken for dead, and its payments are taken over. It answers none of them a
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import httpx
@@ -18,7 +19,7 @@ from agentpay.payee.pricing import Order, Route
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
 from tests.http.world import BASE, PRICE, ROUTES, Shop, eventually, through
-from tests.payee.hand import HandPayer, terms_of
+from tests.payee.hand import HandPayer, named, terms_of
 from tests.stores.cut_wire import CutWire, cut_wire
 
 
@@ -103,7 +104,7 @@ async def a_payment(chain: LocalChain, one: Worker, kind: str, order: Order) -> 
     assert isinstance(route, Route)
     terms = terms_of(payee, route, resource=f"GET {path}")
     if kind == "exact":
-        return await payer.transfer(terms)
+        return named(await payer.transfer(terms), secrets.token_hex(16))
     config = payer.config()
     deposit = await payer.deposit(config, 10 * PRICE)
     return await payer.voucher(config, PRICE, terms, kind="deposit", deposit=deposit)

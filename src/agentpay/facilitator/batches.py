@@ -18,6 +18,7 @@ from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.transfer import Transfer
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.gas import Spent
 from agentpay.facilitator.sponsor import Sponsor
@@ -59,6 +60,7 @@ class BatchingFacilitator(Facilitator):
         policy: BatchPolicy,
         wallet_factories: Collection[Address] = (),
         sponsor: Sponsor | None = None,
+        deposits: DepositGas | None = None,
     ) -> None:
         """See `Facilitator`."""
         super().__init__(
@@ -66,6 +68,7 @@ class BatchingFacilitator(Facilitator):
             senders=senders,
             wallet_factories=wallet_factories,
             sponsor=sponsor,
+            deposits=deposits,
         )
         self._batches = TransferBatches(chain=chain, facilitator=self, policy=policy)
 

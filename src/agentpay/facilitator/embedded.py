@@ -8,15 +8,10 @@ status alone (a token may return false and still succeed).
 
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.errors import (
-    ChainUnreachable,
-    GasMissing,
-    GasTooExpensive,
-    StoreError,
-    TransactionFailed,
-)
+from agentpay.errors import TransactionFailed
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.batch_settlement import (
     ChannelConfig,
@@ -32,6 +27,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
 from agentpay.evm.transfer import Transfer, own_logs
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.gas import ClaimSize, GasLimits, GasSpending, Spent
 from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.senders import SenderPool
@@ -60,10 +56,12 @@ class Facilitator:
         spending: GasSpending | None = None,
         wallet_factories: Collection[Address] = (),
         sponsor: Sponsor | None = None,
+        deposits: DepositGas | None = None,
     ) -> None:
         """
         `wallet_factories` are called to make the wallets of payers (ERC-6492), and
-        `sponsor` has their approvals of Permit2 mined.
+        `sponsor` has their approvals of Permit2 mined. `deposits` bounds what theirs
+        cost.
 
         Raises:
             ConfigurationError: There are no senders, or one twice.
@@ -75,6 +73,7 @@ class Facilitator:
         self._spending = spending
         self._wallets = NewWallets(chain, wallet_factories)
         self._sponsor = sponsor
+        self._deposits = deposits or DepositGas(chain)
 
     @property
     def sponsors(self) -> bool:
@@ -168,6 +167,7 @@ class Facilitator:
             return
         call, gas = await self._deposit(deposit)
         await self._senders.simulate(call, gas_max=gas)
+        await self._deposits.check(self.address, gas)
 
     async def deposit(
         self, deposit: Deposit, voucher: HeldVoucher | None = None
@@ -176,7 +176,8 @@ class Facilitator:
         del voucher
         await self._approve(deposit, deposit.config.receiver)
         call, gas = await self._deposit(deposit)
-        receipt = await self.send(call, gas_max=gas, payee=deposit.config.receiver)
+        send = partial(self.send, call, gas_max=gas, payee=deposit.config.receiver)
+        receipt = await self._deposits.send(self.address, gas, send)
         return deposit_result(deposit, receipt)
 
     async def _deposit(self, deposit: Deposit) -> tuple[Call, int]:
@@ -307,19 +308,10 @@ class Facilitator:
             ChainError, StoreUnavailable: See `Sender.send`.
         """
         spent = self.reserve(payee, gas_max)
-        try:
-            receipt = await self._senders.send(
-                call, gas_max=gas_max, by=by, deadline=deadline
-            )
-        except TransactionFailed as error:
-            if not error.transaction:
-                self.correct(spent, 0)
-            raise
-        except (ChainUnreachable, GasMissing, GasTooExpensive, StoreError):
-            self.correct(spent, 0)
-            raise
-        self.correct(spent, receipt.gas_used)
-        return receipt
+        sending = self._senders.send(call, gas_max=gas_max, by=by, deadline=deadline)
+        if self._spending is None or spent is None:
+            return await sending
+        return await self._spending.pay(spent, sending, cost=lambda r: r.gas_used)
 
     async def send_reserved(self, call: Call) -> Receipt:
         """Send a batch, for whose parts gas is reserved already."""

@@ -6,11 +6,19 @@ anything. These are absolute, and an estimate above them is refused.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from agentpay.errors import GasLimitReached
+from agentpay.errors import (
+    ChainUnreachable,
+    GasLimitReached,
+    GasMissing,
+    GasTooExpensive,
+    StoreError,
+    TransactionFailed,
+)
+from agentpay.evm.calls import Receipt
 from agentpay.types import Address
 
 _HOUR = 3600
@@ -92,7 +100,10 @@ class Spent:
 
 
 class GasSpending:
-    """What was spent in the last hour. Forgets at a restart; belongs to one loop."""
+    """
+    What was spent in the last hour, of gas or of whatever pays it. Forgets at a
+    restart; belongs to one loop.
+    """
 
     def __init__(
         self, *, per_hour: int, per_payee_hour: int, clock: Callable[[], float]
@@ -126,6 +137,31 @@ class GasSpending:
         self._forget_old()
         left = self._per_payee_hour - self._by_payee[payee]
         return gas <= min(left, self._per_hour - self._total)
+
+    async def pay(
+        self,
+        spent: Spent,
+        sending: Awaitable[Receipt],
+        *,
+        cost: Callable[[Receipt], int],
+    ) -> Receipt:
+        """
+        Wait for what is sent, and count what it cost really.
+
+        Raises:
+            ChainError, StoreUnavailable: See `Sender.send`.
+        """
+        try:
+            receipt = await sending
+        except TransactionFailed as error:
+            if not error.transaction:
+                self.correct(spent, 0)
+            raise
+        except (ChainUnreachable, GasMissing, GasTooExpensive, StoreError):
+            self.correct(spent, 0)
+            raise
+        self.correct(spent, cost(receipt))
+        return receipt
 
     def correct(self, spent: Spent, gas: int) -> None:
         """It used so much really; 0 if it was not sent."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from typing import Final
 
@@ -30,6 +31,7 @@ from agentpay.evm.session_escrow import Escrow, SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.evm.session_escrow_events import ChannelClosed, events_in
 from agentpay.evm.session_escrow_events import Settled as SettledEvent
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.senders import SenderPool
 from agentpay.onchain import is_signed, is_used
 from agentpay.ports import Chain, Signer
@@ -78,9 +80,11 @@ class EscrowDesk:
         asset: Asset,
         escrow: Escrow,
         gas: SessionGas | None = None,
+        deposits: DepositGas | None = None,
     ) -> None:
         """
         `senders` pay gas, and `payee` signs for the account that sessions pay.
+        `deposits` bounds what deposits cost.
 
         Raises:
             ConfigurationError: There are no senders, or one twice.
@@ -91,6 +95,7 @@ class EscrowDesk:
         self._asset = asset
         self._escrow = escrow
         self._gas = gas or SessionGas()
+        self._deposits = deposits or DepositGas(chain)
         self._grace = 0
         self._together = False
 
@@ -138,13 +143,17 @@ class EscrowDesk:
             return  # this one, or another that opened the same session
         if await is_used(self._chain, deposit) and await self._find(deposit):
             return
-        await self._senders.simulate(deposit.call(), gas_max=self._gas_of(deposit))
+        gas = self._gas_of(deposit)
+        await self._senders.simulate(deposit.call(), gas_max=gas)
+        await self._deposits.check(self._senders.addresses[0], gas)
 
     async def deposit(self, deposit: SessionDeposit) -> Settled:
         """See `SessionDesk.deposit`."""
-        call = deposit.call()
+        call, gas = deposit.call(), self._gas_of(deposit)
+        send = partial(self._senders.send, call, gas_max=gas)
         try:
-            receipt = await self._senders.send(call, gas_max=self._gas_of(deposit))
+            account = self._senders.addresses[0]
+            receipt = await self._deposits.send(account, gas, send)
         except TransactionFailed:
             # Perhaps it was sent before, or by somebody else.
             made = await self._find(deposit)

@@ -8,8 +8,12 @@ from agentpay.errors import ConfigurationError, MainnetNotEnabled
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.hashing import checked_address
 from agentpay.evm.networks import Network
+from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire.x402 import EIP3009, PERMIT2
+
+_DEPOSIT_WEI_PER_HOUR = 2 * 10**16
+"""0.02 of the chain's coin: about 5,000 deposits an hour on Base."""
 
 
 def units_of(money: Money, decimals: int, name: str) -> int:
@@ -97,6 +101,35 @@ def accounts_of(texts: Iterable[str], name: str) -> frozenset[Address]:
         ConfigurationError: One is not an address, or has a wrong checksum.
     """
     return frozenset(account_of(text, name) for text in texts)
+
+
+def endpoint_of(url: str | None, network: Network) -> str:
+    """
+    What was asked for, or what is usual.
+
+    Raises:
+        ConfigurationError: Neither is known.
+    """
+    endpoint = url or network.rpc_url
+    if not endpoint:
+        raise ConfigurationError(f"network {network.name} needs an rpc_url")
+    return endpoint
+
+
+def deposit_wei_of(wanted: int | None, network: Network) -> int | None:
+    """
+    What was asked for, or what is usual; None is no limit, as on a local chain.
+
+    Raises:
+        ConfigurationError: It is not above 0.
+    """
+    if wanted is None:
+        return None if network.chain in LOCAL_CHAINS else _DEPOSIT_WEI_PER_HOUR
+    if wanted < 1:
+        raise ConfigurationError(
+            f"deposit_wei_per_hour is above 0, not {wanted}: channels need deposits"
+        )
+    return wanted
 
 
 def check_network(network: Network, *, allow_mainnet: bool) -> None:

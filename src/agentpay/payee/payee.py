@@ -27,11 +27,13 @@ from agentpay.payee.arguments import (
     check_delay,
     check_network,
     check_own_gas,
+    deposit_wei_of,
+    endpoint_of,
     limit_of,
     methods_of,
     units_of,
 )
-from agentpay.payee.books import ChannelPayment
+from agentpay.payee.channel_reading import ChannelReading
 from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.finality import Finality, finality_of
 from agentpay.payee.keeper import KeeperPolicy
@@ -40,7 +42,7 @@ from agentpay.payee.mpp_offers import Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
-    make_offers,
+    accepted,
     malformed,
     payment_required,
     unavailable,
@@ -53,7 +55,7 @@ from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.types import Asset, Money
-from agentpay.wire import parallel, payment_identifier
+from agentpay.wire import payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import Credential
 from agentpay.wire.mpp.evm_charge import BY_PERMIT2
@@ -63,12 +65,10 @@ from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     PAYMENT_SIGNATURE,
     ExactPayload,
-    PaymentPayload,
     Permit2Payload,
 )
-from agentpay.wire.x402_terms import accepted_offer, is_for
 from agentpay.wire.x402_transfers import payment_id
-from agentpay.wire.x402_vouchers import VoucherReader
+from agentpay.wire.x402_vouchers import ReadPayment, VoucherReader
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Payee:
         transfer_methods: tuple[str, ...] | None = None,
         wallet_factories: tuple[str, ...] = (),
         sponsor_approvals_up_to: int = 0,
+        deposit_wei_per_hour: int | None = None,
         batch_seconds: float = 0,
         claim_at: Money = "$1",
         claim_every_seconds: float = 3600,
@@ -113,23 +114,23 @@ class Payee:
     ) -> None:
         """
         `wallet` pays gas unless `facilitator` does (`RemoteFacilitator`), and signs
-        claims and refunds unless `authorizer` does; money goes to `pay_to` (to the
-        wallet's own account, if not given). `rpc_url` may be several, with commas
-        between. `store` is `"memory:"` or a file. With
-        `permit2` among `transfer_methods`, payers may move the token by Permit2; if not
-        given, they do so where it has no EIP-3009. `wallet_factories` are contracts
-        that may be called to make payers' wallets (ERC-6492), and for the gas of each
-        payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to` wei, if
-        above 0. With `batch_seconds`, transfers wait so long for others, and share a
-        transaction. `fees` bound what `wallet` pays for gas. `claim_at` and
-        `claim_every_seconds` say when vouchers are turned into money, and `answers` how
-        much of what was sold is kept to be told again to who paid for it. Nothing is
-        sold on a channel of which more than `exposure_max` would be unclaimed, and half
-        of that is claimed, however little it is. `finality` says how many blocks deep a
-        deposit is to be before all of it may be spent. With `mpp`,
-        whatever takes one transfer takes it by MPP too, and every 402 says so; what
-        takes vouchers of a channel takes those of MPP's sessions, if `pay_to` is the
-        account of `wallet` or of `authorizer`: nobody else can settle them.
+        claims and refunds unless `authorizer` does; money goes to `pay_to` (or to the
+        wallet's own account). `rpc_url` may be several, with commas between. `store` is
+        `"memory:"` or a file. With `permit2` among `transfer_methods`, payers may move
+        the token by Permit2; if not given, they do so where it has no EIP-3009.
+        `wallet_factories` may be called to make payers' wallets (ERC-6492), and for the
+        gas of each payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to`
+        wei, if above 0; for that of all deposits of an hour `deposit_wei_per_hour`, by
+        default 0.02 of the coin, or any on a local chain. With `batch_seconds`,
+        transfers wait so long for others, and share a transaction. `fees` bound what
+        gas costs it. `claim_at` and `claim_every_seconds` say when vouchers become
+        money, and `answers` how much is kept to be told again to who paid for it.
+        Nothing is sold on a channel of which more than `exposure_max` would be
+        unclaimed, and half of that is claimed. `finality` says how deep a deposit has
+        to be before all of it is spent. With `mpp`, whatever takes one transfer takes
+        it by MPP too, and every 402 says so; what takes vouchers of a channel takes
+        those of MPP's sessions, if `pay_to` is the account of `wallet` or of
+        `authorizer`, who can settle them.
 
         Raises:
             ConfigurationError: An argument cannot be used.
@@ -140,9 +141,7 @@ class Payee:
         check_network(place, allow_mainnet=allow_mainnet)
         refuse_test_key(wallet.address, place.chain)
         check_delay(withdraw_delay)
-        endpoint = rpc_url or place.rpc_url
-        if not endpoint:
-            raise ConfigurationError(f"network {place.name} needs an rpc_url")
+        endpoint = endpoint_of(rpc_url, place)
         check_own_gas(sponsor_approvals_up_to, batch_seconds, remote=bool(facilitator))
         if facilitator and mpp and BY_PERMIT2 in mpp.credential_types:
             raise ConfigurationError(
@@ -189,8 +188,9 @@ class Payee:
             mpp=mpp,
             batch_seconds=batch_seconds,
             sponsor_wei=sponsor_approvals_up_to,
+            deposit_wei=deposit_wei_of(deposit_wei_per_hour, place),
         )
-        self._reader = VoucherReader()
+        self._reader, self._reading = VoucherReader(), ChannelReading()
         self._works: Works | None = None
         self._starting = asyncio.Lock()
 
@@ -330,7 +330,7 @@ class Payee:
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:
-            paid_with = payment_id(payment, self.asset)
+            paid_with = payment_id(payment.whole, self.asset)
             return unavailable(error, self.asset.chain, payment=paid_with)
 
     async def answer_credential(
@@ -366,7 +366,7 @@ class Payee:
         return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
     async def _sell(
-        self, payment: PaymentPayload, terms: Terms, *, name: str = ""
+        self, payment: ReadPayment, terms: Terms, *, name: str = ""
     ) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
         outcome = await self._decide(payment, terms, name)
@@ -376,23 +376,16 @@ class Payee:
         return replace(outcome, earlier=earlier)
 
     async def _decide(
-        self, payment: PaymentPayload, terms: Terms, name: str
+        self, payment: ReadPayment, terms: Terms, name: str
     ) -> Sale | Refusal:
-        offer = None
-        if is_for(payment.resource, terms.url, bound=terms.bound):
-            offer = accepted_offer(payment, make_offers(self.settings, terms))
-        works, payload = self._running, payment.payload
+        works, payload = self._running, payment.known.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
+            offer = accepted(self.settings, payment.known, terms)
             # The chain shows what was signed, and not how its payer named that.
             return await works.transfers.answer(
                 payload, terms, offer, payment.extensions, only_for=name
             )
         if not works.keeper.fresh():
             await works.keeper.sync()
-        channel_payment = ChannelPayment(
-            payload=payload,
-            agreed=offer is not None,
-            query=parallel.is_query(payment.extensions),
-            extensions=payment.extensions,
-        )
-        return await works.channels.answer(channel_payment, terms)
+        said = self._reading.read(payment, terms, self.settings)
+        return await works.channels.answer(said, terms)

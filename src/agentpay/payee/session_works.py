@@ -8,6 +8,7 @@ from collections.abc import Callable
 from agentpay.errors import UnsuitableEscrow
 from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.session_escrow import Escrow
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.payee.answers import Answers
 from agentpay.payee.finality import Credits
@@ -31,6 +32,7 @@ async def look_after_sessions(
     payee: Signer,
     chain: Chain,
     sender: Sender,
+    deposits: DepositGas,
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSettlement | None:
@@ -49,6 +51,7 @@ async def look_after_sessions(
         payee=payee,
         asset=settings.asset,
         escrow=Escrow(chain=settings.asset.chain, contract=escrow),
+        deposits=deposits,
     )
     try:
         await desk.start()

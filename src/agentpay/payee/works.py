@@ -15,9 +15,7 @@ from agentpay.errors import UnsuitableToken
 from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator.batches import BatchingFacilitator, BatchPolicy
-from agentpay.facilitator.embedded import Facilitator
-from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
+from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.onchain import check_asset
 from agentpay.payee.answers import AnswerPolicy, Answers
 from agentpay.payee.books import ChannelBooks
@@ -28,6 +26,7 @@ from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.own_facilitator import own_facilitator
 from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_sales import SessionSales
 from agentpay.payee.session_settlement import SessionSettlement
@@ -39,9 +38,6 @@ from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
 from agentpay.types import Address
-
-APPROVALS_PER_HOUR = 100
-"""Of payers whose gas we pay: what strangers can make us spend is bounded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +59,8 @@ class Plan:
     facilitator is our own; 0 is not at all."""
     sponsor_wei: int = 0
     """For each payer's approval of Permit2, where the facilitator is our own."""
+    deposit_wei: int | None = None
+    """For the gas of payers' deposits in an hour; None is no limit."""
 
     def signer_for(self, account: Address) -> Signer:
         """Which of our keys is an account's."""
@@ -163,20 +161,28 @@ async def open_works(
             chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
         )
         sender = await opened.enter_async_context(sending)
+        deposits = DepositGas(chain, wei_per_hour=plan.deposit_wei, clock=clock)
         works = _wire(
             plan,
             settings,
             chain=chain,
             sender=sender,
             facilitator=facilitator
-            or _own_facilitator(
-                plan, settings, chain=chain, sender=sender, clock=clock
+            or own_facilitator(
+                settings,
+                chain=chain,
+                sender=sender,
+                sponsor_wei=plan.sponsor_wei,
+                batch_seconds=plan.batch_seconds,
+                deposits=deposits,
+                clock=clock,
             ),
             sessions=await look_after_sessions(
                 settings,
                 payee=plan.signer_for(settings.pay_to),
                 chain=chain,
                 sender=sender,
+                deposits=deposits,
                 store=store,
                 clock=clock,
             ),
@@ -187,44 +193,6 @@ async def open_works(
         await works.keeper.sync()
         opened.pop_all()
     return works
-
-
-def _own_facilitator(
-    plan: Plan,
-    settings: PayeeSettings,
-    *,
-    chain: RpcChain,
-    sender: TransactionSender,
-    clock: Callable[[], float],
-) -> Facilitator:
-    """Sends by our own wallet; transfers together, where they may wait for others."""
-    sponsor = _sponsor(plan, chain, clock=clock)
-    if plan.batch_seconds:
-        return BatchingFacilitator(
-            chain=chain,
-            senders=[sender],
-            policy=BatchPolicy(seconds=plan.batch_seconds),
-            wallet_factories=settings.wallet_factories,
-            sponsor=sponsor,
-        )
-    return Facilitator(
-        chain=chain,
-        senders=[sender],
-        wallet_factories=settings.wallet_factories,
-        sponsor=sponsor,
-    )
-
-
-def _sponsor(
-    plan: Plan, chain: RpcChain, *, clock: Callable[[], float]
-) -> Sponsor | None:
-    if not plan.sponsor_wei:
-        return None
-    limits = SponsorLimits(
-        wei_each=plan.sponsor_wei, wei_per_hour=APPROVALS_PER_HOUR * plan.sponsor_wei
-    )
-    relay = TransactionRelay(chain)
-    return Sponsor(chain=chain, relay=relay, limits=limits, clock=clock)
 
 
 async def _check_contracts(
