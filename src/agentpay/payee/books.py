@@ -25,12 +25,7 @@ from agentpay.types import Hash32
 from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
-from agentpay.wire.x402 import (
-    DepositPayload,
-    Extension,
-    RefundPayload,
-    VoucherPayload,
-)
+from agentpay.wire.x402 import DepositPayload, Extension
 from agentpay.wire.x402_receipt import charged_voucher
 
 Told = tuple[PayeeRecord | None, Answer]
@@ -41,12 +36,22 @@ Told = tuple[PayeeRecord | None, Answer]
 class ChannelPayment:
     """A channel payment whose message was read, and nothing else of it checked."""
 
-    payload: VoucherPayload | DepositPayload | RefundPayload
+    config: ChannelConfig
+    channel: Hash32
+    """The id that these terms have."""
+    named: Hash32
+    """The id that its voucher is for."""
+    cumulative: int
+    signature: bytes
     agreed: bool
     """Whether it accepted exactly what this route offers."""
     query: bool
     """Whether it only asks what became of a voucher."""
     extensions: Mapping[str, Extension]
+    deposit: DepositPayload | None = None
+    """The whole message, where it funds its channel."""
+    refunds: bool = False
+    """Whether it asks for what is left."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,7 +67,7 @@ class ChannelRequest:
 
     @property
     def cumulative(self) -> int:
-        return self.payment.payload.voucher.max_claimable_amount
+        return self.payment.cumulative
 
     @property
     def key(self) -> str:

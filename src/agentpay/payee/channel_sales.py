@@ -25,7 +25,7 @@ from agentpay.core.payee_events import (
     VoucherVerified,
 )
 from agentpay.errors import ChainError, InvariantViolated
-from agentpay.evm.batch_settlement import ChannelConfig, channel_id
+from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.onchain import is_voucher_signed, read_channel
 from agentpay.payee.books import (
     ChannelBooks,
@@ -54,11 +54,7 @@ from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
-    DepositPayload,
-    RefundPayload,
-    VoucherPayload,
 )
-from agentpay.wire.x402_deposits import read_config
 
 S = TypeVar("S", bound=Told | None)
 
@@ -93,29 +89,26 @@ class ChannelSales:
             ChainError: The chain could not be asked; nothing was decided.
             StoreUnavailable: Nothing was decided.
         """
-        payload = payment.payload
-        config = read_config(payload.channel_config)
-        channel = channel_id(config, self._chain)
-        wrong = self._wrong_terms(config, channel, payload.voucher.channel_id)
+        config, channel = payment.config, payment.channel
+        wrong = self._wrong_terms(config, channel, payment.named)
         if wrong is not None:
             return self._books.refuse(terms, wrong)
-        voucher = payload.voucher
         signed = await is_voucher_signed(
-            self._reads, config, voucher.max_claimable_amount, voucher.signature
+            self._reads, config, payment.cumulative, payment.signature
         )
         if not signed:
             return self._books.refuse(terms, "voucher_signature")
         call = ChannelRequest(
             config=config, channel=channel, terms=terms, payment=payment
         )
-        if isinstance(payload, RefundPayload):
+        if payment.refunds:
             return await self._refund(call)
         if payment.query and config.tagged:
-            return await self._tell(call, payload)
+            return await self._tell(call)
         if not payment.agreed:
             return await self._disagree(call)
-        if isinstance(payload, DepositPayload):
-            refusal = await self._funding.fund(call, payload)
+        if payment.deposit is not None:
+            refusal = await self._funding.fund(call, payment.deposit)
             if refusal is not None:
                 return refusal
         return await self._admit(call)
@@ -144,7 +137,7 @@ class ChannelSales:
         terms = call.terms
         event = VoucherVerified(
             cumulative=call.cumulative,
-            signature=call.payment.payload.voucher.signature,
+            signature=call.payment.signature,
             maximum=terms.maximum,
             prepaid=not terms.metered,
             owner=self._books.store.owner,
@@ -218,12 +211,11 @@ class ChannelSales:
             receipt=receipt,
         )
 
-    async def _tell(
-        self, call: ChannelRequest, payload: VoucherPayload | DepositPayload
-    ) -> Refusal:
+    async def _tell(self, call: ChannelRequest) -> Refusal:
         """Say what became of a voucher; a deposit that comes along is made first."""
-        if isinstance(payload, DepositPayload):
-            refusal = await self._funding.fund(call, payload)
+        deposit = call.payment.deposit
+        if deposit is not None:
+            refusal = await self._funding.fund(call, deposit)
             if refusal is not None:
                 return refusal
         event = OutcomeAsked(cumulative=call.cumulative, owner=self._books.store.owner)
@@ -285,7 +277,7 @@ class ChannelSales:
     async def _refund(self, call: ChannelRequest) -> Refusal:
         event = RefundAsked(
             cumulative=call.cumulative,
-            signature=call.payment.payload.voucher.signature,
+            signature=call.payment.signature,
             owner=self._books.store.owner,
         )
         record, result = await self._books.update(call, event)

@@ -87,10 +87,7 @@ class ChannelFunding:
         late = wrong_time(deposit, self._books.now())
         if late is not None:
             return self._books.refuse(call.terms, late)
-        signed = call.payment.payload.voucher
-        voucher = HeldVoucher(
-            amount=signed.max_claimable_amount, signature=signed.signature
-        )
+        voucher = HeldVoucher(amount=call.cumulative, signature=call.payment.signature)
         try:
             await self._facilitator.verify_deposit(deposit, voucher)
         except TransactionFailed as error:

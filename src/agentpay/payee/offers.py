@@ -28,8 +28,9 @@ from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
     PERMIT2,
     UPTO,
+    PaymentPayload,
 )
-from agentpay.wire.x402_terms import UPFRONT
+from agentpay.wire.x402_terms import UPFRONT, accepted_offer, is_for
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
 NO_PAYMENT = "Payment required"
@@ -74,6 +75,15 @@ def make_offers(settings: PayeeSettings, terms: Terms) -> tuple[JsonObject, ...]
     """The offers for a route, the ones its provider prefers first."""
     upfront = terms.order is Order.SETTLE_FIRST
     return _offers_at(settings, terms.maximum, terms.schemes, upfront)
+
+
+def accepted(
+    settings: PayeeSettings, payment: PaymentPayload, terms: Terms
+) -> JsonObject | None:
+    """The offer for a route that a payment accepts, if it is a payment for that."""
+    if not is_for(payment.resource, terms.url, bound=terms.bound):
+        return None
+    return accepted_offer(payment, make_offers(settings, terms))
 
 
 @lru_cache(maxsize=4096)

@@ -33,7 +33,7 @@ from agentpay.payee.arguments import (
     methods_of,
     units_of,
 )
-from agentpay.payee.books import ChannelPayment
+from agentpay.payee.channel_reading import ChannelReading
 from agentpay.payee.figures import Figures, read_figures
 from agentpay.payee.finality import Finality, finality_of
 from agentpay.payee.keeper import KeeperPolicy
@@ -42,7 +42,7 @@ from agentpay.payee.mpp_offers import Asked, MppTerms, failed
 from agentpay.payee.offers import (
     NO_PAYMENT,
     PayeeSettings,
-    make_offers,
+    accepted,
     malformed,
     payment_required,
     unavailable,
@@ -55,7 +55,7 @@ from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.types import Asset, Money
-from agentpay.wire import parallel, payment_identifier
+from agentpay.wire import payment_identifier
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.credential import Credential
 from agentpay.wire.mpp.evm_charge import BY_PERMIT2
@@ -65,12 +65,10 @@ from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     PAYMENT_SIGNATURE,
     ExactPayload,
-    PaymentPayload,
     Permit2Payload,
 )
-from agentpay.wire.x402_terms import accepted_offer, is_for
 from agentpay.wire.x402_transfers import payment_id
-from agentpay.wire.x402_vouchers import VoucherReader
+from agentpay.wire.x402_vouchers import ReadPayment, VoucherReader
 
 _log = logging.getLogger(__name__)
 
@@ -192,7 +190,7 @@ class Payee:
             sponsor_wei=sponsor_approvals_up_to,
             deposit_wei=deposit_wei_of(deposit_wei_per_hour, place),
         )
-        self._reader = VoucherReader()
+        self._reader, self._reading = VoucherReader(), ChannelReading()
         self._works: Works | None = None
         self._starting = asyncio.Lock()
 
@@ -332,7 +330,7 @@ class Payee:
         except MalformedMessage as error:
             return malformed(str(error), self.asset.chain)
         except (ChainError, StoreError) as error:
-            paid_with = payment_id(payment, self.asset)
+            paid_with = payment_id(payment.whole, self.asset)
             return unavailable(error, self.asset.chain, payment=paid_with)
 
     async def answer_credential(
@@ -368,7 +366,7 @@ class Payee:
         return with_challenges(refusal, self.settings, self.mpp, terms, asked, now=now)
 
     async def _sell(
-        self, payment: PaymentPayload, terms: Terms, *, name: str = ""
+        self, payment: ReadPayment, terms: Terms, *, name: str = ""
     ) -> Sale | Refusal:
         """Sell, or find what this payment was answered when it came before."""
         outcome = await self._decide(payment, terms, name)
@@ -378,23 +376,16 @@ class Payee:
         return replace(outcome, earlier=earlier)
 
     async def _decide(
-        self, payment: PaymentPayload, terms: Terms, name: str
+        self, payment: ReadPayment, terms: Terms, name: str
     ) -> Sale | Refusal:
-        offer = None
-        if is_for(payment.resource, terms.url, bound=terms.bound):
-            offer = accepted_offer(payment, make_offers(self.settings, terms))
-        works, payload = self._running, payment.payload
+        works, payload = self._running, payment.known.payload
         if isinstance(payload, ExactPayload | Permit2Payload):
+            offer = accepted(self.settings, payment.known, terms)
             # The chain shows what was signed, and not how its payer named that.
             return await works.transfers.answer(
                 payload, terms, offer, payment.extensions, only_for=name
             )
         if not works.keeper.fresh():
             await works.keeper.sync()
-        channel_payment = ChannelPayment(
-            payload=payload,
-            agreed=offer is not None,
-            query=parallel.is_query(payment.extensions),
-            extensions=payment.extensions,
-        )
-        return await works.channels.answer(channel_payment, terms)
+        said = self._reading.read(payment, terms, self.settings)
+        return await works.channels.answer(said, terms)

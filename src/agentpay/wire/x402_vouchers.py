@@ -9,11 +9,17 @@ around two other values are the same payment with two other values.
 import base64
 import binascii
 import re
+from dataclasses import dataclass
 from typing import Final
 
 from agentpay.errors import MalformedMessage
 from agentpay.wire.headers import HEADER_BYTES_MAX
-from agentpay.wire.x402 import PaymentPayload, VoucherPayload, parse_payment
+from agentpay.wire.x402 import (
+    Extension,
+    PaymentPayload,
+    VoucherPayload,
+    parse_payment,
+)
 
 KNOWN_MAX: Final = 1024
 """How many channels and routes are known; each takes up to the size of a header."""
@@ -26,13 +32,39 @@ _VALUES = re.compile(
 _Around = tuple[bytes, bytes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadPayment:
+    """A payment that was read; of a voucher that is like a known one, what is new."""
+
+    known: PaymentPayload
+    """The payment; or one that differs from it in the two values of its voucher."""
+    amount: int | None = None
+    """The first of these values; None where `known` is the payment itself."""
+    signature: bytes = b""
+
+    @property
+    def extensions(self) -> dict[str, Extension]:
+        return self.known.extensions
+
+    @property
+    def whole(self) -> PaymentPayload:
+        """The payment, as `parse_payment` reads it."""
+        payload = self.known.payload
+        if self.amount is None or not isinstance(payload, VoucherPayload):
+            return self.known
+        update = {"max_claimable_amount": self.amount, "signature": self.signature}
+        voucher = payload.voucher.model_copy(update=update)
+        paid = payload.model_copy(update={"voucher": voucher})
+        return self.known.model_copy(update={"payload": paid})
+
+
 class VoucherReader:
     """Reads payments, and remembers what stands around the values of vouchers."""
 
     def __init__(self) -> None:
-        self._known: dict[_Around, tuple[PaymentPayload, VoucherPayload]] = {}
+        self._known: dict[_Around, PaymentPayload] = {}
 
-    def read(self, header: str) -> PaymentPayload:
+    def read(self, header: str) -> ReadPayment:
         """
         Read the `PAYMENT-SIGNATURE` header of a request.
 
@@ -42,18 +74,18 @@ class VoucherReader:
         raw = _bytes_of(header)
         values = _VALUES.search(raw)
         if values is None:
-            return parse_payment(header)
+            return ReadPayment(known=parse_payment(header))
         around = raw[: values.start()], raw[values.end() :]
         if (known := self._known.get(around)) is not None:
             signature = bytes.fromhex(values[2].decode("ascii"))
-            return _with_values(*known, int(values[1]), signature)
+            return ReadPayment(known=known, amount=int(values[1]), signature=signature)
         payment = parse_payment(header)
         payload = payment.payload
         if isinstance(payload, VoucherPayload) and _are_its(around, payment, payload):
             if len(self._known) >= KNOWN_MAX:
                 del self._known[next(iter(self._known))]
-            self._known[around] = (payment, payload)
-        return payment
+            self._known[around] = payment
+        return ReadPayment(known=payment)
 
 
 def _bytes_of(header: str) -> bytes:
@@ -64,15 +96,6 @@ def _bytes_of(header: str) -> bytes:
         return base64.b64decode(header, validate=True)
     except (binascii.Error, ValueError):
         return b""
-
-
-def _with_values(
-    known: PaymentPayload, payload: VoucherPayload, amount: int, signature: bytes
-) -> PaymentPayload:
-    update = {"max_claimable_amount": amount, "signature": signature}
-    voucher = payload.voucher.model_copy(update=update)
-    paid = payload.model_copy(update={"voucher": voucher})
-    return known.model_copy(update={"payload": paid})
 
 
 def _are_its(around: _Around, payment: PaymentPayload, payload: VoucherPayload) -> bool:
@@ -91,4 +114,5 @@ def _are_its(around: _Around, payment: PaymentPayload, payload: VoucherPayload) 
         read = parse_payment(header)
     except MalformedMessage:
         return False
-    return read == _with_values(payment, payload, amount, b"\x5a" * 65)
+    like = ReadPayment(known=payment, amount=amount, signature=b"\x5a" * 65)
+    return read == like.whole
