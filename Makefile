@@ -15,7 +15,7 @@ PEERS_MPP_READY := $(PEERS_MPP)/.ready
 PEERS_MPPX_READY := tests/peers/mppx/node_modules/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check format contracts fuzz gas mutants simulate \
+.PHONY: help demo test check format conformance contracts fuzz gas mutants simulate \
 	simulate-mutants faults threats threats-mutate \
 	peers bench bench-stream bench-check examples clean
 
@@ -89,6 +89,9 @@ gas: $(READY) $(CONTRACTS) ## what each step costs on chain
 
 mutants: $(READY) $(POSTGRES) ## plant known bugs; each must make a test fail
 	$(BIN)/python tools/mutants.py $(ARGS)
+
+conformance: $(READY) $(POSTGRES) ## what every store promises, and how much of it each one keeps
+	$(BIN)/python tools/conformance.py -n 2 $(ARGS)
 
 simulate: $(READY) ## live histories of the ledgers from seeds: SEEDS=100000
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),10000) $(ARGS)

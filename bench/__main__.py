@@ -13,10 +13,11 @@ import json
 import os
 import platform
 import random
+import signal
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,36 +40,58 @@ def chosen(scale: float, only: str) -> list[Row]:
     return [row for row in rows(scale) if only in f"{row.case}: {row.variant}"]
 
 
-async def run(*, repetitions: int, scale: float, only: str, seed: int) -> Json:
-    """Every row once in each repetition, each time in another order."""
-    samples: list[Sample] = []
-    shuffle = random.Random(seed).shuffle
-    load, began = os.getloadavg(), time.monotonic()
-    wanted = chosen(scale, only)
-    async with open_world(wanted) as world:
-        for repetition in range(repetitions):
-            order = list(wanted)
-            shuffle(order)
-            for number, row in enumerate(order, 1):
-                where = f"{repetition + 1}/{repetitions} {number}/{len(order)}"
-                seconds = time.monotonic() - began
-                _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
-                samples.append(await measure(world, row))
-        books = await world.close_books()
-        installed = {"ours": versions(), **world.versions}
-    return {
-        "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": f"{os.cpu_count()} CPUs, {platform.machine()}, {platform.system()}",
-        "repetitions": repetitions,
-        "scale": scale,
-        "seed": seed,
-        "load average before": load,
-        "load average after": os.getloadavg(),
-        "versions": installed,
-        "books": books,
-        "ratios": ratios(samples),
-        "samples": [asdict(sample) for sample in samples],
-    }
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """One run, and what it has measured so far."""
+
+    rows: Sequence[Row]
+    repetitions: int
+    scale: float
+    seed: int
+    began: float = field(default_factory=time.monotonic)
+    load: tuple[float, float, float] = field(default_factory=os.getloadavg)
+    samples: list[Sample] = field(default_factory=list[Sample])
+    books: list[Json] = field(default_factory=list[Json])
+    versions: Json = field(default_factory=dict[str, Any])
+
+    async def measure(self) -> None:
+        """Every row once in each repetition, each time in another order."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel())
+        shuffle = random.Random(self.seed).shuffle
+        async with open_world(self.rows) as world:
+            self.versions = {"ours": versions(), **world.versions}
+            for repetition in range(self.repetitions):
+                order = list(self.rows)
+                shuffle(order)
+                for number, row in enumerate(order, 1):
+                    where = f"{repetition + 1}/{self.repetitions} {number}/{len(order)}"
+                    seconds = time.monotonic() - self.began
+                    _say(f"{seconds:4.0f} s {where} {row.case}: {row.variant}")
+                    self.samples.append(await measure(world, row))
+            self.books = await world.close_books()
+
+    def results(self) -> Json:
+        return {
+            "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+            "machine": f"{os.cpu_count()} CPUs, {platform.machine()},"
+            f" {platform.system()}",
+            "repetitions": self.repetitions,
+            "scale": self.scale,
+            "seed": self.seed,
+            "seconds": round(time.monotonic() - self.began),
+            "load average before": self.load,
+            "load average after": os.getloadavg(),
+            "versions": self.versions,
+            "books": self.books,
+            "ratios": ratios(self.samples),
+            "samples": [asdict(sample) for sample in self.samples],
+        }
+
+
+def _cancel() -> Callable[[], object]:
+    """What ends this task, so that whatever it started ends too."""
+    task = asyncio.current_task()
+    return task.cancel if task is not None else sys.exit
 
 
 def write(results: Json, *, whole: bool) -> str:
@@ -106,11 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Ours and the peers, measured.")
     parser.add_argument("--quick", action="store_true", help="few requests")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument(
-        "--baseline",
-        action="store_true",
-        help="keep the ratios",
-    )
+    parser.add_argument("--baseline", action="store_true", help="keep the ratios")
     parser.add_argument("--repetitions", type=int, help=f"{REPETITIONS} if not given")
     parser.add_argument("--seed", type=int, default=1, help="of the order")
     wanted: Any = parser.parse_args(arguments)
@@ -118,16 +137,21 @@ def main(arguments: Sequence[str]) -> int:
         _say("the peers have no environments: run `make bench`")
         return 1
     usual = QUICK_REPETITIONS if wanted.quick else REPETITIONS
-    results = asyncio.run(
-        run(
-            repetitions=wanted.repetitions or usual,
-            scale=QUICK_SCALE if wanted.quick else 1,
-            only=wanted.only,
-            seed=wanted.seed,
-        )
+    scale = QUICK_SCALE if wanted.quick else 1
+    run = Run(
+        rows=chosen(scale, wanted.only),
+        repetitions=wanted.repetitions or usual,
+        scale=scale,
+        seed=wanted.seed,
     )
-    print(write(results, whole=not (wanted.quick or wanted.only)))
-    if wanted.baseline:
+    try:
+        asyncio.run(run.measure())
+    except BaseException:
+        write(run.results(), whole=False)  # what there is
+        raise
+    results, whole = run.results(), not (wanted.quick or wanted.only)
+    print(write(results, whole=whole))
+    if wanted.baseline and whole:
         kept = {name: results[name] for name in ("when", "machine", "ratios")}
         _dump(HERE / "baseline.json", kept)
     return 0

@@ -22,6 +22,7 @@ from bench.rows import (
     DEFAULT,
     FREE,
     HOT,
+    LIBRARIES,
     MANY,
     MPPX,
     OURS,
@@ -164,6 +165,14 @@ RATIOS: Final = (
         above=_rate(CLIENT_ONE, SQLITE),
         below=_rate(CLIENT_ONE, FREE),
         least=0.38,
+    ),
+    *(
+        Ratio(
+            name=f"whole client over {library}, paid against unpaid, memory",
+            above=_rate(CLIENT_ONE, f"{OURS}, {library}"),
+            below=_rate(CLIENT_ONE, f"{FREE}, {library}"),
+        )
+        for library in LIBRARIES
     ),
     Ratio(
         name="whole client, one after the other, against x402",

@@ -19,7 +19,8 @@ Json = dict[str, Any]
 Act = Callable[[Json], Awaitable[Json]]
 _PACKAGES = (
     *("agentpay-sdk", "x402", "coincurve", "eth-account", "fastapi", "starlette"),
-    *("uvicorn", "uvloop", "httptools", "httpx", "pydantic"),
+    *("uvicorn", "uvloop", "httptools", "httpx", "httpx2", "aiohttp"),
+    "pydantic",
 )
 
 

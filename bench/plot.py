@@ -12,6 +12,7 @@ from bench.rows import (
     CLIENT_ONE,
     FREE,
     FREE_TWO_WORKERS,
+    LIBRARIES,
     MANY,
     MPPX,
     PYMPP,
@@ -24,6 +25,7 @@ _WIDTH, _LEFT, _ROW = 860, 240, 18
 _LONGEST: Final = _WIDTH - _LEFT - 90
 _COLOURS: Final = {
     **dict.fromkeys((FREE, FREE_TWO_WORKERS), "#b8c0cc"),
+    **{f"{FREE}, {library}": "#b8c0cc" for library in LIBRARIES},
     **dict.fromkeys((THEIRS, PYMPP, MPPX), "#d98a5b"),
 }
 _OURS: Final = "#2f6fb5"

@@ -32,6 +32,8 @@ OURS, SQLITE, POSTGRES = (
     f"agentpay, {store}" for store in ("memory", "SQLite", "PostgreSQL")
 )
 AGENTPAY, FREE, THEIRS, PYMPP, MPPX = "agentpay", "unpaid", "x402", "pympp", "mppx"
+LIBRARIES: Final = ("httpx2", "aiohttp")
+"""What whole clients send by where it is not httpx."""
 BATCHED, GATHERED = "agentpay, batched", "agentpay, batched by its facilitator"
 DEFAULT = "x402 without coincurve"
 TWO_WORKERS = "agentpay, PostgreSQL, 2 workers"
@@ -157,6 +159,11 @@ def _clients(case: str, count: int, at_once: int, theirs: int) -> list[Row]:
             (FREE, "fastapi none", "none"),
             (OURS, "fastapi memory", "memory"),
             (SQLITE, "fastapi sqlite", "sqlite"),
+            *(
+                (f"{variant}, {library}", f"fastapi {store}", f"{store} {library}")
+                for library in LIBRARIES
+                for variant, store in ((FREE, "none"), (OURS, "memory"))
+            ),
             (THEIRS, "x402", "x402" if at_once == 1 else "x402, many"),
         )
     ]

@@ -13,6 +13,8 @@ from bench.goods import PATHS, PRICE, SCHEMES, asgi_goods, fastapi_goods
 from bench.lines import Json, read, run, serve
 
 _MPP = MppTerms(realm="127.0.0.1", secrets=(bytes(range(32)),))
+_NEVER_SECONDS = 7 * 24 * 3600
+"""What is claimed is claimed at the end, when the books are closed."""
 _LOOK_SECONDS = 0.002
 
 
@@ -81,8 +83,8 @@ async def main() -> None:
         network=replace(LOCAL, rpc_url=settings["rpc_url"]),
         store=settings["store"],
         facilitator=RemoteFacilitator([remote]) if remote else None,
-        withdraw_delay=3600,
         claim_at="$1000000",
+        claim_every_seconds=_NEVER_SECONDS,
         batch_seconds=settings["batch_seconds"],
         mpp=_MPP if settings["mpp"] else None,
     )

@@ -36,6 +36,7 @@ from bench.rows import (
     DEFAULT,
     EXACT,
     FREE,
+    LIBRARIES,
     MPPX,
     PYMPP,
     THEIRS,
@@ -61,6 +62,11 @@ _PAYERS: Final = {
     "sqlite": ("fastapi sqlite", "sqlite", "httpx"),
     "x402": ("x402", "", "httpx"),
     "x402, many": ("x402", "", "httpx"),
+    **{
+        f"{store} {library}": (f"fastapi {store}", store, library)
+        for store in ("none", "memory")
+        for library in LIBRARIES
+    },
     **{f"{sdk} charge": (f"{sdk} charge", "memory", "httpx") for sdk in _CHARGED_BY},
 }
 """A client's name, its shop, its store if it is ours, and its HTTP library."""

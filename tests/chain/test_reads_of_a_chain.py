@@ -66,6 +66,19 @@ async def test_head_is_the_latest_block(agentpay_chain: LocalChain) -> None:
     assert after.timestamp >= before.timestamp
 
 
+async def test_a_block_that_a_node_has_not_got_is_waited_for_and_named(
+    agentpay_chain: LocalChain,
+) -> None:
+    async with RpcChain(agentpay_chain.rpc_url, chain_id=LOCAL) as chain:
+        head = await chain.head()
+        asking = asyncio.create_task(chain.block(head.number + 50))
+        await agentpay_chain.node.mine(60)
+        with pytest.raises(ChainUnreachable, match="no block 1000000000:"):
+            await chain.block(10**9)
+
+        assert (await asking).number == head.number + 50
+
+
 async def test_answers_come_in_the_order_of_the_calls(
     agentpay_chain: LocalChain,
 ) -> None:

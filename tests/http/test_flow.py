@@ -20,6 +20,7 @@ from agentpay.stream_errors import (
 )
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.sse import NEED_VOUCHER, RECEIPT, EventReader
+from tests.http.world import until
 
 PER_TOKEN = 20
 TARIFF = Tariff(rates=(Rate(unit=TOKEN, price=PER_TOKEN),), rounding=Rounding.UP)
@@ -125,13 +126,13 @@ async def test_content_stops_until_more_is_signed_and_the_client_is_told() -> No
     flow = a_flow(purse, line)
     flow.start(EVENTS)
     making = asyncio.create_task(make(flow, 30))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 11)
 
-    assert len(line.events) == 11
     assert line.events[-1] == (NEED_VOUCHER, '{"required":"300"}')
     assert not making.done()
     purse.fill(250)
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 14)
+    assert line.events[-1][0] == NEED_VOUCHER
     purse.fill(1000)
     await making
     await flow.end()
@@ -216,7 +217,7 @@ async def test_a_client_that_leaves_while_a_stream_waits_ends_it() -> None:
     flow = a_flow(purse, line)
     flow.start(EVENTS)
     making = asyncio.create_task(make(flow, 30))
-    await asyncio.sleep(0.02)
+    await until(lambda: len(line.events) == 11)
     line.left.set()
 
     with pytest.raises(StreamAbandoned):

@@ -19,6 +19,7 @@ from agentpay.payee.pricing import Order
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import (
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
@@ -31,6 +32,7 @@ from tests.http.test_paywall import (
 from tests.http.world import (
     BASE,
     PRICE,
+    QUICK,
     ROUTES,
     Shop,
     a_shop,
@@ -41,6 +43,7 @@ from tests.http.world import (
     through,
     until,
 )
+from tests.keeper.test_settlement_triggers import Clock
 from tests.payee.hand import HandPayer, decoded, sold, terms_of
 from tests.payee.test_refusals_of_channel_payments import (
     test_k3_a_forged_voucher_learns_and_changes_nothing,
@@ -109,12 +112,15 @@ async def test_row_f22_a_replay_is_told_its_answer_and_garbage_is_malformed(
         first = await client.get("/ok", headers=paid(header))
         again = await client.get("/ok", headers=paid(header))
         garbage = await client.get("/ok", headers=paid("=garbage="))
+        message: Any = decode_json(header, name="a payment")
+        message["payload"]["voucher"]["maxClaimableAmount"] = "1e3"
+        malformed = await client.get("/ok", headers=paid(encode_json(message)))
         old = await client.get("/ok", headers={"x-payment": header})
 
     assert (first.status_code, again.status_code) == (200, 200)
     assert again.content == first.content
     assert shop.begun["/ok"] == 1
-    assert garbage.status_code == 400
+    assert (garbage.status_code, malformed.status_code) == (400, 400)
     assert old.status_code == 402
 
 
@@ -258,13 +264,17 @@ async def test_row_boot_without_the_chain_routes_are_503_until_it_is_there(
 async def test_row_f9_a_slow_handler_is_paid_and_delivered_beside_others(
     agentpay_shared_chain: LocalChain,
 ) -> None:
+    clock = Clock()
+    patient = replace(QUICK, give_up_seconds=30)
     async with (
-        a_shop(agentpay_shared_chain) as (shop, payee, wall),
-        await an_agent(agentpay_shared_chain, through(wall)) as agent,
+        a_shop(agentpay_shared_chain, clock=clock) as (shop, payee, wall),
+        await an_agent(agentpay_shared_chain, through(wall), policy=patient) as agent,
     ):
         await agent.get(BASE + "/ok")
         slow = asyncio.create_task(agent.get(BASE + "/slow"))
         await until(lambda: shop.begun["/slow"] == 1)
+        clock.ahead = 2 * payee.settings.max_timeout_seconds
+        await payee._running.keeper.tick()
         quick = await agent.get(BASE + "/ok")
         shop.gate.set()
         late = await slow
@@ -344,9 +354,15 @@ async def test_row_f18_one_error_at_sending_wedges_nothing_and_pays_nothing_twic
         refused = await client.get(path, headers=paid(first))
         async with asyncio.timeout(10):
             served = await client.get(path, headers=paid(second))
+        await chain.node.mine(3)
+        moved = await chain.balance(payee.settings.pay_to)
+        # What was refused was not sent, and is not stuck: it may be tried again.
+        again = await client.get(path, headers=paid(first))
 
     assert (refused.status_code, served.status_code) == (402, 200)
-    assert await chain.balance(payee.settings.pay_to) == PRICE
+    assert moved == PRICE
+    assert again.status_code == 200
+    assert await chain.balance(payee.settings.pay_to) == 2 * PRICE
 
 
 async def test_row_copies_one_payment_sent_8_times_is_one_run_and_one_transaction(
@@ -386,9 +402,12 @@ async def test_row_pipelined_8_vouchers_at_once_on_one_channel_are_all_served(
         answers = await asyncio.gather(
             *(client.get("/ok", headers=paid(header)) for header in headers)
         )
+        ahead = await hand.voucher(config, 13 * PRICE, terms)  # by three more
+        larger = await client.get("/ok", headers=paid(ahead))
 
     assert [answer.status_code for answer in answers] == [200] * 8
-    assert shop.served["/ok"] == 9
+    assert larger.status_code == 200
+    assert shop.served["/ok"] == 10
 
 
 async def test_row_pool_corrected_payments_leak_no_connections(

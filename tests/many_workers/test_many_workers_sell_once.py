@@ -22,7 +22,6 @@ from tests.many_workers.workers import Workers, workers
 pytestmark = pytest.mark.timeout(110)
 
 COPIES = 500
-AT_ONCE = 100
 
 
 class Replaying(httpx.AsyncBaseTransport):
@@ -31,7 +30,7 @@ class Replaying(httpx.AsyncBaseTransport):
     def __init__(self, copies: int) -> None:
         self.statuses: Counter[int] = Counter()
         self._copies = copies
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=0)
+        limits = httpx.Limits(max_connections=copies, max_keepalive_connections=0)
         self._inner = httpx.AsyncHTTPTransport(limits=limits)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

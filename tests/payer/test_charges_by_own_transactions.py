@@ -362,9 +362,21 @@ async def test_c8_a_transaction_that_is_not_sent_is_held_until_its_nonce_is_used
                     lambda c: replace(c, request=changed(c, amount=str(PRICE + 1))),
                 )
             )
-            with pytest.raises(NonceBusy):
+            with pytest.raises(NonceBusy) as busy:
                 await agent.get(OK)
+            blocked = read_signed_call(
+                bytes.fromhex(
+                    paid_with(wire.credentials[0])
+                    .payload["signature"]
+                    .removeprefix("0x")
+                )
+            )
+            said = str(busy.value)
+            assert wallet.address in said
+            assert blocked.hash in said
+            assert f"nonce {blocked.call.nonce} " in said
 
+            # What it says to do:
             nothing = Call(to=wallet.address, data=b"", what="nothing")
             await chain.node.transact(wallet.address, nothing.data, to=nothing.to)
             assert await agent.payer.resolve() == 0

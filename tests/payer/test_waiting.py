@@ -15,7 +15,7 @@ from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through, until
 
 OTHER = "http://other.example"
-PATIENT = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=1)
+PATIENT = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=3)
 
 
 async def test_who_waits_shares_the_outcome() -> None:
@@ -150,7 +150,7 @@ async def test_who_waits_for_a_failed_price_look_up_fails_with_it_at_once(
 
     assert {type(outcome) for outcome in outcomes} == {httpx.ConnectTimeout}
     assert lost == 20
-    assert loop.time() - begun < 1.5
+    assert loop.time() - begun < 5  # one after another, it were six
 
 
 async def test_one_reading_of_the_token_is_everybodys(

@@ -164,7 +164,10 @@ async def test_a_killed_owner_leads_no_more(postgres_url: str) -> None:
         before = await store.payee.lead("x")
         await kill(child)
 
-        assert (before, await store.payee.lead("x")) == (False, True)
+        assert not before
+        async with asyncio.timeout(30):  # its server sees that in a moment
+            while not await store.payee.lead("x"):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_a_killed_owners_request_runs_again_at_once(postgres_url: str) -> None:
@@ -174,7 +177,10 @@ async def test_a_killed_owners_request_runs_again_at_once(postgres_url: str) -> 
         mine = voucher(5, owner=store.payee.owner)
         before = await store.payee.update(channel(), happens(mine))
         await kill(child)
-        after = await store.payee.update(channel(), happens(mine))
+        after = before
+        async with asyncio.timeout(30):  # its server sees that in a moment
+            while after == before:
+                after = await store.payee.update(channel(), happens(mine))
 
         assert before == Spent(fate=Fate.RUNNING, charged=1)
         assert isinstance(after, Admitted)

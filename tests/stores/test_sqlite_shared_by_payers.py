@@ -7,6 +7,7 @@ import tempfile
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -169,3 +170,48 @@ async def test_what_was_told_and_not_saved_never_was(path: Path) -> None:
             other.execute("DROP TRIGGER no")
 
         assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0
+
+
+async def test_the_disk_is_waited_for_only_by_who_waits(path: Path) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        heard = hear(store)
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await store.payer.update(ACCOUNT, CHANNEL, spend)
+
+    assert levels(heard) == ["FULL", "NORMAL", "NORMAL", "FULL"]
+
+
+async def test_who_waits_and_changes_nothing_has_what_came_before_on_disk(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        heard = hear(store)
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        for _ in range(2):
+            await store.payer.budget(ACCOUNT)
+
+    written = [words for words in heard if words.startswith("PRAGMA user_version =")]
+    assert levels(heard) == ["FULL", "NORMAL", "FULL", "FULL"]
+    assert len(written) == 1  # SQLite syncs only what changes something
+
+
+def hear(store: Any) -> list[str]:
+    """All statements from now on."""
+    heard: list[str] = []
+    connection = store.payer._thread._connection
+    store.payer._thread.call(lambda _: connection.set_trace_callback(heard.append))
+    return heard
+
+
+def levels(heard: list[str]) -> list[str]:
+    """How safe each commit was."""
+    level, found = "FULL", []
+    for words in heard:
+        if words.startswith("PRAGMA synchronous = "):
+            level = words.rpartition(" ")[2]
+        elif words == "COMMIT":
+            found.append(level)
+    return found

@@ -1,6 +1,6 @@
 """Writes that fail and callers that leave: nothing half saved, nothing lost."""
 
-# ruff: noqa: ASYNC221, S603, S607 - small files, and mount(8), in tests
+# ruff: noqa: ASYNC221, S603 - small files, and mount(8), in tests
 
 import asyncio
 import os
@@ -17,6 +17,7 @@ from agentpay.errors import InvariantViolated, StoreUnavailable
 from agentpay.records import PayeeRecord
 from agentpay.stores import SqliteStore
 from agentpay.stores.rows.tables import Change
+from tests.small_disks import small_disk_at
 from tests.stores.store_cases import (
     ACCOUNT,
     WIDE,
@@ -169,17 +170,8 @@ async def test_a_full_database_loses_nothing_and_works_again(path: Path) -> None
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB, where we may mount one."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
-    try:
-        mounted = subprocess.run(mount, capture_output=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if mounted.returncode:
-        pytest.skip("mounting is for root")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    with small_disk_at(tmp_path / "disk", size="1m") as disk:
+        yield disk
 
 
 async def test_a_full_disk_loses_nothing_and_works_again(small_disk: Path) -> None:

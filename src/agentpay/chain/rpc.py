@@ -4,6 +4,7 @@ Reads a chain through JSON-RPC endpoints: the adapter behind `ports.Chain`.
 It signs and sends nothing. web3 is loaded at the first call, not by importing this.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -21,6 +22,8 @@ from agentpay.evm.test_keys import LOCAL_CHAINS
 from agentpay.types import Address, ChainId, Hash32
 
 _WITHOUT_BODIES = False
+_PAUSES = (0.05, 0.2, 0.5)
+"""Before a node is asked again for a block that it has not got."""
 _CALLS_MAX = BATCH_MAX - 1
 """Calls in one batch: it also asks for the block number."""
 
@@ -90,10 +93,18 @@ class RpcChain:
         return await self._height.ask(self._read_head)
 
     async def block(self, number: int) -> Block:
-        """See `ports.Chain.block`."""
-        answer = await self._ask("eth_getBlockByNumber", hex(number), _WITHOUT_BODIES)
-        with self.rpc.reading("a block"):
-            return block_of(answer)
+        """See `ports.Chain.block`; a node that has not got it is asked again."""
+        asked = hex(number), _WITHOUT_BODIES
+        for pause in (*_PAUSES, None):
+            answer = await self._ask("eth_getBlockByNumber", *asked)
+            if answer is not None:
+                with self.rpc.reading("a block"):
+                    return block_of(answer)
+            if pause is not None:
+                await asyncio.sleep(pause)
+        raise ChainUnreachable(
+            f"{self.rpc.where} has no block {number}: use another endpoint"
+        )
 
     async def read(
         self, calls: Sequence[Call], *, block: int | None = None

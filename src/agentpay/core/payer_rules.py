@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from agentpay.core.evolve import evolve
 from agentpay.core.payer_channel import (
     Booked,
     ChannelEmptied,
@@ -210,7 +211,7 @@ def sign(
     deposit: PendingDeposit | None,
 ) -> PayerTransition:
     ticket = Ticket(cumulative=cumulative, maximum=event.maximum)
-    after = replace(
+    after = evolve(
         channel,
         open=(*channel.open, ticket),
         signed=remember(channel, cumulative),
@@ -243,12 +244,12 @@ def _book(
         return stopped(_without(channel, ticket, spent=ticket.maximum), why)
     booked = _without(channel, ticket, spent=charged)
     proven = cumulative if admitted else 0
-    after = replace(booked, acknowledged=max(booked.acknowledged, proven))
+    after = evolve(booked, acknowledged=max(booked.acknowledged, proven))
     return answered(after, Booked())
 
 
 def _without(channel: PayerChannel, ticket: Ticket, *, spent: int) -> PayerChannel:
-    return replace(
+    return evolve(
         channel,
         open=tuple([t for t in channel.open if t is not ticket]),
         spent=channel.spent + spent,
@@ -262,7 +263,7 @@ def _arrive(channel: PayerChannel, cumulative: int) -> PayerTransition:
     )
     known = any(t.cumulative == cumulative for t in channel.open)
     acknowledged = max(channel.acknowledged, cumulative if known else 0)
-    after = replace(channel, open=tickets, acknowledged=acknowledged)
+    after = evolve(channel, open=tickets, acknowledged=acknowledged)
     return answered(after, Booked())
 
 

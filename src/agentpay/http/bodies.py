@@ -5,7 +5,7 @@ A 402 comes after the body was sent, and a payment whose answer was lost is sent
 with the same request. A stream can be read once, so it is read first, up to a bound.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import httpx
 
@@ -68,7 +68,10 @@ class _Bounded(httpx.AsyncByteStream):
 class PaidBody(httpx.AsyncByteStream):
     """The body of an answer that was paid for: where it breaks off, money moved."""
 
-    def __init__(self, response: httpx.Response, lost: AgentPayError) -> None:
+    def __init__(
+        self, response: httpx.Response, lost: Callable[[], AgentPayError]
+    ) -> None:
+        """`lost` says what that means, where it breaks off."""
         self._stream = response.stream
         self._lost = lost
 
@@ -79,7 +82,7 @@ class PaidBody(httpx.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except httpx.TransportError as error:
-            raise self._lost from error
+            raise self._lost() from error
 
     async def aclose(self) -> None:
         if isinstance(self._stream, httpx.AsyncByteStream):

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from agentpay.payer.offer import Offer, Request
@@ -26,10 +26,10 @@ class Remembered:
     """None is free, or has a price that is asked for each time (MPP's `charge`)."""
     until: float
 
-    def fits(self, request: Request) -> Offer | None:
+    def fits(self, request: Callable[[], Request]) -> Offer | None:
         """Its offer, if that is for this request too."""
         offer = self.offer
-        if offer is None or (offer.mpp is not None and offer.mpp.misfit(request)):
+        if offer is None or (offer.mpp is not None and offer.mpp.misfit(request())):
             return None
         return offer
 

@@ -41,16 +41,19 @@ def carry(
     response: httpx.Response,
     payment: Payment,
     judged: Judgement,
-    running: RunningRequest | None,
+    run: Callable[[], RunningRequest | None],
 ) -> None:
     """Have the body of a paid answer say what breaks off, and pay for what flows."""
-    if running is not None and judged.streams:
+    running = run() if judged.streams else None
+    if running is not None:
         count = response.request.extensions.get(COUNT)
         response.stream = FlowingBody(response, running, count)
         response.extensions[_RUNNING] = running
     elif judged.charged:
-        lost = AnswerLost(payment.id, charged=judged.charged)
-        response.stream = PaidBody(response, lost)
+        charged = judged.charged
+        response.stream = PaidBody(
+            response, lambda: AnswerLost(payment.id, charged=charged)
+        )
 
 
 class FlowingBody(httpx.AsyncByteStream):

@@ -10,9 +10,10 @@ import httpx
 
 from agentpay.errors import MalformedMessage, OfferUntrusted
 from agentpay.http.places import check_resource
+from agentpay.http.readings import answer_of
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
-from agentpay.payer.payment import Answer
+from agentpay.payer.payment import Payment
 from agentpay.payer.receipts import KeepReceipt, PaidReceipt, receipt_in, signed_offer
 from agentpay.types import Address
 from agentpay.wire.x402 import PaymentRequired
@@ -43,10 +44,10 @@ class Receipts:
 
     def take(
         self,
-        answer: Answer,
+        response: httpx.Response,
         *,
         payer: Payer,
-        payment: str,
+        payment: Payment,
         offer: Offer,
         url: httpx.URL,
     ) -> None:
@@ -54,15 +55,15 @@ class Receipts:
         if self._keep is None:
             return
         try:
-            receipt = receipt_in(answer, payer=payer.keys.account)
+            receipt = receipt_in(answer_of(response), payer=payer.keys.account)
             if receipt is None:
                 return
             check_resource(receipt.payload.resource_url, url)
         except (MalformedMessage, OfferUntrusted) as error:
-            _log.warning("the receipt of %s is not kept: %s", payment, error)
+            _log.warning("the receipt of %s is not kept: %s", payment.id, error)
             return
         paid = PaidReceipt(
-            payment=payment,
+            payment=payment.id,
             url=str(url),
             receipt=receipt,
             offer=offer.signed,
@@ -71,7 +72,7 @@ class Receipts:
         try:
             self._keep(paid)
         except Exception:  # noqa: BLE001 - the caller's own, and the answer is paid
-            _log.exception("the receipt of %s could not be kept", payment)
+            _log.exception("the receipt of %s could not be kept", payment.id)
 
 
 def _trusted(payer: Payer, offer: Offer, url: httpx.URL) -> Collection[Address]:

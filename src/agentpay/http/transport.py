@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -104,7 +105,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         target = target_of(request)
         note_origin(request, target.origin)
         known = await self._memory.recall(target)
-        offer = known.fits(request_of(request)) if known is not None else None
+        offer = known.fits(lambda: request_of(request)) if known is not None else None
         returns = self._bound().policy.sign_in and self._bound().returns.may(target)
         if offer is None or returns:
             learned = await self._learn(request, target, alone=known is None)
@@ -156,9 +157,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             answered = await self._until_final(request, target, payment, offer)
             if isinstance(answered, httpx.Response):
                 self._receipts.take(
-                    answer_of(answered),
+                    answered,
                     payer=payer,
-                    payment=payment.id,
+                    payment=payment,
                     offer=offer,
                     url=request.url,
                 )
@@ -203,7 +204,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next is Next.DELIVER:
                     await self._note(target, judged, answer, sent_at)
                     settled = True
-                    running = self._bound().running(payment, offer, target)
+                    running = partial(self._bound().running, payment, offer, target)
                     carry(response, payment, judged, running)
                     return response
                 fresh = await self._read_again(response, target, judged.next, offer)
@@ -335,8 +336,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            offered = self._offered(response, request)
-            return self._bound().allowed(offered), target
+            return self._bound().allowed(self._offered(response, request)), target
         finally:
             await response.aclose()
 

@@ -7,10 +7,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from agentpay.core import payee_rules, session_rules
 from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import OwnersDied
 from agentpay.errors import (
@@ -24,6 +23,7 @@ from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Block, Log
 from agentpay.evm.hashing import address_word
+from agentpay.payee.noting import noted
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import Quarantine
 from agentpay.payee.served import ServedPayments
@@ -265,13 +265,7 @@ class Keeper:
         def decide(record: PayeeRecord | None) -> PayeeStep[None]:
             if record is None or record.last_voucher_at > latest:
                 return PayeeStep(record=record, answer=None)
-            rules = session_rules if record.ledger.pays_whole else payee_rules
-            after = rules.apply(record.ledger, event)
-            return PayeeStep(
-                record=replace(record, ledger=after.channel),
-                answer=None,
-                touched=after.touched,
-            )
+            return noted(record, event, answer=None)
 
         left = await self._store.left_behind(limit=_LEFT_AT_ONCE)
         await _all(*(self._store.update(record.channel, decide) for record in left))

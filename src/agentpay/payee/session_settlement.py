@@ -15,11 +15,12 @@ from weakref import WeakValueDictionary
 from agentpay.core import session_rules
 from agentpay.core.payee_channel import HeldVoucher, PayeeChannel, Status
 from agentpay.core.payee_events import ChainSeen, OwnersDied, VoucherPublished
-from agentpay.core.session_rules import Finalized, SessionEvent
+from agentpay.core.session_rules import Finalized
 from agentpay.errors import TransactionFailed
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.payee.finality import Credits
+from agentpay.payee.noting import note, noted
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
@@ -125,7 +126,7 @@ class SessionSettlement:
             ChainError: It could not be, or it is not known yet; asking again is safe.
         """
         async with self._ending.setdefault(channel, asyncio.Lock()):
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             record = await self.see_chain(channel)
             if record is None or not record.ledger.is_ending:
                 self._taken_at.pop(channel, None)
@@ -151,7 +152,7 @@ class SessionSettlement:
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
         async with self._ending.setdefault(channel, asyncio.Lock()):
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             record = await self.see_chain(channel)
             if record is None or not isinstance(record.config, SessionConfig):
                 return None
@@ -215,25 +216,9 @@ class SessionSettlement:
             if record is None or voucher is None:
                 return PayeeStep(record=record, answer=None)
             published = VoucherPublished(amount=voucher.amount)
-            return _step(record, published, answer=voucher)
+            return noted(record, published, answer=voucher)
 
         return await self._store.update(channel, decide)
-
-    async def _note(self, channel: Hash32, event: SessionEvent) -> None:
-        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
-            if record is None or not isinstance(record.config, SessionConfig):
-                return PayeeStep(record=record, answer=None)
-            return _step(record, event, answer=None)
-
-        await self._store.update(channel, decide)
-
-
-def _step(record: PayeeRecord, event: SessionEvent, *, answer: T) -> PayeeStep[T]:
-    transition = session_rules.apply(record.ledger, event)
-    after = record
-    if transition.channel is not record.ledger:
-        after = replace(record, ledger=transition.channel)
-    return PayeeStep(record=after, answer=answer, touched=transition.touched)
 
 
 def _seen(ledger: PayeeChannel, state: SessionOnChain) -> PayeeChannel:

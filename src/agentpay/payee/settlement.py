@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from agentpay.core import payee_rules
-from agentpay.core.payee_channel import PayeeChannel, Status
+from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     ChainSeen,
     OwnersDied,
     RefundDone,
     VoucherPublished,
 )
-from agentpay.core.payee_events import Event as PayeeEvent
 from agentpay.errors import TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
 from agentpay.payee.finality import Credits
+from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
@@ -100,7 +100,7 @@ class Settlement:
             if record is None or record.seen != known.seen:
                 return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
-            after = _with(
+            after = replace(
                 record,
                 ledger=transition.channel,
                 refund_nonce=state.refund_nonce,
@@ -134,7 +134,7 @@ class Settlement:
             if record is None or not isinstance(record.config, ChannelConfig):
                 return
             # What a dead process had finished is not due until it is buried.
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             record = await self._store.read(channel)
             if record is not None and record.ledger.unclaimed:
                 await self._claim_batch([record], set(), deadline=deadline)
@@ -159,7 +159,7 @@ class Settlement:
         ready = [record for record, claim in pairs if claim is not None]
         for record, claim in zip(ready, claims, strict=True):
             published = VoucherPublished(amount=claim.max_claimable)
-            await self._note(record.channel, published)
+            await note(self._store, record.channel, published)
         try:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
@@ -206,7 +206,7 @@ class Settlement:
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
         async with self._one_at_a_time:
-            await self._note(channel, OwnersDied(owner=self._store.owner))
+            await note(self._store, channel, OwnersDied(owner=self._store.owner))
             known = await self._store.read(channel)
             if known is None or known.ledger.running:
                 return None  # the chain need not be asked while something runs
@@ -221,7 +221,7 @@ class Settlement:
             ledger = record.ledger
             if ledger.status is Status.CLOSING and ledger.balance > ledger.due:
                 transaction, amount = await self._send_refund(record)
-            await self._note(channel, RefundDone())
+            await note(self._store, channel, RefundDone())
             record = await self.see_chain(channel) or record
             return record, transaction, amount
 
@@ -229,7 +229,7 @@ class Settlement:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
             published = VoucherPublished(amount=claim.max_claimable)
-            await self._note(record.channel, published)
+            await note(self._store, record.channel, published)
         settled = await self._facilitator.refund(
             channel_config(record),
             amount=REFUND_ALL,
@@ -238,33 +238,6 @@ class Settlement:
             authorizer=self._authorizer,
         )
         return settled.transaction, settled.amount
-
-    async def _note(self, channel: Hash32, event: PayeeEvent) -> None:
-        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
-            if record is None:
-                return PayeeStep(record=None, answer=None)
-            transition = payee_rules.apply(record.ledger, event)
-            after = _with(record, ledger=transition.channel)
-            return PayeeStep(record=after, answer=None, touched=transition.touched)
-
-        await self._store.update(channel, decide)
-
-
-def _with(
-    record: PayeeRecord,
-    *,
-    ledger: PayeeChannel,
-    refund_nonce: int | None = None,
-    chain_seen_at: int | None = None,
-) -> PayeeRecord:
-    if ledger is record.ledger and refund_nonce is None and chain_seen_at is None:
-        return record
-    return replace(
-        record,
-        ledger=ledger,
-        refund_nonce=record.refund_nonce if refund_nonce is None else refund_nonce,
-        chain_seen_at=record.chain_seen_at if chain_seen_at is None else chain_seen_at,
-    )
 
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:

@@ -25,7 +25,14 @@ from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Target
-from agentpay.payer.signing import answer_extensions, sign_voucher, unsigned_deposits
+from agentpay.payer.signing import (
+    VoucherForms,
+    answer_extensions,
+    is_named,
+    sign_amount,
+    sign_voucher,
+    unsigned_deposits,
+)
 from agentpay.ports import Chain
 from agentpay.records import Config, PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32
@@ -49,6 +56,7 @@ class BatchKind:
         self._assets = assets
         self._chains = chains
         self._approvals = approvals
+        self._forms = VoucherForms()
 
     def key_of(self, offer: Offer, target: Target, authorizer: Address) -> Key | None:
         """See `ChannelKind.key_of`."""
@@ -122,6 +130,8 @@ class BatchKind:
     async def sign(self, ticketed: Ticketed) -> ChannelPayment:
         """See `ChannelKind.sign`."""
         record, issued, offer = ticketed.record, ticketed.issued, ticketed.offer
+        if issued.deposit is None and not is_named(offer, tagged=record.ledger.tagged):
+            return await self._fill(ticketed)
         deposit: Deposit | None = None
         if issued.deposit is not None:
             deposit = self.deposits(record, offer.asset, issued.deposit)[offer.method]
@@ -148,6 +158,21 @@ class BatchKind:
             leave=ticketed.leave,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
+        )
+
+    async def _fill(self, ticketed: Ticketed) -> ChannelPayment:
+        """A voucher alone: most of them, and all but two values as it was before."""
+        record, cumulative = ticketed.record, ticketed.issued.cumulative
+        form = self._forms.form(record, ticketed.offer, url=ticketed.target.url)
+        signature = await sign_amount(self._keys, record, cumulative)
+        return ChannelPayment(
+            ledger=self._ledger,
+            record=record,
+            cumulative=cumulative,
+            maximum=ticketed.offer.amount,
+            credential=form.filled(cumulative, signature),
+            deposit=None,
+            leave=ticketed.leave,
         )
 
     def to_ask(self, record: PayerRecord) -> list[int]:

@@ -13,7 +13,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from urllib.parse import urlsplit
+from functools import lru_cache
 
 from agentpay.core.payer_channel import (
     Issued,
@@ -68,6 +68,7 @@ class Channels:
             forget=self._forget,
         )
         self._clock = clock
+        self._fundable = lru_cache(maxsize=256)(self._funding)
         self._known: dict[Key, list[Hash32]] | None = None
         self._opening: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -233,22 +234,28 @@ class Channels:
         """How a request under an offer may fund its channel."""
         decimals, terms = offer.asset.decimals, self.kind.terms_of(offer)
         least = max(offer.amount, terms.deposit_min)
-        preferred = max(least, to_base_units(self._policy.deposit, decimals))
+        amounts, low_water = self._fundable(least, decimals)
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         return DepositWish(
-            amounts=(preferred, least) if preferred > least else (least,),
+            amounts=amounts,
             salt=Hash32.of(secrets.token_bytes(32)),
             valid_before=int(self._clock()) + max(60, seconds),
-            low_water=self._low_water(preferred, decimals),
+            low_water=low_water,
             rise=terms.rise,
             whole=terms.whole,
         )
 
-    def _low_water(self, deposit: int, decimals: int) -> int:
-        """What is topped up before it is needed; nothing, if it cannot be."""
+    def _funding(self, least: int, decimals: int) -> tuple[tuple[int, ...], int]:
+        """
+        What to deposit where so much is the least, the best first; and what is topped
+        up before it is needed, which is nothing where it cannot be.
+        """
+        preferred = max(least, to_base_units(self._policy.deposit, decimals))
+        amounts = (preferred, least) if preferred > least else (least,)
         if not self._keys.may_deposit:
-            return 0
-        return min(to_base_units(self._policy.low_water, decimals), deposit // 4)
+            return amounts, 0
+        low_water = to_base_units(self._policy.low_water, decimals)
+        return amounts, min(low_water, preferred // 4)
 
     # Which channels there are.
 
@@ -384,7 +391,5 @@ class Channels:
 
 
 def _place_of(offer: Offer, target: Target) -> Place:
-    path = urlsplit(target.url).path
-    return Place(
-        url=f"{target.method} {target.origin}{path}", offer=json.dumps(offer.words)
-    )
+    method, url = target.route
+    return Place(url=f"{method} {url}", offer=json.dumps(offer.words))

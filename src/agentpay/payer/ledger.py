@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
@@ -69,7 +70,7 @@ class PayerLedger:
         """
         self.account = account
         self.store = store
-        self._limits = limits
+        self._limits = lru_cache(maxsize=32)(limits)
         self._policy = policy
         self._clock = clock
         self._cheated = cheated
@@ -209,10 +210,13 @@ class PayerLedger:
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
             step = take(budget, record, want, host=host, wish=wish, limits=limits)
-            if isinstance(step.answer, Issued) and step.record is not None:
-                here = replace(step.record, url=place.url, offer=place.offer)
-                step = replace(step, record=here)
-            return step
+            after = step.record
+            if not isinstance(step.answer, Issued) or after is None:
+                return step
+            if (after.url, after.offer) == (place.url, place.offer):
+                return step
+            here = replace(after, url=place.url, offer=place.offer)
+            return replace(step, record=here)
 
         return await self._take(channel, decide)
 

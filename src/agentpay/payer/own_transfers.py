@@ -34,6 +34,7 @@ from agentpay.onchain import is_void
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.own_holds import (
+    OWN,
     OwnTransfer,
     find_mined,
     free,
@@ -206,10 +207,7 @@ class OwnTransfers:
                 await self._ledger.move(offer.asset.decimals, Released(id=name))
                 return standing
             if late:
-                raise NonceBusy(
-                    f"transaction {standing.nonce} of {account} pays {hold.host} and is"
-                    " not mined: wait, or use its nonce for another one"
-                )
+                raise _busy(hold, own)
             if own is not None and own.way == BY_HASH:
                 with contextlib.suppress(TransactionFailed, PaymentOutcomeUnknown):
                     await self._send(own, chain, relay)
@@ -314,6 +312,19 @@ class OwnTransfers:
             ledger=self._ledger,
             presents=own.way == BY_HASH and (fresh or own.hold.id in self._presented),
         )
+
+
+def _busy(hold: Hold, own: OwnTransfer | None) -> NonceBusy:
+    """What we send is mined in the end; what a payee was to send, perhaps never."""
+    name = hold.id.removeprefix(OWN)
+    if own is None or own.way == BY_HASH:
+        return NonceBusy(f"transaction {name} pays {hold.host} and is not mined: wait")
+    signed = own.signed
+    return NonceBusy(
+        f"transaction {name} ({signed.hash}) pays {hold.host}, which has not sent it:"
+        f" wait; or have {signed.owner} send another one with nonce {signed.call.nonce}"
+        " (such as one of nothing, to itself), which takes the money back"
+    )
 
 
 def _transfer(offer: Offer) -> PlainTransfer:

@@ -3,6 +3,8 @@ Credentials of a payer: what is signed, and the header that carries it.
 """
 
 import secrets
+from collections import OrderedDict
+from typing import Final
 
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import ConfigurationError
@@ -15,17 +17,21 @@ from agentpay.payer.offer import Offer
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord, channel_config
 from agentpay.signers.smart_wallet import SmartWallet
-from agentpay.types import ZERO_ADDRESS, Address, Asset
+from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 from agentpay.wire import parallel, payment_identifier
 from agentpay.wire import x402_write as write
 from agentpay.wire.echo import echo
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
+from agentpay.wire.voucher_form import VoucherForm, voucher_form
 from agentpay.wire.x402 import EIP3009, PERMIT2
 from agentpay.wire.x402_approvals import SignedApprovals
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
 from agentpay.wire.x402_v1_pay import first_payment
+
+_NO_APPROVALS: Final = SignedApprovals()
+_FORMS_MAX: Final = 256
 
 
 async def sign_voucher(
@@ -53,34 +59,41 @@ async def sign_voucher(
         ConfigurationError: The key of its vouchers is that of a contract.
     """
     config = channel_config(record)
-    signature = await _sign(keys, record, cumulative)
+    signature = await sign_amount(keys, record, cumulative)
     payload = write.voucher_payload(kind, config, record.channel, cumulative, signature)
     if deposit is not None:
         unsigned, chain = deposit
         signature = await sign_by_wallet(keys.wallet, unsigned.digest(), chain)
         payload["deposit"] = deposit_part(unsigned, signature)
-    ledger, said = record.ledger, dict(extensions or {})
-    if ledger.tagged:
-        terms = ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
-        said |= parallel.echo(terms, query=query)
+    said = dict(extensions or {})
+    if record.ledger.tagged:
+        said |= parallel.echo(_terms(record), query=query)
     message = write.payment(accepted=words, payload=payload, url=url, extensions=said)
     return encode_json(message)
 
 
-def answer_extensions(
-    offer: Offer, *, approvals: SignedApprovals, tagged: bool = False
-) -> JsonObject:
+def is_named(offer: Offer, *, tagged: bool) -> bool:
     """
-    What a payment says back of its offer's extensions, and the name that it gets where
-    names are offered, so that it is told its answer again if that is lost.
+    Whether each payment under an offer gets a name of its own, so that it is told its
+    answer again if that is lost.
 
     On a parallel channel a voucher is its own name, and a second one would cost its
     payee a write: it has none unless one is required.
     """
     offered = offer.extensions
+    if payment_identifier.KEY not in offered:
+        return False
+    return not tagged or payment_identifier.is_required(offered)
+
+
+def answer_extensions(
+    offer: Offer, *, approvals: SignedApprovals = _NO_APPROVALS, tagged: bool = False
+) -> JsonObject:
+    """What a payment says back of an offer's extensions, and its name if it has one."""
+    offered = offer.extensions
     ours = approvals.info(offer.asset)
     key = payment_identifier.KEY
-    if key in offered and (not tagged or payment_identifier.is_required(offered)):
+    if is_named(offer, tagged=tagged):
         name = f"pay_{secrets.token_hex(16)}"
         ours[key] = payment_identifier.echo(offered[key], name)
     elif key in offered:
@@ -88,7 +101,51 @@ def answer_extensions(
     return echo(offered, ours)
 
 
-async def _sign(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
+class VoucherForms:
+    """The forms of vouchers that were written lately, by one payer."""
+
+    def __init__(self) -> None:
+        self._made: OrderedDict[tuple[Hash32, str], tuple[Offer, VoucherForm]] = (
+            OrderedDict()
+        )
+
+    def form(self, record: PayerRecord, offer: Offer, *, url: str) -> VoucherForm:
+        """The form of a channel's vouchers for a URL under an offer."""
+        key = (record.channel, url)
+        kept = self._made.get(key)
+        if kept is not None and kept[0] is offer:
+            return kept[1]
+        said, ledger = (
+            answer_extensions(offer, tagged=record.ledger.tagged),
+            record.ledger,
+        )
+        if ledger.tagged:
+            said |= parallel.echo(_terms(record))
+        made = voucher_form(
+            channel_config(record),
+            record.channel,
+            words=offer.words,
+            url=url,
+            extensions=said,
+        )
+        self._made[key] = offer, made
+        self._made.move_to_end(key)
+        if len(self._made) > _FORMS_MAX:
+            self._made.popitem(last=False)
+        return made
+
+
+def _terms(record: PayerRecord) -> ParallelTerms:
+    ledger = record.ledger
+    return ParallelTerms(window=ledger.window, in_flight_max=ledger.in_flight_max)
+
+
+async def sign_amount(keys: PayerKeys, record: PayerRecord, cumulative: int) -> bytes:
+    """
+    The signature of a channel's voucher.
+
+    Raises: as `sign_voucher`.
+    """
     named = channel_config(record).payer_authorizer
     digest = voucher_digest(record.channel, cumulative, record.chain)
     signer = keys.of(record)

@@ -16,7 +16,14 @@ from agentpay.errors import MalformedMessage, MessageTooLarge
 
 JsonObject = dict[str, JsonValue]
 
-__all__ = ["JsonObject", "JsonValue", "decode_json", "encode_json", "read_object"]
+__all__ = [
+    "JsonObject",
+    "JsonValue",
+    "decode_json",
+    "encode_json",
+    "read_object",
+    "write_json",
+]
 
 HEADER_BYTES_MAX = 16 * 1024
 HEADER_VALUES_MAX = 256
@@ -27,8 +34,12 @@ _COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 def encode_json(message: Mapping[str, object]) -> str:
     """Write an object as compact JSON in base64, fit for a header."""
-    text = _COMPACT.encode(message)
-    return base64.b64encode(text.encode("utf-8")).decode("ascii")
+    return base64.b64encode(write_json(message).encode("utf-8")).decode("ascii")
+
+
+def write_json(message: Mapping[str, object]) -> str:
+    """Write an object as compact JSON."""
+    return _COMPACT.encode(message)
 
 
 def decode_json(header: str, *, name: str) -> JsonObject:

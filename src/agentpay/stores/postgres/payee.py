@@ -17,7 +17,7 @@ from agentpay.records import (
     PaymentStatus,
     SentTransaction,
 )
-from agentpay.stores.postgres.conditions import ending, kind, owed_query
+from agentpay.stores.postgres import listing
 from agentpay.stores.postgres.connection import Connection, from_columns
 from agentpay.stores.postgres.lane import Desk, Lane, Query, Step
 from agentpay.stores.postgres.reading import rows_of
@@ -95,13 +95,7 @@ class PostgresPayeeStore:
     ) -> list[PayeeRecord]:
         """A channel with nothing unclaimed is never among them."""
         wanted = max(1, at_least)
-        found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {kind(sessions)}"  # noqa: S608
-            " AND unclaimed > 0 AND unclaimed >= $1"
-            " ORDER BY unclaimed DESC, channel LIMIT $2",
-            wanted,
-            limit,
-        )
+        found = await self._find(listing.claimable(sessions=sessions), wanted, limit)
         records = [r for r in found if r.ledger.unclaimed >= wanted]
         return sorted(records, key=lambda r: (-r.ledger.unclaimed, r.channel))
 
@@ -109,25 +103,14 @@ class PostgresPayeeStore:
         """Nothing is locked for it."""
 
         async def find(connection: Connection) -> Owed:
-            found = [
-                (await connection.fetch(owed_query(sessions), limit))[0]
-                for sessions in (False, True)
-            ]
-            return Owed(
-                amount=int(sum(row[0] for row in found)),
-                channels=sum(row[1] for row in found),
-                since=min((row[2] for row in found if row[1]), default=0),
-            )
+            (amount, channels, since), *_ = await connection.fetch(listing.OWED, limit)
+            return Owed(amount=amount, channels=channels, since=since)
 
         return await self._lane.carry_out(Query(find))
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:
         """Those whose last voucher is the oldest first."""
-        found = await self._find(
-            f"SELECT channel FROM payee_channels WHERE {kind(sessions)}"  # noqa: S608
-            f" AND {ending(sessions)} ORDER BY last_voucher_at, channel LIMIT $1",
-            limit,
-        )
+        found = await self._find(listing.closing(sessions=sessions), limit)
         return [r for r in found if r.ledger.is_ending]
 
     async def left_behind(self, *, limit: int) -> list[PayeeRecord]:

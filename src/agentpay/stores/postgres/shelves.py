@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from agentpay.core.budget import Budget
 from agentpay.records import PayeeRecord, PayerRecord, PaymentRecord
 from agentpay.stores.postgres.connection import Connection
-from agentpay.stores.postgres.reading import lock, rows_of
+from agentpay.stores.postgres.reading import lock, rows_of, rows_of_each
 from agentpay.stores.postgres.schema import key_of
 from agentpay.stores.rows import payee, payer
 from agentpay.stores.rows.columns import Row
@@ -108,8 +108,8 @@ class ChannelShelf(Shelf[Hash32, PayeeRecord | None]):
                 unknown.append((row, version))
         if unknown:
             ids = [row[:1] for row, _ in unknown]
-            used = await rows_of(connection, payee.USED, ids, order="cumulative")
-            running = await rows_of(connection, payee.RUNNING, ids, order="position")
+            tables = (payee.USED, "cumulative"), (payee.RUNNING, "position")
+            used, running = await rows_of_each(connection, tables, ids)
             for row, version in unknown:
                 record = payee.to_record(row, used[row[:1]], running[row[:1]])
                 loaded[record.channel] = Loaded(record, version)
@@ -175,10 +175,8 @@ class AccountShelf(Shelf[Address, Budget]):
     ) -> dict[Address, Loaded[Budget]]:
         loaded = await super().load(connection, keys)
         raw = [self.key(account) for account in loaded]
-        spent, holds, lapses = [
-            await rows_of(connection, table, raw, order="position")
-            for table in (payer.SPENT, payer.HOLDS, payer.LAPSES)
-        ]
+        tables = [(t, "position") for t in (payer.SPENT, payer.HOLDS, payer.LAPSES)]
+        spent, holds, lapses = await rows_of_each(connection, tables, raw)
         for account, found in loaded.items():
             key = self.key(account)
             found.record = payer.to_budget(spent[key], holds[key], lapses[key])
@@ -207,8 +205,8 @@ class PayerChannelShelf(Shelf[PayerKey, PayerRecord | None]):
     ) -> dict[PayerKey, Loaded[PayerRecord | None]]:
         raw = {self.key(key): key for key in keys}
         rows = await rows_of(connection, self.table, list(raw))
-        signed = await rows_of(connection, payer.SIGNED, list(raw), order="cumulative")
-        tickets = await rows_of(connection, payer.TICKETS, list(raw), order="position")
+        tables = (payer.SIGNED, "cumulative"), (payer.TICKETS, "position")
+        signed, tickets = await rows_of_each(connection, tables, list(raw))
         loaded: dict[PayerKey, Loaded[PayerRecord | None]] = {}
         for columns, key in raw.items():
             found = [

@@ -21,7 +21,7 @@ from agentpay.records import PayerDecide, PayerRecord, PayerStep
 from agentpay.stores.rows.payer import save_budget, save_channel
 from agentpay.stores.rows.tables import Batch, Change
 from agentpay.stores.sqlite import payer_rows
-from agentpay.stores.sqlite.schema import check_version
+from agentpay.stores.sqlite.schema import MIGRATIONS, check_version
 from agentpay.stores.sqlite.tables import write
 from agentpay.stores.sqlite.thread import DatabaseThread
 from agentpay.stores.steps import channel_order, check_payer_step
@@ -134,13 +134,15 @@ class SharedPayerStore:
             StoreError: Nothing was saved.
         """
         keys = [(step.account, step.channel) for step in steps]
-        await self._thread.call(partial(self._books.begin, keys))
+        durable = any(step.durable for step in steps)
+        begin = partial(self._books.begin, keys, durable=durable)
+        await self._thread.call(begin)
         batch = Batch()
         outcomes = [self._books.decide(step, batch) for step in steps]
         for step, outcome in zip(steps, outcomes, strict=True):
             if not step.durable:
                 step.tell(outcome)
-        await self._thread.call(partial(_save, batch))
+        await self._thread.call(partial(self._books.save, batch))
         return outcomes
 
 
@@ -154,6 +156,10 @@ class _Books:
         self._database = database
         self._cached = cached
         self._seen = 0
+        self._durable = True
+        """Whether a commit is on disk once it is done: as connections begin."""
+        self._ahead = False
+        """Whether there are commits that need not be on disk yet."""
         self._budgets: dict[Address, Budget] = {}
         self._channels: dict[payer_rows.Key, PayerRecord | None] = {}
 
@@ -161,13 +167,22 @@ class _Books:
         self,
         keys: Sequence[tuple[Address, Hash32 | None]],
         connection: sqlite3.Connection,
+        *,
+        durable: bool,
     ) -> None:
         """
         Keep all others from writing, and read what is not known as it is now.
 
+        What nobody waits for survives the process, and a power cut from the next commit
+        on that somebody does wait for: SQLite puts all on disk that came before it.
+
         Raises:
             StoreNewer: A newer version of this library writes the file by now.
         """
+        if durable is not self._durable:
+            level = "FULL" if durable else "NORMAL"
+            connection.execute(f"PRAGMA synchronous = {level}")
+            self._durable = durable
         connection.execute("BEGIN IMMEDIATE")
         seen: int = connection.execute("PRAGMA data_version").fetchone()[0]
         if seen != self._seen:
@@ -183,6 +198,15 @@ class _Books:
             if channel is not None and (account, channel) not in self._channels:
                 record = payer_rows.load_channel(connection, (account, channel))
                 self._channels[account, channel] = record
+
+    def save(self, batch: Batch, connection: sqlite3.Connection) -> None:
+        """End the transaction; what was decided in it is true from now on."""
+        write(connection, batch)
+        if self._durable and self._ahead and not batch:
+            # Who waits may have been told of what came before: only a change is synced.
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        connection.execute("COMMIT")
+        self._ahead = not self._durable and (self._ahead or bool(batch))
 
     def forget(self) -> None:
         self._budgets.clear()
@@ -208,11 +232,6 @@ class _Books:
         if channel is not None:
             self._channels[account, channel] = decided.record
         return decided.answer, None
-
-
-def _save(batch: Batch, connection: sqlite3.Connection) -> None:
-    write(connection, batch)
-    connection.execute("COMMIT")
 
 
 class SharedSqliteStore:
