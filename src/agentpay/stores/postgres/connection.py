@@ -119,9 +119,10 @@ def spares_the_session(error: BaseException) -> bool:
         return isinstance(error, ValueError)  # an argument that no column takes
     if not isinstance(error, asyncpg.PostgresError):
         return False
-    code = str(error.sqlstate)
+    code: str = getattr(error, "sqlstate", None) or ""
+    severity: str = getattr(error, "severity_en", None) or ""
     of_a_statement = code[:2] in _OF_A_STATEMENT or code == _CANCELED
-    return of_a_statement and str(error.severity_en) == "ERROR"
+    return of_a_statement and severity == "ERROR"
 
 
 def to_column(value: Column, kind: str) -> Column:

@@ -44,7 +44,8 @@ async def rows_of_each(
     width = len(keys[0])
     found: list[dict[Columns, list[Row]]] = [{key: [] for key in keys} for _ in tables]
     query = _select_each(tuple(tables), width)
-    for nth, _, *cells in await connection.fetch(query, *arrays(tables[0][0], keys)):
+    for raw in await connection.fetch(query, *arrays(tables[0][0], keys)):
+        nth, cells = int(raw[0]), raw[2:]
         table = tables[nth][0]
         start = sum(len(before.names) for before, _ in tables[:nth])
         row = from_columns(cells[start : start + len(table.names)], table.kinds)
