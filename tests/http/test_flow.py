@@ -121,6 +121,24 @@ async def make(flow: Flow, tokens: int) -> None:
         await flow.send({"type": "http.response.body", "body": body, "more_body": True})
 
 
+class PaidMeanwhile(Purse):
+    """A voucher comes between two looks."""
+
+    async def ask(self, need: int, wish: int) -> JsonObject | None:
+        self.fill(wish)
+        return {}
+
+
+async def test_nobody_is_asked_for_what_came_meanwhile() -> None:
+    purse, line = PaidMeanwhile(covered=100), Line()
+    flow = a_flow(purse, line)
+    flow.start(EVENTS)
+    await make(flow, 10)
+
+    assert NEED_VOUCHER not in [name for name, _ in line.events]
+    assert purse.charged == 10 * PER_TOKEN
+
+
 async def test_content_stops_until_more_is_signed_and_the_client_is_told() -> None:
     purse, line = Purse(covered=200), Line()
     flow = a_flow(purse, line)

@@ -14,6 +14,7 @@ from agentpay.errors import BudgetExceeded, ChannelUnusable, PayeeMisbehaved
 from agentpay.http.asgi import Receive, Scope, Send
 from agentpay.http.paid_stream import PaidStream
 from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.mpp.evm_session import NeedVoucher
 from tests.http.test_selling_streams import PER_TOKEN, Model, route
 from tests.http.ways import to_servers
 from tests.http.world import Wire, a_payee, an_agent, eventually, serving
@@ -289,6 +290,30 @@ async def test_a_stream_on_a_channel_of_x402_is_read_to_its_end(
         assert len(tokens) == 40
         assert stream.charged == record.ledger.spent == 40 * PER_TOKEN
         assert not record.ledger.open
+
+
+async def test_nothing_is_signed_for_a_payee_that_asks_for_what_it_has(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        a_market(agentpay_shared_chain) as market,
+        market.stream(Model(tokens=200)) as stream,
+    ):
+        running = stream._running
+        assert running is not None
+        async for _ in stream:
+            if stream.vouchers > 1:
+                break
+        await running._rest()
+        signed, vouchers = running._signed, stream.vouchers
+        amounts = ("requiredCumulative", "acceptedCumulative", "deposit")
+        late = NeedVoucher.model_validate(
+            {"channelId": running._payment.record.channel}
+            | dict.fromkeys(amounts, str(signed))
+        )
+        await running.asked(late)
+
+        assert (running._signed, stream.vouchers) == (signed, vouchers)
 
 
 @pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])

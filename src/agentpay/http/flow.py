@@ -121,7 +121,8 @@ class Flow:
         seconds = deadline - self._now()
         if asked is None or not self._started or seconds <= 0:
             raise exhausted
-        await self._tell(NEED_VOUCHER, asked)
+        if asked:
+            await self._tell(NEED_VOUCHER, asked)
         waiting = asyncio.create_task(self._stream.wait(need, seconds))
         leaving = asyncio.create_task(self._presence.left())
         try:

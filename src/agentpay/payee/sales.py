@@ -92,7 +92,8 @@ class SaleStream(Protocol):
     async def ask(self, need: int, wish: int) -> JsonObject | None:
         """
         What the client is told when `need` in all is not covered; None: it can add
-        nothing. It is asked for what we `wish`, where that is there.
+        nothing; empty: it has added enough meanwhile. It is asked for what we `wish`,
+        where that is there.
         """
         ...
 

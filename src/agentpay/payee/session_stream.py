@@ -82,6 +82,8 @@ class SessionStream:
         if record is None or record.ledger.status is not Status.OPEN:
             return None
         ledger = record.ledger
+        if self._may_go_on(ledger, need):
+            return {}
         required = self._required(ledger, wish)
         if required > ledger.spendable:
             required = self._required(ledger, need)

@@ -132,7 +132,8 @@ class RunningRequest:
         if self._raising is not None:
             await asyncio.wait((self._raising,))
         late = need.accepted_cumulative < self._signed
-        if late and need.required_cumulative <= self._signed:
+        enough = self._price > 0 and self.counted < self.maximum
+        if need.required_cumulative <= self._signed and (late or enough):
             return  # it asked before it had what we signed since
         if not self._price:
             self.counted = self.maximum  # nobody says what is counted: its own word
