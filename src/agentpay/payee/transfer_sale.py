@@ -141,10 +141,19 @@ class TransferSale:
         return await self._sales.is_ours(self._purchase)
 
     async def delivered(self) -> None:
-        """See `Sale.delivered`; serve-then-settle settles here."""
+        """
+        See `Sale.delivered`; serve-then-settle settles here.
+
+        Who has lost an `upto` settles none of it: the chain would move what it served,
+        and never what its owner serves, who owes for both. An `exact` moves the same
+        whoever settles it, and its owner is told.
+        """
         try:
             if self.settled is not None:
                 await self._sales.delivered(self._purchase, self.settled)
+                return
+            ours = await self.may_leave(self._charged)
+            if not ours and self._purchase.scheme == UPTO:
                 return
             settled = await self._sales.settle(self._purchase, self._charged)
             if isinstance(settled, Refusal):
@@ -193,7 +202,7 @@ class TransferStream:
         """See `SaleStream.draw`: so much is due after a crash."""
         covered = min(charged, self._sale.maximum)
         if not await self._sale.may_leave(covered):
-            raise StreamLost(f"payment {self._sale.key} was taken over by another")
+            raise StreamLost(f"payment {self._sale.id} was taken over by another")
         return covered
 
     async def ask(self, need: int, wish: int) -> None:

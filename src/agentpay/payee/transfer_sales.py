@@ -289,17 +289,19 @@ class TransferSales:
 
     async def _settled(self, purchase: Purchase, settled: Settled) -> Settled | Refusal:
         self._reserved.pop(purchase.record.id, None)
-        answered = purchase.served_first
-        status = PaymentStatus.DELIVERED if answered else PaymentStatus.SETTLED
+        ours = True
         try:
-            ours = await self._finish(purchase, status, settled)
+            if purchase.served_first:
+                await self.delivered(purchase, settled)
+            else:
+                ours = await self._finish(purchase, PaymentStatus.SETTLED, settled)
         except StoreError as error:
             # The money has moved, so it is not true that nothing was decided. Sent
             # again, the payment is found on the chain and booked then.
             _log.warning("settled and not booked: %s (%s)", purchase.record.id, error)
             return self._unknown(purchase, settled.transaction)
         self._perhaps.discard(purchase.record.id)
-        return settled if ours or answered else self.taken(purchase, settled)
+        return settled if ours else self.taken(purchase, settled)
 
     async def is_ours(self, purchase: Purchase) -> bool:
         """Whether nobody has taken it from us, and so may answer it."""
@@ -354,7 +356,7 @@ class TransferSales:
         """It was refused. What was sent before may be mined until it expires."""
         payment = purchase.record.id
         if payment in self._perhaps:
-            if not await purchase.movement.is_over():
+            if not await _is_over(purchase.movement):
                 return self._unknown(purchase, error.transaction)
             self._perhaps.discard(payment)
             await self.void(purchase)
@@ -382,3 +384,11 @@ class TransferSales:
     def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
         return refusals.receipt_of(purchase, settled, chain=self._settings.asset.chain)
+
+
+async def _is_over(movement: Movement) -> bool:
+    """Whether it is known that nothing of it can be mined any more."""
+    try:
+        return await movement.is_over()
+    except ChainError:
+        return False
