@@ -16,7 +16,7 @@ from agentpay.core.payee_events import ChainSeen
 from agentpay.core.payee_rules import apply
 from agentpay.errors import ConfigurationError
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
-from agentpay.http.paywall import Message, Receive, Scope, Send
+from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.stream_errors import StreamAbandoned, StreamEnded, StreamExhausted
 from agentpay.testing.local_chain import LocalChain
@@ -26,6 +26,7 @@ from agentpay.wire.x402 import PaymentResponse, parse_response
 from tests.http.test_selling_on_channels import unreliable
 from tests.http.world import CHANNEL_ONLY, EXACT_ONLY, a_payee, eventually
 from tests.payee.hand import HandPayer, terms_of
+from tests.payee.test_selling_by_permit2 import a_payer
 
 PER_TOKEN = 20
 INCREMENT = 100
@@ -506,3 +507,46 @@ async def test_an_increment_is_a_part_of_the_price(
         streaming = Streaming(increment=increment)
         with pytest.raises(ConfigurationError, match="increment"):
             Paywall(Model(), payee=payee, routes={"/s": route(streaming=streaming)})
+
+
+@pytest.mark.parametrize("scheme", ["upto", "batch-settlement"])
+async def test_f1_a_stream_that_is_lost_before_it_begins_is_refused_by_its_payee(
+    agentpay_shared_chain: LocalChain, scheme: str
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        lost = route(schemes=(scheme,), order=Order.SERVE_FIRST)
+        wall = Paywall(loses(payee), payee=payee, routes={"/stream": lost})
+        if scheme == "upto":
+            payer = await a_payer(chain, payee)
+            header = await payer.permit2(terms_of(payee, lost), scheme=scheme)
+        else:
+            payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+            config = payer.config()
+            deposit = await payer.deposit(config, 10 * MAXIMUM)
+            header = await payer.voucher(
+                config, MAXIMUM, terms_of(payee, lost), kind="deposit", deposit=deposit
+            )
+        listener = Listener(header)
+        await listener.listen(wall)
+
+    assert listener.head["status"] == 503
+    assert not listener.header_receipt().success
+
+
+def loses(payee: Payee) -> App:
+    """An application whose payments are another's by the time it charges."""
+
+    async def lose(scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        store: Any = payee._running.store.payee
+        for key, known in store._payments.items():
+            store._payments[key] = replace(known, owner="another")
+        for channel, record in store._records.items():
+            running = [replace(one, owner="another") for one in record.ledger.running]
+            ledger = replace(record.ledger, running=tuple(running))
+            store._records[channel] = replace(record, ledger=ledger)
+        await scope["agentpay"].meter.charge(tokens=1)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    return lose

@@ -1,16 +1,19 @@
 """What was served before it was paid for is settled until that is known."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from agentpay.errors import StoreUnavailable
+from agentpay.errors import StoreUnavailable, TransactionFailed
+from agentpay.evm.transfer import Transfer
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
-from agentpay.records import PaymentRecord, PaymentStatus
+from agentpay.ports import Settler
+from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -211,3 +214,116 @@ async def test_p1_what_has_left_buys_nothing_more_before_it_is_booked(
     assert served.status_code == 200
     assert customer.shop.begun[PATH] == 1
     assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+class Gated:
+    """A facilitator that settles once it may."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
+        self.begun = asyncio.Event()
+        self.gate = asyncio.Event()
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        self.begun.set()
+        await self.gate.wait()
+        return await self._settler.settle_transfer(transfer, amount)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settler, name)
+
+
+async def test_p10_who_is_cancelled_while_it_is_paid_is_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain)
+    await payee.start()
+    transfers = payee._running.transfers
+    gated = Gated(transfers._facilitator)
+    transfers._facilitator = gated
+    customer, _ = await a_customer(chain, payee)
+    asked = asyncio.create_task(customer.buy())
+    await gated.begun.wait()
+    asked.cancel()
+    await asyncio.sleep(0.05)  # it is cut short before it may be settled
+    gated.gate.set()
+    await asyncio.gather(asked, return_exceptions=True)
+
+    async def paid() -> bool:
+        known = await customer.record()
+        return known is not None and known.status is PaymentStatus.DELIVERED
+
+    await eventually(paid)
+    await payee.stop()
+    assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+async def test_p10_what_was_sent_once_and_cannot_be_looked_up_counts_as_served(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        await payee.start()
+        customer, _ = await a_customer(chain, payee)
+        transfers = payee._running.transfers
+        transfers._facilitator = Refusing(transfers._facilitator, rpc)
+        transfers._perhaps.add(customer.id)
+        served = await customer.buy()
+        known = await customer.record()
+        rpc.heal()
+        await customer.tick()
+        after = await customer.record()
+        await payee.stop()
+
+    assert served.status_code == 200
+    assert known is not None
+    assert after is not None
+    assert known.status is PaymentStatus.SERVED
+    assert after.status is PaymentStatus.DELIVERED
+
+
+class Refusing:
+    """A facilitator that refuses what it settles, as the chain goes away."""
+
+    def __init__(self, settler: Settler, rpc: FaultyRpc) -> None:
+        self._settler = settler
+        self._rpc = rpc
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        del amount
+        self._rpc.plan("eth_getBlockByNumber", Fault.UNAVAILABLE, times=1000)
+        raise TransactionFailed(transfer.id, reason="it was used")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settler, name)
+
+
+async def test_what_cost_nothing_is_over_and_sent_to_no_chain(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payee = await open_payee(chain)
+    await payee.start()
+    store = payee._running.store.payee
+    nothing = PaymentRecord(
+        id="1:transfer:1",
+        payer=payee.settings.pay_to,
+        amount=PRICE,
+        resource="GET /s",
+        owner=store.owner,
+        started_at=1,
+        good_until=0,
+        request="what nobody reads",
+        status=PaymentStatus.SERVED,
+    )
+    await store.begin_payment(nothing)
+    await payee._running.keeper.stop()
+    await payee._running.keeper.tick()
+    found = await store.find_payment(nothing.id)
+    await payee.stop()
+
+    assert found is not None
+    assert found.status is PaymentStatus.DELIVERED
+    assert (found.charged, found.transaction) == (0, "")

@@ -3,10 +3,11 @@ One answer on its way: charged before its first byte, kept and closed after its 
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.stream_errors import StreamEnded, StreamExhausted
+from agentpay.stream_errors import StreamEnded, StreamExhausted, StreamLost
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
@@ -236,24 +237,33 @@ class Delivery:
             await self._close_flow(flow)
 
     async def _close_flow(self, flow: Flow) -> None:
-        self._closed = True
-
         async def close() -> None:
             await flow.close()
             await self._sale.delivered()
 
+        with self._closing():
+            try:
+                await close()
+            except (ChainError, StoreError):
+                self._closings.add(close)
+
+    @contextlib.contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Cut short, it is open still: `finish` closes it, which nobody cuts short."""
+        self._closed = True
         try:
-            await close()
-        except StoreError:
-            self._closings.add(close)
+            yield
+        except asyncio.CancelledError:
+            self._closed = False
+            raise
 
     async def _start(self, message: Message) -> None:
         charged = self._purchase.charge.close()
         receipt: str | Refusal
         try:
             if message["status"] >= 400:
-                self._closed = True
-                receipt = await self._give_back(failed=True)
+                with self._closing():
+                    receipt = await self._take_back()
             elif self._flow is not None:
                 receipt = await self._flow.begin()
             else:
@@ -297,11 +307,19 @@ class Delivery:
 
     async def _deliver(self) -> None:
         if not self._closed:
-            self._closed = True
-            try:
-                await self._sale.delivered()
-            except StoreError:
-                self._closings.add(self._sale.delivered)
+            with self._closing():
+                try:
+                    await self._sale.delivered()
+                except (ChainError, StoreError):
+                    self._closings.add(self._sale.delivered)
+
+    async def _take_back(self) -> str | Refusal:
+        """An answer that costs nothing: of what is lost, that is not known."""
+        receipt = await self._give_back(failed=True)
+        if receipt or self._flow is None or not self._flow.lost:
+            return receipt
+        lost = StreamLost("another has taken this payment over")
+        return unavailable(lost, self._answers.chain, payment=self._sale.id)
 
     async def _give_back(self, *, failed: bool) -> str:
         """Nothing was delivered; unless some of it was before a crash."""
@@ -314,7 +332,7 @@ class Delivery:
             self._closed = True
             try:
                 await self._give_back(failed=failed)
-            except StoreError:
+            except (ChainError, StoreError):
                 self._closings.add(lambda: self._give_back(failed=failed))
 
     async def cut_short(self, ended: StreamEnded) -> None:

@@ -60,6 +60,8 @@ class Flow:
     ) -> None:
         """`limit` is the most that the answer may cost, whatever is signed for it."""
         self.tab = tab
+        self.lost = False
+        """Whether its books are gone: what becomes of its money is not known here."""
         self._stream = stream
         self._terms = terms
         self._limit = limit
@@ -108,7 +110,7 @@ class Flow:
 
     def _lost(self, error: Exception) -> StreamLost:
         """Nothing more leaves: its books are gone, or cannot be read or written."""
-        self._ended = True
+        self._ended = self.lost = True
         return StreamLost(f"nothing more can be charged: {error}")
 
     async def _wait(self, need: int, wish: int, deadline: float) -> None:
@@ -149,7 +151,10 @@ class Flow:
 
     async def begin(self) -> str:
         """The receipt for the head of the answer."""
-        return await self._stream.begin()
+        try:
+            return await self._stream.begin()
+        except StreamLost as error:
+            raise self._lost(error) from error
 
     def start(self, headers: Headers) -> Headers:
         """The head of the answer leaves: its headers, as a stream has them."""

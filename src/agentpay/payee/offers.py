@@ -13,6 +13,7 @@ from agentpay.payee.finality import FinalAmounts
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.records import PayeeRecord
+from agentpay.stream_errors import StreamLost
 from agentpay.types import Address, Asset, ChainId
 from agentpay.wire import bazaar, parallel, payment_identifier, sign_in
 from agentpay.wire import x402_approvals as approvals
@@ -210,7 +211,7 @@ def malformed(detail: str, chain: ChainId) -> Refusal:
 
 
 def unavailable(
-    error: ChainError | StoreError, chain: ChainId, *, payment: str = ""
+    error: ChainError | StoreError | StreamLost, chain: ChainId, *, payment: str = ""
 ) -> Refusal:
     """What cannot be known now is a 503: a 402 would mean that nothing moved."""
     receipt = write.receipt(success=False, chain=chain, error="payment_unavailable")

@@ -65,6 +65,9 @@ class ServedPayments:
             await self._store.sweep_payments(now=int(now))
 
     async def _settle(self, record: PaymentRecord) -> None:
+        if record.charged == 0:
+            await self._finish(record, PaymentStatus.DELIVERED, _NOTHING)
+            return
         transfer = read_kept(record.request, self._settings.asset)
         try:
             settled = await self._facilitator.settle_transfer(transfer, record.charged)
