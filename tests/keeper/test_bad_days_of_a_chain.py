@@ -15,7 +15,7 @@ from agentpay.records import PayeeRecord, PayerRecord
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
-from tests.keeper.test_what_chains_take_back import a_keeper
+from tests.keeper.test_what_chains_take_back import a_keeper, synced
 
 DELAY = 900
 
@@ -158,7 +158,7 @@ async def test_f9_a_reorg_after_a_deposit_takes_the_credit_back(
         await keeper.sync()
         credited = await in_books(world, record)
         await chain.node.reorg(after=before)
-        await keeper.sync()
+        await synced(keeper)
         taken_back = await in_books(world, record)
         state = await on_chain(world, record)
         async with asyncio.timeout(20):
@@ -186,7 +186,7 @@ async def test_f9_a_reorg_after_a_claim_makes_it_due_again(
         claimed, earned = await in_books(world, record), await world.earned()
         await chain.node.reorg(after=before)
         lost = await world.earned()
-        await keeper.sync()
+        await synced(keeper)
         taken_back, state = await in_books(world, record), await on_chain(world, record)
         await world.payee.settlement.claim()
         await world.payee.settlement.settle()

@@ -16,7 +16,7 @@ from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 from tests.keeper.test_settlement_triggers import a_world
-from tests.keeper.test_what_chains_take_back import a_keeper
+from tests.keeper.test_what_chains_take_back import a_keeper, synced
 from tests.sessions.till import a_till, a_till_at
 from tests.sessions.world import seated
 
@@ -69,7 +69,7 @@ async def test_f9_a_deposit_to_a_channel_that_a_reorg_took_during_a_restart_is_g
     credited = await in_books(url, record.channel)
     await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
-        await another.sync()
+        await synced(another)
     taken_back = await in_books(url, record.channel)
 
     assert credited.ledger.balance > 0
@@ -91,7 +91,7 @@ async def test_f9_a_deposit_to_a_session_that_a_reorg_took_during_a_restart_is_g
     credited = await in_books(url, config.channel)
     await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
-        await another.sync()
+        await synced(another)
     taken_back = await in_books(url, config.channel)
 
     assert credited.ledger.balance == 100
@@ -112,7 +112,7 @@ async def test_f9_a_deposit_that_no_keeper_followed_is_taken_back_too(
         config = await till.opened(100)
     await chain.node.reorg(after=before)
     async with restarted(chain, url) as another:
-        await another.sync()
+        await synced(another)
     taken_back = await in_books(url, config.channel)
 
     assert taken_back.ledger.balance == 0

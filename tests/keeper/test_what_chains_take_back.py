@@ -1,15 +1,26 @@
 """A token that pauses and a chain that turns back cost nobody what was earned."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from agentpay import PaymentRejected
+from agentpay.errors import ChainUnreachable
 from agentpay.evm.hashing import address_word, selector
 from agentpay.payee.keeper import Keeper
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import eventually
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
+
+
+async def synced(keeper: Keeper) -> None:
+    """Follow a chain that was just turned back: Anvil may need a moment for that."""
+    for _ in range(20):
+        with contextlib.suppress(ChainUnreachable):
+            return await keeper.sync()
+        await asyncio.sleep(0.1)
+    await keeper.sync()
 
 
 async def a_keeper(world: World) -> Keeper:
