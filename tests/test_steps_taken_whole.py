@@ -21,7 +21,7 @@ class Store:
     async def step(self) -> str:
         for fails in self.waits:
             try:
-                await asyncio.wait_for(self._one(fails=fails), 60)
+                await asyncio.shield(self._one(fails=fails))
             except ValueError:
                 await asyncio.sleep(0)
         self.ended += 1
@@ -92,6 +92,30 @@ async def test_a_step_whose_caller_stays_is_no_task_of_its_own() -> None:
     await take_whole(step(), Store([]).undo)
 
     assert set(seen) == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_others_may_wait_for_what_a_step_waits_for(leaves: bool) -> None:
+    commit: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    store = Store([])
+
+    async def waits() -> str:
+        return await commit
+
+    caller = asyncio.create_task(take_whole(waits(), store.undo))
+    other = asyncio.create_task(waits())
+    await asyncio.sleep(0.001)
+    if leaves:
+        caller.cancel()
+        await asyncio.sleep(0.001)
+    another = asyncio.create_task(waits())
+    await asyncio.sleep(0.001)
+    commit.set_result("saved")
+
+    assert set(await asyncio.gather(other, another)) == {"saved"}
+    (had,) = await asyncio.gather(caller, return_exceptions=True)
+    assert (had == "saved") is not leaves
+    assert store.undone == (["saved"] if leaves else [])
 
 
 @pytest.mark.parametrize("waits", [0, 1])

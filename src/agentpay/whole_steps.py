@@ -42,6 +42,8 @@ async def _heard(waits_for: object) -> None:
     if not asyncio.isfuture(waits_for):
         await asyncio.sleep(0)  # a step that only lets others run
         return
+    # As a task does with what it waits for, so that others may wait for it too.
+    waits_for._asyncio_future_blocking = False  # noqa: SLF001
     heard: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     waits_for.add_done_callback(partial(_hear, heard))
     await heard
@@ -61,6 +63,8 @@ class _Begun(Awaitable[T]):
 
     def __await__(self) -> Generator[object, object, T]:
         waits_for = self._waits_for
+        if asyncio.isfuture(waits_for):  # a task takes no other
+            waits_for._asyncio_future_blocking = True  # noqa: SLF001
         while True:
             try:
                 try:

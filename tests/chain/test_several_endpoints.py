@@ -229,7 +229,7 @@ async def test_k13_a_node_behind_one_url_that_goes_on_lagging_is_not_believed() 
 
 
 @pytest.mark.parametrize(("blocks", "believed"), [(64, True), (65, False)])
-async def test_f9_no_more_blocks_are_given_up_than_a_reorg_takes(
+async def test_f9_more_blocks_than_a_reorg_takes_are_not_given_up_as_soon(
     blocks: int, believed: bool
 ) -> None:
     async with (

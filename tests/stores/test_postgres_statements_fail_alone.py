@@ -89,6 +89,19 @@ async def test_a_server_that_is_another_by_now_is_asked_in_a_new_session(
         assert store.payee._session._connection is not session
 
 
+async def test_a_commit_that_the_server_cannot_tell_of_is_looked_up(
+    postgres_url: str,
+) -> None:
+    """Only a new session knows whether it was saved; then it is decided again."""
+    async with await PostgresStore.open(postgres_url) as store:
+        await refuses(postgres_url, "40003", times=1, trigger=DEFERRED)
+        session = store.payee._session._connection
+
+        assert await attempts(store, [BAD, "good"]) == []
+        assert await store.payee.read_cursor(BAD) == 7
+        assert store.payee._session._connection is not session
+
+
 async def test_an_amount_that_overflows_its_column_fails_its_channel_alone(
     postgres_url: str,
 ) -> None:

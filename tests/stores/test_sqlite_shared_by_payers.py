@@ -4,7 +4,8 @@ import asyncio
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from agentpay.core.payer_channel import PayerEvent
 from agentpay.errors import ConfigurationError, StoreInUse, StoreNewer, StoreUnavailable
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.stores import MemoryStore, SqliteStore
+from agentpay.stores.sqlite.shared import SharedSqliteStore
 from tests.stores.store_cases import ACCOUNT, budget_events, payer_events, payer_record
 from tests.stores.store_machine import NUMBERS, numbers, payer_step
 from tests.stores.test_sqlite_equals_memory import IN_MEMORY
@@ -156,20 +158,132 @@ async def test_what_nobody_waits_for_is_told_before_it_is_saved(path: Path) -> N
         assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 2
 
 
-async def test_what_was_told_and_not_saved_never_was(path: Path) -> None:
-    async with await SqliteStore.open_shared(path, lock_wait_seconds=0.1) as store:
+@contextmanager
+def unwritable(path: Path) -> Iterator[None]:
+    """A file that is read, and takes no change of a channel."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(
+            "CREATE TRIGGER no BEFORE UPDATE ON payer_channels BEGIN"
+            " SELECT RAISE(ABORT, 'planted'); END"
+        )
+        yield
+        other.execute("DROP TRIGGER no")
+
+
+async def test_what_was_told_and_not_saved_is_decided_again_before_the_next(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
         await store.payer.update(ACCOUNT, CHANNEL, begin)
-        with closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute(
-                "CREATE TRIGGER no BEFORE UPDATE ON payer_channels BEGIN"
-                " SELECT RAISE(ABORT, 'planned'); END"
-            )
+        with unwritable(path):
             assert await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False) == 0
             with pytest.raises(StoreUnavailable):
                 await store.payer.update(ACCOUNT, CHANNEL, spend)
-            other.execute("DROP TRIGGER no")
+            await finished(store)
 
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 1
+    assert "told are not saved" in caplog.text
+
+
+async def test_what_was_told_and_not_saved_is_saved_at_the_end(path: Path) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with unwritable(path):
+            assert await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False) == 0
+            await finished(store)
+
+    async with await SqliteStore.open_shared(path) as again:
+        assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 1
+
+
+async def test_what_was_told_and_can_be_no_more_stops_nobody(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def spend_at_first(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+        if record is not None and record.ledger.spent:
+            raise ValueError("planted")
+        return spend(budget, record)
+
+    async with (
+        await SqliteStore.open_shared(path) as store,
+        await SqliteStore.open_shared(path) as other,
+    ):
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with unwritable(path):
+            await store.payer.update(ACCOUNT, CHANNEL, spend_at_first, durable=False)
+            await finished(store)
+        await other.payer.update(ACCOUNT, CHANNEL, spend)
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 1
+    assert "refused now" in caplog.text
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_the_store_goes_on_where_all_tasks_are_cancelled(
+    path: Path, turns: int
+) -> None:
+    """As programs do that end; whoever still saves something then must be able to."""
+    store = await SqliteStore.open_shared(path)
+    await store.payer.update(ACCOUNT, CHANNEL, begin)
+    steps = (store.payer.update(ACCOUNT, CHANNEL, spend) for _ in range(3))
+    spending = [asyncio.create_task(step) for step in steps]
+    await cancel_all_after(turns)
+    outcomes = await asyncio.gather(*spending, return_exceptions=True)
+    begun = 0 if turns == 0 else 3
+
+    assert await store.payer.update(ACCOUNT, CHANNEL, spend) == begun
+    assert {type(outcome) for outcome in outcomes} <= {int, asyncio.CancelledError}
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        other.execute("BEGIN IMMEDIATE")
+    await store.close()
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_store_closes_where_all_tasks_are_cancelled(
+    path: Path, turns: int
+) -> None:
+    store = await SqliteStore.open_shared(path)
+    await store.payer.update(ACCOUNT, CHANNEL, begin)
+    spending = asyncio.create_task(store.payer.update(ACCOUNT, CHANNEL, spend))
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(store.close())
+    await cancel_all_after(turns)
+    await asyncio.gather(spending, ending, return_exceptions=True)
+    await store.close()
+
+    async with await SqliteStore.open(path) as alone:
+        assert await alone.payer.update(ACCOUNT, CHANNEL, spend) == 1
+
+
+async def test_a_decision_that_is_broken_off_locks_nobody_out(path: Path) -> None:
+    def breaks_off(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+        raise asyncio.CancelledError
+
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        outcomes = await asyncio.gather(
+            *(store.payer.update(ACCOUNT, CHANNEL, d) for d in (spend, breaks_off)),
+            return_exceptions=True,
+        )
+
+        assert [type(outcome) for outcome in outcomes] == [StoreUnavailable] * 2
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
         assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0
+
+
+async def finished(store: SharedSqliteStore) -> None:
+    """Until nothing is being saved, nor tried to be."""
+    while (carrying := store.payer._carrying) is not None:
+        await asyncio.wait([carrying])
+
+
+async def cancel_all_after(turns: int) -> None:
+    """Cancel whatever there is but the test, after so many turns of the loop."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
 
 
 async def test_the_disk_is_waited_for_only_by_who_waits(path: Path) -> None:

@@ -141,6 +141,23 @@ async def test_close_says_what_it_could_not_save_and_lets_go(path: Path) -> None
         assert await again.payee.read(channel()) is None
 
 
+async def test_what_comes_while_it_closes_is_not_saved_and_says_so(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.payee.update(channel(), is_put(WIDE))
+    await store.payee.update(channel(), happens(voucher(1)), durable=False)
+    ending = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # what is queued may still grow
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.payee.update(channel(), happens(voucher(2)))
+    await ending
+
+    async with await SqliteStore.open(path) as again:
+        record = await again.payee.read(channel())
+    assert record is not None
+    assert [used.cumulative for used in record.ledger.used] == [1]
+
+
 async def write_until_full(store: SqliteStore) -> int:
     """How many channels fit."""
     for number in range(10_000):

@@ -20,8 +20,12 @@ T = TypeVar("T")
 
 TURNED_BACK_SECONDS: Final = 60.0
 """So long nobody must have had a block that was seen, before it is called gone."""
+FAR_BACK_SECONDS: Final = 600.0
+"""The same, where more is missing than a reorg takes: what was seen may be a lie."""
 _REORG_BLOCKS_MAX: Final = 64
 """No chain that money is on takes back more."""
+_QUIET_SECONDS: Final = 10.0
+"""Of the time between two answers from behind, so much counts: nobody asked."""
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
 """Before who is behind is asked again: a block's time on most chains."""
 
@@ -40,13 +44,23 @@ class BehindOthers(ChainUnreachable):
 class Height:
     """The highest block that was seen. Belongs to one event loop."""
 
-    def __init__(self, *, turned_back_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        turned_back_seconds: float,
+        far_back_seconds: float = FAR_BACK_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """
         A block that nobody has had for `turned_back_seconds` is none of the chain any
-        more, unless too many are missing. With 0, the first word is believed.
+        more; for `far_back_seconds`, if too many are missing: one answer that is too
+        high stops nobody for good. With 0, the first word is believed.
         """
         self._turned_back_seconds = turned_back_seconds
-        self._gone_since: float | None = None
+        self._far_back_seconds = far_back_seconds
+        self._clock = clock
+        self._gone_seconds = 0.0
+        self._missed_at: float | None = None
         self.seen = 0
 
     def see(self, block: int, *, before: int, where: str) -> None:
@@ -60,7 +74,7 @@ class Height:
         if block < before:
             raise BehindOthers(where, block=block, seen=before)
         if block >= self.seen:
-            self.seen, self._gone_since = block, None
+            self._begin_at(block)
 
     async def ask(self, once: Callable[[], Awaitable[T]]) -> T:
         """
@@ -75,18 +89,24 @@ class Height:
                 return await once()
             except BehindOthers as error:
                 pause = next(pauses, None)
-                if pause is None and not self._turned_back(error):
+                if pause is None and not self.gives_up(error):
                     raise
             await asyncio.sleep(pause or 0)
 
-    def _turned_back(self, behind: BehindOthers) -> bool:
-        if self._turned_back_seconds and behind.blocks > _REORG_BLOCKS_MAX:
-            return False
-        now = time.monotonic()
-        if self._gone_since is None:
-            self._gone_since = now
-        if now - self._gone_since < self._turned_back_seconds:
+    def gives_up(self, behind: BehindOthers) -> bool:
+        """Whether all have missed what was seen for so long that it is gone."""
+        now = self._clock()
+        if self._missed_at is not None:
+            self._gone_seconds += min(now - self._missed_at, _QUIET_SECONDS)
+        self._missed_at = now
+        patience = self._turned_back_seconds
+        if patience and behind.blocks > _REORG_BLOCKS_MAX:
+            patience = self._far_back_seconds
+        if self._gone_seconds < patience:
             return False
         _log.warning("%s: the chain has turned back", behind)
-        self.seen, self._gone_since = 0, None
+        self._begin_at(0)
         return True
+
+    def _begin_at(self, block: int) -> None:
+        self.seen, self._missed_at, self._gone_seconds = block, None, 0.0

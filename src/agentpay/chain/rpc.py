@@ -44,8 +44,9 @@ class RpcChain:
         `url` is one endpoint, or several (also in one text, with commas between), of
         which the first that is well is used. `error_names` maps the selectors of custom
         errors to names, for reasons. State is not read from before what was seen,
-        unless for `turned_back_seconds` nobody had anything else: a minute, and no time
-        at all for the one node of a local chain, which tests turn back.
+        unless for `turned_back_seconds` nobody had anything else: a minute (ten, where
+        more is missing than a reorg takes), and no time at all for the one node of a
+        local chain, which tests turn back.
 
         Raises:
             ConfigurationError: Not http or https URLs.

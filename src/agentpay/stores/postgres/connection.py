@@ -105,6 +105,8 @@ _OF_A_STATEMENT: Final = frozenset({"22", "23", "40", "53", "54", "55", "P0"})
 Classes of SQLSTATE: data, constraints, rollbacks, resources, limits, locks, triggers.
 """
 _CANCELED: Final = "57014"
+_UNKNOWN: Final = "40003"
+"""Whether it was completed is unknown: after a commit, only a new session can say."""
 
 
 def spares_the_session(error: BaseException) -> bool:
@@ -122,7 +124,7 @@ def spares_the_session(error: BaseException) -> bool:
     code: str = getattr(error, "sqlstate", None) or ""
     severity: str = getattr(error, "severity_en", None) or ""
     of_a_statement = code[:2] in _OF_A_STATEMENT or code == _CANCELED
-    return of_a_statement and severity == "ERROR"
+    return of_a_statement and code != _UNKNOWN and severity == "ERROR"
 
 
 def to_column(value: Column, kind: str) -> Column:

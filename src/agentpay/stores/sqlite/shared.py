@@ -7,6 +7,8 @@ written since (SQLite counts that), so that a single payer seldom reads at all.
 """
 
 import asyncio
+import contextlib
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ from agentpay.types import Address, Hash32
 
 T = TypeVar("T")
 
+_log = logging.getLogger(__name__)
+
 _STEPS_MAX: Final = 128
 
 
@@ -39,6 +43,11 @@ class _Step(Generic[T]):
     decide: PayerDecide[T]
     durable: bool
     done: "asyncio.Future[T]"
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody goes by what was decided."""
+        return self.done.done() and self.done.exception() is None
 
     def tell(self, outcome: "_Outcome") -> None:
         """Whoever waits, unless they were told."""
@@ -58,6 +67,8 @@ class SharedPayerStore:
         self._thread = thread
         self._books = _Books(database, cached=cached)
         self._queued: list[_Step[Any]] = []
+        self._unsaved: list[_Step[Any]] = []
+        """Those that were told and then not saved: they are decided once more."""
         self._carrying: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
@@ -78,7 +89,8 @@ class SharedPayerStore:
         Decide while no other process can write.
 
         With `durable`, it is saved before it is told. Otherwise it is told once it is
-        decided, and saved before anybody decides again: if that fails, it never was.
+        decided, and saved before anybody decides again; if that fails, it is decided
+        again, and saved, before the next one.
         """
         if self._closing is not None:
             raise StoreUnavailable("the store is closed")
@@ -86,7 +98,7 @@ class SharedPayerStore:
         done.add_done_callback(_hear)
         self._queued.append(_Step(account, channel, decide, durable, done))
         if self._carrying is None:
-            self._carrying = asyncio.create_task(self._carry_all())
+            self._start()
         return await asyncio.shield(done)
 
     async def channels(self, account: Address) -> list[PayerRecord]:
@@ -103,32 +115,70 @@ class SharedPayerStore:
 
     async def close(self) -> None:
         """Save what is queued and let go of the file. May be repeated."""
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():  # before it began
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
-        if self._carrying is not None:
-            await self._carrying
-        await self._thread.stop()
+        if self._carrying is None and self._unsaved:
+            self._start()
+        while self._carrying is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([self._carrying])
+        await _finished(self._thread.stop())
+
+    def _start(self) -> None:
+        self._carrying = asyncio.create_task(self._carry_all())
+        self._carrying.add_done_callback(self._end)
+
+    def _end(self, _: asyncio.Task[None]) -> None:
+        self._carrying = None
+        if self._queued:  # it was cancelled, or they came just now
+            self._start()
 
     async def _carry_all(self) -> None:
-        """Take whatever is queued, group by group."""
-        while self._queued:
-            steps, self._queued = self._queued[:_STEPS_MAX], self._queued[_STEPS_MAX:]
+        """Take whatever is queued, group by group; first what was told before."""
+        while self._queued or self._unsaved:
             async with self._turn:
-                try:
-                    outcomes = await self._carry(steps)
-                except Exception as why:  # noqa: BLE001 - whoever waits gets it
-                    self._books.forget()
-                    outcomes = [(None, why)] * len(steps)
-            for step, outcome in zip(steps, outcomes, strict=True):
-                step.tell(outcome)
-        self._carrying = None
+                told, self._unsaved = self._unsaved, []
+                if told:
+                    await self._take(told)
+                steps = self._queued[:_STEPS_MAX]
+                del self._queued[:_STEPS_MAX]
+                if not steps:
+                    return
+                await self._take(steps)
+
+    async def _take(self, steps: list[_Step[Any]]) -> None:
+        """Carry steps out and tell what became of them."""
+        try:
+            outcomes = await self._carry(steps)
+        except Exception as why:  # noqa: BLE001 - whoever waits gets it
+            self._fail(steps, why)
+            return
+        except BaseException as why:
+            self._thread.call(_roll_back)
+            self._fail(steps, StoreUnavailable(f"nothing was saved: {why!r}"))
+            raise
+        for step, outcome in zip(steps, outcomes, strict=True):
+            if outcome[1] is not None and step.is_told:
+                _log.warning("a step that was told is refused now: %r", outcome[1])
+            step.tell(outcome)
+
+    def _fail(self, steps: list[_Step[Any]], why: Exception) -> None:
+        """Nothing of it was saved: what was read is old, and what was told is owed."""
+        self._books.forget()
+        told = [step for step in steps if step.is_told]
+        if told:
+            _log.warning("%d steps that were told are not saved: %r", len(told), why)
+        self._unsaved += told
+        for step in steps:
+            step.tell((None, why))
 
     async def _carry(self, steps: list[_Step[Any]]) -> list["_Outcome"]:
         """
-        One transaction, which is open while it is decided here on the event loop.
+        One transaction, which is open while it is decided here on the event loop. Once
+        it is begun it is ended, also if all tasks are cancelled.
 
         Raises:
             StoreError: Nothing was saved.
@@ -136,13 +186,13 @@ class SharedPayerStore:
         keys = [(step.account, step.channel) for step in steps]
         durable = any(step.durable for step in steps)
         begin = partial(self._books.begin, keys, durable=durable)
-        await self._thread.call(begin)
+        await _finished(self._thread.call(begin))
         batch = Batch()
         outcomes = [self._books.decide(step, batch) for step in steps]
         for step, outcome in zip(steps, outcomes, strict=True):
             if not step.durable:
                 step.tell(outcome)
-        await self._thread.call(partial(self._books.save, batch))
+        await _finished(self._thread.call(partial(self._books.save, batch)))
         return outcomes
 
 
@@ -266,6 +316,19 @@ class SharedSqliteStore:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+async def _finished(work: asyncio.Future[T]) -> T:
+    """Work of the thread goes on if this is cancelled, and so it is waited for."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(work)
+    return work.result()
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    if connection.in_transaction:
+        connection.rollback()
 
 
 def _hear(done: "asyncio.Future[Any]") -> None:

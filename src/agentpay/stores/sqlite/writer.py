@@ -75,7 +75,13 @@ class Writer:
         return group
 
     def steps(self, key: Hashable) -> Steps | None:
-        """The steps on a record that are queued and not yet being saved."""
+        """
+        The steps on a record that are queued and not yet being saved.
+
+        Raises:
+            StoreUnavailable: The store is closed: nothing may be added to them.
+        """
+        self._check_open()
         return self._queued.steps.get(key) if self._queued is not None else None
 
     def submit_steps(self, key: Hashable, steps: Steps) -> Group:
