@@ -438,6 +438,27 @@ async def test_only_what_paid_nothing_fails_as_httpx_says(
             await agent.get(faulty.url + "/ok")
 
 
+@every_wire
+async def test_half_a_word_of_a_gateway_says_nothing_of_a_payment(
+    agentpay_shared_chain: LocalChain, wire: Made
+) -> None:
+    async with (
+        paying(agentpay_shared_chain, wire) as (_, faulty, agent),
+        listening() as gateway,
+    ):
+        await agent.get(faulty.url + "/ok")
+        gateway.answer, gateway.cut = (
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 9\r\n\r\nshort",
+            True,
+        )
+        shop, faulty.server_url = faulty.server_url, gateway.url
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(faulty.url + "/ok")
+        faulty.server_url = shop
+
+    assert len(gateway.heard) == 1
+
+
 async def test_what_cannot_be_written_is_tried_once_and_held_against_nobody(
     agentpay_shared_chain: LocalChain,
 ) -> None:
