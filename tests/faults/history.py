@@ -77,6 +77,8 @@ class History:
         self._process: asyncio.subprocess.Process | None = None
         self._notes = pool.directory / f"agent-{seed}.notes"
         self._struck_at: list[float] = []
+        self._asked_once_more = False
+        self._perhaps_paid = 0
         self.report = Report(
             seed=seed,
             provider=self._provider.name,
@@ -179,15 +181,12 @@ class History:
         async with make_agent(errand) as agent:
             deadline = time.monotonic() + REST_SECONDS
             notes = read_notes(errand.notes)
-            extra = 0
             while True:
                 try:
-                    extra += await self._ask_once_more(agent, errand, extra)
-                    settled = await self._is_settled(agent)
+                    await self._ask_once_more(agent, errand)
+                    settled, why = await self._settled(agent)
                 except (AgentPayError, httpx.TransportError) as error:
                     settled, why = None, str(error)
-                else:
-                    why = "money is still held, or vouchers are not claimed"
                 if settled is not None:
                     break
                 if time.monotonic() > deadline:
@@ -196,28 +195,36 @@ class History:
                     break
                 await asyncio.sleep(0.5)
             spending = await agent.spending()
-        self._judge(notes, settled, extra=extra, booked=spending.spent // 10**12)
+        self._judge(notes, settled, booked=spending.spent // 10**12)
 
-    async def _ask_once_more(self, agent: Agent, errand: Errand, extra: int) -> int:
+    async def _ask_once_more(self, agent: Agent, errand: Errand) -> None:
         """One more request on the channel, so that nothing is under way on it."""
-        if extra or not await agent.channels():
-            return 0
+        if self._asked_once_more or not await agent.channels():
+            return
+        self._perhaps_paid += 1  # until it is answered, nobody knows
         answer = await agent.get(errand.base + "/fixed", headers={"x-request": "last"})
-        return int(answer.status_code == 200)
+        self._perhaps_paid -= 1
+        self._asked_once_more = answer.status_code == 200
 
-    async def _is_settled(self, agent: Agent) -> Money | None:
+    async def _settled(self, agent: Agent) -> tuple[Money | None, str]:
+        """What all came to; before it does, what is missing."""
         await agent.payer.resolve()
         records = await agent.channels()
         spending = await agent.spending()
-        if spending.held or any(record.ledger.open for record in records):
-            return None
+        # What asks to close a channel is open until a close has come through.
+        asked = [r for r in records if r.ledger.status is not PayerStatus.CLOSING]
+        opened = [ticket for record in asked for ticket in record.ledger.open]
+        if spending.held or opened:
+            return None, f"{spending.held} is held, and {opened} are open"
         for record in records:
             if record.ledger.status is not PayerStatus.CLOSED:
                 await agent.close_channel(record.channel)
         records = await agent.channels()
         money = await self._count(agent)
         spent = sum(record.ledger.spent for record in records)
-        return money if money.claimed >= spent else None
+        if money.claimed < spent:
+            return None, f"{money.claimed} of {spent} is claimed"
+        return money, ""
 
     async def _count(self, agent: Agent) -> Money:
         return await count(
@@ -228,13 +235,11 @@ class History:
             records=await agent.channels(),
         )
 
-    def _judge(
-        self, notes: Sequence[Note], money: Money, *, extra: int, booked: int
-    ) -> None:
+    def _judge(self, notes: Sequence[Note], money: Money, *, booked: int) -> None:
         """The agent's notes, its books and the chain must say the same."""
         report = self.report
         last = {note.number: note for note in notes}
-        least, open_price = extra * PRICE, 0
+        least, open_price = self._asked_once_more * PRICE, self._perhaps_paid * PRICE
         for number, note in last.items():
             price = _PRICES[self._paths[number]]
             if note.outcome == "paid":

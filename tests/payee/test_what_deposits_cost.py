@@ -1,7 +1,7 @@
 """Strangers' deposits cost their payee no more gas in an hour than it allows."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -19,7 +19,7 @@ from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.http.paywall import Paywall
 from agentpay.payee.arguments import deposit_wei_of
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address, Hash32
+from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.headers import decode_json
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
@@ -147,8 +147,10 @@ async def test_without_a_limit_nobody_asks_for_the_price() -> None:
     assert chain.asked == []
 
 
-def test_a_limit_is_usual_where_gas_is_real_and_above_nothing() -> None:
+def test_a_limit_is_usual_where_the_coin_is_known_and_above_nothing() -> None:
+    elsewhere = replace(BASE_SEPOLIA, chain=ChainId(137))
     assert deposit_wei_of(None, LOCAL) is None
+    assert deposit_wei_of(None, elsewhere) is None
     assert deposit_wei_of(None, BASE_SEPOLIA) == 2 * 10**16
     assert deposit_wei_of(7, LOCAL) == 7
     with pytest.raises(ConfigurationError, match="deposit_wei_per_hour"):

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from agentpay.errors import ConfigurationError, MainnetNotEnabled
 from agentpay.evm.batch_settlement import MAX_WITHDRAW_DELAY, MIN_WITHDRAW_DELAY
 from agentpay.evm.hashing import checked_address
-from agentpay.evm.networks import Network
-from agentpay.evm.test_keys import LOCAL_CHAINS
+from agentpay.evm.networks import BASE, BASE_SEPOLIA, Network
 from agentpay.types import Address, Asset, Money, to_base_units
 from agentpay.wire.x402 import EIP3009, PERMIT2
 
+_IN_ETHER = frozenset({BASE.chain, BASE_SEPOLIA.chain})
 _DEPOSIT_WEI_PER_HOUR = 2 * 10**16
-"""0.02 of the chain's coin: about 5,000 deposits an hour on Base."""
+"""0.02 ether: about 5,000 deposits an hour on Base."""
 
 
 def units_of(money: Money, decimals: int, name: str) -> int:
@@ -118,13 +118,14 @@ def endpoint_of(url: str | None, network: Network) -> str:
 
 def deposit_wei_of(wanted: int | None, network: Network) -> int | None:
     """
-    What was asked for, or what is usual; None is no limit, as on a local chain.
+    What was asked for, or what is usual on Base; None is no limit, as on a local chain
+    and wherever we do not know what the coin is worth.
 
     Raises:
         ConfigurationError: It is not above 0.
     """
     if wanted is None:
-        return None if network.chain in LOCAL_CHAINS else _DEPOSIT_WEI_PER_HOUR
+        return _DEPOSIT_WEI_PER_HOUR if network.chain in _IN_ETHER else None
     if wanted < 1:
         raise ConfigurationError(
             f"deposit_wei_per_hour is above 0, not {wanted}: channels need deposits"

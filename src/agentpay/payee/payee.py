@@ -121,7 +121,7 @@ class Payee:
         `wallet_factories` may be called to make payers' wallets (ERC-6492), and for the
         gas of each payer's approval of Permit2 `wallet` pays `sponsor_approvals_up_to`
         wei, if above 0; for that of all deposits of an hour `deposit_wei_per_hour`, by
-        default 0.02 of the coin, or any on a local chain. With `batch_seconds`,
+        default 0.02 ether on Base, and any elsewhere. With `batch_seconds`,
         transfers wait so long for others, and share a transaction. `fees` bound what
         gas costs it. `claim_at` and `claim_every_seconds` say when vouchers become
         money, and `answers` how much is kept to be told again to who paid for it.
