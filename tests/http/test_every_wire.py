@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -13,7 +14,7 @@ from agentpay.errors import OfferUntrusted
 from agentpay.http.aiohttp import ThroughAiohttp
 from agentpay.http.httpx2 import ThroughHttpx2
 from agentpay.http.paywall import Paywall, Receive, Scope, Send
-from agentpay.http.pools import PooledTransport
+from agentpay.http.pools import NEVER_SENT, PooledTransport
 from agentpay.testing.faulty_http import FaultyHttp, HttpFault
 from agentpay.testing.listener import Listener
 from agentpay.testing.local_chain import LocalChain
@@ -21,6 +22,7 @@ from agentpay.testing.local_chain import LocalChain
 from .world import (
     BASE,
     PRICE,
+    QUICK,
     ROUTES,
     Heard,
     Shop,
@@ -53,6 +55,9 @@ class Listening:
         self.left = asyncio.Event()
         self.late = 0.0
         self.cut = False
+        self.reads = asyncio.Event()
+        """Whether it reads bodies; headers it always does."""
+        self.reads.set()
 
     async def serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -64,6 +69,7 @@ class Listening:
             raise
         _, _, said = head.lower().partition(b"content-length: ")
         size = int(said.partition(b"\r\n")[0] or 0)
+        await self.reads.wait()
         self.heard.append(head + await reader.readexactly(size))
         await asyncio.sleep(self.late)
         writer.write(self.answer or b"")
@@ -145,7 +151,53 @@ async def test_a_large_body_arrives_whole(wire: Made) -> None:
     assert server.heard[0].endswith(sent)
 
 
+@every_wire
+async def test_each_of_the_fields_of_one_name_is_sent(wire: Made) -> None:
+    async with listening() as server, a_client(wire) as client:
+        fields = [("x-a", "1"), ("X-A", "2"), ("x-a", "3"), ("X-a", "4")]
+        await client.get(server.url, headers=fields)
+
+    lines = server.heard[0].lower().split(b"\r\n")
+    assert [line for line in lines if line.startswith(b"x-a:")] == [
+        b"x-a: 1",
+        b"x-a: 2",
+        b"x-a: 3",
+        b"x-a: 4",
+    ]
+
+
+@every_wire
+async def test_a_body_is_sent_without_being_asked_for(wire: Made) -> None:
+    async with listening() as server, a_client(wire) as client:
+        headers = {"Expect": "100-continue"}
+        got = await client.post(server.url, content=b"body", headers=headers)
+
+    assert got.text == "ok"
+    assert server.heard[0].endswith(b"body")
+
+
+@every_wire
+async def test_what_is_sent_after_a_close_opens_another_connection(wire: Made) -> None:
+    async with listening() as server, contextlib.AsyncExitStack() as stack:
+        inner = wire()
+        stack.push_async_callback(inner.aclose)
+        for _ in range(2):
+            answer = await inner.handle_async_request(httpx.Request("GET", server.url))
+            assert await answer.aread() == b"ok"
+            await inner.aclose()
+
+
 # What comes back
+
+
+@every_wire
+async def test_an_answer_may_have_many_fields(wire: Made) -> None:
+    fields = b"".join(b"X-%d: a\r\n" % number for number in range(400))
+    async with listening() as server, a_client(wire) as client:
+        server.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + fields + b"\r\n"
+        got = await client.get(server.url)
+
+    assert len(got.headers) == 401
 
 
 @every_wire
@@ -243,6 +295,31 @@ async def test_who_answers_late_is_waited_for_as_long_as_was_said(wire: Made) ->
             await client.get(server.url, timeout=0.1)
 
 
+_LARGE = bytes(40_000_000)
+"""More than any kernel keeps for who does not read."""
+
+
+@every_wire
+async def test_an_upload_takes_longer_than_an_answer_may(wire: Made) -> None:
+    async with listening() as server, a_client(wire) as client:
+        server.reads.clear()
+        asyncio.get_running_loop().call_later(1.0, server.reads.set)
+        seconds = httpx.Timeout(10, read=0.5)
+        got = await client.post(server.url, content=_LARGE, timeout=seconds)
+
+    assert got.text == "ok"
+
+
+@every_wire
+async def test_an_upload_to_who_does_not_read_has_an_end(wire: Made) -> None:
+    async with listening() as server, a_client(wire) as client:
+        server.reads.clear()
+        seconds = httpx.Timeout(10, write=0.3)
+        async with asyncio.timeout(5):
+            with pytest.raises(httpx.WriteTimeout):
+                await client.post(server.url, content=_LARGE, timeout=seconds)
+
+
 @every_wire
 async def test_who_leaves_takes_the_connection_along(wire: Made) -> None:
     async with listening() as server, a_client(wire) as client:
@@ -268,19 +345,31 @@ async def test_a_header_that_cannot_be_written_is_not_sent(wire: Made) -> None:
     assert not server.heard
 
 
+async def test_what_aiohttp_cannot_write_was_never_sent() -> None:
+    async with listening() as server, a_client(ThroughAiohttp) as client:
+        with pytest.raises(NEVER_SENT, match="not UTF-8"):
+            await client.get(server.url, headers=[(b"X-Bad", b"\xe9")])
+        with pytest.raises(NEVER_SENT):
+            await client.request("GE T", server.url)
+
+    assert not server.heard
+
+
 # Paying
 
 
 @contextlib.asynccontextmanager
 async def paying(
-    chain: LocalChain, wire: Made
+    chain: LocalChain, wire: Made, *, policy: Policy = QUICK
 ) -> AsyncIterator[tuple[Shop, FaultyHttp, Agent]]:
     """A shop behind a proxy that fails as planned, and an agent that buys there."""
     async with (
         a_shop(chain) as (shop, _, wall),
         serving(wall) as url,
         FaultyHttp(url) as faulty,
-        await an_agent(chain, wire(), allow_private_networks=True) as agent,
+        await an_agent(
+            chain, wire(), allow_private_networks=True, policy=policy
+        ) as agent,
     ):
         yield shop, faulty, agent
 
@@ -326,6 +415,67 @@ async def test_an_answer_that_breaks_off_was_paid_for(
         faulty.plan(HttpFault.ANSWER_CUT, header="payment-signature")
         with pytest.raises(AnswerLost):
             await agent.get(faulty.url + "/ok")
+
+
+@every_wire
+async def test_only_what_paid_nothing_fails_as_httpx_says(
+    agentpay_shared_chain: LocalChain, wire: Made
+) -> None:
+    hasty = Policy(deposit="$0.1", give_up_seconds=0.6)
+    paid = "payment-signature"
+    async with paying(agentpay_shared_chain, wire, policy=hasty) as (_, faulty, agent):
+        for _ in range(3):
+            faulty.plan(HttpFault.ANSWER_DROPPED)
+            with pytest.raises(httpx.TransportError):
+                await agent.get(faulty.url + "/ok")
+        assert (await agent.spending()).spent == 0
+        await agent.get(faulty.url + "/ok")
+
+        faulty.plan(HttpFault.ANSWER_DROPPED, times=2, header=paid)
+        assert (await agent.get(faulty.url + "/ok")).status_code == 200
+        faulty.plan(HttpFault.ANSWER_DROPPED, times=1000)
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(faulty.url + "/ok")
+
+
+@every_wire
+async def test_half_a_word_of_a_gateway_says_nothing_of_a_payment(
+    agentpay_shared_chain: LocalChain, wire: Made
+) -> None:
+    async with (
+        paying(agentpay_shared_chain, wire) as (_, faulty, agent),
+        listening() as gateway,
+    ):
+        await agent.get(faulty.url + "/ok")
+        gateway.answer, gateway.cut = (
+            b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 9\r\n\r\nshort",
+            True,
+        )
+        shop, faulty.server_url = faulty.server_url, gateway.url
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(faulty.url + "/ok")
+        faulty.server_url = shop
+
+    assert len(gateway.heard) == 1
+
+
+async def test_what_cannot_be_written_is_tried_once_and_held_against_nobody(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    strict = replace(QUICK, quarantine_after=1)
+    async with paying(agentpay_shared_chain, ThroughAiohttp, policy=strict) as (
+        shop,
+        faulty,
+        agent,
+    ):
+        await agent.get(faulty.url + "/ok")
+        before = agent.round_trips
+        with pytest.raises(PaymentOutcomeUnknown, match="not UTF-8"):
+            await agent.get(faulty.url + "/ok", headers=[(b"X-Bad", b"\xe9")])
+        assert agent.round_trips - before == 1
+        await agent.get(faulty.url + "/ok")
+
+    assert shop.served["/ok"] == 2
 
 
 class Inside(httpx.AsyncBaseTransport):

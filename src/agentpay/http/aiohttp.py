@@ -9,19 +9,25 @@ time. What fails, fails as httpx says it.
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from io import BytesIO
 from ssl import SSLContext
-from typing import Any, Final
+from typing import Any, Final, Never
 
 import aiohttp
 import httpx
 from yarl import URL
 
+from agentpay.http.pools import Unsendable
+
 _HEADERS_BYTES_MAX: Final = 128 * 1024
 """Of one line: an offer can be long."""
 
-_BYTES_AT_ONCE: Final = 256 * 1024
-"""A larger body is given to aiohttp as a file, which it sends in parts."""
+_HEADERS_MAX: Final = 1024
+
+_BYTES_AT_ONCE: Final = 32 * 1024
+"""A larger body is sent in parts, each of which has to leave in time."""
+
+_NOT_PASSED_ON: Final = "expect"
+"""By it, aiohttp would wait for a word before the body, and without any timeout."""
 
 _ADDED_BY_AIOHTTP: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -41,6 +47,7 @@ class ThroughAiohttp(httpx.AsyncBaseTransport):
         if request.url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"not HTTP: {request.url.scheme!r}")
         content = await request.aread()
+        seconds = request.extensions.get("timeout") or {}
         errand = _Errand(request.extensions.get("trace"))
         _errand.set(errand)
         with _told_to_httpx(errand):
@@ -48,8 +55,8 @@ class ThroughAiohttp(httpx.AsyncBaseTransport):
                 request.method,
                 _url(request.url),
                 headers=_fields(request.headers),
-                data=_body(content),
-                timeout=_timeout(request.extensions.get("timeout") or {}),
+                data=_body(content, errand, seconds.get("write")),
+                timeout=_timeout(seconds),
                 skip_auto_headers=_ADDED_BY_AIOHTTP,
                 allow_redirects=False,
             )
@@ -73,12 +80,15 @@ class ThroughAiohttp(httpx.AsyncBaseTransport):
                 auto_decompress=False,
                 max_line_size=_HEADERS_BYTES_MAX,
                 max_field_size=_HEADERS_BYTES_MAX,
+                max_headers=_HEADERS_MAX,
             )
         return self._session
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        """Close every connection; as with httpx's own, what is sent later opens one."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 class _Errand:
@@ -88,6 +98,7 @@ class _Errand:
         self.trace = trace
         self.peer: _Peer | None = None
         """Whom it was connected to; None until it was, so that nothing was sent."""
+        self.uploading = False
 
 
 _errand: ContextVar[_Errand] = ContextVar("agentpay.aiohttp")
@@ -130,6 +141,38 @@ class _Connector(aiohttp.TCPConnector):
         return connection
 
 
+class _Upload(aiohttp.Payload):
+    """
+    A large body. The timeout of reading starts when all of it is on its way, and until
+    then each part has the timeout of writing.
+    """
+
+    def __init__(self, content: bytes, errand: _Errand, seconds: float | None) -> None:
+        super().__init__(content)
+        self._size = len(content)
+        self._errand = errand
+        self._seconds = seconds
+
+    async def write(self, writer: Any) -> None:
+        """Send it; aiohttp starts the timeout of reading after that."""
+        protocol, transport = writer.protocol, writer.transport
+        if transport is None:
+            raise aiohttp.ServerDisconnectedError
+        read_timeout, protocol.read_timeout = protocol.read_timeout, self._seconds
+        self._errand.uploading = True
+        transport.set_write_buffer_limits(high=0)  # what is ours has not been sent
+        for start in range(0, len(self._value), _BYTES_AT_ONCE):
+            protocol.start_timeout()
+            await writer.write(self._value[start : start + _BYTES_AT_ONCE], drain=False)
+            await writer.drain()
+        transport.set_write_buffer_limits()
+        self._errand.uploading = False
+        protocol.read_timeout = read_timeout
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> Never:
+        raise NotImplementedError("a body is bytes")
+
+
 class _Body(httpx.AsyncByteStream):
     """The body of an answer, as it comes."""
 
@@ -153,14 +196,26 @@ def _url(url: httpx.URL) -> URL:
 
 
 def _fields(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """One spelling per name: of several, aiohttp sends the last alone."""
+    spellings: dict[str, str] = {}
+    fields = []
     try:
-        return [(n.decode("ascii"), v.decode()) for n, v in headers.raw]
+        for raw_name, value in headers.raw:
+            name = raw_name.decode("ascii")
+            if name.lower() != _NOT_PASSED_ON:
+                name = spellings.setdefault(name.lower(), name)
+                fields.append((name, value.decode()))
     except UnicodeDecodeError as error:
-        raise httpx.LocalProtocolError(f"a header is not UTF-8: {error}") from error
+        raise Unsendable(f"a header is not UTF-8: {error}") from error
+    return fields
 
 
-def _body(content: bytes) -> BytesIO | bytes | None:
-    return BytesIO(content) if len(content) > _BYTES_AT_ONCE else content or None
+def _body(
+    content: bytes, errand: _Errand, seconds: float | None
+) -> _Upload | bytes | None:
+    if len(content) > _BYTES_AT_ONCE:
+        return _Upload(content, errand, seconds)
+    return content or None
 
 
 def _timeout(seconds: Mapping[str, float | None]) -> aiohttp.ClientTimeout:
@@ -178,15 +233,17 @@ def _told_to_httpx(errand: _Errand) -> Generator[None]:
         yield
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
         why = f"{type(error).__name__}: {error}"
-        raise _named(error, sent=errand.peer is not None)(why) from error
+        raise _named(error, errand)(why) from error
 
 
-def _named(error: Exception, *, sent: bool) -> type[httpx.TransportError]:
+def _named(error: Exception, errand: _Errand) -> type[httpx.TransportError]:
+    sent = errand.peer is not None
     match error:
         case aiohttp.InvalidURL():
             return httpx.UnsupportedProtocol
         case TimeoutError():
-            return httpx.ReadTimeout if sent else httpx.ConnectTimeout
+            late = httpx.WriteTimeout if errand.uploading else httpx.ReadTimeout
+            return late if sent else httpx.ConnectTimeout
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
             return httpx.RemoteProtocolError
         case aiohttp.ClientResponseError():
@@ -194,4 +251,4 @@ def _named(error: Exception, *, sent: bool) -> type[httpx.TransportError]:
         case OSError() | aiohttp.ClientError():
             return httpx.ReadError if sent else httpx.ConnectError
         case _:
-            return httpx.LocalProtocolError
+            return httpx.LocalProtocolError if sent else Unsendable

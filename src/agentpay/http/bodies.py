@@ -66,10 +66,10 @@ class _Bounded(httpx.AsyncByteStream):
 
 
 class PaidBody(httpx.AsyncByteStream):
-    """The body of an answer that was paid for: where it breaks off, money moved."""
+    """The body of an answer that was paid for, or may have been: it may break off."""
 
     def __init__(
-        self, response: httpx.Response, lost: Callable[[], AgentPayError]
+        self, response: httpx.Response, lost: Callable[[str], AgentPayError]
     ) -> None:
         """`lost` says what that means, where it breaks off."""
         self._stream = response.stream
@@ -82,7 +82,7 @@ class PaidBody(httpx.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except httpx.TransportError as error:
-            raise self._lost() from error
+            raise self._lost(str(error)) from error
 
     async def aclose(self) -> None:
         if isinstance(self._stream, httpx.AsyncByteStream):

@@ -52,7 +52,11 @@ def carry(
     elif judged.charged:
         charged = judged.charged
         response.stream = PaidBody(
-            response, lambda: AnswerLost(payment.id, charged=charged)
+            response, lambda _: AnswerLost(payment.id, charged=charged)
+        )
+    elif not judged.final:
+        response.stream = PaidBody(
+            response, lambda why: PaymentOutcomeUnknown(payment.id, why)
         )
 
 

@@ -1,16 +1,33 @@
 """
 What requests go through: several pools of connections, so that many at once stay cheap,
-and a transport that is lent.
+and a transport that is lent. And what says that nothing went through.
 
 httpcore looks at every connection of a pool, twice per request, and compares each with
 all others: with 32 in flight that costs more than the payment. Sixteen pools of two
 cost a fraction of one pool of 32.
 """
 
+from typing import Final
+
 import httpx
 
 _POOLS = 16
 _CONNECTIONS_PER_POOL = 64
+
+
+class Unsendable(httpx.LocalProtocolError):
+    """A request that no connection was made for: it cannot be written."""
+
+
+NEVER_SENT: Final = (
+    Unsendable,
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.ProxyError,
+    httpx.UnsupportedProtocol,
+)
+"""What transports raise that have sent nothing."""
 
 
 class PooledTransport(httpx.AsyncBaseTransport):

@@ -33,6 +33,7 @@ from agentpay.http.memory import Memory
 from agentpay.http.offered import costs, read_offered, request_of
 from agentpay.http.paid_stream import carry
 from agentpay.http.places import check_network
+from agentpay.http.pools import NEVER_SENT, Unsendable
 from agentpay.http.readings import answer_of, fields_of, target_of
 from agentpay.http.receipts import Receipts
 from agentpay.http.reread import read_problem_of
@@ -51,13 +52,6 @@ _CHALLENGE_SECONDS = (0.05, 0.1, 0.2, 0.4)
 _RESEND_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 _NOT_SENT = frozenset({PAYMENT_SIGNATURE.lower(), "transfer-encoding"})
 _NOT_SENT_V1 = _NOT_SENT | {X_PAYMENT.lower()}
-_NEVER_SENT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.ProxyError,
-    httpx.UnsupportedProtocol,
-)
 
 
 class PaymentTransport(httpx.AsyncBaseTransport):
@@ -195,7 +189,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     response = await self._send(request, target, paid)
                 except httpx.TransportError as error:
                     why = f"{type(error).__name__}: {error}"
-                    arrived = arrived or not isinstance(error, _NEVER_SENT)
+                    arrived = arrived or not isinstance(error, NEVER_SENT)
+                    if isinstance(error, Unsendable):
+                        break  # nor would it leave another time
                     continue
                 arrived = True
                 answer = answer_of(response)
