@@ -18,7 +18,8 @@ async def synced(keeper: Keeper) -> None:
     """Follow a chain that was just turned back: Anvil may need a moment for that."""
     for _ in range(20):
         with contextlib.suppress(ChainUnreachable):
-            return await keeper.sync()
+            await keeper.sync()
+            return
         await asyncio.sleep(0.1)
     await keeper.sync()
 

@@ -39,7 +39,11 @@ def written(rows: Rows, groups: Iterable[Iterable[Change]]) -> Rows:
 
 
 def listed(rows: Rows) -> dict[str, list[Columns]]:
-    return {name: list(kept.values()) for name, kept in rows.items() if kept}
+    """As they are read: what was used by its amount, all else as it was written."""
+    found = {name: list(kept.values()) for name, kept in rows.items() if kept}
+    if used := found.get("payee_used"):
+        found["payee_used"] = sorted(used, key=lambda row: row[:2])
+    return found
 
 
 @given(kinds, histories, cuts)

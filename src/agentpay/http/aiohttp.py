@@ -47,7 +47,7 @@ class ThroughAiohttp(httpx.AsyncBaseTransport):
         if request.url.scheme not in ("http", "https"):
             raise httpx.UnsupportedProtocol(f"not HTTP: {request.url.scheme!r}")
         content = await request.aread()
-        seconds = request.extensions.get("timeout") or {}
+        timeout: dict[str, float | None] = request.extensions.get("timeout") or {}
         errand = _Errand(request.extensions.get("trace"))
         _errand.set(errand)
         with _told_to_httpx(errand):
@@ -55,8 +55,8 @@ class ThroughAiohttp(httpx.AsyncBaseTransport):
                 request.method,
                 _url(request.url),
                 headers=_fields(request.headers),
-                data=_body(content, errand, seconds.get("write")),
-                timeout=_timeout(seconds),
+                data=_body(content, errand, timeout.get("write")),
+                timeout=_timeout(timeout),
                 skip_auto_headers=_ADDED_BY_AIOHTTP,
                 allow_redirects=False,
             )
@@ -198,7 +198,7 @@ def _url(url: httpx.URL) -> URL:
 def _fields(headers: httpx.Headers) -> list[tuple[str, str]]:
     """One spelling per name: of several, aiohttp sends the last alone."""
     spellings: dict[str, str] = {}
-    fields = []
+    fields: list[tuple[str, str]] = []
     try:
         for raw_name, value in headers.raw:
             name = raw_name.decode("ascii")

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -248,7 +248,7 @@ class Delivery:
                 self._closings.add(close)
 
     @contextlib.contextmanager
-    def _closing(self) -> Iterator[None]:
+    def _closing(self) -> Generator[None]:
         """Cut short, it is open still: `finish` closes it, which nobody cuts short."""
         self._closed = True
         try:
