@@ -54,6 +54,16 @@ async def in_books(url: str, channel: Hash32) -> PayeeRecord:
     return found
 
 
+async def turned_back(
+    chain: LocalChain, url: str, channel: Hash32, *, after: int
+) -> PayeeRecord:
+    """What is in the books once a block's successors are gone, and a keeper starts."""
+    await chain.node.reorg(after=after)
+    async with restarted(chain, url) as another:
+        await synced(another)
+    return await in_books(url, channel)
+
+
 @KINDS
 async def test_f9_a_deposit_to_a_channel_that_a_reorg_took_during_a_restart_is_gone(
     agentpay_chain: LocalChain, url: str
@@ -67,10 +77,7 @@ async def test_f9_a_deposit_to_a_channel_that_a_reorg_took_during_a_restart_is_g
         (record,) = await world.agent.channels()
         await keeper.sync()
     credited = await in_books(url, record.channel)
-    await chain.node.reorg(after=before)
-    async with restarted(chain, url) as another:
-        await synced(another)
-    taken_back = await in_books(url, record.channel)
+    taken_back = await turned_back(chain, url, record.channel, after=before)
 
     assert credited.ledger.balance > 0
     assert taken_back.ledger.balance == 0
@@ -89,10 +96,7 @@ async def test_f9_a_deposit_to_a_session_that_a_reorg_took_during_a_restart_is_g
         config = await till.opened(100)
         await till.keeper.sync()
     credited = await in_books(url, config.channel)
-    await chain.node.reorg(after=before)
-    async with restarted(chain, url) as another:
-        await synced(another)
-    taken_back = await in_books(url, config.channel)
+    taken_back = await turned_back(chain, url, config.channel, after=before)
 
     assert credited.ledger.balance == 100
     assert taken_back.ledger.balance == 0
@@ -110,10 +114,7 @@ async def test_f9_a_deposit_that_no_keeper_followed_is_taken_back_too(
     ):
         before = await height(chain)
         config = await till.opened(100)
-    await chain.node.reorg(after=before)
-    async with restarted(chain, url) as another:
-        await synced(another)
-    taken_back = await in_books(url, config.channel)
+    taken_back = await turned_back(chain, url, config.channel, after=before)
 
     assert taken_back.ledger.balance == 0
 

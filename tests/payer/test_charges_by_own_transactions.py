@@ -32,7 +32,7 @@ from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.challenge import Challenge
-from tests.http.world import PRICE, Wire, an_agent, eventually, through
+from tests.http.world import PRICE, Wire, an_agent, eventually, through, until
 from tests.payee.charge_hand import allow_permit2
 from tests.payee.mpp_hand import MPP, receipt_of
 from tests.payer.charges import (
@@ -236,9 +236,7 @@ async def test_c8_a_transfer_is_presented_for_one_request_at_a_time(
     async with a_pair(chain, "hash") as (agent, payee, wire):
         wire.hang = asyncio.Event()
         waiting = [asyncio.create_task(agent.get(OK)) for _ in range(2)]
-        async with asyncio.timeout(10):
-            while len(wire.credentials) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: len(wire.credentials) >= 2)
         wire.hang.set()
         paid = await asyncio.gather(*waiting)
 

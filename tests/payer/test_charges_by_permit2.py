@@ -35,6 +35,7 @@ from tests.http.world import (
     an_agent,
     eventually,
     through,
+    until,
 )
 from tests.payee.charge_hand import allow_permit2
 from tests.payee.mpp_hand import MPP, receipt_of
@@ -362,9 +363,7 @@ async def test_c8_a_caller_that_leaves_leaves_its_permit_in_the_budget(
     async with a_pair(agentpay_shared_chain) as (agent, _, wire):
         wire.hang = asyncio.Event()
         leaving = asyncio.create_task(agent.get(OK))
-        async with asyncio.timeout(15):
-            while not wire.credentials:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(wire.credentials))
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving

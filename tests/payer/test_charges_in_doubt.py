@@ -32,6 +32,7 @@ from tests.http.world import (
     a_payee,
     an_agent,
     through,
+    until,
 )
 from tests.payee.mpp_hand import MPP
 from tests.payer.charges import (
@@ -298,9 +299,7 @@ async def test_c8_a_caller_that_leaves_before_anything_was_sent_may_ask_again(
     ):
         wire.hang = asyncio.Event()
         leaving = asyncio.create_task(agent.get(OK))
-        async with asyncio.timeout(15):
-            while not wire.credentials:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(wire.credentials))
         leaving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaving
