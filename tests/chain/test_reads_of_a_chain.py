@@ -157,7 +157,7 @@ async def test_a_chain_that_was_turned_back_is_read_at_its_new_head() -> None:
             await node.revert(snapshot)
             [answer] = await chain.read([call_of(number)])
 
-    assert answer == uint_word(0)
+    assert answer == uint_word(1)
 
 
 async def test_a_revert_carries_what_was_called_and_why(

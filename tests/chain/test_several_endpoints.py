@@ -144,7 +144,7 @@ async def test_f9_a_chain_that_was_turned_back_is_believed_after_a_while() -> No
         after = await rpc.call("eth_blockNumber")
         await rpc.aclose()
 
-    assert after == "0x2"
+    assert after == "0x3"
 
 
 async def test_k13_a_stale_replica_is_not_believed_after_a_quiet_while() -> None:

@@ -10,6 +10,7 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -264,6 +265,63 @@ async def test_a_snapshot_is_gone_back_to_once() -> None:
             await node.revert(snapshot)
 
 
+async def test_a_revert_undoes_what_was_done_to_the_clock() -> None:
+    async with Anvil() as node:
+        await node.increase_time(50_000)
+        ahead = await node.rpc("evm_increaseTime", 0)
+        snapshot = await node.snapshot()
+        await node.increase_time(3600)
+        await node.revert(snapshot)
+
+        assert await node.rpc("evm_increaseTime", 0) == ahead
+
+
+async def test_a_clock_does_not_stand_still_between_snapshot_and_revert() -> None:
+    async with Anvil() as node:
+        snapshot = await node.snapshot()
+        await asyncio.sleep(2)
+        await node.revert(snapshot)
+
+        assert await node.rpc("evm_increaseTime", 0) >= -1
+
+
+async def test_a_block_of_another_time_does_not_set_the_clock() -> None:
+    """As one that was mined while the chain was turned back, and is in the snapshot."""
+    async with Anvil(no_mining=True) as node:
+        await node.rpc("evm_increaseTime", 900)
+        await node.mine()
+        await node.rpc("evm_setTime", int(time.time()))
+        snapshot = await node.snapshot()
+        await node.revert(snapshot)
+        await node.mine()
+
+        assert await timestamp(node) < time.time() + 60
+
+
+class HoleInTheChain(Anvil):
+    """As after a block that was mined while the chain was turned back."""
+
+    looks = 0
+
+    async def rpc(self, method: str, *params: object) -> Any:
+        looked = method == "eth_getBlockByNumber"
+        self.looks += looked
+        hole = looked and self.looks == 1
+        return None if hole else await super().rpc(method, *params)
+
+
+async def test_a_chain_that_was_not_turned_back_whole_is_turned_back_again() -> None:
+    async with HoleInTheChain(no_mining=True) as node:
+        snapshot = await node.snapshot()
+        await node.set_balance(SOMEBODY, 7)
+        await node.mine(5)
+        await node.revert(snapshot)
+
+        assert node.looks == 1 + 2
+        assert await node.rpc("eth_blockNumber") == "0x1"
+        assert await node.rpc("eth_getBalance", SOMEBODY, "latest") == "0x0"
+
+
 async def test_time_goes_forward_when_asked() -> None:
     async with Anvil(no_mining=True) as node:
         before = await timestamp(node)
@@ -279,8 +337,15 @@ async def test_an_error_of_the_node_is_passed_on() -> None:
 
 
 async def timestamp(node: Anvil) -> int:
-    block = await node.rpc("eth_getBlockByNumber", "latest", *(False,))
-    return int(block["timestamp"], 16)
+    latest = await block(node, "latest")
+    assert latest is not None
+    return int(latest["timestamp"], 16)
+
+
+async def block(node: Anvil, which: str) -> dict[str, str] | None:
+    with_transactions = False
+    found = await node.rpc("eth_getBlockByNumber", which, with_transactions)
+    return dict(found) if found else None
 
 
 def is_running(process_id: int) -> bool:

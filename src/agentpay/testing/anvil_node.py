@@ -4,6 +4,8 @@ Speaks to an Anvil node: plain JSON-RPC, and the powers that only a test chain h
 No retries and no signing. For reading a real chain there is `agentpay.chain.rpc`.
 """
 
+import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx
@@ -17,6 +19,7 @@ _MINED_AT_ONCE: Final = 50
 """Blocks that a busy machine mines in much less than that."""
 _BLOCKS_MAX: Final = 100
 
+_REVERTS_MAX: Final = 3
 _WITHOUT_BODIES = False
 
 
@@ -26,11 +29,22 @@ class UnsuitableNode(ConfigurationError):
     code = "unsuitable_node"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Snapshot:
+    names: list[str]
+    """Anvil's, of the same state: each can be gone back to once, the last one first."""
+    block: int
+    """The last one, or one before it."""
+    ahead: int
+    """Seconds that the chain's clock was ahead of the machine's."""
+
+
 class AnvilNode:
     """A running Anvil node, ours or somebody else's."""
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._snapshots: dict[str, _Snapshot] = {}
 
     @property
     def url(self) -> str:
@@ -68,19 +82,41 @@ class AnvilNode:
 
     async def snapshot(self) -> str:
         """Remember the state of the chain; returns a name for `revert`."""
-        return str(await self.rpc("evm_snapshot"))
+        block = int(await self.rpc("eth_blockNumber"), 16)
+        names = [str(await self.rpc("evm_snapshot")) for _ in range(_REVERTS_MAX)]
+        ahead = await self.rpc("evm_increaseTime", 0)
+        self._snapshots[names[-1]] = _Snapshot(names=names, block=block, ahead=ahead)
+        return names[-1]
 
     async def revert(self, snapshot: str) -> None:
         """
-        Go back to a snapshot, which can be used once.
+        Go back to a snapshot, which can be used once, and mine a block.
 
-        It does not turn back a clock that `increase_time` moved.
+        The chain's clock is what it would be if nothing had been done to it since.
 
         Raises:
             ChainError: There is no such snapshot.
         """
-        if not await self.rpc("evm_revert", snapshot):
+        taken = self._snapshots.pop(snapshot, None)
+        if taken is None:
             raise ChainError(f"the local chain has no snapshot {snapshot}")
+        for name in reversed(taken.names):
+            if not await self.rpc("evm_revert", name):
+                raise ChainError(f"the local chain has lost its snapshot {name}")
+            # Else it would stand at its last block: behind by what was done since.
+            await self.rpc("evm_setTime", int(time.time()) + taken.ahead)
+            # A block that was being mined comes out on top of what was gone back to,
+            # with its old number and time. After another block there is none.
+            await self.mine()
+            if await self._is_whole(taken.block):
+                return
+
+    async def _is_whole(self, first: int) -> bool:
+        last = int(await self.rpc("eth_blockNumber"), 16)
+        for number in range(first, last + 1):
+            if await self._hash(hex(number)) is None:
+                return False
+        return True
 
     async def reorg(self, *, after: int) -> None:
         """

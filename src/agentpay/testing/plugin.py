@@ -34,7 +34,7 @@ def agentpay_shared_chain() -> "Iterator[LocalChain]":
 
 @pytest.fixture
 def agentpay_chain(agentpay_shared_chain: "LocalChain") -> "Iterator[LocalChain]":
-    """The private chain, turned back after the test (but for its clock)."""
+    """The private chain, turned back after the test."""
     snapshot = _run(agentpay_shared_chain.node.snapshot())
     yield agentpay_shared_chain
     _run(agentpay_shared_chain.node.revert(snapshot))
