@@ -5,6 +5,7 @@ It runs in our environment and in the peer's, so that it imports neither.
 """
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -82,6 +83,9 @@ async def serve(app: Any, act: Act, *, inherited: int = -1, **facts: Any) -> Non
     while not server.started and not serving.done():  # noqa: ASYNC110 - it has no event
         await asyncio.sleep(0.01)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    # What is there for good is not looked at again by the garbage collector.
+    gc.collect()
+    gc.freeze()
     await obey(act, url=url, **facts)
     server.should_exit = True
     await serving

@@ -6,6 +6,7 @@ list of processes.
 """
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -130,6 +131,8 @@ async def _serve(
     listener = socket.create_server((host, port))
     config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
     server = uvicorn.Server(config)
+    gc.collect()
+    gc.freeze()  # a full collection of all that is imported stops everybody for 0.1 s
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     bound = listener.getsockname()[1]
     sys.stdout.write(f"facilitator at http://{host}:{bound}\n")

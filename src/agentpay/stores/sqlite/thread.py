@@ -43,6 +43,7 @@ class DatabaseThread:
         self._connection: sqlite3.Connection | None = None
         self._loop = asyncio.get_running_loop()
         self._unfinished = 0
+        self._finished = 0
         self._watched = False
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(
@@ -59,8 +60,7 @@ class DatabaseThread:
         self._unfinished += 1
         future.add_done_callback(self._finish)
         if not self._watched:
-            self._watched = True
-            self._loop.call_later(_LATE_SECONDS, self._give_way)
+            self._watch()
         return future
 
     def stop(self) -> asyncio.Future[None]:
@@ -72,18 +72,25 @@ class DatabaseThread:
 
     def _finish(self, _: asyncio.Future[T]) -> None:
         self._unfinished -= 1
+        self._finished += 1
 
-    def _give_way(self) -> None:
+    def _watch(self) -> None:
+        self._watched = True
+        self._loop.call_later(_LATE_SECONDS, self._give_way, self._finished)
+
+    def _give_way(self, finished: int) -> None:
         """
-        Let the thread run, if it is late because the event loop is never idle.
+        Let the thread run, if it is late because the event loop is never idle: it has
+        something to do, and has `finished` nothing since.
 
         A loop that polls without waiting takes the interpreter's lock back before the
         thread has woken up; without this, commits were seen to take 15 seconds.
         """
-        self._watched = self._unfinished > 0
-        if self._watched:
-            time.sleep(_GIVEN_SECONDS)
-            self._loop.call_later(_LATE_SECONDS, self._give_way)
+        self._watched = False
+        if self._unfinished:
+            if self._finished == finished:
+                time.sleep(_GIVEN_SECONDS)
+            self._watch()
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
