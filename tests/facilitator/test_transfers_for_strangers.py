@@ -138,6 +138,34 @@ async def test_f2_of_many_that_settle_one_payment_at_once_one_is_told_yes(
     assert await chain.balance(payee) == AMOUNT
 
 
+async def test_f2_what_is_being_settled_is_not_sent_again() -> None:
+    """It was begun and sent, and is not mined yet: others ask for the same."""
+    async with LocalChain(no_mining=True) as chain:
+        payer, payee = await parties(chain)
+        transfer = await a_transfer(chain.usdc, payer, payee)
+        request = asks.transfer_request(transfer, AMOUNT)
+        async with a_desk(chain, keys=3) as desk:
+            first = asyncio.create_task(desk.settle(request))
+            while len(await _pool(chain)) < 1:
+                await asyncio.sleep(0.02)
+            others = [asyncio.create_task(desk.settle(request)) for _ in range(5)]
+            await asyncio.sleep(0.5)
+            sent = await _pool(chain)
+            await chain.node.mine()
+            told = await first
+            refused = await asyncio.gather(*others)
+
+    assert len(sent) == 1
+    assert told["success"]
+    assert {answer["errorReason"] for answer in refused} == {"duplicate_settlement"}
+
+
+async def _pool(chain: LocalChain) -> dict[str, object]:
+    """What waits to be mined, by who sent it."""
+    content = await chain.node.rpc("txpool_content")
+    return dict(content["pending"])
+
+
 async def test_f2_a_payment_that_another_facilitator_settled_is_not_sent_again(
     agentpay_shared_chain: LocalChain,
 ) -> None:
