@@ -146,7 +146,7 @@ async def test_f2_what_is_being_settled_is_not_sent_again() -> None:
         request = asks.transfer_request(transfer, AMOUNT)
         async with a_desk(chain, keys=3) as desk:
             first = asyncio.create_task(desk.settle(request))
-            while len(await _pool(chain)) < 1:
+            while len(await _pool(chain)) < 1:  # noqa: ASYNC110 - a chain has no event
                 await asyncio.sleep(0.02)
             others = [asyncio.create_task(desk.settle(request)) for _ in range(5)]
             await asyncio.sleep(0.5)
