@@ -34,6 +34,7 @@ from agentpay.payee.books import (
     Told,
 )
 from agentpay.payee.channel_sale import ChannelSale
+from agentpay.payee.closings import Closings
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.offers import (
     ERROR_PREFIX,
@@ -80,6 +81,7 @@ class ChannelSales:
         self._settlement = settlement
         self._settings = books.settings
         self._chain = books.settings.asset.chain
+        self._closings = Closings()
 
     async def answer(self, payment: ChannelPayment, terms: Terms) -> Sale | Refusal:
         """
@@ -189,7 +191,8 @@ class ChannelSales:
     async def _give_back(self, call: ChannelRequest, taken: Told | None) -> None:
         if taken is not None and isinstance(taken[1], Admitted):
             sale = ChannelSale(self._books, call, taken[1].reservation)
-            await sale.abandon(charged=0, failed=True)
+            give_back = partial(sale.abandon, charged=0, failed=True)
+            await self._closings.close(give_back)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""
