@@ -34,7 +34,6 @@ from agentpay.payee.books import (
     Told,
 )
 from agentpay.payee.channel_sale import ChannelSale
-from agentpay.payee.closings import Closings
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.offers import (
     ERROR_PREFIX,
@@ -81,7 +80,6 @@ class ChannelSales:
         self._settlement = settlement
         self._settings = books.settings
         self._chain = books.settings.asset.chain
-        self._closings = Closings()
 
     async def answer(self, payment: ChannelPayment, terms: Terms) -> Sale | Refusal:
         """
@@ -192,7 +190,7 @@ class ChannelSales:
         if taken is not None and isinstance(taken[1], Admitted):
             sale = ChannelSale(self._books, call, taken[1].reservation)
             give_back = partial(sale.abandon, charged=0, failed=True)
-            await self._closings.close(give_back)
+            await self._books.closings.close(give_back)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""

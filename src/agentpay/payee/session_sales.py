@@ -31,7 +31,6 @@ from agentpay.core.session_rules import LOWER, Raises, VoucherRaised
 from agentpay.errors import InvariantViolated, MalformedMessage
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payee.answers import Answers, request_of
-from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, MppTerms, problem
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -81,7 +80,6 @@ class SessionSales:
         self._funding = funding
         self._closing = closing
         self._answers = answers
-        self._closings = Closings()
 
     async def answer(
         self, credential: Credential, choices: Sequence[Terms], asked: Asked
@@ -228,7 +226,7 @@ class SessionSales:
                 if isinstance(taken[1], Admitted):
                     sale = SessionSale(self._books, call, taken[1].reservation)
                     undo = partial(sale.abandon, charged=0, failed=True)
-                    await self._closings.close(undo)
+                    await self._books.closings.close(undo)
 
             step = self._books.update(call, event, durable=durable)
             record, result = await take_whole(step, give_back)
