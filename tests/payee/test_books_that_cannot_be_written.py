@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agentpay.errors import StoreUnavailable
+from agentpay.errors import StoreClosed, StoreUnavailable
 from agentpay.payee.answers import KEEP_ANSWERS, Answers
 from agentpay.payee.closings import Closings
 from agentpay.payee.pricing import Order
@@ -147,3 +147,19 @@ async def test_what_cannot_be_closed_now_is_closed_later() -> None:
     await asyncio.wait_for(closed.wait(), 10)
 
     assert tried == 2
+
+
+async def test_nothing_is_closed_in_a_store_that_is_closed_itself() -> None:
+    over = asyncio.Event()
+
+    async def close() -> None:
+        if closings._tasks:
+            (task,) = closings._tasks
+            task.add_done_callback(lambda _: over.set())
+        raise StoreClosed("the store is closed")
+
+    closings = Closings()
+    await closings.close(close)
+    await asyncio.wait_for(over.wait(), 10)
+
+    assert not closings._tasks

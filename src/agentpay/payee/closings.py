@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from agentpay.errors import ChainError, StoreError
+from agentpay.errors import ChainError, StoreClosed, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -17,7 +17,11 @@ Close = Callable[[], Awaitable[object]]
 
 
 class Closings:
-    """Closes sales once their store can be written again: each holds a slot."""
+    """
+    Closes sales once their store can be written again: each holds a slot.
+
+    What is not closed when the store is belongs to an owner that is dead then.
+    """
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,6 +44,9 @@ async def _close(close: Close) -> None:
         await asyncio.sleep(_AGAIN_SECONDS)
         try:
             await close()
+        except StoreClosed:
+            _log.warning("a sale was not closed before its store was")
+            return
         except (ChainError, StoreError) as error:
             _log.warning("a sale cannot be closed yet: %s", error)
         else:

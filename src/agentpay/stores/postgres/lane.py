@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast
 
 from agentpay.errors import (
+    StoreClosed,
     StoreCorrupt,
     StoreOutcomeUnknown,
     StoreUnavailable,
@@ -138,10 +139,10 @@ class Lane:
         Queue a job, which is carried out whether or not anybody waits for it.
 
         Raises:
-            StoreUnavailable: The store is closed.
+            StoreClosed: It is.
         """
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
         job.done.add_done_callback(_hear)
         self._jobs.append(job)
         self._awake.set()

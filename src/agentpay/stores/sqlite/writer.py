@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from agentpay.errors import StoreUnavailable
+from agentpay.errors import StoreClosed, StoreUnavailable
 from agentpay.stores.rows.tables import Batch, Change
 from agentpay.stores.sqlite.tables import write
 from agentpay.stores.sqlite.thread import DatabaseThread
@@ -81,7 +81,7 @@ class Writer:
         The steps on a record that are queued and not yet being saved.
 
         Raises:
-            StoreUnavailable: The store is closed: nothing may be added to them.
+            StoreClosed: Nothing may be added to them.
         """
         self._check_open()
         return self._queued.steps.get(key) if self._queued is not None else None
@@ -152,7 +152,7 @@ class Writer:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
 
     def _hurry(self, group: Group) -> None:
         if group.awaited:
