@@ -7,7 +7,7 @@ that it holds up nobody and costs nothing each round.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agentpay.core import payee_rules
@@ -126,18 +126,28 @@ class Settlement:
                 claimed += await self._claim_batch(records, skip)
             return claimed
 
-    async def claim_channel(self, channel: Hash32, *, deadline: int = 0) -> None:
-        """Claim one channel now, as when its payer may withdraw from `deadline` on."""
+    async def claim_channels(
+        self, wanted: Collection[Hash32], *, deadline: int = 0
+    ) -> None:
+        """Claim these now, as when their payers may withdraw from `deadline` on."""
         async with self._one_at_a_time:
-            self._unclaimable.release(channel)
-            record = await self._store.read(channel)
-            if record is None or not isinstance(record.config, ChannelConfig):
-                return
-            # What a dead process had finished is not due until it is buried.
-            await note(self._store, channel, OwnersDied(owner=self._store.owner))
-            record = await self._store.read(channel)
-            if record is not None and record.ledger.unclaimed:
-                await self._claim_batch([record], set(), deadline=deadline)
+            found = [await self._prepare(channel) for channel in dict.fromkeys(wanted)]
+            due = [record for record in found if record is not None]
+            most = self._facilitator.claims_max
+            for at in range(0, len(due), most):
+                batch = due[at : at + most]
+                await self._claim_batch(batch, set(), deadline=deadline)
+
+    async def _prepare(self, channel: Hash32) -> PayeeRecord | None:
+        """A channel that cannot wait, if anything is to be claimed on it."""
+        self._unclaimable.release(channel)
+        record = await self._store.read(channel)
+        if record is None or not isinstance(record.config, ChannelConfig):
+            return None
+        # What a dead process had finished is not due until it is buried.
+        await note(self._store, channel, OwnersDied(owner=self._store.owner))
+        record = await self._store.read(channel)
+        return record if record is not None and record.ledger.unclaimed else None
 
     async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
         most = self._facilitator.claims_max
