@@ -51,6 +51,7 @@ class Settlement:
         self._authorizer = authorizer
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self._hurried = 0
         self._credits = Credits(chain, settings.finality)
         # Within a withdraw delay, what can be claimed again is tried several times.
         longest = min(LONGEST_SECONDS, settings.withdraw_delay / 6)
@@ -129,14 +130,22 @@ class Settlement:
     async def claim_channels(
         self, wanted: Collection[Hash32], *, deadline: int = 0
     ) -> None:
-        """Claim these now, as when their payers may withdraw from `deadline` on."""
-        async with self._one_at_a_time:
-            found = [await self._prepare(channel) for channel in dict.fromkeys(wanted)]
-            due = [record for record in found if record is not None]
-            most = self._facilitator.claims_max
-            for at in range(0, len(due), most):
-                batch = due[at : at + most]
-                await self._claim_batch(batch, set(), deadline=deadline)
+        """
+        Claim these now, as when their payers may withdraw from `deadline` on.
+
+        Refunds that stand in line give way: a long line could outlast the deadline.
+        """
+        self._hurried += 1
+        try:
+            async with self._one_at_a_time:
+                found = [await self._prepare(c) for c in dict.fromkeys(wanted)]
+                due = [record for record in found if record is not None]
+                most = self._facilitator.claims_max
+                for at in range(0, len(due), most):
+                    batch = due[at : at + most]
+                    await self._claim_batch(batch, set(), deadline=deadline)
+        finally:
+            self._hurried -= 1
 
     async def _prepare(self, channel: Hash32) -> PayeeRecord | None:
         """A channel that cannot wait, if anything is to be claimed on it."""
@@ -210,12 +219,14 @@ class Settlement:
         Claim what is due on a closing channel and give the rest back.
 
         Returns the channel, the transaction ("" if it was done before) and the amount;
-        None while requests still run.
+        None while requests still run, or while others have to be claimed first.
 
         Raises:
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
         async with self._one_at_a_time:
+            if self._hurried:
+                return None
             await note(self._store, channel, OwnersDied(owner=self._store.owner))
             known = await self._store.read(channel)
             if known is None or known.ledger.running:
