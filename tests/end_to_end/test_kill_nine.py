@@ -87,7 +87,7 @@ class Provider:
         store = payee._running.store.payee
         theirs = [await store.read(record.channel) for record in ours]
         for record in ours:
-            await payee.settlement.claim_channel(record.channel)
+            await payee.settlement.claim_channels([record.channel])
         await payee.settlement.settle()
         await payee.stop()
         states = [await on_chain(agent, record.channel) for record in ours]

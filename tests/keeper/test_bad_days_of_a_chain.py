@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,8 @@ from agentpay.payee.settlement import Settlement
 from agentpay.records import PayeeRecord, PayerRecord
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
+from tests.http.world import called, until
+from tests.keeper.test_bad_rows_are_left_alone import others
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
 from tests.keeper.test_what_chains_take_back import a_keeper, synced
 
@@ -91,6 +94,66 @@ async def test_k5_a_withdrawal_in_an_outage_is_claimed_though_gas_has_tripled(
         await chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(fee))
         rpc.heal()
         await until_claimed(world, record, PRICE)
+
+
+async def test_k5_payers_that_withdraw_together_are_claimed_together(
+    agentpay_chain: LocalChain,
+) -> None:
+    """One after the other, the last of many would be claimed after its delay."""
+    chain = agentpay_chain
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_world(chain, rpc_url=rpc.url, claim_at="$1000") as world,
+        others(world, 4) as agents,
+    ):
+        for agent in agents:
+            assert (await agent.get(world.url)).status_code == 200
+        records = [record for agent in agents for record in await agent.channels()]
+        rpc.outage = Fault.REQUEST_DROPPED
+        for agent, record in zip(agents, records, strict=True):
+            await agent.start_withdrawal(record.channel)
+        before = len(rpc.requests)
+        rpc.heal()
+        for record in records:
+            await until_claimed(world, record, PRICE)
+        calls = [call for request in rpc.requests[before:] for call in request]
+        sent = [c for c in calls if c["method"] == "eth_sendRawTransaction"]
+
+        assert len(records) == 4
+        assert len(sent) == 1
+
+
+async def test_k5_what_may_be_withdrawn_is_claimed_before_others_get_refunds(
+    agentpay_chain: LocalChain,
+) -> None:
+    """Each refund waits to be mined: a line of them could outlast a delay."""
+    async with (
+        FaultyRpc(agentpay_chain.rpc_url) as rpc,
+        a_world(agentpay_chain, rpc_url=rpc.url, claim_at="$1000") as world,
+        others(world, 4) as agents,
+    ):
+        await world.buy(1)
+        (record,) = await world.agent.channels()
+        for agent in agents:
+            assert (await agent.get(world.url)).status_code == 200
+        sends = partial(called, rpc, "eth_sendRawTransaction")
+        before, rpc.delay_seconds = sends(), 0.2
+        closing = [
+            asyncio.create_task(agent.close_channel(channel.channel))
+            for agent in agents
+            for channel in await agent.channels()
+        ]
+        await until(lambda: sends() > before, seconds=20)
+        await asyncio.sleep(0.5)  # the others wait in line
+        before = sends()
+        await world.payee.settlement.claim_channels([record.channel])
+        between = sends() - before
+        rpc.heal()
+        closed = await asyncio.gather(*closing)
+
+        assert between == 1
+        assert (await on_chain(world, record)).claimed == PRICE
+        assert [done.returned > 0 for done in closed] == [True] * 4
 
 
 class SlowChain(RpcChain):

@@ -303,7 +303,7 @@ async def test_f9_an_endpoint_cannot_have_a_session_claimed_as_a_channel(
         await till.sells(config, 30, 30)
         settlement = till.keeper._settlement
         assert await settlement.see_chain(config.channel) is None
-        await settlement.claim_channel(config.channel)
+        await settlement.claim_channels([config.channel])
         assert await settlement.refund(config.channel) is None
         assert await settlement.claim() == 0
         ledger = await till.ledger(config)

@@ -252,6 +252,20 @@ def test_the_command_ends_with_1_if_something_cannot_be_true(tmp_path: Path) -> 
     assert "never exceed" in checked.output
 
 
+@pytest.mark.parametrize("command", ["check", "export"])
+def test_a_store_that_is_not_there_is_named_and_not_made(
+    tmp_path: Path, command: str
+) -> None:
+    """An empty one made for a misspelled name would be well."""
+    place, lines = tmp_path / "misspelled.db", tmp_path / "lines"
+    more = [str(lines)] if command == "export" else []
+    told = CliRunner().invoke(app, ["store", command, f"sqlite:///{place}", *more])
+
+    assert told.exit_code == 1
+    assert "there is no store" in told.output
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
 async def test_a_file_of_any_version_is_opened_with_all_that_is_in_it(
     tmp_path: Path, version: int

@@ -24,7 +24,7 @@ def check(store: Place) -> None:
     """Read every record, and ask whether all of it can be true."""
 
     async def read() -> Books:
-        async with await _open(store) as opened:
+        async with await _open(store, make=False) as opened:
             return Books(await opened.all_rows())
 
     books = run(read())
@@ -42,7 +42,7 @@ def export(store: Place, file: Lines) -> None:
     """Write everything that a store keeps to a new file."""
 
     async def read() -> list[str]:
-        async with await _open(store) as opened:
+        async with await _open(store, make=False) as opened:
             return list(write_lines(await opened.all_rows()))
 
     lines = run(read())
@@ -67,15 +67,15 @@ def import_(store: Place, file: Lines) -> None:
 
     async def write() -> int:
         changes = read_lines(lines)
-        async with await _open(store) as opened:
+        async with await _open(store, make=True) as opened:
             await opened.fill(changes)
         return len(changes)
 
     typer.echo(f"{run(write())} rows")
 
 
-async def _open(url: str) -> SqliteStore | PostgresStore:
-    opened = await open_store(url)
+async def _open(url: str, *, make: bool) -> SqliteStore | PostgresStore:
+    opened = await open_store(url, make=make)
     if isinstance(opened, SqliteStore | PostgresStore):
         return opened
     raise ConfigurationError(f"{url} keeps nothing that lasts")

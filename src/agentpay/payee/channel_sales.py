@@ -295,7 +295,7 @@ class ChannelSales:
         except ChainError as error:
             done, why = None, str(error)
         else:
-            why = "requests are still running"
+            why = "requests are still running, or others come first"
         if done is None:
             receipt = write.receipt(
                 success=False,

@@ -6,7 +6,7 @@ payer starts to withdraw.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +44,8 @@ _WATCHED = (
 )
 _BLOCKS_AT_ONCE = 2000
 _BLOCKS_AGAIN = 64
-_ENDING_AT_ONCE = 50
 _LEFT_AT_ONCE = 1000
-_AGAIN_AT_ONCE = 50
+_AT_ONCE = 50
 _CLOCKS_DIFFER_SECONDS = 60
 
 
@@ -139,14 +138,14 @@ class Keeper:
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for address, topics in self._watched():
-                    for log in await self._chain.logs(
+                    logs = await self._chain.logs(
                         address=address,
                         topics=topics,
                         first_block=first,
                         last_block=last,
-                    ):
-                        seen.add((log.transaction, log.index))
-                        await self._follow(address, log)
+                    )
+                    seen.update((log.transaction, log.index) for log in logs)
+                    await self._follow_all(address, logs)
                 await self._store.write_cursor(cursor, last)
                 first = last + 1
             await self._take_back(since=again, seen=seen)
@@ -171,8 +170,8 @@ class Keeper:
         since = min(again.timestamp, synced - (head.timestamp - again.timestamp))
         since -= _CLOCKS_DIFFER_SECONDS
         channels = await self._store.seen_since(chain, since)
-        for at in range(0, len(channels), _AGAIN_AT_ONCE):
-            await _all(*map(self._see, channels[at : at + _AGAIN_AT_ONCE]))
+        for at in range(0, len(channels), _AT_ONCE):
+            await _all(*map(self._see, channels[at : at + _AT_ONCE]))
 
     async def _see(self, channel: Hash32) -> None:
         """Read a channel from the chain, of whichever kind it is."""
@@ -204,10 +203,28 @@ class Keeper:
             await self._see(followed.channel)
             del self._followed[event]
 
-    async def _follow(self, address: Address, log: Log) -> None:
-        """Act on an event, once."""
-        if (log.transaction, log.index) in self._followed:
-            return
+    async def _follow_all(self, address: Address, logs: Sequence[Log]) -> None:
+        """
+        Act on events, once each, and together: of many payers that leave at once, each
+        claimed after the one before was mined, the last would be claimed too late.
+        """
+        fresh = [e for e in logs if (e.transaction, e.index) not in self._followed]
+        for at in range(0, len(fresh), _AT_ONCE):
+            leaving: list[Log] = []
+            some = (self._follow(address, e, leaving) for e in fresh[at:][:_AT_ONCE])
+            outcomes = await asyncio.gather(*some, return_exceptions=True)
+            if leaving:
+                await self._settlement.claim_channels(
+                    [log.topics[1] for log in leaving],
+                    deadline=min(channels.finalize_after(log) for log in leaving),
+                )
+            for log in leaving:
+                self._note(log)
+            for outcome in filter(None, outcomes):
+                raise outcome
+
+    async def _follow(self, address: Address, log: Log, leaving: list[Log]) -> None:
+        """Act on one event; that a channel's payer leaves is put to the others."""
         if len(log.topics) < 2:
             raise ChainUnreachable(
                 "the endpoint answers nonsense: an unasked-for event"
@@ -216,18 +233,16 @@ class Keeper:
         if address != BATCH_SETTLEMENT and self._sessions is not None:
             await self._follow_session(channel, self._sessions)
         elif log.topics[0] != channels.CLAIMED:  # which we did, and have booked
-            await self._follow_channel(channel, log)
-        self._followed[log.transaction, log.index] = _Followed(
-            channel=channel, block=log.block
-        )
+            record = await self._settlement.see_chain(channel)
+            if record is not None and log.topics[0] == channels.WITHDRAW_INITIATED:
+                _log.info("the payer of channel %s withdraws: claiming", channel)
+                leaving.append(log)
+                return
+        self._note(log)
 
-    async def _follow_channel(self, channel: Hash32, log: Log) -> None:
-        record = await self._settlement.see_chain(channel)
-        withdrawing = log.topics[0] == channels.WITHDRAW_INITIATED
-        if record is not None and withdrawing:
-            _log.info("the payer of channel %s withdraws: claiming", channel)
-            deadline = channels.finalize_after(log)
-            await self._settlement.claim_channel(channel, deadline=deadline)
+    def _note(self, log: Log) -> None:
+        event = log.transaction, log.index
+        self._followed[event] = _Followed(channel=log.topics[1], block=log.block)
 
     async def _follow_session(
         self, channel: Hash32, sessions: SessionSettlement
@@ -290,7 +305,7 @@ class Keeper:
     async def _refund(self) -> None:
         """One that cannot be, as where the token froze its payer, holds up nobody."""
         held = self._unrefundable.held()
-        limit = _ENDING_AT_ONCE + len(held)
+        limit = _AT_ONCE + len(held)
         for record in await self._store.closing(sessions=False, limit=limit):
             channel = record.channel
             if channel in held:
@@ -306,7 +321,7 @@ class Keeper:
         if self._sessions is None:
             return
         held = self._unclosable.held()
-        limit = _ENDING_AT_ONCE + len(held)
+        limit = _AT_ONCE + len(held)
         ending = await self._store.closing(sessions=True, limit=limit)
         await _all(
             *(

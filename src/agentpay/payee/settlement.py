@@ -7,7 +7,7 @@ that it holds up nobody and costs nothing each round.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from agentpay.core import payee_rules
@@ -51,6 +51,7 @@ class Settlement:
         self._authorizer = authorizer
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
+        self._hurried = 0
         self._credits = Credits(chain, settings.finality)
         # Within a withdraw delay, what can be claimed again is tried several times.
         longest = min(LONGEST_SECONDS, settings.withdraw_delay / 6)
@@ -126,18 +127,36 @@ class Settlement:
                 claimed += await self._claim_batch(records, skip)
             return claimed
 
-    async def claim_channel(self, channel: Hash32, *, deadline: int = 0) -> None:
-        """Claim one channel now, as when its payer may withdraw from `deadline` on."""
-        async with self._one_at_a_time:
-            self._unclaimable.release(channel)
-            record = await self._store.read(channel)
-            if record is None or not isinstance(record.config, ChannelConfig):
-                return
-            # What a dead process had finished is not due until it is buried.
-            await note(self._store, channel, OwnersDied(owner=self._store.owner))
-            record = await self._store.read(channel)
-            if record is not None and record.ledger.unclaimed:
-                await self._claim_batch([record], set(), deadline=deadline)
+    async def claim_channels(
+        self, wanted: Collection[Hash32], *, deadline: int = 0
+    ) -> None:
+        """
+        Claim these now, as when their payers may withdraw from `deadline` on.
+
+        Refunds that stand in line give way: a long line could outlast the deadline.
+        """
+        self._hurried += 1
+        try:
+            async with self._one_at_a_time:
+                found = [await self._prepare(c) for c in dict.fromkeys(wanted)]
+                due = [record for record in found if record is not None]
+                most = self._facilitator.claims_max
+                for at in range(0, len(due), most):
+                    batch = due[at : at + most]
+                    await self._claim_batch(batch, set(), deadline=deadline)
+        finally:
+            self._hurried -= 1
+
+    async def _prepare(self, channel: Hash32) -> PayeeRecord | None:
+        """A channel that cannot wait, if anything is to be claimed on it."""
+        self._unclaimable.release(channel)
+        record = await self._store.read(channel)
+        if record is None or not isinstance(record.config, ChannelConfig):
+            return None
+        # What a dead process had finished is not due until it is buried.
+        await note(self._store, channel, OwnersDied(owner=self._store.owner))
+        record = await self._store.read(channel)
+        return record if record is not None and record.ledger.unclaimed else None
 
     async def _next_batch(self, at_least: int, skip: set[Hash32]) -> list[PayeeRecord]:
         most = self._facilitator.claims_max
@@ -200,12 +219,14 @@ class Settlement:
         Claim what is due on a closing channel and give the rest back.
 
         Returns the channel, the transaction ("" if it was done before) and the amount;
-        None while requests still run.
+        None while requests still run, or while others have to be claimed first.
 
         Raises:
             ChainError: Nothing moved, or it is not known yet; asking again is safe.
         """
         async with self._one_at_a_time:
+            if self._hurried:
+                return None
             await note(self._store, channel, OwnersDied(owner=self._store.owner))
             known = await self._store.read(channel)
             if known is None or known.ledger.running:

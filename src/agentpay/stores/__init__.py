@@ -4,6 +4,7 @@ Stores: what a payer and a payee remember, in memory or durably.
 `open_store` reads a URL; whoever knows which store it wants names its class.
 """
 
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -50,26 +51,27 @@ class Store(Protocol):
     ) -> None: ...
 
 
-async def open_store(url: str, *, shared: bool = False) -> Store:
+async def open_store(url: str, *, shared: bool = False, make: bool = True) -> Store:
     """
     Open `memory:`, `sqlite:///relative.db`, `sqlite:////absolute.db`, a plain path, or
     `postgresql://user:password@host/database`. With `shared`, a file is opened for a
-    payer beside others; PostgreSQL always is.
+    payer beside others; PostgreSQL always is. Without `make`, a file has to be there.
 
     Raises:
-        ConfigurationError: Not one of these, or its directory does not exist.
+        ConfigurationError: Not one of these, or its file or directory does not exist.
         StoreError: It cannot be opened; see `SqliteStore.open`, `PostgresStore.open`.
     """
     if url == "memory:":
         return MemoryStore()
     if url.startswith(_POSTGRES):
         return await PostgresStore.open(url)
+    path = _path(url, make=make)
     if shared:
-        return await SqliteStore.open_shared(_path(url))
-    return await SqliteStore.open(_path(url))
+        return await SqliteStore.open_shared(path)
+    return await SqliteStore.open(path)
 
 
-def _path(url: str) -> str:
+def _path(url: str, *, make: bool) -> str:
     path = url.removeprefix(_SQLITE)
     is_url = "://" in path or path.startswith("sqlite:")
     if not path or is_url or ":memory:" in path or "\0" in path:
@@ -79,4 +81,6 @@ def _path(url: str) -> str:
         )
     if path != url and "?" in path:
         raise ConfigurationError(f"the store {url!r} has options, and there are none")
+    if not make and not Path(path).exists():
+        raise ConfigurationError(f"there is no store {path}: is that its name?")
     return path
