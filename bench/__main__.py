@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -97,10 +98,11 @@ def programs() -> Json:
         "node": [str(find_node()), "--version"],
         "postgresql": [str(find_programs() / "postgres"), "--version"],
     }
-    return {"anvil": ANVIL_VERSION} | {
-        name: subprocess.check_output(command, text=True).split()[-1]
-        for name, command in said.items()
-    }
+    found: Json = {"anvil": ANVIL_VERSION}
+    for name, command in said.items():
+        line = subprocess.check_output(command, text=True)  # noqa: S603
+        found[name] = "".join(re.findall(r"[0-9]+[.][0-9.]+", line)[:1])
+    return found
 
 
 def _cancel() -> Callable[[], object]:
