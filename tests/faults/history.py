@@ -29,7 +29,7 @@ ERRAND_SECONDS = 120.0
 REST_SECONDS = 120.0
 _PATHS = ("/exact", "/fixed", "/metered")
 _PRICES = {"/exact": PRICE, "/fixed": PRICE, "/metered": USED}
-_OPEN = ("begun", "unknown", "cut", "gateway", "store_unavailable")
+_OPEN = ("begun", "unknown", "cut", "gateway", "store_unavailable", "store_closed")
 
 
 @dataclass(slots=True, kw_only=True)
