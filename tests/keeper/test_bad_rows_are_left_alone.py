@@ -149,3 +149,40 @@ def test_what_went_through_begins_with_a_short_pause_again() -> None:
     now = 60.0
 
     assert not quarantine.held()
+
+
+def broken(record: PayeeRecord | None) -> PayeeStep[None]:
+    """Its books say what no rule allows, so that no step on it is taken."""
+    assert record is not None
+    ledger = replace(record.ledger, charged=record.ledger.highest + 1)
+    return PayeeStep(record=replace(record, ledger=ledger), answer=None)
+
+
+async def test_k5_books_that_are_broken_keep_no_other_withdrawal_from_being_claimed(
+    agentpay_chain: LocalChain, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        a_world(agentpay_chain, claim_at="$1000") as world,
+        others(world, 1) as (other,),
+    ):
+        await world.buy(1)
+        keeper = await a_keeper(world)
+        assert (await other.get(world.url)).status_code == 200
+        (bad,), (good,) = await world.agent.channels(), await other.channels()
+        store = world.payee._running.store.payee
+        whole = await store.read(bad.channel)
+        await store.update(bad.channel, broken)
+        await world.agent.start_withdrawal(bad.channel)
+        await other.start_withdrawal(good.channel)
+        before = keeper.synced_at
+        await keeper.sync()
+        first = await claimed(world, bad.channel), await claimed(world, good.channel)
+        synced_at = keeper.synced_at
+        await store.update(bad.channel, lambda _: PayeeStep(record=whole, answer=None))
+        await keeper.sync()
+        said = [r for r in caplog.records if "cannot be followed" in r.message]
+
+        assert first == (0, PRICE)
+        assert synced_at > before
+        assert bad.channel in said[0].message
+        assert await claimed(world, bad.channel) == PRICE  # it was tried again

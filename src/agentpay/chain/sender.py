@@ -41,6 +41,7 @@ GAS_MAX: Final = 2**24
 """The most gas that a transaction may ask for (EIP-7825)."""
 
 _NONCE_PAUSE_SECONDS = 0.002
+_EARLIER_PAUSE_SECONDS = 0.2
 _NOT_OURS = frozenset({Refusal.NONCE_AHEAD, Refusal.NONCE_PENDING})
 """Refusals that a node cannot give to a transaction which it has."""
 _WILL_NOT = frozenset({Refusal.FINAL, Refusal.CHEAP})
@@ -62,7 +63,8 @@ class TransactionSender:
         Several senders may share a key, also in several processes.
 
         With a `book`, what is in flight outlives the process: give one book to one
-        sender of a key at a time. Without, a crash leaves to the chain what was sent.
+        sender of a key at a time. Without, a crash leaves to the chain what was sent:
+        see `wait_for_earlier`.
 
         Raises:
             ConfigurationError: `key` is not a private key.
@@ -119,6 +121,26 @@ class TransactionSender:
     def carries(self, call: Call) -> bool:
         """See `ports.Sender.carries`."""
         return self._in_flight.find(call) is not None
+
+    async def wait_for_earlier(self, what: str) -> None:
+        """
+        Wait until all that this key has sent is mined, whichever process sent it.
+
+        For who has no book: what a process that died sent shows in no simulation until
+        then, so that the same would be sent again, behind it and in vain.
+
+        Raises:
+            TransactionOutcomeUnknown: It is not mined in time, and may be `what`.
+            ChainUnreachable: The chain could not be asked.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._mined_within_seconds
+        sent = await self._nonce("pending")
+        # What a node has dropped since need not be waited for.
+        while await self._nonce("latest") < min(sent, await self._nonce("pending")):
+            if loop.time() > until:
+                raise TransactionOutcomeUnknown(what, transaction="")
+            await asyncio.sleep(_EARLIER_PAUSE_SECONDS)
 
     async def send(
         self, call: Call, *, gas_max: int | None = None, deadline: int = 0
@@ -257,20 +279,21 @@ class TransactionSender:
         # key, or a test may have turned the chain back.
         first = self._next_nonce
         if not self._in_flight.awaited:
-            first = await self._pending_nonce()
+            first = await self._nonce("pending")
         return rules.free_nonce(self._in_flight.queue, first)
 
     async def _free_nonce(self, refusal: Refusal, taken: set[int]) -> int:
         """The first nonce that neither the node, nor we, nor a refusal says is used."""
         if refusal is Refusal.NONCE_AHEAD:
             await self._in_flight.resend_missing()
-        pending = await self._pending_nonce()
+        pending = await self._nonce("pending")
         return rules.free_nonce(self._in_flight.queue, pending, taken)
 
-    async def _pending_nonce(self) -> int:
+    async def _nonce(self, block: str) -> int:
+        """The next one, after what is mined (`latest`) or sent as well (`pending`)."""
         method = "eth_getTransactionCount"
         try:
-            answer = await self._rpc.call(method, self._address, "pending")
+            answer = await self._rpc.call(method, self._address, block)
         except NodeRefused as refusal:
             raise self._chain.failure(refusal, method) from refusal
         return quantity_or_unreachable(self._rpc, answer)

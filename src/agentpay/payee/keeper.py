@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import OwnersDied
 from agentpay.errors import (
     ChainError,
@@ -23,9 +22,9 @@ from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Block, Log
 from agentpay.evm.hashing import address_word
+from agentpay.payee.endings import Endings
 from agentpay.payee.noting import noted
 from agentpay.payee.offers import PayeeSettings
-from agentpay.payee.quarantine import Quarantine
 from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
@@ -99,9 +98,9 @@ class Keeper:
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
         self._claimed_at = self._settled_at = clock()
-        self._unrefundable = Quarantine("refunded", clock=clock)
-        grace = sessions.desk.grace_seconds if sessions is not None else 0
-        self._unclosable = Quarantine("closed", longest=grace / 6, clock=clock)
+        self._endings = Endings(
+            store=store, settlement=settlement, sessions=sessions, clock=clock
+        )
         self._owing = False  # what was claimed by age, and not sent on yet
         self._followed: dict[tuple[Hash32, int], _Followed] = {}
         self._caught_up = False
@@ -111,10 +110,21 @@ class Keeper:
 
     def fresh(self) -> bool:
         """Whether a withdrawal we have not seen could still be answered (rule 9)."""
-        delay: float = self._settings.withdraw_delay
-        if self._sessions is not None:
-            delay = min(delay, self._sessions.desk.grace_seconds)
-        return 0 <= self._clock() - self.synced_at < delay / 3
+        return self._synced_within(self._delay / 3)
+
+    def _in_time(self) -> bool:
+        """Whether a round may begin something more before it looks at the chain."""
+        return self._synced_within(self._delay / 10)
+
+    def _synced_within(self, seconds: float) -> bool:
+        return 0 <= self._clock() - self.synced_at < seconds
+
+    @property
+    def _delay(self) -> float:
+        """How long a payer that leaves has to wait, at least."""
+        if self._sessions is None:
+            return self._settings.withdraw_delay
+        return min(self._settings.withdraw_delay, self._sessions.desk.grace_seconds)
 
     async def sync(self) -> None:
         """
@@ -224,11 +234,20 @@ class Keeper:
                 raise outcome
 
     async def _follow(self, address: Address, log: Log, leaving: list[Log]) -> None:
-        """Act on one event; that a channel's payer leaves is put to the others."""
+        """Act on one event, as long as it is among those read if that fails."""
         if len(log.topics) < 2:
             raise ChainUnreachable(
                 "the endpoint answers nonsense: an unasked-for event"
             )
+        try:
+            await self._act(address, log, leaving)
+        except InvariantViolated:  # a bug, of which nothing was saved
+            _log.exception(
+                "keeper: an event of channel %s cannot be followed", log.topics[1]
+            )
+
+    async def _act(self, address: Address, log: Log, leaving: list[Log]) -> None:
+        """That a channel's payer leaves is put to the others."""
         channel = log.topics[1]
         if address != BATCH_SETTLEMENT and self._sessions is not None:
             await self._follow_session(channel, self._sessions)
@@ -249,7 +268,7 @@ class Keeper:
     ) -> None:
         record = await sessions.see_chain(channel)
         if record is not None and record.ledger.is_ending:
-            await self._end_session(record, sessions)
+            await self._endings.end_session(record)
 
     async def tick(self) -> None:
         """
@@ -296,58 +315,21 @@ class Keeper:
             self._claimed_at = self._clock()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
-        await self._refund()
+        await self._endings.refund(in_time=self._in_time)
 
     def _is_late(self, since: float, every: float) -> bool:
         """Also after the clock was set back: it may have been for longer than that."""
         return not 0 <= self._clock() - since < every
 
-    async def _refund(self) -> None:
-        """One that cannot be, as where the token froze its payer, holds up nobody."""
-        held = self._unrefundable.held()
-        limit = _AT_ONCE + len(held)
-        for record in await self._store.closing(sessions=False, limit=limit):
-            channel = record.channel
-            if channel in held:
-                continue
-            try:
-                await self._settlement.refund(channel)
-            except TransactionFailed as error:
-                self._unrefundable.put(channel, error)
-            else:
-                self._unrefundable.release(channel)
-
     async def _tend_sessions(self) -> None:
         if self._sessions is None:
             return
-        held = self._unclosable.held()
-        limit = _AT_ONCE + len(held)
-        ending = await self._store.closing(sessions=True, limit=limit)
-        await _all(
-            *(
-                self._end_session(record, self._sessions)
-                for record in ending
-                if record.channel not in held
-            )
-        )
+        due = await self._endings.due_sessions()
+        await _all(*map(self._endings.end_session, due))
         late = self._is_late(self._settled_at, self._policy.claim_every_seconds)
         await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
         if late:
             self._settled_at = self._clock()
-
-    async def _end_session(
-        self, record: PayeeRecord, sessions: SessionSettlement
-    ) -> None:
-        """As its payer asked us, or asked the contract."""
-        try:
-            if record.ledger.status is Status.CLOSING:
-                await sessions.close(record.channel)
-            else:
-                await sessions.leave(record.channel)
-        except TransactionFailed as error:
-            self._unclosable.put(record.channel, error)
-        else:
-            self._unclosable.release(record.channel)
 
     async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""

@@ -67,6 +67,7 @@ class Exit:
         door = self._door_of(record)
         sender = self._sender_for(channel, door)
         await self._ledger.book(channel, ExitWanted())
+        await sender.wait_for_earlier(f"withdraw from channel {channel}")
         standing = await door.look()
         transaction = ""
         if not standing.started:
@@ -94,6 +95,7 @@ class Exit:
         record = await self._with_its_deposit(channel)
         door = self._door_of(record)
         sender = self._sender_for(channel, door)
+        await sender.wait_for_earlier(f"withdraw from channel {channel}")
         standing = await door.look()
         transaction = ""
         # Done before, and not booked: its answer was lost.

@@ -1,0 +1,153 @@
+"""A process that died on its way out of a channel has sent what the next one awaits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agentpay import Agent, Budget
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
+from agentpay.errors import TransactionOutcomeUnknown
+from agentpay.payer.exit import Withdrawal
+from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.types import Hash32
+from tests.http.world import called, eventually, until
+from tests.leaving.test_unilateral_exit import (
+    DELAY,
+    DEPOSIT,
+    PRICE,
+    World,
+    _until_paid,
+    a_world,
+)
+
+Step = Callable[[Agent, Hash32], Awaitable[Withdrawal]]
+
+
+async def count(world: World, tag: str) -> int:
+    """Transactions of the wallet's, mined (`latest`) or sent as well (`pending`)."""
+    node = world.chain.node
+    answer = await node.rpc("eth_getTransactionCount", world.wallet.address, tag)
+    return int(answer, 16)
+
+
+async def stop_mining(world: World) -> None:
+    """From here on, blocks are mined when a test says so."""
+    await world.chain.node.rpc("evm_setIntervalMining", 0)
+
+
+async def crashes_after_sending(
+    world: World, store: str, step: Step, channel: Hash32
+) -> None:
+    """The first process: it sends, and ends before that is mined."""
+    before = await count(world, "pending")
+    async with world.agent(store) as agent:
+        leaving = asyncio.ensure_future(step(agent, channel))
+
+        async def sent() -> bool:
+            return await count(world, "pending") > before
+
+        await eventually(sent)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+
+
+async def goes_on(world: World, store: str, step: Step, channel: Hash32) -> Withdrawal:
+    """The next process, which asks for the same while nothing is mined."""
+    async with FaultyRpc(world.chain.rpc_url) as rpc:
+        agent = Agent(
+            world.wallet,
+            budget=Budget(total="$5", per_request="$0.01"),
+            network=world.chain.network,
+            rpc_url=rpc.url,
+            store=store,
+            allow_private_networks=True,
+        )
+        async with agent:
+            leaving = asyncio.ensure_future(step(agent, channel))
+            # Nobody announces that it waits; only who does asks so often.
+            polls = partial(called, rpc, "eth_getTransactionCount")
+            await until(lambda: polls() > 6)
+            await world.chain.node.mine(1)
+            return await leaving
+
+
+async def test_c8_a_withdrawal_under_way_when_we_crashed_is_not_started_twice(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with a_world() as world:
+        async with world.agent(store) as agent:
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+        before = await count(world, "latest")
+        await stop_mining(world)
+        step = Agent.start_withdrawal
+        await crashes_after_sending(world, store, step, record.channel)
+        started = await goes_on(world, store, step, record.channel)
+
+        assert started.amount == DEPOSIT
+        assert await count(world, "pending") == before + 1
+
+
+async def test_c8_a_withdrawal_that_we_finished_and_crashed_is_booked_by_the_next(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with a_world() as world:
+        async with world.agent(store) as agent:
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+            await agent.start_withdrawal(record.channel)
+        await _until_paid(world, PRICE)
+        await world.chain.node.increase_time(DELAY + 1)
+        before = await count(world, "latest")
+        await stop_mining(world)
+        step = Agent.finish_withdrawal
+        await crashes_after_sending(world, store, step, record.channel)
+        finished = await goes_on(world, store, step, record.channel)
+
+        assert finished.amount == DEPOSIT - PRICE
+        assert await count(world, "pending") == before + 1
+
+
+async def test_c8_a_withdrawal_that_was_sent_and_dropped_is_started_again(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with a_world() as world:
+        async with world.agent(store) as agent:
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+        before = await count(world, "latest")
+        await stop_mining(world)
+        step = Agent.start_withdrawal
+        await crashes_after_sending(world, store, step, record.channel)
+        await world.chain.node.rpc("anvil_removePoolTransactions", world.wallet.address)
+        started = await goes_on(world, store, step, record.channel)
+
+        assert started.amount == DEPOSIT
+        assert started.transaction
+        assert await count(world, "pending") == before + 1
+
+
+async def test_c8_what_was_sent_and_is_not_mined_in_time_is_not_called_failed(
+    tmp_path: Path,
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with a_world() as world:
+        async with world.agent(store) as agent:
+            await agent.get(world.url)
+            (record,) = await agent.channels()
+        await stop_mining(world)
+        step = Agent.start_withdrawal
+        await crashes_after_sending(world, store, step, record.channel)
+        network = world.chain.network
+        async with RpcChain(world.chain.rpc_url, chain_id=network.chain) as chain:
+            key = world.wallet.gas_key()
+            sender = TransactionSender(chain, key=key, mined_within_seconds=0.3)
+            with pytest.raises(TransactionOutcomeUnknown, match="withdraw"):
+                await sender.wait_for_earlier("withdraw")
