@@ -38,7 +38,7 @@ async def restarted(
     """The keeper of another process over the same database."""
     async with await open_store(url) as store, seated(chain) as table:
         till = a_till_at(table, store=store.payee)
-        await till.desk.start()
+        await begun(till.desk)
         till.clock.ahead = ahead
         yield till.keeper
 
@@ -181,7 +181,7 @@ async def test_f9_a_keeper_that_could_not_look_again_has_not_caught_up(
         config = await till.opened(100)
         await chain.node.reorg(after=before)
         another = a_till_at(till.table, store=till.store)
-        await another.desk.start()
+        await begun(another.desk)
         rpc.plan("eth_call", Fault.UNAVAILABLE)
         with pytest.raises(ChainUnreachable):
             await another.keeper.sync()

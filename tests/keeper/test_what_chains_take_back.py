@@ -6,8 +6,9 @@ import contextlib
 import pytest
 
 from agentpay import PaymentRejected
-from agentpay.errors import ChainUnreachable
+from agentpay.errors import ChainUnreachable, UnsuitableEscrow
 from agentpay.evm.hashing import address_word, selector
+from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.payee.keeper import Keeper
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import eventually
@@ -22,6 +23,16 @@ async def synced(keeper: Keeper) -> None:
             return
         await asyncio.sleep(0.1)
     await keeper.sync()
+
+
+async def begun(desk: EscrowDesk) -> None:
+    """Likewise: for a moment there is no contract either."""
+    for _ in range(20):
+        with contextlib.suppress(UnsuitableEscrow):
+            await desk.start()
+            return
+        await asyncio.sleep(0.1)
+    await desk.start()
 
 
 async def a_keeper(world: World) -> Keeper:
