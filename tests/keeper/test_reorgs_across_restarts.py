@@ -16,7 +16,7 @@ from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 from tests.keeper.test_settlement_triggers import a_world
-from tests.keeper.test_what_chains_take_back import a_keeper, synced
+from tests.keeper.test_what_chains_take_back import a_keeper, begun, synced
 from tests.sessions.till import a_till, a_till_at
 from tests.sessions.world import seated
 
