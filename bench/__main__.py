@@ -13,7 +13,9 @@ import json
 import os
 import platform
 import random
+import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +23,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agentpay.testing.anvil_binary import ANVIL_VERSION
 from bench.cases import measure
 from bench.check import HERE, PARTIAL
 from bench.goals import ratios
 from bench.lines import Json, versions
 from bench.measure import Sample
 from bench.plot import svg
-from bench.program import PEERS, PEERS_MPP
+from bench.program import PEERS, PEERS_MPP, find_node
 from bench.report import markdown, put_summary, summary
 from bench.rows import Row, rows
 from bench.world import open_world
+from tests.postgres_server import find_programs
 
 REPETITIONS = 5
 QUICK_REPETITIONS, QUICK_SCALE = 2, 0.05
@@ -59,7 +63,7 @@ class Run:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _cancel())
         shuffle = random.Random(self.seed).shuffle
         async with open_world(self.rows) as world:
-            self.versions = {"ours": versions(), **world.versions}
+            self.versions = {"ours": versions(), **world.versions, **programs()}
             for repetition in range(self.repetitions):
                 order = list(self.rows)
                 shuffle(order)
@@ -74,7 +78,7 @@ class Run:
         return {
             "when": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
             "machine": f"{os.cpu_count()} CPUs, {platform.machine()},"
-            f" {platform.system()}",
+            f" {platform.system()} {platform.release().split('-')[0]}",
             "repetitions": self.repetitions,
             "scale": self.scale,
             "seed": self.seed,
@@ -86,6 +90,19 @@ class Run:
             "ratios": ratios(self.samples),
             "samples": [asdict(sample) for sample in self.samples],
         }
+
+
+def programs() -> Json:
+    """What runs beside all of them."""
+    said = {
+        "node": [str(find_node()), "--version"],
+        "postgresql": [str(find_programs() / "postgres"), "--version"],
+    }
+    found: Json = {"anvil": ANVIL_VERSION}
+    for name, command in said.items():
+        line = subprocess.check_output(command, text=True)
+        found[name] = "".join(re.findall(r"[0-9]+[.][0-9.]+", line)[:1])
+    return found
 
 
 def _cancel() -> Callable[[], object]:

@@ -38,7 +38,7 @@ def main() -> None:
     if not (found and kept.exists()):
         print("nothing to compare: run `make bench`, and once with ARGS=--baseline")
         return
-    last = json.loads(max(found, key=lambda run: run.stat().st_mtime).read_text())
+    last = max((json.loads(run.read_text()) for run in found), key=lambda r: r["when"])
     baseline = json.loads(kept.read_text())
     print(f"the run of {last['when']} against that of {baseline['when']}")
     print("\n".join(compare(last["ratios"], baseline["ratios"])))

@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import socket
+import sqlite3
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
@@ -21,7 +22,7 @@ Act = Callable[[Json], Awaitable[Json]]
 _PACKAGES = (
     *("agentpay-sdk", "x402", "coincurve", "eth-account", "fastapi", "starlette"),
     *("uvicorn", "uvloop", "httptools", "httpx", "httpx2", "aiohttp"),
-    "pydantic",
+    *("pydantic", "web3", "asyncpg"),
 )
 
 
@@ -50,7 +51,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 def versions() -> dict[str, str]:
     """What is installed here of what matters."""
-    found = {"python": sys.version.split()[0]}
+    found = {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version}
     for name in _PACKAGES:
         try:
             found[name] = version(name)

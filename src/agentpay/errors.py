@@ -364,6 +364,12 @@ class StoreUnavailable(StoreError):
     code = "store_unavailable"
 
 
+class StoreClosed(StoreUnavailable):
+    """The store was closed, and takes nothing any more; nothing was saved."""
+
+    code = "store_closed"
+
+
 class StoreOutcomeUnknown(StoreError):
     """Something may have been saved or not, and the database can no longer be asked."""
 

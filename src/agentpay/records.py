@@ -70,6 +70,8 @@ class PayeeStep(Generic[T_co]):
     record: PayeeRecord | None
     answer: T_co
     touched: tuple[int, ...] = ()
+    unsaved: Callable[[], None] | None = None
+    """Called where nobody waited for it to be saved, and it was not."""
 
 
 class PaymentStatus(StrEnum):

@@ -286,6 +286,7 @@ def tells(
         (tells(200), Next.DELIVER, Booking.OPEN),
         (tells(503), Next.DELIVER, Booking.OPEN),  # the application's own
         (tells(503, trouble=Trouble.AGAIN), Next.RESEND, Booking.OPEN),
+        (tells(409, trouble=Trouble.AGAIN), Next.REJECTED, Booking.OPEN),  # its name
         (
             tells(402, trouble=Trouble.CHALLENGE, offered=True),
             Next.RENEW,
@@ -307,15 +308,25 @@ def tells(
 def test_answers_to_a_voucher_of_a_tagged_session(
     answer: SessionAnswer, following: Next, booking: Booking
 ) -> None:
-    verdict = judge_session(answer, tagged=True, spent=0)
+    verdict = judge_session(answer, tagged=True, spent=0, resent=False)
 
     assert (verdict.next, verdict.booking) == (following, booking)
     assert verdict.charged == (answer.charged or 0)
 
 
+@pytest.mark.parametrize(("tagged", "resent"), [(True, True), (False, False)])
+def test_what_may_be_about_a_lost_answer_is_sent_again(
+    tagged: bool, resent: bool
+) -> None:
+    before = tells(409, trouble=Trouble.AGAIN)
+    verdict = judge_session(before, tagged=tagged, spent=0, resent=resent)
+
+    assert verdict == Verdict(next=Next.RESEND, booking=Booking.OPEN)
+
+
 def test_the_receipt_of_an_untagged_session_says_what_a_request_cost() -> None:
-    told = judge_session(tells(200, total=17), tagged=False, spent=10)
-    less = judge_session(tells(200, total=7), tagged=False, spent=10)
+    told = judge_session(tells(200, total=17), tagged=False, spent=10, resent=False)
+    less = judge_session(tells(200, total=7), tagged=False, spent=10, resent=False)
 
     assert told == Verdict(next=Next.DELIVER, booking=Booking.CHARGED, charged=7)
     assert less == Verdict(next=Next.DELIVER, booking=Booking.CHARGED, charged=0)
@@ -324,7 +335,7 @@ def test_the_receipt_of_an_untagged_session_says_what_a_request_cost() -> None:
 def test_a_session_that_was_only_opened_is_asked_for_its_content() -> None:
     opened = tells(200, total=0, opened=True)
 
-    verdict = judge_session(opened, tagged=False, spent=0)
+    verdict = judge_session(opened, tagged=False, spent=0, resent=False)
     assert verdict == Verdict(next=Next.RENEW, booking=Booking.OPEN)
 
 
@@ -332,7 +343,7 @@ def test_a_session_that_was_only_opened_is_asked_for_its_content() -> None:
 def test_nothing_but_a_named_fate_or_its_end_closes_a_tagged_voucher(
     answer: SessionAnswer, spent: int
 ) -> None:
-    verdict = judge_session(answer, tagged=True, spent=spent)
+    verdict = judge_session(answer, tagged=True, spent=spent, resent=False)
 
     if verdict.booking not in (Booking.OPEN, Booking.ARRIVED):
         named = answer.fate in ("charged", "void", "old")
@@ -344,12 +355,15 @@ def test_an_untagged_session_names_no_fates(answer: SessionAnswer, spent: int) -
     said = replace(answer, fate="charged", charged=99)
     unsaid = replace(answer, fate=None)
 
-    verdicts = [judge_session(a, tagged=False, spent=spent) for a in (said, unsaid)]
+    verdicts = [
+        judge_session(a, tagged=False, spent=spent, resent=False)
+        for a in (said, unsaid)
+    ]
     assert verdicts[0] == verdicts[1]
 
 
 def test_the_receipt_at_the_head_of_an_untagged_stream_is_not_its_last() -> None:
     begins = replace(tells(200, total=7), streams=True)
 
-    verdict = judge_session(begins, tagged=False, spent=0)
+    verdict = judge_session(begins, tagged=False, spent=0, resent=False)
     assert verdict == Verdict(next=Next.DELIVER, booking=Booking.ARRIVED)

@@ -60,8 +60,10 @@ def lane(*, headroom: int = 100, balance: int = 100) -> PayerChannel:
     return payer_channel(tagged=False, headroom=headroom, balance=balance)
 
 
-def rising(maximum: int, rise: int = 0, *, whole: bool = False) -> TicketWanted:
-    return TicketWanted(maximum=maximum, rise=rise, whole=whole)
+def rising(
+    maximum: int, rise: int = 0, *, whole: bool = False, most: int | None = None
+) -> TicketWanted:
+    return TicketWanted(maximum=maximum, rise=rise, whole=whole, most=most)
 
 
 def charged(cumulative: int, amount: int) -> TicketCharged:
@@ -111,6 +113,17 @@ def test_the_last_of_a_deposit_is_spent_by_the_highest_voucher() -> None:
 
     assert answer(session, rising(15)) == Issued(cumulative=20)
     assert answer(session, rising(16)) == DepositNeeded(short=1)
+
+
+def test_a_request_that_may_cost_all_of_it_signs_no_more_than_one_may_cost() -> None:
+    session = after(lane(), rising(20, whole=True), charged(20, 5))
+
+    assert answer(session, rising(10, rise=6, whole=True)) == Issued(cumulative=26)
+    capped = rising(10, rise=6, whole=True, most=20)
+    assert answer(session, capped) == Issued(cumulative=20)  # 15 are left of it
+    # Where that covers no request, who asks is told what it would cost.
+    (ticket,) = after(session, rising(20, rise=6, whole=True, most=20)).open
+    assert (ticket.cumulative, ticket.maximum) == (26, 21)
 
 
 def test_where_all_that_is_signed_may_cost_that_is_the_maximum() -> None:

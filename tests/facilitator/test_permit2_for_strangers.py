@@ -14,6 +14,7 @@ from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
+from agentpay.facilitator.service import FacilitatorTerms
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
 from agentpay.wire import x402_asks as asks
@@ -99,6 +100,25 @@ async def test_upto_moves_what_is_due_and_its_own_key_sends_it(
         assert (settled["success"], settled["amount"]) == (True, "300")
         assert sent["from"] == key
     assert await chain.balance(payee) == 900
+
+
+async def test_f6_no_gas_is_paid_for_an_upto_that_allows_too_little(
+    agentpay_shared_chain: LocalChain, payer: Wallet
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    terms = FacilitatorTerms(assets=(chain.usdc,), amount_min=10)
+    async with a_desk(chain, terms=terms) as desk:
+        key = desk.host._wallets[0].address
+        small = await a_permit2_transfer(chain, payer, payee, amount=9, facilitator=key)
+        enough = await a_permit2_transfer(
+            chain, payer, payee, amount=10, facilitator=key
+        )
+        refused = await desk.settle(asks.transfer_request(small, 9))
+        settled = await desk.settle(asks.transfer_request(enough, 3))
+
+    assert refused["errorReason"] == "invalid_payment_requirements"
+    assert (settled["success"], settled["amount"]) == (True, "3")
+    assert await chain.balance(payee) == 3
 
 
 async def test_upto_that_allows_nothing_is_answered_and_moves_nothing(

@@ -14,7 +14,7 @@ from .money import Money
 from .served import Served
 from .shopper import Note
 
-_OPEN = ("begun", "unknown", "cut", "gateway", "store_unavailable")
+_OPEN = ("begun", "unknown", "cut", "gateway", "store_unavailable", "store_closed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

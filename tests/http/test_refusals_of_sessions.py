@@ -494,6 +494,7 @@ async def test_only_its_payer_tops_a_session_up_here(
             "session/signer-mismatch",
         )
         assert kind_of(unsigned) == "session/invalid-signature"
+        assert config.payer not in refused.text
         assert tells_nothing(refused)
         assert tells_nothing(unsigned)
 

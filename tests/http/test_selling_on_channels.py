@@ -306,6 +306,54 @@ async def test_f2_a_deposit_whose_client_left_is_not_called_failed(
     assert await chain.balance(wallet.address) == 990_000
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+async def test_f2_a_deposit_that_another_has_made_first_is_not_called_failed(
+    tagged: bool,
+) -> None:
+    """Whoever sees it may send it too, and pay more for it to come first."""
+    async with LocalChain(no_mining=True) as chain:
+        payee = await open_payee(chain)
+        wall = Paywall(Shop(), payee=payee, routes=ROUTES)
+        await payee.start()
+        wallet = await chain.funded_wallet("$1", ether=0)
+        another = await chain.funded_wallet(0)
+        payer = HandPayer(wallet, payee.settings)
+        config, terms = payer.config(tagged=tagged), terms_of(payee)
+        headers = {
+            "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
+        }
+        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+            asking = asyncio.create_task(client.get("/ok", headers=headers))
+            sent = await eventually_sent(chain)
+            await chain.node.rpc("anvil_impersonateAccount", another.address)
+            same = {"to": sent["to"], "data": sent["input"], "gas": hex(500_000)}
+            dear = {"from": another.address, "gasPrice": hex(10**12)}
+            first = await chain.node.rpc("eth_sendTransaction", same | dear)
+            while not asking.done():
+                await chain.node.mine()
+                await asyncio.sleep(0.05)
+            answer = await asking
+        await payee.stop()
+        left = await chain.balance(wallet.address)
+        receipts = [
+            await chain.node.rpc("eth_getTransactionReceipt", transaction)
+            for transaction in (first, sent["hash"])
+        ]
+
+    assert [receipt["status"] for receipt in receipts] == ["0x1", "0x0"]
+    assert answer.status_code == 200
+    assert left == 990_000
+
+
+async def eventually_sent(chain: LocalChain) -> dict[str, str]:
+    """The one transaction that waits to be mined."""
+    while True:
+        content = await chain.node.rpc("txpool_content")
+        for by_nonce in content["pending"].values():
+            return dict(next(iter(by_nonce.values())))
+        await asyncio.sleep(0.02)
+
+
 async def test_p10_a_request_that_is_cancelled_while_it_is_admitted_holds_nothing(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,10 +103,12 @@ class Streams:
 
 
 @contextlib.asynccontextmanager
-async def streams(chain: LocalChain, routes: Any = PATIENT) -> AsyncIterator[Streams]:
+async def streams(
+    chain: LocalChain, routes: Any = PATIENT, **options: Any
+) -> AsyncIterator[Streams]:
     app = Models()
     every = {**ROUTES, **routes}
-    async with a_world(chain, routes=every, app=app) as world:
+    async with a_world(chain, routes=every, app=app, **options) as world:
         wall = Paywall(app, payee=world.payee, routes=every)
         yield Streams(world, app, wall)
 
@@ -324,6 +327,38 @@ async def test_p10_a_client_that_falls_silent_at_token_4000_gets_nothing_free(
 
         assert listener.tokens == 4000
         assert await payer.world.spent(config) == (4000 * PER_TOKEN, signed)
+
+
+async def test_p13_a_stream_that_owes_too_much_waits_for_a_claim_and_does_nothing(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    # A keeper that never comes: what is due is settled here, by hand.
+    limit, half, tokens = 50_000, 25_000, 1500
+    limited = {"exposure_max": limit, "claim_at": "$1000", "poll_seconds": 1000}
+    dear = {STREAM: route(price=limit, streaming=PATIENT[STREAM].streaming)}
+    async with streams(agentpay_shared_chain, dear, **limited) as payer:
+        config = payer.world.payer.config(tagged=False)
+        deposit = await payer.world.payer.deposit(config, 2 * limit)
+        open_it = await payer.world.payer.open(config, deposit)
+        await payer.world.send(open_it, path=STREAM, method="HEAD")
+        _, first = await payer.begin(config, half, Model(tokens=half // PER_TOKEN))
+        await first
+        listener, streaming = await payer.begin(config, 3 * half, Model(tokens=tokens))
+        await until(lambda: listener.tokens == half // PER_TOKEN)
+        began = time.process_time()
+        await asyncio.sleep(1)
+        worked = time.process_time() - began
+        assert listener.tokens == half // PER_TOKEN
+        assert not needs(listener)  # all that it needs is signed
+        settlement = payer.world.payee._running.session_settlement
+        assert settlement is not None
+        assert await settlement.settle() == 1
+        await streaming
+
+        assert worked < 0.2
+        assert (listener.tokens, listener.whole) == (tokens, True)
+        spent = half + tokens * PER_TOKEN
+        assert await payer.world.spent(config) == (spent, 3 * half)
 
 
 async def test_a_session_closes_with_exactly_what_its_streams_cost(

@@ -437,3 +437,25 @@ async def test_a_deposit_that_reverts_is_said_as_such_and_signed_once(
         assert len({str(payload_of(c).get("deposit")) for c in wire.credentials}) == 1
         assert (await in_the_world(agent))[2] == 100 * PRICE  # it may still be made
         assert shop.begun["/ok"] == 0
+
+
+async def test_a_request_of_a_name_that_was_used_is_rejected_and_costs_nothing(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, named = agentpay_shared_chain, {"Idempotency-Key": "order-1"}
+    async with (
+        a_market(chain) as (shop, payee, wire),
+        await an_agent(chain, wire, policy=BY_SESSION) as agent,
+    ):
+        await agent.get(BASE + "/ok")
+        await agent.get(BASE + "/ok", headers=named)
+        sent = len(wire.credentials)
+        with pytest.raises(PaymentRejected, match="used before") as refused:
+            await agent.get(BASE + "/ok", headers=named)
+        assert refused.value.status == 409
+        assert len(wire.credentials) == sent + 1
+        await eventually(lambda: at_rest(agent))
+
+        assert (await agent.get(BASE + "/ok")).status_code == 200
+        assert shop.served["/ok"] == 3
+        assert await spent(agent) == await charged(payee, agent) == 3 * PRICE

@@ -422,3 +422,26 @@ async def test_a_close_that_the_chain_does_not_show_brought_nothing_back(
 
             assert await in_the_world(agent) == (PRICE, 99 * PRICE, 0)
             assert (await the_session(agent)).ledger.status is PayerStatus.CLOSING
+
+
+async def test_c1_no_request_costs_more_than_the_budget_lets_one_cost(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Where nobody says what a request costs at most, all that is signed may be."""
+
+    def greedy(words: JsonObject) -> JsonObject:
+        by_token = {**alone(words), "unitType": "llm_token"}
+        return within(by_token, minVoucherDelta="200000")
+
+    chain = agentpay_shared_chain
+    budget = Budget(total="$5", per_request="$0.03")
+    policy = Policy(prefer=("session",), give_up_seconds=1)
+    async with a_market(chain, reword=greedy) as (_, _, wire):
+        liar = Liar(wire, saying(PAYMENT_RECEIPT, spent="200000"))
+        agent = await an_agent(chain, liar, policy=policy, budget=budget)
+        async with agent:
+            with pytest.raises(BudgetExceeded, match="per-request"):
+                await agent.get(BASE + "/ok")
+
+            assert not vouchers(wire)
+            assert await spent(agent) == 0

@@ -19,6 +19,7 @@ from agentpay.errors import StoreOutcomeUnknown, StoreUnavailable
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.stores import PostgresStore
 from agentpay.stores.postgres.connection import connect
+from agentpay.whole_steps import take_whole
 from tests.postgres_server import PostgresServer
 from tests.stores.cut_wire import CutWire, cut_wire
 from tests.stores.store_cases import channel, payee_record
@@ -271,3 +272,35 @@ async def test_a_server_that_crashes_while_many_count_loses_nothing_it_said() ->
             assert None in answers
             assert saved == list(range(len(saved)))
             assert await counted(store) == len(saved)
+
+
+@pytest.mark.parametrize("held_up", ["deciding", "committing"])
+async def test_who_waits_is_told_where_all_tasks_are_cancelled(
+    postgres_url: str, held_up: str
+) -> None:
+    """As an event loop does at its end, which comes once all of them are over."""
+    table = {"deciding": "payee_channels", "committing": "owners"}[held_up]
+    settings = {"search_path": "agentpay"}
+    undone: list[int] = []
+
+    async def undo(number: int) -> None:
+        undone.append(number)
+
+    async with await PostgresStore.open(postgres_url) as store:
+        await store.payee.update(channel(), count)
+        other = await connect(postgres_url, settings=settings, timeout=5)
+        await other.execute(f"BEGIN; LOCK TABLE {table}")
+        before = asyncio.all_tasks() - {asyncio.current_task()}
+        step = store.payee.update(channel(), count)
+        counting = asyncio.create_task(take_whole(step, undo))
+        await asyncio.sleep(0.2)
+        for task in (*before, counting):
+            task.cancel()
+        await asyncio.wait([*before, counting], timeout=5)
+        over = [task.done() for task in (*before, counting)]
+        with pytest.raises(StoreUnavailable):
+            await store.payee.read(channel())
+        await other.close(timeout=5)
+
+    assert all(over)
+    assert undone == []

@@ -202,9 +202,12 @@ def _judge_strict(
     return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
 
 
-def judge_session(answer: SessionAnswer, *, tagged: bool, spent: int) -> Verdict:
+def judge_session(
+    answer: SessionAnswer, *, tagged: bool, spent: int, resent: bool
+) -> Verdict:
     """
-    Decide about one answer to a voucher of MPP; `spent` is our books.
+    Decide about one answer to a voucher of MPP; `spent` is our books, `resent` says
+    that it was sent before.
 
     On a tagged session only a named fate is final. On another the receipt is, which
     says what was charged in all, and so what this one request cost; that of a stream
@@ -226,7 +229,10 @@ def judge_session(answer: SessionAnswer, *, tagged: bool, spent: int) -> Verdict
         case Trouble.GONE:
             return Verdict(next=Next.PAY_AGAIN, booking=Booking.VOID)
         case Trouble.AGAIN:
-            return Verdict(next=Next.RESEND, booking=Booking.OPEN)
+            # What was presented before is the request's name, or the fate were named.
+            by_name = tagged and answer.status == 409 and not resent
+            following = Next.REJECTED if by_name else Next.RESEND
+            return Verdict(next=following, booking=Booking.OPEN)
         case Trouble.REVERTED | Trouble.REFUSED:
             return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
         case None:

@@ -119,6 +119,8 @@ class TicketWanted:
     """What the payee wants its vouchers to rise by, where they must rise."""
     whole: bool = False
     """Where they must: it may cost all that its voucher authorizes, not `maximum`."""
+    most: int | None = None
+    """What no request may cost: then the highest voucher is rather signed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

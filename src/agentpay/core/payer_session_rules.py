@@ -129,7 +129,11 @@ def _issue_rising(channel: PayerChannel, event: TicketWanted) -> PayerTransition
         return answered(channel, uncovered(channel, least - balance))
     if (wait := too_much_in_flight(channel, outstanding)) is not None:
         return answered(channel, wait)
-    cumulative = higher if higher <= min(ceiling, balance) else channel.highest
+    reach = min(ceiling, balance)
+    if event.whole and event.most is not None:
+        reach = min(reach, channel.spent + event.most)
+    again = higher > reach and channel.highest >= need
+    cumulative = channel.highest if again else higher
     maximum = cumulative - channel.spent if event.whole else event.maximum
     wanted = replace(event, maximum=maximum)
     return payer_rules.sign(channel, wanted, cumulative, deposit)

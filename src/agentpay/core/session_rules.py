@@ -242,6 +242,14 @@ def _why_not(channel: PayeeChannel, event: VoucherRaised) -> str:
     return ""
 
 
+def drawable(channel: PayeeChannel, exposure_max: int | None) -> int:
+    """The most that all requests of an untagged session may come to, as it stands."""
+    authorized = min(channel.highest, channel.spendable)
+    if exposure_max is None:
+        return authorized
+    return min(authorized, channel.claimed + exposure_max)
+
+
 def _extend(channel: PayeeChannel, event: Extended) -> Transition:
     """One request runs, so that all that is signed is signed for it (rule 22)."""
     if channel.tagged:
@@ -251,9 +259,7 @@ def _extend(channel: PayeeChannel, event: Extended) -> Transition:
         return Transition(channel=channel, answer=LeaseLost())
     if running.answered or channel.status is not Status.OPEN:
         return Transition(channel=channel, answer=Noted(charged=running.charged))
-    authorized = min(channel.highest, channel.spendable)
-    if event.exposure_max is not None:
-        authorized = min(authorized, channel.claimed + event.exposure_max)
+    authorized = drawable(channel, event.exposure_max)
     room = max(0, authorized - channel.charged - channel.reserved)
     grown = _grow(channel, event.cumulative, min(event.maximum, running.maximum + room))
     touched = (event.cumulative,) if grown is not channel else ()

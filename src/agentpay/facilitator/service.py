@@ -50,7 +50,7 @@ class FacilitatorTerms:
     payees: frozenset[Address] | None = None
     """None is anybody."""
     amount_min: int = 1
-    """Less than this is not worth its gas."""
+    """What moves less than this at most is not worth its gas."""
     wallet_factories: frozenset[Address] = frozenset()
     """Called to make the wallets of payers (ERC-6492); none is none."""
     schemes: tuple[str, ...] = (EXACT, UPTO, BATCH_SETTLEMENT)
@@ -202,10 +202,7 @@ class FacilitatorService:
                 code="invalid_payment_requirements",
                 message=f"no gas is paid here for payee {wanted.pay_to}",
             )
-        payload = request.payment_payload.payload
-        moved = wanted.amount if wanted.scheme == EXACT else None
-        if isinstance(payload, DepositPayload):
-            moved = payload.deposit.amount
+        moved = _most(request)
         if moved is not None and moved < self._terms.amount_min:
             return Refused(
                 code="invalid_payment_requirements",
@@ -252,6 +249,20 @@ class FacilitatorService:
             error=_code(outcome, prefix),
             message=outcome.message,
         )
+
+
+def _most(request: FacilitatorRequest) -> int | None:
+    """The most that a payer's signature would move; None where it moves nothing."""
+    wanted, payload = request.payment_requirements, request.payment_payload.payload
+    if wanted.scheme == EXACT:
+        return wanted.amount
+    match payload:
+        case Permit2Payload():  # of `upto`; what allows nothing costs no gas
+            return payload.permit2_authorization.permitted.amount or None
+        case DepositPayload():
+            return payload.deposit.amount
+        case _:
+            return None
 
 
 def _transfer(

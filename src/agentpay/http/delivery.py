@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import logging
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +23,7 @@ from agentpay.http.asgi import (
 from agentpay.http.flow import Flow
 from agentpay.http.manners import keep_private
 from agentpay.payee.attestor import Attestor
+from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, problem
 from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
@@ -35,10 +35,6 @@ from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
 
-_log = logging.getLogger(__name__)
-
-_CLOSE_AGAIN_SECONDS = 1.0
-
 _UNPAID = {"content-type": "application/json", "cache-control": "no-store"}
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
 _MPP_RECEIPT = PAYMENT_RECEIPT.lower().encode()
@@ -49,29 +45,6 @@ class Charge(Protocol):
     """How much an answer costs, once it starts."""
 
     def close(self) -> int: ...
-
-
-class Closings:
-    """Closes sales once their store can be written again: each holds a slot."""
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def add(self, close: Callable[[], Awaitable[object]]) -> None:
-        task = asyncio.create_task(_close(close), name="close a sale")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-
-async def _close(close: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await asyncio.sleep(_CLOSE_AGAIN_SECONDS)
-        try:
-            await close()
-        except (ChainError, StoreError) as error:
-            _log.warning("a sale cannot be closed yet: %s", error)
-        else:
-            return
 
 
 class Hearing:
@@ -242,10 +215,7 @@ class Delivery:
             await self._sale.delivered()
 
         with self._closing():
-            try:
-                await close()
-            except (ChainError, StoreError):
-                self._closings.add(close)
+            await self._closings.close(close)
 
     @contextlib.contextmanager
     def _closing(self) -> Generator[None]:
@@ -308,10 +278,7 @@ class Delivery:
     async def _deliver(self) -> None:
         if not self._closed:
             with self._closing():
-                try:
-                    await self._sale.delivered()
-                except (ChainError, StoreError):
-                    self._closings.add(self._sale.delivered)
+                await self._closings.close(self._sale.delivered)
 
     async def _take_back(self) -> str | Refusal:
         """An answer that costs nothing: of what is lost, that is not known."""
@@ -330,10 +297,7 @@ class Delivery:
         """The application raised: nothing is charged unless the answer had started."""
         if not self._closed and not self._started:
             self._closed = True
-            try:
-                await self._give_back(failed=failed)
-            except (ChainError, StoreError):
-                self._closings.add(lambda: self._give_back(failed=failed))
+            await self._closings.close(lambda: self._give_back(failed=failed))
 
     async def cut_short(self, ended: StreamEnded) -> None:
         """The application gave up where nothing more is paid for."""

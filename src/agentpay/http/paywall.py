@@ -26,7 +26,7 @@ from agentpay.http.credentials import (
     header_lines,
     read_payment,
 )
-from agentpay.http.delivery import Closings, Delivery, Hearing, Purchase, tell_again
+from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again
 from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
@@ -34,6 +34,7 @@ from agentpay.http.paid_request import PaidRequest
 from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
+from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import Asked, problem
 from agentpay.payee.offers import NO_PAYMENT, make_offers, malformed, unavailable
 from agentpay.payee.payee import Payee

@@ -12,8 +12,10 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agentpay.errors import ConfigurationError, StoreError
+from agentpay.payee.closings import Closings
 from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale, SaleStream
@@ -70,6 +72,7 @@ class Answers:
         """Names whose requests run now."""
         self._grown = policy.bytes_total
         self._sweeping: asyncio.Task[None] | None = None
+        self._closings = Closings()
 
     async def find(self, key: str, request: bytes) -> AnswerRecord | None:
         """
@@ -131,7 +134,8 @@ class Answers:
         try:
             await self._store.keep_answer(taken, durable=True)
         except BaseException:
-            await asyncio.shield(sale.abandon(charged=0, failed=True))
+            give_back = partial(sale.abandon, charged=0, failed=True)
+            await asyncio.shield(self._closings.close(give_back))
             raise
         return taken
 

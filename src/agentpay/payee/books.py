@@ -11,6 +11,7 @@ from agentpay.core.payee_channel import Fate
 from agentpay.core.payee_events import Answer, Event, LeaseLost, VoucherVerified
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.payee.answers import voucher_key
+from agentpay.payee.closings import Closings
 from agentpay.payee.offers import (
     ERROR_PREFIX,
     PayeeSettings,
@@ -87,6 +88,7 @@ class ChannelBooks:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.closings = Closings()
         self._clock = clock
 
     def now(self) -> int:
@@ -160,9 +162,15 @@ class ChannelBooks:
         )
 
     async def update(
-        self, call: ChannelRequest, event: Event, *, durable: bool = True
+        self,
+        call: ChannelRequest,
+        event: Event,
+        *,
+        durable: bool = True,
+        unsaved: Callable[[], None] | None = None,
     ) -> Told:
-        decide = partial(_move, event, self.now())
+        """Move a ledger by an event; `unsaved` is as of `PayeeStep`."""
+        decide = partial(_move, event, self.now(), unsaved=unsaved)
         return await self.store.update(call.channel, decide, durable=durable)
 
     async def admit(
@@ -187,7 +195,13 @@ def _move_if_covered(
     return _move(event, now, record)
 
 
-def _move(event: Event, now: int, record: PayeeRecord | None) -> PayeeStep[Told]:
+def _move(
+    event: Event,
+    now: int,
+    record: PayeeRecord | None,
+    *,
+    unsaved: Callable[[], None] | None = None,
+) -> PayeeStep[Told]:
     if record is None:
         return PayeeStep(record=None, answer=(None, LeaseLost()))
     transition = payee_rules.apply(record.ledger, event)
@@ -198,4 +212,5 @@ def _move(event: Event, now: int, record: PayeeRecord | None) -> PayeeStep[Told]
         record=after,
         answer=(after, transition.answer),
         touched=transition.touched,
+        unsaved=unsaved,
     )

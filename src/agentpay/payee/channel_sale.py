@@ -71,7 +71,13 @@ class ChannelSale:
         event = Delivered(
             cumulative=self._reservation.cumulative, owner=self._books.store.owner
         )
-        await self._books.update(self._call, event, durable=False)
+        await self._books.update(
+            self._call, event, durable=False, unsaved=self._close_again
+        )
+
+    def _close_again(self) -> None:
+        """Else it would run, and what it cost be due to nobody, until a restart."""
+        self._books.closings.add(self.delivered)
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
         """See `Sale.abandon`. Settle-first keeps the price when a client leaves."""

@@ -189,7 +189,8 @@ class ChannelSales:
     async def _give_back(self, call: ChannelRequest, taken: Told | None) -> None:
         if taken is not None and isinstance(taken[1], Admitted):
             sale = ChannelSale(self._books, call, taken[1].reservation)
-            await sale.abandon(charged=0, failed=True)
+            give_back = partial(sale.abandon, charged=0, failed=True)
+            await self._books.closings.close(give_back)
 
     async def _open_known(self, call: ChannelRequest) -> bool:
         """A strict channel that we forgot begins at what the chain says."""

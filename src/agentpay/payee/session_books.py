@@ -16,6 +16,7 @@ from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payee.answers import voucher_key
+from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
@@ -84,6 +85,7 @@ class SessionBooks:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.closings = Closings()
         self.changed = Waiting()
         """Streams that wait for a voucher, and who waits for what runs to end."""
         self._clock = clock
@@ -92,9 +94,18 @@ class SessionBooks:
         return int(self._clock())
 
     async def update(
-        self, call: SessionCall, event: SessionEvent, *, durable: bool = True
+        self,
+        call: SessionCall,
+        event: SessionEvent,
+        *,
+        durable: bool = True,
+        unsaved: Callable[[], None] | None = None,
     ) -> tuple[PayeeRecord | None, Answer]:
-        """One step of a session's ledger; without a record nothing happens."""
+        """
+        One step of a session's ledger; without a record nothing happens.
+
+        `unsaved` is as of `PayeeStep`.
+        """
         now = self.now()
 
         def decide(
@@ -110,6 +121,7 @@ class SessionBooks:
                 record=after,
                 answer=(after, transition.answer),
                 touched=transition.touched,
+                unsaved=unsaved,
             )
 
         done = await self.store.update(call.channel, decide, durable=durable)

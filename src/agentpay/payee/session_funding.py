@@ -118,7 +118,7 @@ class SessionFunding:
             payer = payload.authorization.payer
         if payer != call.config.payer:
             kind = ProblemKind.SIGNER_MISMATCH
-            detail = f"this session is topped up by {call.config.payer}"
+            detail = f"{payer} is not the payer of this session"
             return self._books.refuse(call, kind, detail)
         before = await self._books.look(call)
         refusal = await self.fund(call, payload)

@@ -225,7 +225,8 @@ class SessionSales:
             async def give_back(taken: tuple[PayeeRecord | None, Answer]) -> None:
                 if isinstance(taken[1], Admitted):
                     sale = SessionSale(self._books, call, taken[1].reservation)
-                    await sale.abandon(charged=0, failed=True)
+                    undo = partial(sale.abandon, charged=0, failed=True)
+                    await self._books.closings.close(undo)
 
             step = self._books.update(call, event, durable=durable)
             record, result = await take_whole(step, give_back)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Status
 from agentpay.core.payee_events import Charged, GivenBack, Noted
-from agentpay.core.session_rules import Extended
+from agentpay.core.session_rules import Extended, drawable
 from agentpay.payee.session_books import SessionBooks, SessionCall
 from agentpay.payee.waiting import LOOK_SECONDS
 from agentpay.stream_errors import StreamLost
@@ -82,8 +82,8 @@ class SessionStream:
         if record is None or record.ledger.status is not Status.OPEN:
             return None
         ledger = record.ledger
-        if self._may_go_on(ledger, need):
-            return {}
+        if self._may_go_on(ledger, need, exposure_max=None):
+            return {}  # enough is signed: at most, some of it has to be claimed first
         required = self._required(ledger, wish)
         if required > ledger.spendable:
             required = self._required(ledger, need)
@@ -106,10 +106,12 @@ class SessionStream:
     async def wait(self, charged: int, seconds: float) -> bool:
         """See `SaleStream.wait`."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
+        deadline, most = loop.time() + seconds, self._books.settings.exposure_max
         while True:
             record = await self._books.look(self._call)
-            if record is None or self._may_go_on(record.ledger, charged):
+            if record is None or self._may_go_on(
+                record.ledger, charged, exposure_max=most
+            ):
                 return True  # if it is lost, charging says so
             left = deadline - loop.time()
             if left <= 0 or record.ledger.status is not Status.OPEN:
@@ -118,14 +120,15 @@ class SessionStream:
                 self._call.channel, seconds=min(left, LOOK_SECONDS)
             )
 
-    def _may_go_on(self, ledger: PayeeChannel, charged: int) -> bool:
+    def _may_go_on(
+        self, ledger: PayeeChannel, charged: int, *, exposure_max: int | None
+    ) -> bool:
         running = ledger.reservation(self._call.cumulative)
         if running is None or running.owner != self._books.store.owner:
             return True
         if ledger.tagged:
             return ledger.covered(running) >= charged
-        signed = min(ledger.highest, ledger.spendable)
-        return self._required(ledger, charged) <= signed
+        return self._required(ledger, charged) <= drawable(ledger, exposure_max)
 
     async def finish(self, charged: int, units: int | None) -> JsonObject | None:
         """See `SaleStream.finish`: the draft's `payment-receipt`."""

@@ -56,7 +56,12 @@ class Till(Protocol):
 
 
 class TransferSale:
-    """One transfer that may run its request; see `Sale`."""
+    """
+    One transfer that may run its request; see `Sale`.
+
+    Until its books say what became of it, nobody else may be at it: what cannot be
+    written now is still to be closed, and would be sold again meanwhile.
+    """
 
     def __init__(self, sales: Till, purchase: Purchase) -> None:
         self._sales = sales
@@ -123,13 +128,9 @@ class TransferSale:
 
     async def _settle(self) -> Refusal | None:
         self._settling = True
-        settled: Settled | Refusal | None = None
-        try:
-            settled = await self._sales.settle(self._purchase, self._charged)
-        finally:
-            if not isinstance(settled, Settled):
-                self._sales.release(self._purchase)
+        settled = await self._sales.settle(self._purchase, self._charged)
         if isinstance(settled, Refusal):
+            self._sales.release(self._purchase)
             return settled
         self.settled = settled
         return None
@@ -148,20 +149,18 @@ class TransferSale:
         and never what its owner serves, who owes for both. An `exact` moves the same
         whoever settles it, and its owner is told.
         """
-        try:
-            if self.settled is not None:
-                await self._sales.delivered(self._purchase, self.settled)
-                return
-            ours = await self.may_leave(self._charged)
-            if not ours and self._purchase.scheme == UPTO:
-                return
-            settled = await self._sales.settle(self._purchase, self._charged)
-            if isinstance(settled, Refusal):
-                _log.warning("served and not paid: %s", self._purchase.record.id)
-                if settled.status == 503:
-                    await self._sales.served(self._purchase, self._charged)
-        finally:
-            self._sales.release(self._purchase)
+        if self.settled is not None:
+            await self._sales.delivered(self._purchase, self.settled)
+        elif await self.may_leave(self._charged) or self._purchase.scheme != UPTO:
+            await self._settle_served()
+        self._sales.release(self._purchase)
+
+    async def _settle_served(self) -> None:
+        settled = await self._sales.settle(self._purchase, self._charged)
+        if isinstance(settled, Refusal):
+            _log.warning("served and not paid: %s", self._purchase.record.id)
+            if settled.status == 503:
+                await self._sales.served(self._purchase, self._charged)
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
         """
@@ -170,17 +169,16 @@ class TransferSale:
         crash stays due.
         """
         del charged, failed
-        try:
-            if self.settled is not None:
-                return self._sales.receipt(self._purchase, self.settled)
-            if self.owed:
-                await self._sales.served(self._purchase, self.owed)
-                return await self.due(self.owed)
-            if not self._settling:
-                await self._sales.void(self._purchase)
-            return ""
-        finally:
-            self._sales.release(self._purchase)
+        receipt = ""
+        if self.settled is not None:
+            receipt = self._sales.receipt(self._purchase, self.settled)
+        elif self.owed:
+            await self._sales.served(self._purchase, self.owed)
+            receipt = await self.due(self.owed)
+        elif not self._settling:
+            await self._sales.void(self._purchase)
+        self._sales.release(self._purchase)
+        return receipt
 
 
 class TransferStream:

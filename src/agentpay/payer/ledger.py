@@ -196,23 +196,30 @@ class PayerLedger:
             HostQuarantined: The host took several payments and delivered nothing.
         """
 
-        def want(deposit: PendingDeposit | None, low_water: int) -> TicketWanted:
-            return TicketWanted(
-                maximum=maximum,
-                deposit=deposit,
-                low_water=low_water,
-                rise=wish.rise,
-                whole=wish.whole,
-            )
-
         def decide(budget: Budget, record: PayerRecord) -> PayerStep[PayerAnswer]:
             limits = self._limits(record.decimals)
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
+            per_request = limits.per_request // scale(1, record.decimals)
+
+            def want(deposit: PendingDeposit | None, low_water: int) -> TicketWanted:
+                return TicketWanted(
+                    maximum=maximum,
+                    deposit=deposit,
+                    low_water=low_water,
+                    rise=wish.rise,
+                    whole=wish.whole,
+                    most=per_request,
+                )
+
             step = take(budget, record, want, host=host, wish=wish, limits=limits)
             after = step.record
             if not isinstance(step.answer, Issued) or after is None:
                 return step
+            ticket = after.ledger.ticket(step.answer.cumulative)
+            if ticket is not None and wish.whole:  # it may cost more than its price
+                most = scale(ticket.maximum, record.decimals)
+                budgets.check_request(limits, most)
             if (after.url, after.offer) == (place.url, place.offer):
                 return step
             here = replace(after, url=place.url, offer=place.offer)

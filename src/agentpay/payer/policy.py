@@ -70,7 +70,10 @@ class Policy:
     `upto`) and intents of MPP (`session`, `charge`).
     """
     cheapest: bool = False
-    """Take the cheapest offer, and what is liked best of those that cost the same."""
+    """
+    Take the cheapest offer, and what is liked best of those that cost the same: after
+    what a channel is open for already, and before what needs an approval or our gas.
+    """
     json_nonces: Collection[str] = ()
     """Hosts whose charges (MPP) need pympp's form of the nonce, and not the draft's."""
     pay_gas: bool = False

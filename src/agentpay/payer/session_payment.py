@@ -137,7 +137,7 @@ class SessionPayment:
         spent = 0 if tagged else await self.ledger.spent(self.record.channel)
         receipt, outcome = self._receipt(answer), self._outcome(answer)
         read = self._read(answer, receipt, outcome)
-        verdict = judge_session(read, tagged=tagged, spent=spent)
+        verdict = judge_session(read, tagged=tagged, spent=spent, resent=resent)
         if self.asks:
             verdict = _of_question(read, verdict, tagged=tagged)
         if self.raises is not None and verdict.booking is Booking.CHARGED:

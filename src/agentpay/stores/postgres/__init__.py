@@ -89,7 +89,7 @@ class PostgresStore:
 
     async def close(self) -> None:
         """Save what is queued and let go. Serves both views; may be repeated."""
-        if self._closing is None:
+        if self._closing is None or self._closing.cancelled():
             self._closing = asyncio.create_task(self._close())
         await asyncio.shield(self._closing)
 

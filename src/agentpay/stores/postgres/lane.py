@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar, cast
 
 from agentpay.errors import (
+    StoreClosed,
     StoreCorrupt,
     StoreOutcomeUnknown,
     StoreUnavailable,
@@ -128,6 +129,7 @@ class Lane:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._jobs: deque[Job] = deque()
+        self._in_hand: list[Job] = []
         self._awake = asyncio.Event()
         self._closed = False
         self._task = asyncio.create_task(self._run(), name="agentpay postgres")
@@ -137,10 +139,10 @@ class Lane:
         Queue a job, which is carried out whether or not anybody waits for it.
 
         Raises:
-            StoreUnavailable: The store is closed.
+            StoreClosed: It is.
         """
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
         job.done.add_done_callback(_hear)
         self._jobs.append(job)
         self._awake.set()
@@ -157,17 +159,37 @@ class Lane:
         """Carry out what is queued, and stop."""
         self._closed = True
         self._awake.set()
-        await asyncio.shield(self._task)
+        await asyncio.wait([self._task])
+        if not self._task.cancelled():
+            self._task.result()
 
     async def _run(self) -> None:
+        try:
+            await self._carry_all()
+        except asyncio.CancelledError:
+            self._let_go()
+            raise
+
+    def _let_go(self) -> None:
+        """All tasks are cancelled, and the event loop ends: nobody waits on."""
+        self._closed = True
+        over = StoreUnavailable("nothing was saved: the event loop ends")
+        _fail(self._jobs, over)
+        cut = [job for job in self._in_hand if not job.done.done()]
+        _fail(cut, _unknown("the event loop ends", over))
+
+    async def _carry_all(self) -> None:
         while self._jobs or not self._closed:
             self._awake.clear()
             while self._jobs:
                 job = self._jobs.popleft()
                 if isinstance(job, Query):
+                    self._in_hand = [job]
                     await self._ask(job)
                 else:
-                    await self._decide([job, *self._more()])
+                    steps = [job, *self._more()]
+                    self._in_hand = [*steps]
+                    await self._decide(steps)
             if self._closed:
                 return
             try:

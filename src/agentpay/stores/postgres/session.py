@@ -162,6 +162,8 @@ class Session:
             if spares_the_session(error):
                 raise
             self.drop()
+            if isinstance(error, asyncio.CancelledError):
+                raise  # for good: nobody stays to find out
             raise CommitInDoubt(number) from error
         self.saved = number
 

@@ -79,10 +79,11 @@ class Cache(Generic[K, R]):
         entry.group = self._writer.submit(changes)
         entry.record = record
 
-    def save_steps(self, key: K, entry: Entry[R], record: R, steps: Steps) -> None:
+    def save_steps(self, key: K, entry: Entry[R], record: R, steps: Steps) -> Group:
         """The same, where the steps on one record are saved as one."""
-        entry.group = self._writer.submit_steps(key, steps)
+        entry.group = group = self._writer.submit_steps(key, steps)
         entry.record = record
+        return group
 
     def _keep(self, key: K, loaded: asyncio.Future[R]) -> None:
         del self._loading[key]

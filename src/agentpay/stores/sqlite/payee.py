@@ -79,7 +79,9 @@ class SqlitePayeeStore:
             if not isinstance(steps, ChannelSteps):
                 steps = ChannelSteps(before)
             steps.add(before, step.record, step.touched)
-            self._channels.save_steps(channel, entry, step.record, steps)
+            group = self._channels.save_steps(channel, entry, step.record, steps)
+            if step.unsaved is not None and not durable:
+                group.unsaved.append(step.unsaved)
         if durable:
             await self._writer.wait(entry.group)
         return step.answer

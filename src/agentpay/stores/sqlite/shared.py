@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Never, Self, TypeVar
 
 from agentpay.core.budget import Budget
-from agentpay.errors import ConfigurationError, StoreUnavailable
+from agentpay.errors import ConfigurationError, StoreClosed, StoreUnavailable
 from agentpay.records import PayerDecide, PayerRecord, PayerStep
 from agentpay.stores.rows.payer import save_budget, save_channel
 from agentpay.stores.rows.tables import Batch, Change
@@ -93,7 +93,7 @@ class SharedPayerStore:
         again, and saved, before the next one.
         """
         if self._closing is not None:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_hear)
         self._queued.append(_Step(account, channel, decide, durable, done))

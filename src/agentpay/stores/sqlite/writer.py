@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
-from agentpay.errors import StoreUnavailable
+from agentpay.errors import StoreClosed, StoreUnavailable
 from agentpay.stores.rows.tables import Batch, Change
 from agentpay.stores.sqlite.tables import write
 from agentpay.stores.sqlite.thread import DatabaseThread
@@ -45,6 +45,8 @@ class Group:
         default_factory=list[asyncio.Future[None]]
     )
     """One for each waiter, so that one who leaves cancels nothing but his own."""
+    unsaved: list[Callable[[], None]] = field(default_factory=list[Callable[[], None]])
+    """Called where it is not saved: for those who do not wait."""
     awaited: bool = False
     """Somebody waits for it: it is saved at once."""
 
@@ -79,7 +81,7 @@ class Writer:
         The steps on a record that are queued and not yet being saved.
 
         Raises:
-            StoreUnavailable: The store is closed: nothing may be added to them.
+            StoreClosed: Nothing may be added to them.
         """
         self._check_open()
         return self._queued.steps.get(key) if self._queued is not None else None
@@ -150,7 +152,7 @@ class Writer:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreClosed("the store is closed")
 
     def _hurry(self, group: Group) -> None:
         if group.awaited:
@@ -189,11 +191,15 @@ class Writer:
     def _fail(self, group: Group | None, why: BaseException) -> None:
         """A group is not saved, and so nothing that was decided after it is."""
         behind, self._queued = self._queued, None
-        for lost in (group, behind):
-            if lost is not None:
-                _end(lost, why)
+        lost = [each for each in (group, behind) if each is not None]
+        unsaved = [tell for each in lost for tell in each.unsaved]
+        for each in lost:
+            _end(each, why)
         for forget in self._forget:
             forget()
+        if not self._closed:  # else there is nothing that they could still do
+            for tell in unsaved:
+                tell()
 
 
 def _end(group: Group, why: BaseException | None) -> None:
@@ -203,6 +209,7 @@ def _end(group: Group, why: BaseException | None) -> None:
         if not waiter.done():
             waiter.set_result(None)
     group.waiting.clear()
+    group.unsaved.clear()
 
 
 def _save(batch: Batch, connection: sqlite3.Connection) -> None:
