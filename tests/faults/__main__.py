@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .history import History, Report, served
+from .history import History, Report
 from .pool import Pool
+from .served import read_served
 
 _PROVIDERS = 4
 
@@ -39,14 +40,17 @@ async def main() -> int:
         async with Pool(Path(directory), providers=_PROVIDERS, stores=stores) as pool:
             fresh = await _live_all(pool, seeds, asked.at_once, asked.journal)
             lost = await _reconcile(pool, fresh)
-            made = sum(served(Path(p.place.served)) for p in pool.providers)
+            made = [s for p in pool.providers for s in read_served(p.place.served)]
             starts = sum(p.starts for p in pool.providers)
     print(
-        f"{len(fresh)} runs in {time.monotonic() - started:.0f} s: {made} answers made"
-        f" by {_PROVIDERS} providers, started {starts} times;"
+        f"{len(fresh)} runs in {time.monotonic() - started:.0f} s: {len(made)} answers"
+        f" made by {_PROVIDERS} providers, started {starts} times;"
         f" {lost} missing in their accounts"
     )
-    return _summarize([*known, *fresh], lost)
+    nameless = sum(not served.request for served in made)
+    if nameless:
+        print(f"{nameless} answers were made for no request")
+    return _summarize([*known, *fresh], lost) or int(nameless > 0)
 
 
 async def _live_all(
@@ -60,7 +64,7 @@ async def _live_all(
         reports.append(report)
         for words in report.wrong:
             place = f"{report.provider}, {report.protocol}"
-            print(f"seed {seed}, {place}, {dict(report.faults)}: {words}")
+            print(f"seed {seed}, {place}, {report.faults}: {words}")
         if journal is not None:
             with journal.open("a") as file:
                 file.write(json.dumps(asdict(report)) + "\n")
@@ -94,25 +98,33 @@ def _summarize(reports: Sequence[Report], lost: int) -> int:
     kinds = Counter[str]()
     for report in reports:
         kinds.update(report.faults)
-    total = {
-        name: sum(getattr(report, name) for report in reports)
-        for name in ("requests", "paid", "lost_answers", "refused", "unknown", "moved")
-    }
-    print(
-        f"{len(reports)} runs in all; {', '.join(f'{k} {v}' for k, v in total.items())}"
-    )
-    print(f"faults: {', '.join(f'{kind} {n}' for kind, n in kinds.most_common())}")
-    bad = {
-        name: sum(getattr(report, name) for report in reports)
-        for name in ("lost", "doubled", "unpaid", "stuck")
-    }
+    total = _sums(reports, "requests", "paid", "lost_answers", "refused", "unknown")
+    total |= _sums(reports, "moved", "withheld", "made_again", "given_away")
+    print(f"{len(reports)} runs in all; {_listed(total)}")
+    print(f"faults that happened: {kinds.total()}, planned in vain:", end=" ")
+    print(sum(report.missed for report in reports))
+    for kind, times in kinds.most_common():
+        print(f"  {times:5} {kind}")
+    bad = _sums(reports, "lost", "doubled", "unpaid", "stuck")
     bad["lost"] += lost
+    bad["runs without a fault"] = sum(not report.faults for report in reports)
     wrong = sum(len(report.wrong) for report in reports)
     worst = max((report.recovery_seconds for report in reports), default=0.0)
+    none = sum(report.no_recovery for report in reports)
     print(
-        f"{', '.join(f'{k} {v}' for k, v in bad.items())}; worst recovery {worst:.1f} s"
+        f"{_listed(bad)}; worst recovery {worst:.1f} s, no answer after {none} faults"
     )
     return 1 if wrong or lost or any(bad.values()) else 0
+
+
+def _sums(reports: Sequence[Report], *names: str) -> dict[str, int]:
+    return {name: sum(getattr(r, name) for r in reports) for name in names}
+
+
+def _listed(figures: Mapping[str, int]) -> str:
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value}" for name, value in figures.items()
+    )
 
 
 if __name__ == "__main__":

@@ -5,10 +5,8 @@ One history: an agent's errand, the faults that strike it, and the count at the 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 
 import httpx
 
@@ -18,18 +16,31 @@ from agentpay.errors import StoreUnavailable
 from agentpay.testing.faulty_http import FaultyHttp
 from agentpay.testing.faulty_rpc import FaultyRpc
 
+from .charges import PAID_IN, Charge, charges
 from .days import Day, Planned, plan
 from .money import Money, count
-from .pool import Pool, Provider, run_module
+from .pool import Pool, Provider, kill, run_module
 from .provider import PRICE, USED
-from .shopper import PREFER, Errand, Note, make_agent, read_notes
+from .served import read_served
+from .shopper import (
+    PREFER,
+    Errand,
+    Note,
+    Shopper,
+    make_agent,
+    read_notes,
+    request_name,
+)
+from .verdict import Blame, Facts, given_away, judge, made_again, recovery
+from .verdict import count as count_ways
 
 FUNDS = 2_000_000
 ERRAND_SECONDS = 120.0
 REST_SECONDS = 120.0
 _PATHS = ("/exact", "/fixed", "/metered")
 _PRICES = {"/exact": PRICE, "/fixed": PRICE, "/metered": USED}
-_OPEN = ("begun", "unknown", "cut", "gateway", "store_unavailable", "store_closed")
+_MORE = 10
+"""So many requests more, so long as no fault has happened."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,9 +58,20 @@ class Report:
     unknown: int = 0
     """Requests that ended with their process, or of unknown outcome at the time."""
     moved: int = 0
+    withheld: int = 0
+    """Answers that were made again, as the first was not given out."""
+    made_again: int = 0
+    """Answers that were made again by a provider that came back."""
+    given_away: int = 0
+    """Answers that were made, and neither charged for nor had: the provider died."""
     faults: dict[str, int] = field(default_factory=dict[str, int])
+    """How often each kind happened."""
+    missed: int = 0
+    """Faults that were planned and met nothing."""
     recovery_seconds: float = 0.0
-    """From the worst fault to the next answer."""
+    """The worst: from a fault's end to an answer that was asked for after it struck."""
+    no_recovery: int = 0
+    """Faults after which there was no such answer."""
     seconds: float = 0.0
     lost: int = 0
     doubled: int = 0
@@ -76,9 +98,7 @@ class History:
         self._at_once = self._dice.choice((1, 4, 16, 32))
         self._process: asyncio.subprocess.Process | None = None
         self._notes = pool.directory / f"agent-{seed}.notes"
-        self._struck_at: list[float] = []
         self._asked_once_more = False
-        self._perhaps_paid = 0
         self.report = Report(
             seed=seed,
             provider=self._provider.name,
@@ -110,105 +130,137 @@ class History:
             )
             async with room:
                 began = time.monotonic()
-                await self._run(errand, self._day(http, rpc))
+                day = self._day(errand, http, rpc)
+                await self._run(errand, day)
             http.heal()
             rpc.heal()
-            while not await self._came_to_rest(errand):
+            while not await self._came_to_rest(self._longer(errand), day):
                 pass
         self.report.seconds = time.monotonic() - began
         return self.report
 
-    def _day(self, http: FaultyHttp, rpc: FaultyRpc) -> Day:
+    def _day(self, errand: Errand, http: FaultyHttp, rpc: FaultyRpc) -> Day:
         return Day(
             dice=self._dice,
             pool=self._pool,
             provider=self._provider,
             http=http,
+            paid_in=PAID_IN[self._protocol],
             agent_rpc=rpc,
             kill_agent=self._kill_agent,
+            restart_agent=lambda: self._start(errand),
         )
 
     # The errand.
 
     async def _run(self, errand: Errand, day: Day) -> None:
-        planned = plan(self._dice, requests=len(self._paths), postgres=self._postgres)
-        started = time.monotonic()
+        """Until all is bought, and a fault has happened."""
+        planned = self._plan(after=0, requests=len(self._paths))
+        deadline = time.monotonic() + ERRAND_SECONDS
         await self._start(errand)
         try:
-            while self._process is not None:
-                if time.monotonic() - started > ERRAND_SECONDS:
-                    self._blame("stuck", 1, "the errand has no end")
-                    break
+            while time.monotonic() < deadline:
                 await self._strike_what_is_due(planned, day)
-                if self._process.returncode is not None:
-                    if self._process.returncode == 0:
-                        break
+                if self._ended != 0:
+                    if self._ended is not None:
+                        await self._start(errand)
+                    await asyncio.sleep(0.02)
+                elif not planned and day.happened:
+                    return
+                else:
+                    planned = self._go_on(planned)
                     await self._start(errand)
-                await asyncio.sleep(0.02)
+            self._blame(Blame(what="stuck", amount=1, words="the errand has no end"))
         finally:
             await self._kill_agent()
-        for kind in day.struck:
-            self.report.faults[kind] = self.report.faults.get(kind, 0) + 1
+
+    @property
+    def _ended(self) -> int | None:
+        return None if self._process is None else self._process.returncode
+
+    def _plan(self, *, after: int, requests: int) -> list[Planned]:
+        """Each request is two lines of the notes."""
+        return plan(
+            self._dice, after=after, lines=2 * requests, postgres=self._postgres
+        )
+
+    def _go_on(self, planned: list[Planned]) -> list[Planned]:
+        """More requests, for what is still to strike, or for other faults."""
+        done = len(self._read_notes())
+        self._paths += tuple(self._dice.choices(_PATHS, (1, 2, 2), k=_MORE))
+        late = [replace(fault, after=done + 2) for fault in planned]
+        return late or self._plan(after=done, requests=_MORE)
 
     async def _strike_what_is_due(self, planned: list[Planned], day: Day) -> None:
-        done = len(read_notes(str(self._notes)))
+        done = len(self._read_notes())
         while planned and planned[0].after <= done:
-            self._struck_at.append(time.time())
             await day.strike(planned.pop(0).kind)
+
+    def _longer(self, errand: Errand) -> Errand:
+        """The errand with all that is to be bought by now."""
+        return replace(errand, paths=self._paths)
 
     async def _start(self, errand: Errand) -> None:
         self._process = await run_module(
-            "tests.faults.shopper", asdict(errand), log=self._notes.with_suffix(".log")
+            "tests.faults.shopper",
+            asdict(self._longer(errand)),
+            log=self._notes.with_suffix(".log"),
         )
 
-    async def _kill_agent(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
+    async def _kill_agent(self) -> bool:
+        return self._process is not None and await kill(self._process)
+
+    def _read_notes(self) -> list[Note]:
+        return read_notes(str(self._notes))
 
     # The count.
 
-    async def _came_to_rest(self, errand: Errand) -> bool:
+    async def _came_to_rest(self, errand: Errand, day: Day) -> bool:
         """False while its database is away, which other histories kill as well."""
         try:
-            await self._come_to_rest(errand)
+            await self._come_to_rest(errand, day)
         except StoreUnavailable:
             await asyncio.sleep(0.5)
             return False
         return True
 
-    async def _come_to_rest(self, errand: Errand) -> None:
+    async def _come_to_rest(self, errand: Errand, day: Day) -> None:
         async with make_agent(errand) as agent:
             deadline = time.monotonic() + REST_SECONDS
-            notes = read_notes(errand.notes)
+            charged: list[Charge] = []
             while True:
                 try:
-                    await self._ask_once_more(agent, errand)
-                    settled, why = await self._settled(agent)
-                except (AgentPayError, httpx.TransportError) as error:
+                    settled, why = await self._settled(agent, errand)
+                    charged = await self._charged(agent, day)
+                except (AgentPayError, httpx.HTTPError) as error:
                     settled, why = None, str(error)
                 if settled is not None:
                     break
                 if time.monotonic() > deadline:
-                    self._blame("stuck", 1, f"no rest: {why}")
+                    words = f"no rest: {why}"
+                    self._blame(Blame(what="stuck", amount=1, words=words))
                     settled = await self._count(agent)
                     break
                 await asyncio.sleep(0.5)
             spending = await agent.spending()
-        self._judge(notes, settled, booked=spending.spent // 10**12)
+        self._judge(day, settled, charged, booked=spending.spent // 10**12)
 
-    async def _ask_once_more(self, agent: Agent, errand: Errand) -> None:
-        """One more request on the channel, so that nothing is under way on it."""
-        if self._asked_once_more or not await agent.channels():
-            return
-        self._perhaps_paid += 1  # until it is answered, nobody knows
-        answer = await agent.get(errand.base + "/fixed", headers={"x-request": "last"})
-        self._perhaps_paid -= 1
-        self._asked_once_more = answer.status_code == 200
+    async def _ask_once_more(self, agent: Agent, errand: Errand) -> bool:
+        """
+        Whether one more request on the channel has been answered: then nothing is under
+        way on it, and the last fault is over.
+        """
+        if not self._asked_once_more:
+            self._paths += ("/fixed",)
+            await Shopper(self._longer(errand), agent).run()
+            self._asked_once_more = self._read_notes()[-1].outcome == "paid"
+        return self._asked_once_more
 
-    async def _settled(self, agent: Agent) -> tuple[Money | None, str]:
+    async def _settled(self, agent: Agent, errand: Errand) -> tuple[Money | None, str]:
         """What all came to; before it does, what is missing."""
         await agent.payer.resolve()
+        if not await self._ask_once_more(agent, errand):
+            return None, f"the last request was {self._read_notes()[-1].outcome}"
         records = await agent.channels()
         spending = await agent.spending()
         # What asks to close a channel is open until a close has come through.
@@ -235,54 +287,53 @@ class History:
             records=await agent.channels(),
         )
 
-    def _judge(self, notes: Sequence[Note], money: Money, *, booked: int) -> None:
-        """The agent's notes, its books and the chain must say the same."""
-        report = self.report
-        last = {note.number: note for note in notes}
-        least, open_price = self._asked_once_more * PRICE, self._perhaps_paid * PRICE
-        for number, note in last.items():
-            price = _PRICES[self._paths[number]]
-            if note.outcome == "paid":
-                report.paid += 1
-                least += price
-            elif note.outcome == "lost":
-                report.lost_answers += 1
-                least += note.charged
-            elif note.outcome in _OPEN:
-                report.unknown += 1
-                open_price += price
-            else:
-                report.refused += 1
-                if note.outcome.startswith("wrong"):
-                    report.wrong.append(f"request {number}: {note.outcome}")
-        report.moved = money.paid
-        if money.paid < least:
-            self._blame("unpaid", least - money.paid, f"{money} pays less than {least}")
-        if money.paid > least + open_price:
-            more = money.paid - least - open_price
-            self._blame("doubled", more, f"{money} pays more than {least}+{open_price}")
-        gone = FUNDS - money.left
-        there = money.paid + money.escrowed
-        if gone != there:
-            self._blame(
-                "lost", abs(gone - there), f"{gone} are gone, {there} are there"
-            )
-        if booked != money.paid:
-            self._blame(
-                "lost", abs(booked - money.paid), f"the agent's books say {booked}"
-            )
-        answers = [note.at for note in notes if note.outcome == "paid"]
-        waits = [
-            min((at - struck for at in answers if at > struck), default=0.0)
-            for struck in self._struck_at
+    async def _charged(self, agent: Agent, day: Day) -> list[Charge]:
+        return await charges(
+            day.http.requests,
+            chain=self._pool.chain,
+            agent=agent.payer.keys.account,
+            provider=self._provider.wallet.address,
+            base=self._provider.base,
+        )
+
+    def _judge(
+        self, day: Day, money: Money, charged: list[Charge], *, booked: int
+    ) -> None:
+        report, facts = self.report, self._facts(day, money, charged, booked=booked)
+        for blame in judge(facts):
+            self._blame(blame)
+        for way, requests in count_ways(facts).items():
+            setattr(report, way, requests)
+        report.requests, report.moved = len(self._paths), money.paid
+        report.withheld, report.made_again = made_again(facts)
+        report.given_away = given_away(facts)
+        report.faults = dict(day.count())
+        report.missed = len(day.strikes) - len(day.happened)
+        report.recovery_seconds, report.no_recovery = recovery(facts)
+
+    def _facts(
+        self, day: Day, money: Money, charged: list[Charge], *, booked: int
+    ) -> Facts:
+        names = [
+            request_name(str(self.report.seed), n) for n in range(len(self._paths))
         ]
-        report.recovery_seconds = max(waits, default=0.0)
+        notes: dict[str, list[Note]] = {name: [] for name in names}
+        for note in self._read_notes():
+            notes[names[note.number]].append(note)
+        made = read_served(self._provider.place.served)
+        return Facts(
+            prices=dict(zip(names, map(_PRICES.__getitem__, self._paths), strict=True)),
+            notes=notes,
+            charges=charged,
+            served=[served for served in made if served.request in notes],
+            money=money,
+            funds=FUNDS,
+            booked=booked,
+            strikes=day.strikes,
+        )
 
-    def _blame(self, what: str, amount: int, words: str) -> None:
-        setattr(self.report, what, getattr(self.report, what) + amount)
-        self.report.wrong.append(f"{what}: {words}")
-
-
-def served(file: Path) -> int:
-    """How many answers a provider made."""
-    return len(file.read_text().splitlines()) if file.exists() else 0
+    def _blame(self, blame: Blame) -> None:
+        if blame.what != "wrong":
+            more = getattr(self.report, blame.what) + blame.amount
+            setattr(self.report, blame.what, more)
+        self.report.wrong.append(f"{blame.what}: {blame.words}")

@@ -2,10 +2,13 @@
 What became of an agent's money, by the chain alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.evm import batch_settlement_abi as contract
+from agentpay.evm import eip3009_abi as eip3009
 from agentpay.evm.hashing import address_word, keccak
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.records import PayerRecord
@@ -63,6 +66,26 @@ async def count(
     )
 
 
+async def authorized_transfers(
+    chain: LocalChain, *, agent: Address, provider: Address
+) -> dict[str, int]:
+    """
+    What moved from an agent to a provider by each nonce that the agent signed. The
+    token tells of the nonce right before it tells of its transfer (EIP-3009).
+    """
+    by, to = _topic(agent), _topic(provider)
+    used = await _logs(chain, [eip3009.AUTHORIZATION_USED, by])
+    moved = {
+        (log["transactionHash"], int(log["logIndex"], 16)): int(log["data"], 16)
+        for log in await _logs(chain, [_TRANSFER, by, to])
+    }
+    nonces = {
+        (log["transactionHash"], int(log["logIndex"], 16) + 1): log["topics"][2]
+        for log in used
+    }
+    return {nonce: moved.get(place, 0) for place, nonce in nonces.items()}
+
+
 async def _held(view: RpcChain, record: PayerRecord) -> tuple[int, int]:
     """What the provider took out of a channel or session, and what is left in it."""
     if isinstance(record.config, SessionConfig):
@@ -77,12 +100,18 @@ async def _transfers(
     chain: LocalChain, *, sender: Address | None = None, receiver: Address | None = None
 ) -> list[tuple[str, str, int]]:
     topics = [_TRANSFER, _topic(sender), _topic(receiver)]
-    asked = {"address": chain.usdc.address, "topics": topics, "fromBlock": "0x0"}
-    logs = await chain.node.rpc("eth_getLogs", asked)
     return [
         (_account(log["topics"][1]), _account(log["topics"][2]), int(log["data"], 16))
-        for log in logs
+        for log in await _logs(chain, topics)
     ]
+
+
+async def _logs(
+    chain: LocalChain, topics: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    asked = {"address": chain.usdc.address, "topics": topics, "fromBlock": "0x0"}
+    logs: list[dict[str, Any]] = await chain.node.rpc("eth_getLogs", asked)
+    return logs
 
 
 def _topic(account: Address | None) -> str | None:

@@ -10,6 +10,7 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from signal import SIGKILL
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +33,15 @@ async def run_module(
         return await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, json.dumps(told), cwd=ROOT, stderr=said
         )
+
+
+async def kill(process: asyncio.subprocess.Process) -> bool:
+    """SIGKILL; False if it had ended by itself."""
+    if process.returncode is not None:
+        return False
+    process.kill()
+    await process.wait()
+    return process.returncode == -SIGKILL
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,12 +80,10 @@ class Provider:
                     return
                 await asyncio.sleep(0.05)
 
-    async def kill(self) -> None:
-        """SIGKILL, whatever it is doing."""
+    async def kill(self) -> bool:
+        """SIGKILL, whatever it is doing; False if it is dead already."""
         async with self.busy:
-            if self.process is not None and self.process.returncode is None:
-                self.process.kill()
-                await self.process.wait()
+            return self.process is not None and await kill(self.process)
 
 
 class Pool:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import sys
 from dataclasses import dataclass
 
@@ -12,11 +11,12 @@ import uvicorn
 from agentpay import MppTerms, Payee, Paywall, Route, Wallet
 from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Money
+from agentpay.types import Hash32, Money
+from tests.faults.served import Door, made_by
 from tests.http.world import answer
 
 PRICE, USED = 1000, 700
-REQUEST_ID = b"x-request"
+BOOKS = "/books/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,18 @@ class Place:
     store: str
     port: int
     served: str
-    """The file that it adds a line to for each answer that it made."""
+    """The file in which it notes what it made; see `served`."""
 
 
 class Application:
-    """Answers with the id of the request, after noting that it did."""
+    """
+    Answers with the id of the request, after noting that it did. `/books/CHANNEL` is
+    free, and says what each voucher of a channel was charged.
+    """
 
-    def __init__(self, served: str) -> None:
-        self._served = os.open(served, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    def __init__(self, served: str, payee: Payee) -> None:
+        self._made = made_by(served)
+        self._payee = payee
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -44,12 +48,25 @@ class Application:
                 await receive()
                 await send({"type": f"lifespan.{moment}.complete"})
             return
-        name = dict(scope["headers"]).get(REQUEST_ID, b"")
+        if scope["path"] == "/free":
+            await answer(send, 200, b"")
+            return
+        if scope["path"].startswith(BOOKS):
+            channel = Hash32(scope["path"].removeprefix(BOOKS))
+            await answer(send, 200, json.dumps(await self._charged(channel)).encode())
+            return
         if scope["path"] == "/metered":
             scope["agentpay"].charge(USED)
         await asyncio.sleep(0.002)
-        os.write(self._served, name + b"\n")
-        await answer(send, 200, name)
+        await answer(send, 200, self._made(scope).encode())
+
+    async def _charged(self, channel: Hash32) -> dict[str, int]:
+        record = await self._payee._running.store.payee.read(channel)
+        if record is None:
+            return {}
+        used, running = record.ledger.used, record.ledger.running
+        over = {str(voucher.cumulative): voucher.charged for voucher in used}
+        return over | {str(voucher.cumulative): voucher.charged for voucher in running}
 
 
 def main(told: str) -> None:
@@ -72,8 +89,9 @@ def main(told: str) -> None:
         "/fixed": Route(price=PRICE, schemes=("batch-settlement",)),
         "/metered": Route(price=PRICE, metered=True, schemes=("batch-settlement",)),
     }
-    paywall = Paywall(Application(place.served), payee=payee, routes=routes)
-    uvicorn.run(paywall, port=place.port, log_level="critical", ws="none")
+    paywall = Paywall(Application(place.served, payee), payee=payee, routes=routes)
+    door = Door(paywall, place.served)
+    uvicorn.run(door, port=place.port, log_level="critical", ws="none")
 
 
 if __name__ == "__main__":

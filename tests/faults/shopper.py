@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -78,6 +77,10 @@ def read_notes(file: str) -> list[Note]:
         return [Note(**json.loads(line)) for line in lines if line.endswith("}\n")]
 
 
+def request_name(errand: str, number: int) -> str:
+    return f"{errand}-{number}"
+
+
 def make_agent(errand: Errand) -> Agent:
     chain = LocalChain(rpc_url=errand.chain_url)
     return Agent(
@@ -98,8 +101,6 @@ class Shopper:
         self._errand = errand
         self._agent = agent
         self._room = asyncio.Semaphore(errand.at_once)
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-        self._notes = os.open(errand.notes, flags)
 
     async def run(self) -> None:
         begun = {note.number for note in read_notes(self._errand.notes)}
@@ -108,7 +109,7 @@ class Shopper:
 
     async def _buy(self, number: int) -> None:
         url = self._errand.base + self._errand.paths[number]
-        name = f"{self._errand.name}-{number}"
+        name = request_name(self._errand.name, number)
         async with self._room:
             self._note(number, "begun")
             try:
@@ -126,7 +127,8 @@ class Shopper:
 
     def _note(self, number: int, outcome: str, charged: int = 0) -> None:
         note = Note(number=number, outcome=outcome, charged=charged, at=time.time())
-        os.write(self._notes, json.dumps(asdict(note)).encode() + b"\n")
+        with Path(self._errand.notes).open("a") as notes:
+            notes.write(json.dumps(asdict(note)) + "\n")
 
 
 def _outcome(answer: httpx.Response, name: str) -> str:

@@ -1,5 +1,6 @@
 """The faulty server: each fault is what it says, and whoever is behind it is real."""
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -83,6 +84,20 @@ async def test_a_repeated_request_arrives_twice() -> None:
         faulty.plan(HttpFault.REQUEST_REPEATED)
         assert (await ask()).content == b"2 words"
         assert app.asked.total() == 2
+
+
+async def test_a_planned_fault_says_when_it_happened_and_only_then() -> None:
+    async with behind_faults() as (_, faulty, ask):
+        dropped = faulty.plan(HttpFault.ANSWER_CUT, times=2)
+        waiting = faulty.plan(HttpFault.REQUEST_DROPPED, header="payment-signature")
+        before = time.time()
+        with pytest.raises(httpx.TransportError):
+            await ask()
+        assert [before <= moment <= time.time() for moment in dropped] == [True]
+        assert (waiting, faulty.planned) == ([], 2)
+        assert [head.split(b"\r\n")[0] for head in faulty.requests] == [
+            b"POST /a HTTP/1.1"
+        ]
 
 
 async def test_a_fault_may_wait_for_a_header() -> None:

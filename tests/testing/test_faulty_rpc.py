@@ -6,7 +6,7 @@ import time
 import pytest
 
 from agentpay.chain.rpc import RpcChain
-from agentpay.errors import ChainUnreachable
+from agentpay.errors import ChainError, ChainUnreachable
 from agentpay.evm.calls import Call
 from agentpay.testing.anvil import Anvil
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
@@ -65,6 +65,23 @@ async def test_in_an_outage_everything_fails_until_it_is_over(fault: Fault) -> N
                 await ask()
         rpc.heal()
         await chain.check()
+
+
+async def test_a_planned_fault_says_when_it_happened_and_only_then() -> None:
+    async with (
+        Anvil(no_mining=True) as node,
+        FaultyRpc(node.url) as rpc,
+        RpcChain(rpc.url, chain_id=LOCAL) as chain,
+    ):
+        refused = rpc.plan("eth_getBlockByNumber", Fault.REQUEST_REFUSED)
+        waiting = rpc.plan("eth_getLogs", Fault.REQUEST_REFUSED)
+        before = time.time()
+        with pytest.raises(ChainError):
+            await chain.head()
+        await chain.head()
+
+    assert [before <= moment <= time.time() for moment in refused] == [True]
+    assert (waiting, rpc.planned) == ([], 1)
 
 
 async def test_a_slow_endpoint_answers_late() -> None:

@@ -6,7 +6,8 @@ after the server has acted, one that breaks off, comes late, or is asked for twi
 """
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,7 @@ class _Planned:
     fault: HttpFault
     times: int
     header: bytes
+    happened: list[float] = field(default_factory=list[float])
 
 
 class FaultyHttp:
@@ -57,13 +59,23 @@ class FaultyHttp:
     def __init__(self, server_url: str, *, delay_seconds: float = 0.5) -> None:
         self.url = ""
         self.server_url = server_url
+        self.requests: list[bytes] = []
+        """The request line and the headers of every request so far, in order."""
         self._delay_seconds = delay_seconds
         self._planned: list[_Planned] = []
         self._listener = Listener(self._serve_one)
 
-    def plan(self, fault: HttpFault, *, times: int = 1, header: str = "") -> None:
-        """Let the next `times` requests fail, or those that have a `header`."""
-        self._planned.append(_Planned(fault, times, header.lower().encode()))
+    def plan(
+        self, fault: HttpFault, *, times: int = 1, header: str = ""
+    ) -> list[float]:
+        """
+        Let the next `times` requests fail, or those that have a `header`.
+
+        The list that is returned grows by the time (Unix) each time it happens.
+        """
+        planned = _Planned(fault, times, header.lower().encode())
+        self._planned.append(planned)
+        return planned.happened
 
     @property
     def planned(self) -> int:
@@ -93,7 +105,9 @@ class FaultyHttp:
         return False
 
     async def _serve(self, request: bytes, writer: asyncio.StreamWriter) -> None:
-        match self._next_fault(request):
+        head = request.partition(b"\r\n\r\n")[0]
+        self.requests.append(head)
+        match self._next_fault(head.lower()):
             case HttpFault.REQUEST_DROPPED:
                 return
             case HttpFault.REQUEST_UNAVAILABLE:
@@ -118,11 +132,11 @@ class FaultyHttp:
                 await self._pass_on(request, writer)
         await writer.drain()
 
-    def _next_fault(self, request: bytes) -> HttpFault | None:
-        head = request.partition(b"\r\n\r\n")[0].lower()
+    def _next_fault(self, head: bytes) -> HttpFault | None:
         for plan in self._planned:
             if not plan.header or b"\r\n" + plan.header + b":" in head:
                 plan.times -= 1
+                plan.happened.append(time.time())
                 if plan.times == 0:
                     self._planned.remove(plan)
                 return plan.fault

@@ -9,7 +9,8 @@ following (`freeze`); what the chain itself takes back, an Anvil does
 
 import asyncio
 import json
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self, assert_never
@@ -65,6 +66,7 @@ class _Planned:
     method: str
     fault: Fault
     times: int
+    happened: list[float] = field(default_factory=list[float])
 
 
 @dataclass(slots=True)
@@ -92,9 +94,15 @@ class FaultyRpc:
         self._client = httpx.AsyncClient(trust_env=False, verify=False)  # noqa: S501 - loopback
         self._listener = Listener(self._serve_one)
 
-    def plan(self, method: str, fault: Fault, *, times: int = 1) -> None:
-        """Let the next `times` HTTP requests that call `method` fail in this way."""
-        self._planned.append(_Planned(method, fault, times))
+    def plan(self, method: str, fault: Fault, *, times: int = 1) -> list[float]:
+        """
+        Let the next `times` HTTP requests that call `method` fail in this way.
+
+        The list that is returned grows by the time (Unix) each time it happens.
+        """
+        planned = _Planned(method, fault, times)
+        self._planned.append(planned)
+        return planned.happened
 
     def lie(self, method: str, result: object, *, times: int = 1) -> None:
         """Answer the next `times` calls of `method` with `result`, as JSON."""
@@ -186,6 +194,7 @@ class FaultyRpc:
         for plan in self._planned:
             if plan.method in methods:
                 plan.times -= 1
+                plan.happened.append(time.time())
                 if plan.times == 0:
                     self._planned.remove(plan)
                 return plan.fault
