@@ -11,11 +11,25 @@ import httpx
 import pytest
 
 from agentpay import Budget, Policy
-from agentpay.errors import AgentPayError, AnswerLost
+from agentpay.errors import (
+    AgentPayError,
+    AnswerLost,
+    ChannelUnusable,
+    NoAcceptableOffer,
+)
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE, QUICK, Wire, a_shop, an_agent, through
+from tests.http.world import (
+    BASE,
+    PRICE,
+    QUICK,
+    Wire,
+    a_shop,
+    an_agent,
+    rewriting,
+    through,
+)
 from tests.payer.test_lanes import EXACTLESS, official
 from tests.payer.test_paying_by_permit2 import a_pair
 
@@ -224,3 +238,30 @@ async def test_c8_a_deposit_that_was_not_made_keeps_nobody_longer_than_agreed(
                 answer = await agent.get(BASE + "/ok")
 
     assert answer.status_code == 200
+
+
+async def test_c15_an_offer_that_no_channel_can_pay_ends_at_once(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """A fresh channel is as unusable as the one before, and is not begun for ever."""
+
+    def for_nothing(message: Any) -> Any:
+        for offer in message["accepts"]:
+            offer["amount"] = "0"
+        return message
+
+    policy = Policy(prefer=("batch-settlement",), give_up_seconds=1)
+    budget = Budget(total="$0.002", per_request="$0.001")
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(rewriting(wall, PAYMENT_REQUIRED, for_nothing)))
+        async with (
+            await an_agent(
+                agentpay_shared_chain, wire, policy=policy, budget=budget
+            ) as agent,
+            asyncio.timeout(20),
+        ):
+            with pytest.raises((ChannelUnusable, NoAcceptableOffer)) as ended:
+                await agent.get(BASE + "/ok")
+
+    assert "used up" in str(ended.value)
+    assert not wire.credentials

@@ -129,7 +129,7 @@ class Channels:
         refused: BudgetExceeded | KeyElsewhere | None = None
         for channel in list(await self._lanes(key)):
             try:
-                payment = await self._pay_on(channel, offer, target)
+                payment = await self._pay_on(channel, key, offer, target)
             except (BudgetExceeded, KeyElsewhere) as error:  # another may have room
                 refused = error
                 continue
@@ -151,7 +151,7 @@ class Channels:
         return await self._ledger.affords(least, host=target.host, decimals=decimals)
 
     async def _pay_on(
-        self, channel: Hash32, offer: Offer, target: Target
+        self, channel: Hash32, key: Key, offer: Offer, target: Target
     ) -> VoucherPayment | None:
         """A voucher on this channel; None if it has no room now."""
         place = _place_of(offer, target)
@@ -168,6 +168,8 @@ class Channels:
         )
         if isinstance(answer, Unusable):
             self._forget(channel)
+            if record.ledger == self._books(key, offer):  # another will do no better
+                raise ChannelUnusable(f"{target.origin}: {answer.reason}")
             return None
         if not isinstance(answer, Issued):
             return None
