@@ -75,19 +75,25 @@ async def goes_on(world: World, store: str, step: Step, channel: Hash32) -> With
             return await leaving
 
 
+async def bought(world: World, store: str) -> Hash32:
+    """The channel that an agent has paid one request on."""
+    async with world.agent(store) as agent:
+        await agent.get(world.url)
+        (record,) = await agent.channels()
+    return record.channel
+
+
 async def test_c8_a_withdrawal_under_way_when_we_crashed_is_not_started_twice(
     tmp_path: Path,
 ) -> None:
     store = str(tmp_path / "agent.db")
     async with a_world() as world:
-        async with world.agent(store) as agent:
-            await agent.get(world.url)
-            (record,) = await agent.channels()
+        channel = await bought(world, store)
         before = await count(world, "latest")
         await stop_mining(world)
         step = Agent.start_withdrawal
-        await crashes_after_sending(world, store, step, record.channel)
-        started = await goes_on(world, store, step, record.channel)
+        await crashes_after_sending(world, store, step, channel)
+        started = await goes_on(world, store, step, channel)
 
         assert started.amount == DEPOSIT
         assert await count(world, "pending") == before + 1
@@ -98,17 +104,16 @@ async def test_c8_a_withdrawal_that_we_finished_and_crashed_is_booked_by_the_nex
 ) -> None:
     store = str(tmp_path / "agent.db")
     async with a_world() as world:
+        channel = await bought(world, store)
         async with world.agent(store) as agent:
-            await agent.get(world.url)
-            (record,) = await agent.channels()
-            await agent.start_withdrawal(record.channel)
+            await agent.start_withdrawal(channel)
         await _until_paid(world, PRICE)
         await world.chain.node.increase_time(DELAY + 1)
         before = await count(world, "latest")
         await stop_mining(world)
         step = Agent.finish_withdrawal
-        await crashes_after_sending(world, store, step, record.channel)
-        finished = await goes_on(world, store, step, record.channel)
+        await crashes_after_sending(world, store, step, channel)
+        finished = await goes_on(world, store, step, channel)
 
         assert finished.amount == DEPOSIT - PRICE
         assert await count(world, "pending") == before + 1
@@ -119,15 +124,13 @@ async def test_c8_a_withdrawal_that_was_sent_and_dropped_is_started_again(
 ) -> None:
     store = str(tmp_path / "agent.db")
     async with a_world() as world:
-        async with world.agent(store) as agent:
-            await agent.get(world.url)
-            (record,) = await agent.channels()
+        channel = await bought(world, store)
         before = await count(world, "latest")
         await stop_mining(world)
         step = Agent.start_withdrawal
-        await crashes_after_sending(world, store, step, record.channel)
+        await crashes_after_sending(world, store, step, channel)
         await world.chain.node.rpc("anvil_removePoolTransactions", world.wallet.address)
-        started = await goes_on(world, store, step, record.channel)
+        started = await goes_on(world, store, step, channel)
 
         assert started.amount == DEPOSIT
         assert started.transaction
@@ -139,12 +142,10 @@ async def test_c8_what_was_sent_and_is_not_mined_in_time_is_not_called_failed(
 ) -> None:
     store = str(tmp_path / "agent.db")
     async with a_world() as world:
-        async with world.agent(store) as agent:
-            await agent.get(world.url)
-            (record,) = await agent.channels()
+        channel = await bought(world, store)
         await stop_mining(world)
         step = Agent.start_withdrawal
-        await crashes_after_sending(world, store, step, record.channel)
+        await crashes_after_sending(world, store, step, channel)
         network = world.chain.network
         async with RpcChain(world.chain.rpc_url, chain_id=network.chain) as chain:
             key = world.wallet.gas_key()
