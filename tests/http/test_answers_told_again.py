@@ -50,6 +50,9 @@ class Oracle:
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.started = 0
+        self.parts = asyncio.Event()
+        self.parts.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
@@ -64,6 +67,8 @@ class Oracle:
         status = 500 if path == "/fails" and number == 1 else 201
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
+        self.started += 1
+        await self.parts.wait()
         for _ in range(100 if path == "/long" else 2):
             part = {"type": "http.response.body", "body": b"%d " % number * 400}
             await send({**part, "more_body": True})

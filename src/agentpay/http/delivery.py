@@ -12,9 +12,11 @@ from typing import Protocol
 
 from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
+    App,
     Headers,
     Message,
     Receive,
+    Scope,
     Send,
     headers_of,
     send_refusal,
@@ -29,6 +31,7 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.records import AnswerRecord
 from agentpay.stream_errors import StreamEnded, StreamExhausted, StreamLost
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
@@ -75,6 +78,20 @@ class Hearing:
         """Hear the body to its end, or until the client leaves."""
         while not self._ended and (await self.receive())["type"] == "http.request":
             continue
+
+
+def told(earlier: AnswerRecord) -> App:
+    """What answers as was answered earlier."""
+
+    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        heard = earlier.content == b""
+        while not heard:
+            message = await receive()
+            heard = message["type"] != "http.request" or not message.get("more_body")
+        await send_whole(send, earlier.status, earlier.headers, earlier.body)
+
+    return tell
 
 
 async def tell_again(receive: Receive, send: Send, refusal: Refusal) -> None:
@@ -173,6 +190,7 @@ class Delivery:
 
     async def send(self, message: Message) -> None:
         if self._replaced:
+            await self._withhold(message)
             return
         if message["type"] == "http.response.start":
             await self._start(message)
@@ -189,7 +207,15 @@ class Delivery:
         if last:
             await self._deliver()
 
-    async def _keep(self) -> None:
+    async def _withhold(self, message: Message) -> None:
+        """Instead of it, its payer was told that it may not be paid for: it is kept."""
+        if self._closed or not self._copy.whole:
+            return
+        self._copy.add(message)
+        if not message.get("more_body"):
+            await self._keep(withheld=True)
+
+    async def _keep(self, *, withheld: bool = False) -> None:
         """Before the last byte leaves, so that whoever misses it may ask again."""
         content = self._hearing.content
         if content is None or not self._copy.whole:
@@ -201,6 +227,7 @@ class Delivery:
             status=self._copy.status,
             headers=self._copy.headers,
             body=self._copy.body,
+            withheld=withheld,
         )
 
     async def _flow_on(self, flow: Flow, message: Message) -> None:
@@ -230,6 +257,7 @@ class Delivery:
     async def _start(self, message: Message) -> None:
         charged = self._purchase.charge.close()
         receipt: str | Refusal
+        withheld = False
         try:
             if message["status"] >= 400:
                 with self._closing():
@@ -238,11 +266,13 @@ class Delivery:
                 receipt = await self._flow.begin()
             else:
                 receipt = await self._commit(charged)
+                withheld = self._sale.withheld != ""
         except (ChainError, StoreError) as error:
             receipt = unavailable(error, self._answers.chain, payment=self._sale.id)
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
-            self._closed = self._replaced = True
+            self._replaced, self._closed = True, not withheld
+            self._copy.start(message)
             mpp, terms = self._purchase.mpp, self._purchase.terms
             refusal = self._payee.refuse(
                 receipt, terms, mpp or Asked(), by_mpp=mpp is not None

@@ -200,6 +200,10 @@ class ChargeSale:
         return _answer_to(self._echo, self._sale.id)
 
     @property
+    def withheld(self) -> str:
+        return self._sale.withheld
+
+    @property
     def maximum(self) -> int:
         return self._sale.maximum
 

@@ -155,7 +155,11 @@ class TransferSales:
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
-                movement=movement, scheme=scheme, terms=terms, record=record
+                movement=movement,
+                scheme=scheme,
+                terms=terms,
+                record=record,
+                again=record is not ours,
             )
             sold = await self._sell(purchase)
             return sold
