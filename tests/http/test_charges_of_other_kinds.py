@@ -55,6 +55,7 @@ ALL = ("authorization", "permit2", "transaction", "hash")
 PAID = "/exact/reserve-then-settle/ok"
 FIRST = "/exact/settle-first/ok"
 AFTER = "/exact/serve-then-settle/ok"
+SLOW = "/exact/reserve-then-settle/slow"
 PATHS = (PAID, FIRST, AFTER)
 PLATFORM = Address("0x" + "a1" * 20)
 PARTNER = Address("0x" + "a2" * 20)
@@ -596,6 +597,37 @@ async def test_f4_a_transaction_that_reverted_is_no_payment(
         refused = await world.client.get(PAID, headers=headers)
 
         assert kind_of(refused) == "verification-failed"
+
+
+async def test_f1_what_reverted_after_its_worker_died_is_refused_and_not_unknown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Its payer would be told for ever that nobody knows, and send it for ever."""
+    async with a_world(agentpay_shared_chain) as world:
+        wallet = await world.chain.funded_wallet(PRICE, ether=1)
+        payer = OtherPayer(world.chain, wallet)
+        challenge = await world.asks(SLOW)
+        signed = await payer.signed(challenge)
+        headers = payer.headers(challenge, transaction_payload(signed.raw))
+        asked = asyncio.create_task(world.client.get(SLOW, headers=headers))
+        await until(lambda: world.shop.begun[SLOW] == 1)
+        store = world.payee._running.store.payee
+        assert isinstance(store, MemoryPayeeStore)
+        (started,) = [p for p in store._payments.values() if "transaction" in p.id]
+        await store.take_payment(started.id, owner="the dead")
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        elsewhere = await HandPayer(wallet, world.payee.settings).transfer(
+            terms_of(world.payee, schemes=("exact",))
+        )
+        await world.client.get(PAID, headers={"payment-signature": elsewhere})
+        raw = "0x" + signed.raw.hex()
+        await world.chain.node.rpc("eth_sendRawTransaction", raw)
+        await eventually(lambda: mined(world, signed.hash))
+        refused = await world.client.get(SLOW, headers=headers)
+
+        assert refused.status_code == 402
+        assert await world.balance() == PRICE  # of the other
 
 
 async def test_f1_a_hash_that_is_not_mined_is_unknown_and_not_refused(
