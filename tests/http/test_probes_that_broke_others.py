@@ -48,7 +48,7 @@ from tests.payee.hand import HandPayer, decoded, sold, terms_of
 from tests.payee.test_refusals_of_channel_payments import (
     test_k3_a_forged_voucher_learns_and_changes_nothing,
 )
-from tests.payer.test_lost_answers import at_rest, charged, spent
+from tests.payer.books import at_rest, charged, spent
 
 test_row_f10_a_stream_is_not_buffered = test_a_stream_arrives_slice_by_slice
 test_row_f11_two_cookies_arrive = (

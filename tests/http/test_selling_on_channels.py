@@ -33,7 +33,7 @@ from tests.http.world import (
     until,
 )
 from tests.payee.hand import HandPayer, terms_of
-from tests.payer.test_lost_answers import at_rest, charged, spent
+from tests.payer.books import at_rest, charged, spent
 
 ORDERS = tuple(Order)
 

@@ -133,26 +133,6 @@ async def the_session(agent: Agent) -> PayerRecord:
     return record
 
 
-async def spent(agent: Agent) -> int:
-    """What an agent's books say was spent on sessions, in base units."""
-    return sum(record.ledger.spent for record in await agent.channels())
-
-
-async def charged(payee: Payee, agent: Agent) -> int:
-    """What the payee's books say of the same."""
-    store = payee._running.store.payee
-    records = [await store.read(r.channel) for r in await agent.channels()]
-    return sum(record.ledger.charged for record in records if record is not None)
-
-
-async def at_rest(agent: Agent) -> bool:
-    """Whether nothing is open on any session."""
-    return all(
-        not record.ledger.open and record.ledger.deposit is None
-        for record in await agent.channels()
-    )
-
-
 async def on_chain(chain: LocalChain, record: PayerRecord) -> SessionOnChain:
     """What the escrow says of a session."""
     async with RpcChain(

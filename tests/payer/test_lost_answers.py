@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentpay import Agent, Policy, Wallet
+from agentpay import Policy, Wallet
 from agentpay.errors import (
     AgentPayError,
     AnswerLost,
@@ -32,30 +32,12 @@ from tests.http.world import (
 )
 from tests.payee.hand import decoded
 
+from .books import at_rest, charged, none_open, spent
+
 pytestmark = pytest.mark.usefixtures("way")
 
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"
 HASTY = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5)
-
-
-async def at_rest(agent: Agent) -> bool:
-    """Whether nothing is open on any channel."""
-    return all(
-        not record.ledger.open and record.ledger.deposit is None
-        for record in await agent.channels()
-    )
-
-
-async def spent(agent: Agent) -> int:
-    """What the channels' books say was spent, in base units."""
-    return sum(record.ledger.spent for record in await agent.channels())
-
-
-async def charged(payee: Any, agent: Agent) -> int:
-    """What the payee's books say of the same channels."""
-    store = payee._running.store.payee
-    records = [await store.read(r.channel) for r in await agent.channels()]
-    return sum(record.ledger.charged for record in records if record is not None)
 
 
 @pytest.mark.parametrize(
@@ -119,17 +101,13 @@ async def test_c8_a_request_that_never_arrives_is_unknown_and_then_found_void(
             (record,) = await agent.channels()
             assert record.ledger.outstanding == PRICE  # it stays reserved
             wire.lose_requests = 0
-            await eventually(lambda: _settled(agent))
+            await eventually(lambda: none_open(agent))
             answer = await agent.get(BASE + "/ok")
 
             assert answer.status_code == 200
             assert await spent(agent) == await charged(payee, agent) == done + PRICE
             assert shop.begun["/ok"] == (1 if first else 2)
             assert len(await agent.channels()) == 1
-
-
-async def _settled(agent: Agent) -> bool:
-    return all(not record.ledger.open for record in await agent.channels())
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -285,7 +263,7 @@ async def test_c8_a_caller_may_leave_at_any_step(
                     await asyncio.sleep(0)
                 asking.cancel()
                 (outcome,) = await asyncio.gather(asking, return_exceptions=True)
-                await eventually(lambda: _settled(agent))
+                await eventually(lambda: none_open(agent))
                 assert (await agent.get(BASE + "/ok")).status_code == 200
                 await eventually(lambda: at_rest(agent))
 
@@ -411,7 +389,7 @@ async def test_c15_an_answer_without_a_receipt_is_delivered_and_asked_about(
         wire = Wire(through(answering_once(wall)))
         async with await an_agent(agentpay_shared_chain, wire) as agent:
             answer = await agent.get(BASE + "/ok")
-            await eventually(lambda: _settled(agent))
+            await eventually(lambda: none_open(agent))
             await agent.get(BASE + "/ok")
             await eventually(lambda: at_rest(agent))
 

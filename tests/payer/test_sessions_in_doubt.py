@@ -20,18 +20,16 @@ from agentpay.testing.local_chain import LocalChain
 from tests.http.world import an_agent, eventually, until
 from tests.payer.test_lost_answers import SlowWallet
 
+from .books import at_rest, charged, none_open, spent
 from .sessions import (
     BASE,
     BY_SESSION,
     HASTY,
     PRICE,
     a_market,
-    at_rest,
-    charged,
     in_the_world,
     on_chain,
     payload_of,
-    spent,
     the_session,
     vouchers,
 )
@@ -213,7 +211,7 @@ async def test_c8_a_caller_may_leave_at_any_step(
                     await asyncio.sleep(0)
                 asking.cancel()
                 (outcome,) = await asyncio.gather(asking, return_exceptions=True)
-                await eventually(lambda: _settled(agent))
+                await eventually(lambda: none_open(agent))
                 assert (await agent.get(BASE + "/ok")).status_code == 200
                 await eventually(lambda: at_rest(agent))
 
@@ -264,10 +262,6 @@ def _copy_as_it_is(file: Path, image: Path) -> None:
     for suffix in ("", "-wal"):
         if (part := file.with_name(file.name + suffix)).exists():
             shutil.copy(part, image.with_name(image.name + suffix))
-
-
-async def _settled(agent: Any) -> bool:
-    return all(not record.ledger.open for record in await agent.channels())
 
 
 async def test_c8_a_caller_that_leaves_while_it_is_sent_is_asked_about(
