@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agentpay import Agent, Budget
+from agentpay import Agent
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import TransactionOutcomeUnknown
@@ -15,14 +15,8 @@ from agentpay.payer.exit import Withdrawal
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.types import Hash32
 from tests.http.world import called, eventually, until
-from tests.leaving.test_unilateral_exit import (
-    DELAY,
-    DEPOSIT,
-    PRICE,
-    World,
-    _until_paid,
-    a_world,
-)
+
+from .world import DELAY, DEPOSIT, PRICE, World, a_world
 
 Step = Callable[[Agent, Hash32], Awaitable[Withdrawal]]
 
@@ -57,22 +51,16 @@ async def crashes_after_sending(
 
 async def goes_on(world: World, store: str, step: Step, channel: Hash32) -> Withdrawal:
     """The next process, which asks for the same while nothing is mined."""
-    async with FaultyRpc(world.chain.rpc_url) as rpc:
-        agent = Agent(
-            world.wallet,
-            budget=Budget(total="$5", per_request="$0.01"),
-            network=world.chain.network,
-            rpc_url=rpc.url,
-            store=store,
-            allow_private_networks=True,
-        )
-        async with agent:
-            leaving = asyncio.ensure_future(step(agent, channel))
-            # Nobody announces that it waits; only who does asks so often.
-            polls = partial(called, rpc, "eth_getTransactionCount")
-            await until(lambda: polls() > 6)
-            await world.chain.node.mine(1)
-            return await leaving
+    async with (
+        FaultyRpc(world.chain.rpc_url) as rpc,
+        world.agent(store, rpc_url=rpc.url) as agent,
+    ):
+        leaving = asyncio.ensure_future(step(agent, channel))
+        # Nobody announces that it waits; only who does asks so often.
+        polls = partial(called, rpc, "eth_getTransactionCount")
+        await until(lambda: polls() > 6)
+        await world.chain.node.mine(1)
+        return await leaving
 
 
 async def bought(world: World, store: str) -> Hash32:
@@ -107,7 +95,7 @@ async def test_c8_a_withdrawal_that_we_finished_and_crashed_is_booked_by_the_nex
         channel = await bought(world, store)
         async with world.agent(store) as agent:
             await agent.start_withdrawal(channel)
-        await _until_paid(world, PRICE)
+        await world.until_paid(PRICE)
         await world.chain.node.increase_time(DELAY + 1)
         before = await count(world, "latest")
         await stop_mining(world)
