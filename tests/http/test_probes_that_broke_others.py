@@ -38,6 +38,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    client_of,
     eventually,
     open_payee,
     through,
@@ -60,10 +61,6 @@ test_row_f15_a_stranger_learns_nothing = (
 del test_a_stream_arrives_slice_by_slice
 del test_two_cookies_and_cache_rules_of_the_application_survive
 del test_k3_a_forged_voucher_learns_and_changes_nothing
-
-
-def client_of(wall: Paywall) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=through(wall), base_url=BASE)
 
 
 async def a_hand(chain: LocalChain, payee: Payee) -> HandPayer:

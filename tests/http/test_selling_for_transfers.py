@@ -32,6 +32,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    client_of,
     open_payee,
     through,
     until,
@@ -54,10 +55,6 @@ async def a_payment(chain: LocalChain, payee: Payee, order: Order) -> dict[str, 
 
 def served(answers: list[httpx.Response]) -> list[httpx.Response]:
     return [answer for answer in answers if answer.status_code == 200]
-
-
-def client_of(wall: Paywall) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=through(wall), base_url=BASE)
 
 
 @pytest.mark.parametrize("order", ORDERS)

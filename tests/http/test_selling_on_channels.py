@@ -26,6 +26,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    client_of,
     eventually,
     open_payee,
     serving,
@@ -124,7 +125,7 @@ async def test_p1_fifty_copies_of_a_voucher_buy_one_answer(
         terms = terms_of(payee)
         header = await payer.funding(payer.config(), 10_000, PRICE, terms)
         headers = {"payment-signature": header}
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             copies = [client.get("/ok", headers=headers) for _ in range(50)]
             answers = await asyncio.gather(*copies)
 
@@ -168,7 +169,7 @@ async def test_p10_a_store_that_fails_is_503_and_never_402(
         headers = {
             "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
         }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             if during == "admission":
                 shop.gate.set()
                 await client.get("/slow", headers=headers)
@@ -208,7 +209,7 @@ async def test_a_warm_channel_is_served_without_rpc_until_the_mirror_is_too_old(
         await payee.start()
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
         config, terms = payer.config(), terms_of(payee)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
 
             async def ask(header: str) -> httpx.Response:
                 return await client.get("/ok", headers={"payment-signature": header})
@@ -248,7 +249,7 @@ async def test_f1_an_unknown_deposit_is_503_and_made_once(
             )
         }
         rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=10**6)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             unknown = await client.get("/ok", headers=headers)
             rpc.heal()
             await chain.node.mine(2)
@@ -294,7 +295,7 @@ async def test_f2_a_deposit_whose_client_left_is_not_called_failed(
         headers = {
             "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
         }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             leaving = asyncio.create_task(client.get("/ok", headers=headers))
             await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
             leaving.cancel()
@@ -322,7 +323,7 @@ async def test_f2_a_deposit_that_another_has_made_first_is_not_called_failed(
         headers = {
             "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
         }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             asking = asyncio.create_task(client.get("/ok", headers=headers))
             sent = await eventually_sent(chain)
             await chain.node.rpc("anvil_impersonateAccount", another.address)
@@ -362,7 +363,7 @@ async def test_p10_a_request_that_is_cancelled_while_it_is_admitted_holds_nothin
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
         config, terms = payer.config(), terms_of(payee)
         channel = channel_id(config, chain.chain_id)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             first = await payer.funding(config, 100 * PRICE, PRICE, terms)
             headers = {"payment-signature": first}
             assert (await client.get("/ok", headers=headers)).status_code == 200

@@ -166,6 +166,11 @@ def through(app: App) -> httpx.AsyncBaseTransport:
     return in_process(app)
 
 
+def client_of(app: App) -> httpx.AsyncClient:
+    """A client of an application in this process, which pays for nothing itself."""
+    return httpx.AsyncClient(transport=through(app), base_url=BASE)
+
+
 async def an_agent(
     chain: LocalChain,
     transport: httpx.AsyncBaseTransport | None = None,
