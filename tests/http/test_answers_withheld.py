@@ -15,11 +15,11 @@ import httpx
 import pytest
 
 from agentpay.payee.answers import AnswerPolicy
-from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
 from tests.http.test_answers_told_again import HEADER, NAME, NAMES, Visit, same
-from tests.http.world import PRICE, until
+from tests.http.world import PRICE, clear, cloud, until
 
 
 class Clouded:
@@ -30,14 +30,10 @@ class Clouded:
         self._rpc = rpc
 
     def cloud(self) -> None:
-        """A transfer that is sent is mined, and the payee does not hear of it."""
-        self.visit.payee._running.sender._mined_within_seconds = 0.3
-        self._rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
-        self._rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+        cloud(self._rpc, self.visit.payee)
 
     async def clear(self) -> None:
-        self._rpc.heal()
-        await self.visit.chain.node.mine(2)
+        await clear(self._rpc, self.visit.chain)
 
     async def ask(self, path: str = "/data", **request: Any) -> httpx.Response:
         method = "POST" if "content" in request else "GET"
