@@ -204,13 +204,8 @@ async def test_p13_a_channel_that_a_payee_pays_no_gas_for_is_a_503_with_a_receip
             opened = 0
             while opened < 20:
                 config = payer.config()
-                header = await payer.voucher(
-                    config,
-                    PRICE,
-                    terms,
-                    kind="deposit",
-                    deposit=await payer.deposit(config, 20 * PRICE),
-                    accepted=offer,
+                header = await payer.funding(
+                    config, 20 * PRICE, PRICE, terms, accepted=offer
                 )
                 headers = {PAYMENT_SIGNATURE: header}
                 refused = await client.get(OK, headers=headers)
