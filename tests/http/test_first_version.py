@@ -80,7 +80,7 @@ async def test_f1_version_1_is_told_that_nobody_knows_whether_it_has_paid(
         wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
         headers = await pay(agentpay_shared_chain, payee)
         rpc.plan("eth_sendRawTransaction", Fault.UNAVAILABLE, times=500)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             unknown = await client.get(path_of(Order.RESERVE), headers=headers)
 
     receipt = decoded(unknown.headers[X_PAYMENT_RESPONSE])
