@@ -20,7 +20,7 @@ from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
 from tests.http.test_answers_told_again import HEADER, NAME, NAMES, Visit, same
-from tests.http.world import EXACT_ONLY, PRICE, until
+from tests.http.world import EXACT_ONLY, PRICE, clear, cloud, until
 from tests.payee.hand import HandPayer, terms_of
 from tests.payee.mpp_hand import MPP, ChargePayer, challenge_of
 
@@ -33,10 +33,7 @@ class Clouded:
         self._rpc = rpc
 
     def cloud(self) -> None:
-        """A transfer that is sent is mined, and the payee does not hear of it."""
-        self.visit.payee._running.sender._mined_within_seconds = 0.3
-        self._rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
-        self._rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+        cloud(self._rpc, self.visit.payee)
 
     def hold_back(self) -> None:
         """A transfer that is sent reaches no node yet, and may be mined later."""
@@ -45,8 +42,7 @@ class Clouded:
 
     async def clear(self) -> None:
         self.visit.payee._running.sender._mined_within_seconds = 60
-        self._rpc.heal()
-        await self.visit.chain.node.mine(2)
+        await clear(self._rpc, self.visit.chain)
 
     async def ask(self, path: str = "/data", **request: Any) -> httpx.Response:
         method = "POST" if "content" in request else "GET"

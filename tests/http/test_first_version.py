@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from agentpay.http.paywall import Paywall
@@ -19,6 +18,7 @@ from tests.http.world import (
     Shop,
     a_payee,
     an_agent,
+    client_of,
     required_header,
     through,
 )
@@ -51,7 +51,7 @@ async def test_a_client_of_version_1_pays_and_is_told_so_in_its_words(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             asked = await client.get(path_of(order))
             headers = await pay(agentpay_shared_chain, payee)
             paid = await client.get(path_of(order), headers=headers)
@@ -80,7 +80,7 @@ async def test_f1_version_1_is_told_that_nobody_knows_whether_it_has_paid(
         wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
         headers = await pay(agentpay_shared_chain, payee)
         rpc.plan("eth_sendRawTransaction", Fault.UNAVAILABLE, times=500)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             unknown = await client.get(path_of(Order.RESERVE), headers=headers)
 
     receipt = decoded(unknown.headers[X_PAYMENT_RESPONSE])
@@ -95,7 +95,7 @@ async def test_p2_a_payment_of_version_1_that_is_too_small_is_refused(
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
         headers = await pay(agentpay_shared_chain, payee, value=PRICE - 1)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get(path_of(Order.RESERVE), headers=headers)
 
     assert answer.status_code == 402
@@ -111,7 +111,7 @@ async def test_c17_a_malformed_payment_of_version_1_is_400(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get("/ok", headers={X_PAYMENT: header})
 
     assert answer.status_code == 400
@@ -126,7 +126,7 @@ async def test_p8_a_payment_in_both_versions_is_400(
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
         first = await pay(agentpay_shared_chain, payee)
         both = {**first, "payment-signature": "e30="}
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get("/ok", headers=both)
 
     assert answer.status_code == 400
@@ -140,7 +140,7 @@ async def test_version_2_is_spoken_beside_it(
         wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
         async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
             paid = await agent.get(BASE + "/ok")
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             channel = await client.get("/channel/reserve-then-settle/ok")
 
     assert paid.status_code == 200
@@ -156,7 +156,7 @@ async def test_unless_it_is_configured_version_1_pays_nothing(
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES)
         headers = await pay(agentpay_shared_chain, payee)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get(path_of(Order.RESERVE), headers=headers)
 
     assert (answer.status_code, answer.content) == (402, b"{}")
