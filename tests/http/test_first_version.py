@@ -7,6 +7,7 @@ import pytest
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, network_name
@@ -65,6 +66,26 @@ async def test_a_client_of_version_1_pays_and_is_told_so_in_its_words(
         receipt = decoded(answer.headers[X_PAYMENT_RESPONSE])
         assert (receipt["success"], receipt["network"]) == (True, "local")
     assert (balance, shop.begun[path_of(order)]) == (PRICE, 1)
+
+
+async def test_f1_version_1_is_told_that_nobody_knows_whether_it_has_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        FaultyRpc(agentpay_shared_chain.rpc_url) as rpc,
+        a_payee(agentpay_shared_chain, rpc_url=rpc.url) as payee,
+    ):
+        await payee.start()
+        payee._running.sender._mined_within_seconds = 0.3
+        wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
+        headers = await pay(agentpay_shared_chain, payee)
+        rpc.plan("eth_sendRawTransaction", Fault.UNAVAILABLE, times=500)
+        async with client_of(wall) as client:
+            unknown = await client.get(path_of(Order.RESERVE), headers=headers)
+
+    receipt = decoded(unknown.headers[X_PAYMENT_RESPONSE])
+    assert unknown.status_code == 503
+    assert (receipt["success"], receipt["network"]) == (False, "local")
 
 
 async def test_p2_a_payment_of_version_1_that_is_too_small_is_refused(

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -39,7 +40,7 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payee.hand import EXACT_FIRST, HandPayer, terms_of
+from tests.payee.hand import EXACT_FIRST, NOBODY, HandPayer, terms_of
 
 ORDERS = tuple(Order)
 
@@ -78,6 +79,27 @@ async def test_p1_fifty_copies_of_a_transfer_buy_one_answer(
         assert shop.begun[path_of(order)] == 1
         balance = await agentpay_shared_chain.balance(payee.settings.pay_to)
         assert balance == PRICE
+
+
+async def test_p1_a_transfer_buys_one_answer_while_its_payees_terms_change(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """As where another facilitator is up again, to which `upto` is bound from then."""
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, Order.RESERVE)
+        path = path_of(Order.RESERVE, "slow")
+        async with client_of(wall) as client:
+            running = asyncio.create_task(client.get(path, headers=headers))
+            await until(lambda: shop.begun[path] == 1)
+            payee.settings = replace(payee.settings, facilitator=NOBODY)
+            copy = asyncio.create_task(client.get(path, headers=headers))
+            await asyncio.wait([copy], timeout=2)
+            shop.gate.set()
+            first, second = await running, await copy
+
+        assert payee.settings.facilitator != NOBODY
+        assert (first.status_code, second.status_code) == (200, 409)
+        assert shop.begun[path] == 1
 
 
 async def test_p1_a_transfer_buys_nothing_more_after_a_restart(

@@ -12,18 +12,17 @@ from typing import Protocol
 
 from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
-    App,
     Headers,
     Message,
     Receive,
-    Scope,
     Send,
     headers_of,
     send_refusal,
     send_whole,
 )
 from agentpay.http.flow import Flow
-from agentpay.http.manners import keep_private
+from agentpay.http.manners import for_first_version, keep_private
+from agentpay.http.withheld import withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, problem
@@ -31,7 +30,6 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.records import AnswerRecord
 from agentpay.stream_errors import StreamEnded, StreamExhausted, StreamLost
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
@@ -78,20 +76,6 @@ class Hearing:
         """Hear the body to its end, or until the client leaves."""
         while not self._ended and (await self.receive())["type"] == "http.request":
             continue
-
-
-def told(earlier: AnswerRecord) -> App:
-    """What answers as was answered earlier."""
-
-    async def tell(scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
-        heard = earlier.content == b""
-        while not heard:
-            message = await receive()
-            heard = message["type"] != "http.request" or not message.get("more_body")
-        await send_whole(send, earlier.status, earlier.headers, earlier.body)
-
-    return tell
 
 
 async def tell_again(receive: Receive, send: Send, refusal: Refusal) -> None:
@@ -147,6 +131,8 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
+    headers: Headers
+    """Of the request."""
     flow: Flow | None = None
     """How its answer is paid while it flows, if it is."""
     v1: bool = False
@@ -209,13 +195,17 @@ class Delivery:
 
     async def _withhold(self, message: Message) -> None:
         """Instead of it, its payer was told that it may not be paid for: it is kept."""
-        if self._closed or not self._copy.whole:
+        if self._closed:
             return
         self._copy.add(message)
-        if not message.get("more_body"):
-            await self._keep(withheld=True)
+        if not self._copy.whole:  # nor will it be: its payer need not wait for the rest
+            await self.abandon(failed=False)
+        elif not message.get("more_body"):
+            paid = self._purchase
+            wanted = withheld_for(paid.sale, paid.terms, paid.headers)
+            await self._keep(withheld=wanted)
 
-    async def _keep(self, *, withheld: bool = False) -> None:
+    async def _keep(self, *, withheld: bytes = b"") -> None:
         """Before the last byte leaves, so that whoever misses it may ask again."""
         content = self._hearing.content
         if content is None or not self._copy.whole:
@@ -277,6 +267,8 @@ class Delivery:
             refusal = self._payee.refuse(
                 receipt, terms, mpp or Asked(), by_mpp=mpp is not None
             )
+            if self._purchase.v1:
+                refusal = for_first_version(refusal, self._answers.chain)
             await send_refusal(self._send, refusal)
             return
         self._started = True

@@ -19,7 +19,15 @@ from agentpay.errors import (
     MalformedMessage,
     StoreError,
 )
-from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.asgi import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    send_refusal,
+)
 from agentpay.http.credentials import (
     Carried,
     NoCredential,
@@ -28,14 +36,14 @@ from agentpay.http.credentials import (
     header_lines,
     read_payment,
 )
-from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again, told
+from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again
 from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.paid_request import PaidRequest
 from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
-from agentpay.payee.answers import request_of
+from agentpay.http.withheld import told, withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import Asked, problem
@@ -321,6 +329,7 @@ class Paywall:
                 sale=sale,
                 terms=asking.terms,
                 charge=paid,
+                headers=headers_of(asking.scope),
                 flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
                 mpp=asking.asked,
@@ -350,9 +359,9 @@ class Paywall:
         """The application; or what it answered to this payment, and was withheld."""
         if not sale.withheld:
             return self._app
-        answers = self._payee.answers
+        wanted = withheld_for(sale, asking.terms, headers_of(asking.scope))
         try:
-            earlier = await answers.find(sale.withheld, request_of(asking.terms))
+            earlier = await self._payee.answers.find(sale.withheld, wanted)
         except StoreError as error:
             _log.warning("a withheld answer cannot be read: %s", error)
             return self._app

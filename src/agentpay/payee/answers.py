@@ -121,7 +121,7 @@ class Answers:
             if isinstance(outcome, Refusal):
                 return outcome
             taken = await self._take(key, request, outcome)
-            owed = terms.order is Order.SETTLE_FIRST
+            owed = terms.order is Order.SETTLE_FIRST or outcome.withheld != ""
             sold = NamedSale(self, outcome, taken, owed=owed)
             return sold
         finally:
@@ -176,17 +176,18 @@ class Answers:
         status: int,
         headers: tuple[tuple[bytes, bytes], ...],
         body: bytes,
-        withheld: bool = False,
+        withheld: bytes = b"",
     ) -> None:
         """
         Remember a whole answer, before its last byte leaves; it is saved no later than
         that its payment is used up. What is too large, or cannot be kept, is not.
 
-        One that is `withheld` does not leave: see `Sale.withheld`.
+        One that is `withheld` does not leave, and is for that request alone: see
+        `Sale.withheld`.
         """
         key, request = sale.key, request_of(terms)
         if withheld:
-            key = sale.withheld
+            key, request = sale.withheld, withheld
         elif isinstance(sale, NamedSale):
             request = sale.request
         answer = AnswerRecord(
@@ -201,7 +202,7 @@ class Answers:
         if not key or answer.size > self.policy.bytes_each:
             return
         try:
-            await self._store.keep_answer(answer, durable=withheld)
+            await self._store.keep_answer(answer, durable=bool(withheld))
         except StoreError as error:
             _log.warning("an answer is not kept: %s", error.code)
             return
@@ -236,7 +237,7 @@ class NamedSale:
     def __init__(
         self, answers: Answers, sale: Sale, taken: AnswerRecord, *, owed: bool
     ) -> None:
-        """`owed` says that it is paid first: the name stays with that payment."""
+        """`owed` says that it may be paid already: the name stays with its payment."""
         self._answers = answers
         self._sale = sale
         self._owed = owed
