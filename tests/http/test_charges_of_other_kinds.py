@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentpay import MppTerms, Payee, Paywall, Wallet
+from agentpay import MppTerms, Payee, Wallet
 from agentpay.errors import ConfigurationError
 from agentpay.evm.charge_permit import WITNESS_TYPE_ENCODED
 from agentpay.evm.eip1559 import SignedCall
@@ -30,8 +30,8 @@ from agentpay.wire.mpp.evm_write import hash_payload, transaction_payload
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from tests.http.world import (
     PRICE,
-    ROUTES,
     Shop,
+    a_shop,
     client_of,
     eventually,
     open_payee,
@@ -93,16 +93,12 @@ async def a_world(
         "mpp": replace(MPP, credential_types=ALL),
         "pay_to": Wallet.create().address,
     }
-    payee = await open_payee(chain, **{**defaults, **options})
-    await payee.start()
-    shop = shop or Shop()
     payer = OtherPayer(chain, await chain.funded_wallet(ether=1))
-    wall = Paywall(shop, payee=payee, routes=ROUTES)
-    async with client_of(wall) as client:
-        try:
-            yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
-        finally:
-            await payee.stop()
+    async with (
+        a_shop(chain, shop, **{**defaults, **options}) as (sells, payee, wall),
+        client_of(wall) as client,
+    ):
+        yield World(chain=chain, shop=sells, payee=payee, client=client, payer=payer)
 
 
 async def paying(world: World, kind: str, challenge: Any) -> dict[str, str]:
