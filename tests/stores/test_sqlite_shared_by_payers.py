@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -143,19 +144,63 @@ async def test_a_closed_one_says_so(path: Path) -> None:
         await store.payer.budget(ACCOUNT)
 
 
-async def test_what_nobody_waits_for_is_told_before_it_is_saved(path: Path) -> None:
+@pytest.mark.parametrize("durable", [True, False])
+async def test_whatever_is_told_is_saved(path: Path, *, durable: bool) -> None:
     async with await SqliteStore.open_shared(path) as store:
         await store.payer.update(ACCOUNT, CHANNEL, begin)
-        saving = store.payer.update(ACCOUNT, CHANNEL, spend)
-        telling = store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
-        soon, first = asyncio.ensure_future(telling), asyncio.ensure_future(saving)
-        done, _ = await asyncio.wait((soon, first), return_when=asyncio.FIRST_COMPLETED)
-
-        assert done == {soon}
-        assert await first == await soon + 1
+        gate = threading.Event()
+        store.payer._thread.call(lambda _: gate.wait())
+        spending = store.payer.update(ACCOUNT, CHANNEL, spend, durable=durable)
+        telling = asyncio.ensure_future(spending)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        told = telling.done()
+        gate.set()
+        assert not told
+        assert await telling == 0
 
     async with await SqliteStore.open_shared(path) as again:
-        assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 2
+        assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 1
+
+
+async def test_a_decision_is_made_again_only_if_another_has_written(path: Path) -> None:
+    seen: list[int] = []
+
+    def look(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+        assert record is not None
+        seen.append(record.ledger.spent)
+        return spend(budget, record)
+
+    async with (
+        await SqliteStore.open_shared(path) as store,
+        await SqliteStore.open_shared(path) as other,
+    ):
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        for durable in (True, False):
+            await store.payer.update(ACCOUNT, CHANNEL, look, durable=durable)
+        assert seen == [0, 1]
+
+        await other.payer.update(ACCOUNT, CHANNEL, spend)
+        assert await store.payer.update(ACCOUNT, CHANNEL, look) == 3
+    assert seen == [0, 1, 2, 3]
+
+
+async def test_nothing_is_saved_of_a_transaction_that_is_broken_off(
+    path: Path,
+) -> None:
+    """As where something that only reads finds the file damaged, and rolls back."""
+    async with await SqliteStore.open_shared(path) as store:
+
+        def is_broken_off(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+            store.payer._thread.call(lambda connection: connection.rollback())
+            return spend(budget, record)
+
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        store.payer._books.forget()
+        with pytest.raises(StoreUnavailable, match="broken off"):
+            await store.payer.update(ACCOUNT, CHANNEL, is_broken_off)
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0
 
 
 @contextmanager
@@ -255,12 +300,32 @@ async def test_a_store_closes_where_all_tasks_are_cancelled(
         assert await alone.payer.update(ACCOUNT, CHANNEL, spend) == 1
 
 
-async def test_a_decision_that_is_broken_off_locks_nobody_out(path: Path) -> None:
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_store_closes_where_its_closing_is_cancelled(
+    path: Path, turns: int
+) -> None:
+    store = await SqliteStore.open_shared(path)
+    ending = asyncio.create_task(store.close())
+    await cancel_all_after(turns)
+    await asyncio.gather(ending, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await store.close()
+
+    async with await SqliteStore.open(path):
+        pass
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_decision_that_is_broken_off_locks_nobody_out(
+    path: Path, *, known: bool
+) -> None:
     def breaks_off(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
         raise asyncio.CancelledError
 
     async with await SqliteStore.open_shared(path) as store:
         await store.payer.update(ACCOUNT, CHANNEL, begin)
+        if not known:
+            store.payer._books.forget()
         outcomes = await asyncio.gather(
             *(store.payer.update(ACCOUNT, CHANNEL, d) for d in (spend, breaks_off)),
             return_exceptions=True,

@@ -3,15 +3,16 @@ One SQLite file that payers in several processes share: one account, one budget.
 
 Each group of steps is one transaction that keeps every other writer out from before it
 reads until it is saved. What was read before is used again unless another process has
-written since (SQLite counts that), so that a single payer seldom reads at all.
+written since (SQLite counts that), so that a single payer seldom reads at all: it has
+decided before the transaction begins, and if nobody has written, that is simply saved.
+Otherwise it is decided anew on what was written, while nobody else can write.
 """
 
 import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 _STEPS_MAX: Final = 128
 
+_Outcome = tuple[Any, Exception | None]
+
 
 @dataclass(slots=True, eq=False)
 class _Step(Generic[T]):
@@ -43,14 +46,12 @@ class _Step(Generic[T]):
     decide: PayerDecide[T]
     durable: bool
     done: "asyncio.Future[T]"
+    """Of who waits: to cancel it cancels nothing of the step."""
+    is_told: bool = False
+    """Whether somebody goes by what was decided."""
 
-    @property
-    def is_told(self) -> bool:
-        """Whether somebody goes by what was decided."""
-        return self.done.done() and self.done.exception() is None
-
-    def tell(self, outcome: "_Outcome") -> None:
-        """Whoever waits, unless they were told."""
+    def tell(self, outcome: _Outcome) -> None:
+        """Whoever waits, unless they were told or left."""
         answer, error = outcome
         if self.done.done():
             return
@@ -58,6 +59,23 @@ class _Step(Generic[T]):
             self.done.set_exception(error)
         else:
             self.done.set_result(answer)
+            self.is_told = True
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Steps that are saved together."""
+
+    steps: list[_Step[Any]]
+    outcomes: list[_Outcome] = field(default_factory=list[_Outcome])
+    """What was decided; nothing yet where a record is not known."""
+    batch: Batch = field(default_factory=Batch)
+    is_alone: bool = False
+    """Whether it was decided on what is true, and nobody else has written since."""
+
+    @property
+    def durable(self) -> bool:
+        return any(step.durable for step in self.steps)
 
 
 class SharedPayerStore:
@@ -65,12 +83,13 @@ class SharedPayerStore:
 
     def __init__(self, thread: DatabaseThread, *, database: Path, cached: int) -> None:
         self._thread = thread
+        self._loop = asyncio.get_running_loop()
         self._books = _Books(database, cached=cached)
         self._queued: list[_Step[Any]] = []
         self._unsaved: list[_Step[Any]] = []
         """Those that were told and then not saved: they are decided once more."""
-        self._carrying: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._carrying: asyncio.Future[None] | None = None
+        """Until nothing is being saved, nor tried to be."""
         self._closing: asyncio.Task[None] | None = None
 
     @property
@@ -86,26 +105,25 @@ class SharedPayerStore:
         durable: bool = True,
     ) -> T:
         """
-        Decide while no other process can write.
+        Decide on what is true while no other process can write, perhaps after deciding
+        on what was true before.
 
-        With `durable`, it is saved before it is told. Otherwise it is told once it is
-        decided, and saved before anybody decides again; if that fails, it is decided
-        again, and saved, before the next one.
+        It is saved before it is told: with `durable` on the disk, otherwise for all
+        processes. If that fails, `durable` raises; otherwise it is told all the same,
+        and decided again, and saved, before anybody decides on anything else.
         """
         if self._closing is not None:
             raise StoreClosed("the store is closed")
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        done.add_done_callback(_hear)
+        done: asyncio.Future[T] = self._loop.create_future()
         self._queued.append(_Step(account, channel, decide, durable, done))
         if self._carrying is None:
             self._start()
-        return await asyncio.shield(done)
+        return await done
 
     async def channels(self, account: Address) -> list[PayerRecord]:
         """In order of origin and index."""
-        async with self._turn:
-            listing = partial(payer_rows.list_channels, account=account)
-            found = await asyncio.shield(self._thread.call(listing))
+        listing = partial(payer_rows.list_channels, account=account)
+        found = await asyncio.shield(self._thread.call(listing))
         reading = (self.update(account, each, _record_as_it_is) for each in found)
         records = await asyncio.gather(*reading)
         return sorted((r for r in records if r is not None), key=channel_order)
@@ -127,80 +145,83 @@ class SharedPayerStore:
                 await asyncio.wait([self._carrying])
         await _finished(self._thread.stop())
 
+    # Group by group. No task carries them, which could be cancelled: what is begun is
+    # ended by callbacks.
+
     def _start(self) -> None:
-        self._carrying = asyncio.create_task(self._carry_all())
-        self._carrying.add_done_callback(self._end)
+        self._carrying = self._loop.create_future()
+        # Not at once: tasks that are ready now are to be in the same group.
+        self._loop.call_soon(self._carry)
 
-    def _end(self, _: asyncio.Task[None]) -> None:
-        self._carrying = None
-        if self._queued:  # it was cancelled, or they came just now
-            self._start()
-
-    async def _carry_all(self) -> None:
-        """Take whatever is queued, group by group; first what was told before."""
-        while self._queued or self._unsaved:
-            async with self._turn:
-                told, self._unsaved = self._unsaved, []
-                if told:
-                    await self._take(told)
-                steps = self._queued[:_STEPS_MAX]
-                del self._queued[:_STEPS_MAX]
-                if not steps:
-                    return
-                await self._take(steps)
-
-    async def _take(self, steps: list[_Step[Any]]) -> None:
-        """Carry steps out and tell what became of them."""
-        try:
-            outcomes = await self._carry(steps)
-        except Exception as why:  # noqa: BLE001 - whoever waits gets it
-            self._fail(steps, why)
+    def _carry(self) -> None:
+        """Take what is queued; first what was told before."""
+        group = _Group([*self._unsaved, *self._queued[:_STEPS_MAX]])
+        self._unsaved = []
+        del self._queued[:_STEPS_MAX]
+        if self._books.know(group) and not self._decide(group):
             return
+        work = self._thread.call(partial(self._books.begin, group))
+        work.add_done_callback(partial(self._go_on, group))
+
+    def _go_on(self, group: _Group, work: "asyncio.Future[bool]") -> None:
+        """It was saved; or others have written, and it is decided on that."""
+        why = work.exception()
+        if why is not None:
+            self._fail(group, why)
+        elif work.result():
+            self._tell(group)
+        elif self._decide(group):
+            saved = self._thread.call(partial(self._books.save, group))
+            saved.add_done_callback(partial(self._go_on, group))
+
+    def _decide(self, group: _Group) -> bool:
+        """Whether it could be; what breaks it off leaves no transaction open."""
+        try:
+            self._books.decide(group)
         except BaseException as why:
             self._thread.call(_roll_back)
-            self._fail(steps, StoreUnavailable(f"nothing was saved: {why!r}"))
+            self._fail(group, why)
             raise
-        for step, outcome in zip(steps, outcomes, strict=True):
+        return True
+
+    def _tell(self, group: _Group) -> None:
+        for step, outcome in zip(group.steps, group.outcomes, strict=True):
             if outcome[1] is not None and step.is_told:
                 _log.warning("a step that was told is refused now: %r", outcome[1])
             step.tell(outcome)
+        self._end()
 
-    def _fail(self, steps: list[_Step[Any]], why: Exception) -> None:
+    def _fail(self, group: _Group, why: BaseException) -> None:
         """Nothing of it was saved: what was read is old, and what was told is owed."""
         self._books.forget()
-        told = [step for step in steps if step.is_told]
+        if not isinstance(why, Exception):
+            why = StoreUnavailable(f"nothing was saved: {why!r}")
+        if group.is_alone:
+            for step, outcome in zip(group.steps, group.outcomes, strict=True):
+                if not step.durable:
+                    step.tell(outcome)
+        told = [step for step in group.steps if step.is_told]
         if told:
             _log.warning("%d steps that were told are not saved: %r", len(told), why)
         self._unsaved += told
-        for step in steps:
+        for step in group.steps:
             step.tell((None, why))
+        self._end()
 
-    async def _carry(self, steps: list[_Step[Any]]) -> list["_Outcome"]:
-        """
-        One transaction, which is open while it is decided here on the event loop. Once
-        it is begun it is ended, also if all tasks are cancelled.
-
-        Raises:
-            StoreError: Nothing was saved.
-        """
-        keys = [(step.account, step.channel) for step in steps]
-        durable = any(step.durable for step in steps)
-        begin = partial(self._books.begin, keys, durable=durable)
-        await _finished(self._thread.call(begin))
-        batch = Batch()
-        outcomes = [self._books.decide(step, batch) for step in steps]
-        for step, outcome in zip(steps, outcomes, strict=True):
-            if not step.durable:
-                step.tell(outcome)
-        await _finished(self._thread.call(partial(self._books.save, batch)))
-        return outcomes
-
-
-_Outcome = tuple[Any, Exception | None]
+    def _end(self) -> None:
+        """Of a group; the next one begins at once."""
+        if self._queued:
+            self._loop.call_soon(self._carry)
+        elif self._carrying is not None:
+            self._carrying.set_result(None)
+            self._carrying = None
 
 
 class _Books:
-    """What was read, in a transaction or before it."""
+    """
+    What was read, in a transaction or before it. A group at a time is decided by the
+    event loop, and saved by the thread.
+    """
 
     def __init__(self, database: Path, *, cached: int) -> None:
         self._database = database
@@ -213,15 +234,22 @@ class _Books:
         self._budgets: dict[Address, Budget] = {}
         self._channels: dict[payer_rows.Key, PayerRecord | None] = {}
 
-    def begin(
-        self,
-        keys: Sequence[tuple[Address, Hash32 | None]],
-        connection: sqlite3.Connection,
-        *,
-        durable: bool,
-    ) -> None:
+    def know(self, group: _Group) -> bool:
+        """Whether all that it is about was read, which may be old."""
+        if len(self._budgets) + len(self._channels) > self._cached:
+            self.forget()
+        return all(
+            step.account in self._budgets
+            and (step.channel is None or (step.account, step.channel) in self._channels)
+            for step in group.steps
+        )
+
+    def begin(self, group: _Group, connection: sqlite3.Connection) -> bool:
         """
-        Keep all others from writing, and read what is not known as it is now.
+        Keep all others from writing, and save what was decided on what is still true.
+
+        False if others have written, or nothing is decided yet: what it is about is
+        read, and the transaction stays open until it is saved.
 
         What nobody waits for survives the process, and a power cut from the next commit
         on that somebody does wait for: SQLite puts all on disk that came before it.
@@ -229,41 +257,59 @@ class _Books:
         Raises:
             StoreNewer: A newer version of this library writes the file by now.
         """
-        if durable is not self._durable:
-            level = "FULL" if durable else "NORMAL"
+        if group.durable is not self._durable:
+            self._durable = group.durable
+            level = "FULL" if self._durable else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
-            self._durable = durable
         connection.execute("BEGIN IMMEDIATE")
         seen: int = connection.execute("PRAGMA data_version").fetchone()[0]
+        if seen == self._seen and group.outcomes:
+            return self.save(group, connection)
         if seen != self._seen:
             self.forget()
             check_version(connection, self._database)
-        elif len(self._budgets) + len(self._channels) > self._cached:
-            self.forget()
-        self._seen = seen
-        for account, channel in keys:
-            if account not in self._budgets:
-                budget = payer_rows.load_budget(connection, account)
-                self._budgets[account] = budget
-            if channel is not None and (account, channel) not in self._channels:
-                record = payer_rows.load_channel(connection, (account, channel))
-                self._channels[account, channel] = record
+            self._seen = seen
+        for step in group.steps:
+            self._read(step, connection)
+        return False
 
-    def save(self, batch: Batch, connection: sqlite3.Connection) -> None:
-        """End the transaction; what was decided in it is true from now on."""
-        write(connection, batch)
-        if self._durable and self._ahead and not batch:
+    def _read(self, step: _Step[Any], connection: sqlite3.Connection) -> None:
+        account, key = step.account, step.channel
+        if account not in self._budgets:
+            self._budgets[account] = payer_rows.load_budget(connection, account)
+        if key is not None and (account, key) not in self._channels:
+            record = payer_rows.load_channel(connection, (account, key))
+            self._channels[account, key] = record
+
+    def save(self, group: _Group, connection: sqlite3.Connection) -> bool:
+        """
+        End the transaction: what was decided is true from now on.
+
+        Raises:
+            StoreUnavailable: Something else has ended it.
+        """
+        if not connection.in_transaction:
+            raise StoreUnavailable("nothing was saved: the transaction was broken off")
+        group.is_alone = True
+        write(connection, group.batch)
+        if self._durable and self._ahead and not group.batch:
             # Who waits may have been told of what came before: only a change is synced.
             connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
         connection.execute("COMMIT")
-        self._ahead = not self._durable and (self._ahead or bool(batch))
+        self._ahead = not self._durable and (self._ahead or bool(group.batch))
+        return True
 
     def forget(self) -> None:
         self._budgets.clear()
         self._channels.clear()
 
-    def decide(self, step: _Step[Any], batch: Batch) -> _Outcome:
-        """Decide on what the step before left, and add what saves it."""
+    def decide(self, group: _Group) -> None:
+        """Each on what the step before left, with what saves them all."""
+        group.batch, group.outcomes = Batch(), []
+        for step in group.steps:
+            group.outcomes.append(self._outcome(step, group.batch))
+
+    def _outcome(self, step: _Step[Any], batch: Batch) -> _Outcome:
         account, channel = step.account, step.channel
         budget = self._budgets[account]
         before = self._channels[account, channel] if channel is not None else None
@@ -329,12 +375,6 @@ async def _finished(work: asyncio.Future[T]) -> T:
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         connection.rollback()
-
-
-def _hear(done: "asyncio.Future[Any]") -> None:
-    """A failure that nobody waits for is no news."""
-    if not done.cancelled():
-        done.exception()
 
 
 def _budget_as_it_is(budget: Budget, record: PayerRecord | None) -> PayerStep[Budget]:
