@@ -3,7 +3,7 @@ Decisions about a payer's books: an event by the rules of its channel, with its 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agentpay.core import budget as budgets
 from agentpay.core import payer_rules, payer_session_rules
@@ -57,7 +57,7 @@ def apply_to(
         transition = payer_rules.apply(record.ledger, event)
     if transition.channel is record.ledger:
         return record, transition.answer
-    return replace(record, ledger=transition.channel), transition.answer
+    return record.moved(transition.channel), transition.answer
 
 
 def take(
