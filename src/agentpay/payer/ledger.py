@@ -12,7 +12,9 @@ from weakref import WeakValueDictionary
 from agentpay.core import budget as budgets
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
+    CloseWanted,
     DepositLapsed,
+    ExitWanted,
     Issued,
     PayerAnswer,
     PendingDeposit,
@@ -20,6 +22,7 @@ from agentpay.core.payer_channel import (
     TicketWanted,
 )
 from agentpay.core.payer_session_rules import (
+    CloseCorrected,
     PayerSessionEvent,
     RaiseWanted,
     TicketDelivered,
@@ -39,6 +42,9 @@ from agentpay.types import MONEY_DECIMALS, Address, Hash32
 from agentpay.whole_steps import take_whole
 
 _log = logging.getLogger(__name__)
+
+_ACTED_ON = (CloseWanted, CloseCorrected, ExitWanted)
+"""What is signed or sent next: it would be signed anew for something else if lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -306,7 +312,10 @@ class PayerLedger:
         *events: PayerSessionEvent,
         money: tuple[BudgetEvent, ...] = (),
     ) -> list[PayerAnswer]:
-        """Write what an answer or the chain said; durable soon."""
+        """
+        Write what an answer or the chain said; durable soon, and at once where money
+        moves or where something is signed or sent because of it.
+        """
         before: Budget | None = None
 
         def decide(
@@ -327,8 +336,9 @@ class PayerLedger:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
+        durable = bool(money) or any(isinstance(e, _ACTED_ON) for e in events)
         answers = await self.store.update(
-            self.account, channel, decide, durable=bool(money)
+            self.account, channel, decide, durable=durable
         )
         log_money(before, money)
         return answers
