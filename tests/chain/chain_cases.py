@@ -2,6 +2,9 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
@@ -17,6 +20,8 @@ RETURNS_CALL_DATA = bytes.fromhex("365f5f37365ff3")
 REVERTS_WITH_CALL_DATA = bytes.fromhex("365f5f37365ffd")
 COUNTS = bytes.fromhex("5f546001015f55005b")
 """Adds one to its storage slot 0."""
+LOGS = bytes.fromhex("5f5f5fa1")
+"""Leaves one log."""
 SUCCEEDS_ONCE = bytes.fromhex("5f54600a5760015f55005b5f5ffd")
 USES_18_MILLION_GAS = bytes.fromhex("63000aae605b600190038060055700")
 
@@ -65,3 +70,15 @@ def sender_of(
     return TransactionSender(
         chain, key=wallet.gas_key(), mined_within_seconds=mined_within_seconds
     )
+
+
+@asynccontextmanager
+async def sending(
+    url: str, wallet: Wallet, *, mined_within_seconds: float = 20, **options: Any
+) -> AsyncIterator[TransactionSender]:
+    """A sender with a view of the chain of its own."""
+    async with (
+        RpcChain(url, chain_id=LOCAL, **options) as chain,
+        sender_of(chain, wallet, mined_within_seconds=mined_within_seconds) as sender,
+    ):
+        yield sender

@@ -14,12 +14,12 @@ from urllib.parse import parse_qs
 import httpx
 import uvicorn
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.pricing import Order
 from agentpay.ports import Signer
 from agentpay.records import PaymentRecord
-from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Money
 from agentpay.wire.headers import decode_json, encode_json
@@ -109,9 +109,11 @@ for _order in Order:
             )
 
 
-async def open_payee(chain: LocalChain, **options: Any) -> Payee:
-    """A payee that is not started, with gas and no dollars."""
-    wallet = await chain.funded_wallet(0)
+async def open_payee(
+    chain: LocalChain, *, wallet: Wallet | None = None, **options: Any
+) -> Payee:
+    """A payee that is not started, with gas and no dollars unless it is `wallet`."""
+    wallet = wallet or await chain.funded_wallet(0)
     defaults: dict[str, Any] = {"network": chain.network, "withdraw_delay": 3600}
     return Payee(wallet, **{**defaults, **options})
 
@@ -129,11 +131,11 @@ async def a_payee(chain: LocalChain, **options: Any) -> AsyncIterator[Payee]:
 
 @contextlib.asynccontextmanager
 async def a_shop(
-    chain: LocalChain, **options: Any
+    chain: LocalChain, shop: Shop | None = None, **options: Any
 ) -> AsyncIterator[tuple[Shop, Payee, Paywall]]:
     """An application behind the paywall of a started payee."""
     async with a_payee(chain, **options) as payee:
-        shop = Shop()
+        shop = shop or Shop()
         yield shop, payee, Paywall(shop, payee=payee, routes=ROUTES)
 
 
@@ -164,6 +166,11 @@ def _rewritten(value: bytes, change: Callable[[Any], Any]) -> bytes:
 def through(app: App) -> httpx.AsyncBaseTransport:
     """A transport to an application in this process."""
     return in_process(app)
+
+
+def client_of(app: App) -> httpx.AsyncClient:
+    """A client of an application in this process, which pays for nothing itself."""
+    return httpx.AsyncClient(transport=through(app), base_url=BASE)
 
 
 async def an_agent(
@@ -202,6 +209,19 @@ async def serving(app: App, *, port: int = 0) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+
+
+def cloud(rpc: FaultyRpc, payee: Payee) -> None:
+    """What a payee sends from here on is mined, and it does not hear of that."""
+    payee._running.sender._mined_within_seconds = 0.3
+    rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
+    rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+
+
+async def clear(rpc: FaultyRpc, chain: LocalChain) -> None:
+    """The chain tells all again."""
+    rpc.heal()
+    await chain.node.mine(2)
 
 
 def called(rpc: FaultyRpc, method: str) -> int:

@@ -7,6 +7,8 @@ of 400 or more is not charged.
 """
 
 import asyncio
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +19,15 @@ from agentpay.errors import (
     MalformedMessage,
     StoreError,
 )
-from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.asgi import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    send_refusal,
+)
 from agentpay.http.credentials import (
     Carried,
     NoCredential,
@@ -33,6 +43,7 @@ from agentpay.http.manners import check_origin, for_first_version, for_reader, u
 from agentpay.http.paid_request import PaidRequest
 from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
+from agentpay.http.withheld import told, withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import Asked, problem
@@ -54,6 +65,11 @@ from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 __all__ = ["App", "Message", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
+
+_BODY_BYTES_MAX = 1024 * 1024
+"""Of a longer request, no answer that was withheld is told."""
+
+_log = logging.getLogger(__name__)
 
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
@@ -313,6 +329,7 @@ class Paywall:
                 sale=sale,
                 terms=asking.terms,
                 charge=paid,
+                headers=headers_of(asking.scope),
                 flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
                 mpp=asking.asked,
@@ -325,7 +342,8 @@ class Paywall:
         )
         scope = {**asking.scope, SCOPE_KEY: paid}
         try:
-            await self._app(scope, hearing.receive, delivery.send)
+            app = await self._answering(asking, sale)
+            await app(scope, hearing.receive, delivery.send)
         except StreamEnded as ended:
             await asyncio.shield(delivery.cut_short(ended))
         except Exception:
@@ -336,6 +354,24 @@ class Paywall:
             # Most have been closed with their last byte; a task costs more than a look.
             if not delivery.closed:
                 await asyncio.shield(delivery.finish())
+
+    async def _answering(self, asking: "_Asking", sale: Sale) -> App:
+        """The application; or what it answered to this payment, and was withheld."""
+        if not sale.withheld:
+            return self._app
+        wanted = withheld_for(sale, asking.terms, headers_of(asking.scope))
+        try:
+            earlier = await self._payee.answers.find(sale.withheld, wanted)
+        except StoreError as error:
+            _log.warning("a withheld answer cannot be read: %s", error)
+            return self._app
+        if earlier is None:
+            return self._app
+        if earlier.content:
+            body = await asking.body.read(_BODY_BYTES_MAX)
+            if body is None or hashlib.sha256(body).digest() != earlier.content:
+                return self._app
+        return told(earlier)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -5,7 +5,7 @@ A payer's books: budget and channels, moved together in one durable step.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from weakref import WeakValueDictionary
 
@@ -16,6 +16,7 @@ from agentpay.core.payer_channel import (
     DepositLapsed,
     ExitWanted,
     Issued,
+    Misbehaved,
     PayerAnswer,
     PendingDeposit,
     TicketVoid,
@@ -30,10 +31,11 @@ from agentpay.core.payer_session_rules import (
 from agentpay.errors import (
     ChannelUnusable,
     HostQuarantined,
+    PayeeMisbehaved,
     StoreError,
 )
 from agentpay.payer.changes import Change
-from agentpay.payer.ledger_steps import DepositWish, apply_to, take
+from agentpay.payer.ledger_steps import DepositWish, Place, apply_to, take
 from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
@@ -45,16 +47,6 @@ _log = logging.getLogger(__name__)
 
 _ACTED_ON = (CloseWanted, CloseCorrected, ExitWanted)
 """What is signed or sent next: it would be signed anew for something else if lost."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a channel is used, to ask about it and to close it after a restart."""
-
-    url: str
-    """A method and a URL without its query, which may hold secrets."""
-    offer: str
-    """The offer's own words (JSON)."""
 
 
 class PayerLedger:
@@ -95,10 +87,19 @@ class PayerLedger:
         """The time by our clock."""
         return self._clock()
 
-    def distrust(self, record: PayerRecord) -> None:
-        """A payee contradicted our signatures: it is paid no more."""
-        self.distrusted.add(record.origin)
-        self._cheated(record.channel)
+    def check_honest(self, record: PayerRecord, *answers: PayerAnswer) -> None:
+        """
+        Raises:
+            PayeeMisbehaved: A payee contradicted our signatures: it is paid no more.
+        """
+        for said in answers:
+            if isinstance(said, Misbehaved):
+                self.distrusted.add(record.origin)
+                self._cheated(record.channel)
+                raise PayeeMisbehaved(
+                    f"{record.origin}, channel {record.channel}: {said.reason};"
+                    " the channel is stopped: withdraw from it"
+                )
 
     async def undelivered(self, host: str, *, sent_at: float) -> None:
         """A host had a payment, sent then, and gave nothing for it."""

@@ -27,6 +27,16 @@ Want = Callable[[PendingDeposit | None, int], PayerSessionEvent]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a channel is used, to ask about it and to close it after a restart."""
+
+    url: str
+    """A method and a URL without its query, which may hold secrets."""
+    offer: str
+    """The offer's own words (JSON)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DepositWish:
     """How a request may fund its channel."""
 
