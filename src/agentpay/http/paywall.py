@@ -9,6 +9,7 @@ of 400 or more is not charged.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from agentpay.errors import (
     AgentPayError,
@@ -55,6 +56,9 @@ __all__ = ["App", "Message", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
 
+_PLACES_MAX = 1024
+_URL_MAX = 1024
+"""So many places are remembered, of URLs of so many letters: anybody names them."""
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 
@@ -107,6 +111,8 @@ class Paywall:
             self._prices[id(route)] = payee.terms(route, resource="a route", url="")
             if route.access_seconds and origin is None:
                 raise ConfigurationError("payers sign in to an origin: pass origin=")
+        self._find_once = lru_cache(maxsize=_PLACES_MAX)(self._find)
+        """What is asked for again has the same terms, which are frozen."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -179,9 +185,11 @@ class Paywall:
         A `HEAD` may bring a voucher to a path that costs by another method only.
         """
         path, root = scope["path"], scope.get("root_path", "")
-        found = self._routes.find(scope["method"], path, root=root)
-        if found is not None:
-            return self._terms(scope, found)
+        url, query = url_of(scope, self._origin), scope.get("query_string", b"")
+        find = self._find_once if len(url) <= _URL_MAX else self._find
+        terms = find(scope["method"], path, root, url, query.decode("latin-1"))
+        if terms is not None:
+            return terms
         mpp = self._payee.mpp
         if mpp is None or scope["method"] != "HEAD":
             return None
@@ -218,18 +226,24 @@ class Paywall:
         )
 
     def _alternatives(self, scope: Scope) -> tuple[Terms, ...]:
-        found = self._routes.find_all(scope["path"], root=scope.get("root_path", ""))
-        return tuple(
-            self._terms({**scope, "method": method}, line) for method, line in found
-        )
+        path, url = scope["path"], url_of(scope, self._origin)
+        query = scope.get("query_string", b"").decode("latin-1")
+        found = self._routes.find_all(path, root=scope.get("root_path", ""))
+        return tuple(self._terms(m, path, url, query, line) for m, line in found)
 
-    def _terms(self, scope: Scope, found: Found) -> Terms:
-        method: str = scope["method"]
+    def _find(
+        self, method: str, path: str, root: str, url: str, query: str
+    ) -> Terms | None:
+        found = self._routes.find(method, path, root=root)
+        if found is None:
+            return None
+        return self._terms(method, path, url, query, found)
+
+    def _terms(
+        self, method: str, path: str, url: str, query: str, found: Found
+    ) -> Terms:
         terms = self._prices[id(found.route)].at(
-            f"{method} {scope['path']}",
-            url=url_of(scope, self._origin),
-            query=scope.get("query_string", b"").decode("latin-1"),
-            bound=self._origin is not None,
+            f"{method} {path}", url=url, query=query, bound=self._origin is not None
         )
         if terms.about is None:
             return terms
