@@ -157,7 +157,7 @@ class AnswerRecord:
     @property
     def size(self) -> int:
         """What it takes to keep it, in bytes."""
-        names = sum(len(name) + len(value) for name, value in self.headers)
+        names = sum([len(name) + len(value) for name, value in self.headers])
         return _ROW_BYTES + len(self.key) + names + len(self.body)
 
 

@@ -3,12 +3,11 @@ One answer on its way: charged before its first byte, kept and closed after its 
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
@@ -34,6 +33,8 @@ from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
+
+T = TypeVar("T")
 
 _UNPAID = {"content-type": "application/json", "cache-control": "no-store"}
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
@@ -214,15 +215,13 @@ class Delivery:
             await flow.close()
             await self._sale.delivered()
 
-        with self._closing():
-            await self._closings.close(close)
+        await self._closing(self._closings.close(close))
 
-    @contextlib.contextmanager
-    def _closing(self) -> Generator[None]:
+    async def _closing(self, close: Awaitable[T]) -> T:
         """Cut short, it is open still: `finish` closes it, which nobody cuts short."""
         self._closed = True
         try:
-            yield
+            return await close
         except asyncio.CancelledError:
             self._closed = False
             raise
@@ -232,8 +231,7 @@ class Delivery:
         receipt: str | Refusal
         try:
             if message["status"] >= 400:
-                with self._closing():
-                    receipt = await self._take_back()
+                receipt = await self._closing(self._take_back())
             elif self._flow is not None:
                 receipt = await self._flow.begin()
             else:
@@ -277,8 +275,7 @@ class Delivery:
 
     async def _deliver(self) -> None:
         if not self._closed:
-            with self._closing():
-                await self._closings.close(self._sale.delivered)
+            await self._closing(self._closings.close(self._sale.delivered))
 
     async def _take_back(self) -> str | Refusal:
         """An answer that costs nothing: of what is lost, that is not known."""

@@ -32,7 +32,6 @@ from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
 from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
 from agentpay.http.paid_request import PaidRequest
-from agentpay.http.presence import Presence
 from agentpay.http.routes import Found, RouteTable
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
@@ -317,11 +316,11 @@ class Paywall:
         return await self._payee.answer(header, asking, why=error)
 
     async def _serve(self, asking: "_Asking", sale: Sale) -> None:
-        presence = Presence(asking.body.receive)
-        flow = open_flow(sale, asking.terms, presence=presence, send=asking.send)
+        receive = asking.body.receive
+        flow = open_flow(sale, asking.terms, receive=receive, send=asking.send)
         decimals = self._payee.asset.decimals
         paid = PaidRequest(sale, asking.terms, decimals, flow=flow)
-        hearing = Hearing(presence.receive)
+        hearing = Hearing(flow.presence.receive if flow else receive)
         delivery = Delivery(
             Purchase(
                 sale=sale,
@@ -346,7 +345,8 @@ class Paywall:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
-            presence.end()
+            if flow is not None:
+                flow.presence.end()
             # Most have been closed with their last byte; a task costs more than a look.
             if not delivery.closed:
                 await asyncio.shield(delivery.finish())

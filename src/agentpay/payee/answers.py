@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 from agentpay.errors import ConfigurationError, StoreError
 from agentpay.payee.closings import Closings
@@ -181,9 +181,11 @@ class Answers:
         Remember a whole answer, before its last byte leaves; it is saved no later than
         that its payment is used up. What is too large, or cannot be kept, is not.
         """
+        if not (key := sale.key):
+            return
         named = sale.request if isinstance(sale, NamedSale) else None
         answer = AnswerRecord(
-            key=sale.key,
+            key=key,
             request=named or request_of(terms),
             kept_until=self._until(),
             content=content,
@@ -191,14 +193,14 @@ class Answers:
             headers=headers,
             body=body,
         )
-        if not sale.key or answer.size > self.policy.bytes_each:
+        if (size := answer.size) > self.policy.bytes_each:
             return
         try:
             await self._store.keep_answer(answer, durable=False)
         except StoreError as error:
             _log.warning("an answer is not kept: %s", error.code)
             return
-        self._grown += answer.size
+        self._grown += size
         if self._grown >= self.policy.bytes_total // _SWEEPS and not self._sweeping:
             self._grown = 0
             self._sweeping = asyncio.create_task(self._sweep(), name="sweep answers")
@@ -298,6 +300,11 @@ def voucher_key(channel: Hash32, cumulative: int) -> str:
 
 def request_of(terms: Terms, payment: bytes = b"") -> bytes:
     """A hash of what is asked for, and of the payment where that is to be the same."""
-    parts = (terms.resource.encode(), terms.query.encode(), payment)
+    return _request_of(terms.resource, terms.query, payment)
+
+
+@lru_cache(maxsize=256)
+def _request_of(resource: str, query: str, payment: bytes) -> bytes:
+    parts = (resource.encode(), query.encode(), payment)
     framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hashlib.sha256(framed).digest()
