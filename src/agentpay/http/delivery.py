@@ -110,8 +110,8 @@ class _Copy:
     def body(self) -> bytes:
         return b"".join(self._parts)
 
-    def start(self, message: Message) -> None:
-        self.status, self.headers = message["status"], tuple(headers_of(message))
+    def start(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, tuple(headers)
 
     def add(self, message: Message) -> None:
         if message["type"] != "http.response.body":
@@ -255,9 +255,8 @@ class Delivery:
             headers.append((b"vary", X_PAYMENT.encode()))
         if self._flow is not None and not self._closed:
             headers = self._flow.start(headers)
-        paid = {**message, "headers": headers}
-        self._copy.start(paid)
-        await self._send(paid)
+        self._copy.start(message["status"], headers)
+        await self._send({**message, "headers": headers})
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
