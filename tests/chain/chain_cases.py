@@ -2,6 +2,9 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
@@ -65,3 +68,15 @@ def sender_of(
     return TransactionSender(
         chain, key=wallet.gas_key(), mined_within_seconds=mined_within_seconds
     )
+
+
+@asynccontextmanager
+async def sending(
+    url: str, wallet: Wallet, *, mined_within_seconds: float = 20, **options: Any
+) -> AsyncIterator[TransactionSender]:
+    """A sender with a view of the chain of its own."""
+    async with (
+        RpcChain(url, chain_id=LOCAL, **options) as chain,
+        sender_of(chain, wallet, mined_within_seconds=mined_within_seconds) as sender,
+    ):
+        yield sender

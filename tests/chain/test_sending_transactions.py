@@ -24,7 +24,7 @@ from tests.chain.chain_cases import (
     counted,
     place,
     rich_wallet,
-    sender_of,
+    sending,
     until_known,
     used_nonces,
 )
@@ -38,10 +38,7 @@ async def test_a_sent_call_is_mined_and_has_a_receipt(
 ) -> None:
     node = agentpay_chain.node
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         receipt = await sender.send(call_of(counter))
 
     assert await counted(node, counter) == 1
@@ -54,10 +51,7 @@ async def test_f8_32_calls_at_once_use_32_nonces_without_a_gap(
 ) -> None:
     node = agentpay_chain.node
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         receipts = await asyncio.gather(
             *(sender.send(call_of(counter)) for _ in range(32))
         )
@@ -70,10 +64,7 @@ async def test_f8_32_calls_at_once_use_32_nonces_without_a_gap(
 async def test_waiting_for_one_call_does_not_hold_up_the_next() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(node.url, wallet) as sender:
             sends = [
                 asyncio.create_task(sender.send(call_of(counter))) for _ in range(5)
             ]
@@ -90,10 +81,7 @@ async def test_f8_a_call_that_would_revert_is_not_sent_and_takes_no_nonce(
     node = agentpay_chain.node
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
     faulty = await place(node, REVERTS_WITH_CALL_DATA)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL, error_names=ERROR_NAMES) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet, error_names=ERROR_NAMES) as sender:
         with pytest.raises(TransactionFailed, match="claim failed") as caught:
             await sender.send(call_of(faulty, INVALID_SIGNATURE, what="claim"))
         await sender.send(call_of(counter))
@@ -109,10 +97,7 @@ async def test_simulating_says_why_a_call_would_revert_and_sends_nothing(
     node = agentpay_chain.node
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
     faulty = await place(node, REVERTS_WITH_CALL_DATA)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL, error_names=ERROR_NAMES) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet, error_names=ERROR_NAMES) as sender:
         await sender.simulate(call_of(counter))
         with pytest.raises(TransactionFailed) as caught:
             await sender.simulate(call_of(faulty, INVALID_SIGNATURE))
@@ -125,10 +110,7 @@ async def test_simulating_says_why_a_call_would_revert_and_sends_nothing(
 async def test_a_call_that_reverts_only_when_mined_has_failed_and_is_named() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, once = await rich_wallet(node), await place(node, SUCCEEDS_ONCE)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(node.url, wallet) as sender:
             sends = [asyncio.create_task(sender.send(call_of(once))) for _ in range(2)]
             await until_known(node, wallet.address, 2)
             await node.mine()
@@ -142,10 +124,7 @@ async def test_a_call_that_reverts_only_when_mined_has_failed_and_is_named() -> 
 async def test_an_account_without_coin_is_told_so(agentpay_chain: LocalChain) -> None:
     node = agentpay_chain.node
     wallet, counter = Wallet.create(), await place(node, COUNTS)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         with pytest.raises(GasMissing, match=wallet.address):
             await sender.send(call_of(counter))
         await node.set_balance(wallet.address, 10**18)
@@ -157,10 +136,7 @@ async def test_a_call_above_the_gas_cap_of_a_transaction_is_refused(
 ) -> None:
     node = agentpay_chain.node
     wallet, costly = await rich_wallet(node), await place(node, USES_18_MILLION_GAS)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         with pytest.raises(TransactionFailed, match=str(GAS_MAX)):
             await sender.send(call_of(costly))
 
@@ -170,10 +146,7 @@ async def test_a_call_above_the_gas_cap_of_a_transaction_is_refused(
 async def test_a_chain_that_was_turned_back_does_not_leave_a_gap() -> None:
     async with Anvil(block_seconds=0.05) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(node.url, wallet) as sender:
             snapshot = await node.snapshot()
             await asyncio.gather(*(sender.send(call_of(counter)) for _ in range(3)))
             await node.revert(snapshot)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import pytest
 from eth_account import Account
 
-from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
@@ -27,7 +26,7 @@ from tests.chain.chain_cases import (
     counted,
     place,
     rich_wallet,
-    sender_of,
+    sending,
     until_known,
     used_nonces,
 )
@@ -58,8 +57,9 @@ async def send_through(
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
     async with (
         FaultyRpc(node.url) as proxy,
-        RpcChain(proxy.url, chain_id=LOCAL, timeout_seconds=0.4) as chain,
-        sender_of(chain, wallet, mined_within_seconds=8) as sender,
+        sending(
+            proxy.url, wallet, timeout_seconds=0.4, mined_within_seconds=8
+        ) as sender,
     ):
         proxy.plan(method, fault, times=times)
         outcomes = await asyncio.gather(
@@ -105,8 +105,7 @@ async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
     async with (
         FaultyRpc(node.url) as proxy,
-        RpcChain(proxy.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
+        sending(proxy.url, wallet) as sender,
     ):
         for fault in (Fault.REQUEST_BROKEN, Fault.ANSWER_BROKEN, Fault.ANSWER_REFUSED):
             proxy.plan("eth_sendRawTransaction", fault)
@@ -120,10 +119,7 @@ async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
 async def test_f1_a_call_not_mined_in_time_is_unknown_and_not_repeated() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet, mined_within_seconds=0.5) as sender,
-        ):
+        async with sending(node.url, wallet, mined_within_seconds=0.5) as sender:
             with pytest.raises(TransactionOutcomeUnknown) as caught:
                 await sender.send(call_of(counter))
             pending = await node.rpc(
@@ -145,10 +141,9 @@ async def test_f1_killing_the_node_while_a_call_waits_leaves_its_outcome_unknown
 ):
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL, timeout_seconds=1) as chain,
-            sender_of(chain, wallet, mined_within_seconds=1.5) as sender,
-        ):
+        async with sending(
+            node.url, wallet, timeout_seconds=1, mined_within_seconds=1.5
+        ) as sender:
             send = asyncio.create_task(sender.send(call_of(counter)))
             await until_known(node, wallet.address, 1)
             node.kill()
@@ -161,10 +156,7 @@ async def test_f1_killing_the_node_while_a_call_waits_leaves_its_outcome_unknown
 async def test_f8_a_transaction_that_the_node_lost_is_sent_again() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(node.url, wallet) as sender:
             sends = [
                 asyncio.create_task(sender.send(call_of(counter))) for _ in range(4)
             ]
@@ -186,8 +178,7 @@ async def test_f8_a_cancelled_send_leaves_no_gap(agentpay_chain: LocalChain) -> 
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
         async with (
             FaultyRpc(node.url) as proxy,
-            RpcChain(proxy.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
+            sending(proxy.url, wallet) as sender,
         ):
             proxy.plan("eth_sendRawTransaction", fault)
             cancelled = asyncio.create_task(sender.send(call_of(counter)))
@@ -205,10 +196,7 @@ async def test_f8_a_cancelled_send_that_was_lost_does_not_hold_up_those_after_it
 ):
     async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(proxy.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(proxy.url, wallet) as sender:
             first = asyncio.create_task(sender.send(call_of(counter)))
             await until_known(node, wallet.address, 1)
             proxy.plan("eth_sendRawTransaction", Fault.HANGS)
@@ -227,10 +215,7 @@ async def test_f8_a_cancelled_send_that_was_lost_does_not_hold_up_those_after_it
 async def test_f8_a_refused_send_gives_its_nonce_back_to_those_after_it() -> None:
     async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(proxy.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(proxy.url, wallet) as sender:
             first = asyncio.create_task(sender.send(call_of(counter)))
             await until_known(node, wallet.address, 1)
             proxy.plan("eth_sendRawTransaction", Fault.REQUEST_REFUSED)
@@ -251,8 +236,7 @@ async def test_f8_a_node_that_lags_is_not_taken_for_a_lost_transaction(
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
     async with (
         FaultyRpc(node.url) as proxy,
-        RpcChain(proxy.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
+        sending(proxy.url, wallet) as sender,
     ):
         proxy.lie("eth_getTransactionReceipt", None, times=6)
         await sender.send(call_of(counter))
@@ -268,10 +252,7 @@ async def test_f8_a_node_that_lags_is_not_taken_for_a_lost_transaction(
 async def test_f8_a_nonce_of_ours_is_not_used_twice_while_the_node_lacks_it() -> None:
     async with Anvil(no_mining=True) as node, FaultyRpc(node.url) as proxy:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(proxy.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet) as sender,
-        ):
+        async with sending(proxy.url, wallet) as sender:
             await send_elsewhere(node, wallet, counter, nonce=1)
             # The first is lost, and resending it fails for a while.
             proxy.plan("eth_getTransactionByHash", Fault.UNAVAILABLE, times=4)
@@ -290,10 +271,7 @@ async def test_f8_a_nonce_of_ours_is_not_used_twice_while_the_node_lacks_it() ->
 async def test_f8_calls_given_up_and_lost_do_not_keep_their_nonces() -> None:
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet, mined_within_seconds=1.2) as sender,
-        ):
+        async with sending(node.url, wallet, mined_within_seconds=1.2) as sender:
             given_up = await asyncio.gather(
                 *(sender.send(call_of(counter)) for _ in range(2)),
                 return_exceptions=True,
@@ -316,10 +294,7 @@ async def test_f8_a_call_whose_nonce_another_program_took_is_sent_with_the_next(
 ):
     async with Anvil(no_mining=True) as node:
         wallet, counter = await rich_wallet(node), await place(node, COUNTS)
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet, mined_within_seconds=15) as sender,
-        ):
+        async with sending(node.url, wallet, mined_within_seconds=15) as sender:
             send = asyncio.create_task(sender.send(call_of(counter)))
             await until_known(node, wallet.address, 1)
             await send_elsewhere(node, wallet, counter, nonce=0)
@@ -338,10 +313,7 @@ async def test_f8_four_senders_of_one_key_send_500_calls_without_gap_or_double(
     wallet, counter = await rich_wallet(node), await place(node, COUNTS)
 
     async def work() -> set[Hash32]:
-        async with (
-            RpcChain(node.url, chain_id=LOCAL) as chain,
-            sender_of(chain, wallet, mined_within_seconds=40) as sender,
-        ):
+        async with sending(node.url, wallet, mined_within_seconds=40) as sender:
             sends = (sender.send(call_of(counter)) for _ in range(125))
             receipts = await asyncio.gather(*sends)
         return {receipt.transaction for receipt in receipts}

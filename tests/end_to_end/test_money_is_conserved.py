@@ -12,8 +12,8 @@ from agentpay.evm import batch_settlement_abi as contract
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, eventually, through
+from tests.payer.books import charged, spent
 from tests.payer.test_lanes import official
-from tests.payer.test_lost_answers import charged, spent
 
 FUNDS = 1_000_000
 PATHS = (

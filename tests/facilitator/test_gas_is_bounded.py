@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
     ConfigurationError,
     GasLimitReached,
@@ -19,13 +18,12 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Hash32
 from tests.chain.chain_cases import (
     COUNTS,
-    LOCAL,
     USES_18_MILLION_GAS,
     call_of,
     counted,
     place,
     rich_wallet,
-    sender_of,
+    sending,
     used_nonces,
 )
 
@@ -38,10 +36,7 @@ async def test_f6_a_call_that_needs_more_gas_than_it_may_use_is_not_sent(
     node = agentpay_shared_chain.node
     burner = await place(node, USES_18_MILLION_GAS)
     wallet = await rich_wallet(node)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         for ask in (sender.simulate, sender.send):
             with pytest.raises(TransactionFailed, match="gas"):
                 await ask(call_of(burner), gas_max=200_000)
@@ -55,10 +50,7 @@ async def test_f6_a_transaction_carries_no_more_gas_than_it_may_use(
     node = agentpay_shared_chain.node
     counter = await place(node, COUNTS)
     wallet = await rich_wallet(node)
-    async with (
-        RpcChain(node.url, chain_id=LOCAL) as chain,
-        sender_of(chain, wallet) as sender,
-    ):
+    async with sending(node.url, wallet) as sender:
         receipt = await sender.send(call_of(counter), gas_max=50_000)
     sent = await node.rpc("eth_getTransactionByHash", receipt.transaction)
 

@@ -50,6 +50,13 @@ class Oracle:
         self.asked = 0
         self.gate = asyncio.Event()
         self.gate.set()
+        self.started = 0
+        self.parts = asyncio.Event()
+        self.parts.set()
+        self.ends = asyncio.Event()
+        self.ends.set()
+        self.sent = 0
+        self.fails_at = 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "POST":
@@ -61,12 +68,16 @@ class Oracle:
         headers = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
         if path == "/heavy":
             headers.append((b"x-heavy", b"h" * 70_000))
-        status = 500 if path == "/fails" and number == 1 else 201
+        status = 500 if path == "/fails" and number == self.fails_at else 201
         start = {"type": "http.response.start", "status": status, "headers": headers}
         await send(start)
+        self.started += 1
+        await self.parts.wait()
         for _ in range(100 if path == "/long" else 2):
             part = {"type": "http.response.body", "body": b"%d " % number * 400}
             await send({**part, "more_body": True})
+            self.sent += 1
+        await self.ends.wait()
         await send({"type": "http.response.body"})
 
 

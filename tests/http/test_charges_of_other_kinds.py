@@ -29,13 +29,12 @@ from agentpay.wire.mpp.credential import parse_credential
 from agentpay.wire.mpp.evm_write import hash_payload, transaction_payload
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from tests.http.world import (
-    BASE,
     PRICE,
     ROUTES,
     Shop,
+    client_of,
     eventually,
     open_payee,
-    through,
     until,
 )
 from tests.keeper.test_settlement_triggers import Clock
@@ -98,7 +97,7 @@ async def a_world(
     shop = shop or Shop()
     payer = OtherPayer(chain, await chain.funded_wallet(ether=1))
     wall = Paywall(shop, payee=payee, routes=ROUTES)
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+    async with client_of(wall) as client:
         try:
             yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
         finally:

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import httpx
 import pytest
 
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, network_name
@@ -18,6 +18,7 @@ from tests.http.world import (
     Shop,
     a_payee,
     an_agent,
+    client_of,
     required_header,
     through,
 )
@@ -50,7 +51,7 @@ async def test_a_client_of_version_1_pays_and_is_told_so_in_its_words(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             asked = await client.get(path_of(order))
             headers = await pay(agentpay_shared_chain, payee)
             paid = await client.get(path_of(order), headers=headers)
@@ -67,6 +68,26 @@ async def test_a_client_of_version_1_pays_and_is_told_so_in_its_words(
     assert (balance, shop.begun[path_of(order)]) == (PRICE, 1)
 
 
+async def test_f1_version_1_is_told_that_nobody_knows_whether_it_has_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        FaultyRpc(agentpay_shared_chain.rpc_url) as rpc,
+        a_payee(agentpay_shared_chain, rpc_url=rpc.url) as payee,
+    ):
+        await payee.start()
+        payee._running.sender._mined_within_seconds = 0.3
+        wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
+        headers = await pay(agentpay_shared_chain, payee)
+        rpc.plan("eth_sendRawTransaction", Fault.UNAVAILABLE, times=500)
+        async with client_of(wall) as client:
+            unknown = await client.get(path_of(Order.RESERVE), headers=headers)
+
+    receipt = decoded(unknown.headers[X_PAYMENT_RESPONSE])
+    assert unknown.status_code == 503
+    assert (receipt["success"], receipt["network"]) == (False, "local")
+
+
 async def test_p2_a_payment_of_version_1_that_is_too_small_is_refused(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -74,7 +95,7 @@ async def test_p2_a_payment_of_version_1_that_is_too_small_is_refused(
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
         headers = await pay(agentpay_shared_chain, payee, value=PRICE - 1)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get(path_of(Order.RESERVE), headers=headers)
 
     assert answer.status_code == 402
@@ -90,7 +111,7 @@ async def test_c17_a_malformed_payment_of_version_1_is_400(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get("/ok", headers={X_PAYMENT: header})
 
     assert answer.status_code == 400
@@ -105,7 +126,7 @@ async def test_p8_a_payment_in_both_versions_is_400(
         wall = Paywall(shop, payee=payee, routes=ROUTES, v1=True)
         first = await pay(agentpay_shared_chain, payee)
         both = {**first, "payment-signature": "e30="}
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get("/ok", headers=both)
 
     assert answer.status_code == 400
@@ -119,7 +140,7 @@ async def test_version_2_is_spoken_beside_it(
         wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
         async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
             paid = await agent.get(BASE + "/ok")
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             channel = await client.get("/channel/reserve-then-settle/ok")
 
     assert paid.status_code == 200
@@ -135,7 +156,7 @@ async def test_unless_it_is_configured_version_1_pays_nothing(
         shop = Shop()
         wall = Paywall(shop, payee=payee, routes=ROUTES)
         headers = await pay(agentpay_shared_chain, payee)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             answer = await client.get(path_of(Order.RESERVE), headers=headers)
 
     assert (answer.status_code, answer.content) == (402, b"{}")

@@ -35,6 +35,7 @@ from tests.http.world import (
     a_payee,
     a_shop,
     an_agent,
+    rewriting,
     serving,
     through,
 )
@@ -71,6 +72,21 @@ async def genuine_402(payee: Payee, **changes: Any) -> dict[str, Any]:
 
 def required(message: dict[str, Any]) -> httpx.Response:
     return httpx.Response(402, headers={PAYMENT_REQUIRED: encode_json(message)})
+
+
+async def signs_nothing(
+    chain: LocalChain, header: str, *refusals: type[AgentPayError]
+) -> None:
+    """An agent that gets this 402 raises one of these, and has signed nothing."""
+    wallet = await a_counting_wallet(chain)
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(402, headers={PAYMENT_REQUIRED: header})
+    )
+    async with await an_agent(chain, transport, wallet=wallet) as agent:
+        with pytest.raises(refusals):
+            await agent.get(BASE + "/ok")
+
+    assert wallet.signatures == 0
 
 
 def each(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
@@ -112,13 +128,9 @@ async def test_c2_c4_c10_c11_c12_t11_a_hostile_402_gets_no_signature(
     async with a_payee(agentpay_shared_chain) as payee:
         message = await genuine_402(payee)
     SPOILT[name](message)
-    wallet = await a_counting_wallet(agentpay_shared_chain)
-    transport = httpx.MockTransport(lambda request: required(message))
-    async with await an_agent(agentpay_shared_chain, transport, wallet=wallet) as agent:
-        with pytest.raises((NoAcceptableOffer, ApprovalNeeded)):
-            await agent.get(BASE + "/ok")
-
-    assert wallet.signatures == 0
+    await signs_nothing(
+        agentpay_shared_chain, encode_json(message), NoAcceptableOffer, ApprovalNeeded
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,15 +150,7 @@ async def test_c2_c4_c10_c11_c12_t11_a_hostile_402_gets_no_signature(
 async def test_c17_a_402_that_cannot_be_read_is_a_protocol_error(
     agentpay_shared_chain: LocalChain, header: str
 ) -> None:
-    wallet = await a_counting_wallet(agentpay_shared_chain)
-    transport = httpx.MockTransport(
-        lambda request: httpx.Response(402, headers={PAYMENT_REQUIRED: header})
-    )
-    async with await an_agent(agentpay_shared_chain, transport, wallet=wallet) as agent:
-        with pytest.raises(MalformedMessage):
-            await agent.get(BASE + "/ok")
-
-    assert wallet.signatures == 0
+    await signs_nothing(agentpay_shared_chain, header, MalformedMessage)
 
 
 async def test_c17_text_that_cannot_be_echoed_gets_no_signature(
@@ -158,15 +162,7 @@ async def test_c17_text_that_cannot_be_echoed_gets_no_signature(
         offer["extra"]["note"] = "SURROGATE"
     text = json.dumps(message).replace("SURROGATE", "\\ud800")
     header = b64encode(text.encode()).decode()
-    wallet = await a_counting_wallet(agentpay_shared_chain)
-    transport = httpx.MockTransport(
-        lambda request: httpx.Response(402, headers={PAYMENT_REQUIRED: header})
-    )
-    async with await an_agent(agentpay_shared_chain, transport, wallet=wallet) as agent:
-        with pytest.raises(MalformedMessage):
-            await agent.get(BASE + "/ok")
-
-    assert wallet.signatures == 0
+    await signs_nothing(agentpay_shared_chain, header, MalformedMessage)
 
 
 async def test_c16_a_402_in_prose_is_delivered_and_not_paid(
@@ -273,22 +269,15 @@ def _void(request: httpx.Request) -> httpx.Response:
 async def test_c13_a_receipt_that_charges_more_than_agreed_stops_the_channel(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    def greedy(answer: httpx.Response) -> httpx.Response:
-        receipt = decoded(answer.headers[PAYMENT_RESPONSE])
+    def greedy(receipt: Any) -> Any:
         receipt["extensions"]["parallel-vouchers"]["info"]["charged"] = "1001"
-        answer.headers[PAYMENT_RESPONSE] = encode_json(receipt)
-        return answer
+        return receipt
 
     async with a_shop(agentpay_shared_chain) as (_, _, wall):
         wire = Wire(through(wall))
         async with await an_agent(agentpay_shared_chain, wire) as agent:
             await agent.get(BASE + "/ok")
-            honest = wire.inner
-
-            async def lie(request: httpx.Request) -> httpx.Response:
-                return greedy(await honest.handle_async_request(request))
-
-            wire.inner = httpx.MockTransport(lie)
+            wire.inner = through(rewriting(wall, PAYMENT_RESPONSE, greedy))
             with pytest.raises(AgentPayError) as stopped:
                 await agent.get(BASE + "/ok")
             (record,) = await agent.channels()
@@ -302,21 +291,16 @@ async def test_c13_a_receipt_that_charges_more_than_agreed_stops_the_channel(
 async def test_c13_a_total_above_what_our_vouchers_bought_stops_the_channel(
     agentpay_shared_chain: LocalChain, claimed: int
 ) -> None:
+    def greedy(receipt: Any) -> Any:
+        state = receipt["extra"]["channelState"]
+        state["chargedCumulativeAmount"] = str(claimed)
+        return receipt
+
     async with a_shop(agentpay_shared_chain) as (_, _, wall):
         wire = Wire(through(wall))
         async with await an_agent(agentpay_shared_chain, wire) as agent:
             await agent.get(BASE + "/ok")
-            honest = wire.inner
-
-            async def lie(request: httpx.Request) -> httpx.Response:
-                answer = await honest.handle_async_request(request)
-                receipt = decoded(answer.headers[PAYMENT_RESPONSE])
-                state = receipt["extra"]["channelState"]
-                state["chargedCumulativeAmount"] = str(claimed)
-                answer.headers[PAYMENT_RESPONSE] = encode_json(receipt)
-                return answer
-
-            wire.inner = httpx.MockTransport(lie)
+            wire.inner = through(rewriting(wall, PAYMENT_RESPONSE, greedy))
             with pytest.raises(AgentPayError) as stopped:
                 await agent.get(BASE + "/ok")
             (record,) = await agent.channels()

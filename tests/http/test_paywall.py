@@ -69,7 +69,7 @@ async def test_each_place_has_its_own_terms_however_often_it_is_asked_for(
                     assert required.resource.url == place
                 else:
                     assert place.endswith("/free")
-        remembered = wall._find_once.cache_info()
+        remembered = wall._prices._remembered.cache_info()
 
     assert (remembered.currsize, remembered.hits) == (5, 5)
 

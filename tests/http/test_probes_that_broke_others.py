@@ -38,6 +38,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    client_of,
     eventually,
     open_payee,
     through,
@@ -48,7 +49,7 @@ from tests.payee.hand import HandPayer, decoded, sold, terms_of
 from tests.payee.test_refusals_of_channel_payments import (
     test_k3_a_forged_voucher_learns_and_changes_nothing,
 )
-from tests.payer.test_lost_answers import at_rest, charged, spent
+from tests.payer.books import at_rest, charged, spent
 
 test_row_f10_a_stream_is_not_buffered = test_a_stream_arrives_slice_by_slice
 test_row_f11_two_cookies_arrive = (
@@ -60,10 +61,6 @@ test_row_f15_a_stranger_learns_nothing = (
 del test_a_stream_arrives_slice_by_slice
 del test_two_cookies_and_cache_rules_of_the_application_survive
 del test_k3_a_forged_voucher_learns_and_changes_nothing
-
-
-def client_of(wall: Paywall) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=through(wall), base_url=BASE)
 
 
 async def a_hand(chain: LocalChain, payee: Payee) -> HandPayer:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
 from agentpay.payee.transfer_sale import TransferSale
 from agentpay.records import PaymentStatus
-from agentpay.testing.faulty_rpc import Fault, FaultyRpc
+from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
@@ -32,11 +33,14 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    clear,
+    client_of,
+    cloud,
     open_payee,
     through,
     until,
 )
-from tests.payee.hand import EXACT_FIRST, HandPayer, terms_of
+from tests.payee.hand import EXACT_FIRST, NOBODY, HandPayer, terms_of
 
 ORDERS = tuple(Order)
 
@@ -54,10 +58,6 @@ async def a_payment(chain: LocalChain, payee: Payee, order: Order) -> dict[str, 
 
 def served(answers: list[httpx.Response]) -> list[httpx.Response]:
     return [answer for answer in answers if answer.status_code == 200]
-
-
-def client_of(wall: Paywall) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=through(wall), base_url=BASE)
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -79,6 +79,27 @@ async def test_p1_fifty_copies_of_a_transfer_buy_one_answer(
         assert shop.begun[path_of(order)] == 1
         balance = await agentpay_shared_chain.balance(payee.settings.pay_to)
         assert balance == PRICE
+
+
+async def test_p1_a_transfer_buys_one_answer_while_its_payees_terms_change(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """As where another facilitator is up again, to which `upto` is bound from then."""
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        headers = await a_payment(agentpay_shared_chain, payee, Order.RESERVE)
+        path = path_of(Order.RESERVE, "slow")
+        async with client_of(wall) as client:
+            running = asyncio.create_task(client.get(path, headers=headers))
+            await until(lambda: shop.begun[path] == 1)
+            payee.settings = replace(payee.settings, facilitator=NOBODY)
+            copy = asyncio.create_task(client.get(path, headers=headers))
+            await asyncio.wait([copy], timeout=2)
+            shop.gate.set()
+            first, second = await running, await copy
+
+        assert payee.settings.facilitator != NOBODY
+        assert (first.status_code, second.status_code) == (200, 409)
+        assert shop.begun[path] == 1
 
 
 async def test_p1_a_transfer_buys_nothing_more_after_a_restart(
@@ -180,83 +201,69 @@ async def test_p10_a_client_that_leaves_is_served_later_or_pays_nothing(
 async def test_p10_a_client_that_leaves_during_settlement_is_served_later(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    chain = agentpay_shared_chain
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
+    chain, path = agentpay_shared_chain, path_of(Order.RESERVE)
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url) as (_, payee, wall),
+        client_of(wall) as client,
+    ):
         headers = await a_payment(chain, payee, Order.RESERVE)
-        path = path_of(Order.RESERVE)
-        async with client_of(wall) as client:
-            leaving = asyncio.create_task(client.get(path, headers=headers))
-            await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-            await chain.node.mine()
-            again = await client.get(path, headers=headers)
-        await payee.stop()
+        leaving = asyncio.create_task(client.get(path, headers=headers))
+        await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await chain.node.mine()
+        again = await client.get(path, headers=headers)
 
-        assert again.status_code == 200
-        assert await chain.balance(payee.settings.pay_to) == PRICE
+    assert again.status_code == 200
+    assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
 @pytest.mark.parametrize("order", [Order.RESERVE, Order.SETTLE_FIRST])
 async def test_f1_an_unknown_settlement_is_503_and_its_resend_is_served_once(
     agentpay_shared_chain: LocalChain, order: Order
 ) -> None:
-    chain = agentpay_shared_chain
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
+    chain, path = agentpay_shared_chain, path_of(order)
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
         headers = await a_payment(chain, payee, order)
-        path = path_of(order)
-        async with client_of(wall) as client:
-            await payee.start()
-            payee._running.sender._mined_within_seconds = 0.3
-            rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
-            rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
-            unknown = await client.get(path, headers=headers)
-            rpc.heal()
-            await chain.node.mine(2)
-            again = await client.get(path, headers=headers)
-            third = await client.get(path, headers=headers)
-        await payee.stop()
+        cloud(rpc, payee)
+        unknown = await client.get(path, headers=headers)
+        await clear(rpc, chain)
+        again = await client.get(path, headers=headers)
+        third = await client.get(path, headers=headers)
 
-        assert unknown.status_code == 503
-        receipt = parse_response(unknown.headers[PAYMENT_RESPONSE])
-        assert receipt.error_reason == "settlement_pending"
-        assert "payment 31337:" in unknown.json()["detail"]
-        assert (again.status_code, third.status_code) == (200, 409)
-        assert parse_response(third.headers[PAYMENT_RESPONSE]).success
-        assert shop.begun[path] <= 2
-        assert await chain.balance(payee.settings.pay_to) == PRICE
+    assert unknown.status_code == 503
+    receipt = parse_response(unknown.headers[PAYMENT_RESPONSE])
+    assert receipt.error_reason == "settlement_pending"
+    assert "payment 31337:" in unknown.json()["detail"]
+    assert (again.status_code, third.status_code) == (200, 409)
+    assert parse_response(third.headers[PAYMENT_RESPONSE]).success
+    assert shop.begun[path] <= 2
+    assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
 async def test_p1_what_was_served_first_is_served_once_while_it_is_unknown(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    chain = agentpay_shared_chain
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
+    chain, path = agentpay_shared_chain, path_of(Order.SERVE_FIRST)
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
         headers = await a_payment(chain, payee, Order.SERVE_FIRST)
-        path = path_of(Order.SERVE_FIRST)
-        async with client_of(wall) as client:
-            await payee.start()
-            payee._running.sender._mined_within_seconds = 0.3
-            rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
-            rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
-            first = await client.get(path, headers=headers)
-            rpc.heal()
-            await chain.node.mine(2)
-            again = await client.get(path, headers=headers)
-        await payee.stop()
+        cloud(rpc, payee)
+        first = await client.get(path, headers=headers)
+        await clear(rpc, chain)
+        again = await client.get(path, headers=headers)
 
-        assert (first.status_code, again.status_code) == (200, 409)
-        assert shop.begun[path] == 1
-        assert await chain.balance(payee.settings.pay_to) == PRICE
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert shop.begun[path] == 1
+    assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
 @pytest.mark.parametrize("status", [PaymentStatus.STARTED, PaymentStatus.SETTLED])

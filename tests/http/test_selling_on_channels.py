@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
+from agentpay import Wallet
 from agentpay.errors import StoreUnavailable
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.http.paywall import Paywall
@@ -26,6 +27,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     called,
+    client_of,
     eventually,
     open_payee,
     serving,
@@ -33,7 +35,7 @@ from tests.http.world import (
     until,
 )
 from tests.payee.hand import HandPayer, terms_of
-from tests.payer.test_lost_answers import at_rest, charged, spent
+from tests.payer.books import at_rest, charged, spent
 
 ORDERS = tuple(Order)
 
@@ -124,7 +126,7 @@ async def test_p1_fifty_copies_of_a_voucher_buy_one_answer(
         terms = terms_of(payee)
         header = await payer.funding(payer.config(), 10_000, PRICE, terms)
         headers = {"payment-signature": header}
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             copies = [client.get("/ok", headers=headers) for _ in range(50)]
             answers = await asyncio.gather(*copies)
 
@@ -168,7 +170,7 @@ async def test_p10_a_store_that_fails_is_503_and_never_402(
         headers = {
             "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
         }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             if during == "admission":
                 shop.gate.set()
                 await client.get("/slow", headers=headers)
@@ -201,59 +203,60 @@ async def test_a_warm_channel_is_served_without_rpc_until_the_mirror_is_too_old(
         return loop.time() + 1_700_000_000 + ahead
 
     loop = asyncio.get_running_loop()
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url, clock=clock, poll_seconds=0.1)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
-        await payee.start()
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url, clock=clock, poll_seconds=0.1) as there,
+        client_of(there[2]) as client,
+    ):
+        shop, payee, _ = there
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
         config, terms = payer.config(), terms_of(payee)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
 
-            async def ask(header: str) -> httpx.Response:
-                return await client.get("/ok", headers={"payment-signature": header})
+        async def ask(header: str) -> httpx.Response:
+            return await client.get("/ok", headers={"payment-signature": header})
 
-            first = await ask(await payer.funding(config, 10_000, PRICE, terms))
-            for method in ("eth_blockNumber", "eth_call", "eth_getLogs"):
-                rpc.plan(method, fault, times=10**6)
-            rpc.plan("eth_getBlockByNumber", fault, times=10**6)
-            warm = await ask(await payer.voucher(config, 2000, terms))
-            ahead = 3600 / 3 + 1
-            stale = await ask(await payer.voucher(config, 3000, terms))
-            rpc.heal()
-            again = await ask(await payer.voucher(config, 3000, terms))
-        await payee.stop()
+        first = await ask(await payer.funding(config, 10_000, PRICE, terms))
+        for method in ("eth_blockNumber", "eth_call", "eth_getLogs"):
+            rpc.plan(method, fault, times=10**6)
+        rpc.plan("eth_getBlockByNumber", fault, times=10**6)
+        warm = await ask(await payer.voucher(config, 2000, terms))
+        ahead = 3600 / 3 + 1
+        stale = await ask(await payer.voucher(config, 3000, terms))
+        rpc.heal()
+        again = await ask(await payer.voucher(config, 3000, terms))
 
     statuses = [a.status_code for a in (first, warm, stale, again)]
     assert statuses == [200, 200, 503, 200]
     assert shop.begun["/ok"] == 3
 
 
+async def an_opening(
+    chain: LocalChain, payee: Payee, *, tagged: bool = True
+) -> tuple[Wallet, dict[str, str]]:
+    """Somebody with a dollar, and headers that open a channel with a cent of it."""
+    wallet = await chain.funded_wallet("$1", ether=0)
+    payer = HandPayer(wallet, payee.settings)
+    config, terms = payer.config(tagged=tagged), terms_of(payee)
+    header = await payer.funding(config, 10_000, PRICE, terms)
+    return wallet, {"payment-signature": header}
+
+
 async def test_f1_an_unknown_deposit_is_503_and_made_once(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
-        await payee.start()
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url) as (_, payee, wall),
+        client_of(wall) as client,
+    ):
+        wallet, headers = await an_opening(chain, payee)
         payee._running.sender._mined_within_seconds = 0.3
-        wallet = await chain.funded_wallet("$1", ether=0)
-        payer = HandPayer(wallet, payee.settings)
-        terms = terms_of(payee)
-        headers = {
-            "payment-signature": await payer.funding(
-                payer.config(), 10_000, PRICE, terms
-            )
-        }
         rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=10**6)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
-            unknown = await client.get("/ok", headers=headers)
-            rpc.heal()
-            await chain.node.mine(2)
-            again = await client.get("/ok", headers=headers)
-        await payee.stop()
+        unknown = await client.get("/ok", headers=headers)
+        rpc.heal()
+        await chain.node.mine(2)
+        again = await client.get("/ok", headers=headers)
 
     assert unknown.status_code == 503
     assert again.status_code == 200
@@ -283,24 +286,17 @@ async def test_f2_a_deposit_whose_client_left_is_not_called_failed(
     agentpay_shared_chain: LocalChain, tagged: bool
 ) -> None:
     chain = agentpay_shared_chain
-    async with FaultyRpc(chain.rpc_url) as rpc:
-        payee = await open_payee(chain, rpc_url=rpc.url)
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
-        await payee.start()
-        wallet = await chain.funded_wallet("$1", ether=0)
-        payer = HandPayer(wallet, payee.settings)
-        config, terms = payer.config(tagged=tagged), terms_of(payee)
-        headers = {
-            "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
-        }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
-            leaving = asyncio.create_task(client.get("/ok", headers=headers))
-            await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-            again = await client.get("/ok", headers=headers)
-        await payee.stop()
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_shop(chain, rpc_url=rpc.url) as (_, payee, wall),
+        client_of(wall) as client,
+    ):
+        wallet, headers = await an_opening(chain, payee, tagged=tagged)
+        leaving = asyncio.create_task(client.get("/ok", headers=headers))
+        await until(lambda: called(rpc, "eth_sendRawTransaction") > 0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        again = await client.get("/ok", headers=headers)
 
     assert again.status_code == 200
     assert await chain.balance(wallet.address) == 990_000
@@ -311,29 +307,23 @@ async def test_f2_a_deposit_that_another_has_made_first_is_not_called_failed(
     tagged: bool,
 ) -> None:
     """Whoever sees it may send it too, and pay more for it to come first."""
-    async with LocalChain(no_mining=True) as chain:
-        payee = await open_payee(chain)
-        wall = Paywall(Shop(), payee=payee, routes=ROUTES)
-        await payee.start()
-        wallet = await chain.funded_wallet("$1", ether=0)
+    async with (
+        LocalChain(no_mining=True) as chain,
+        a_shop(chain) as (_, payee, wall),
+        client_of(wall) as client,
+    ):
+        wallet, headers = await an_opening(chain, payee, tagged=tagged)
         another = await chain.funded_wallet(0)
-        payer = HandPayer(wallet, payee.settings)
-        config, terms = payer.config(tagged=tagged), terms_of(payee)
-        headers = {
-            "payment-signature": await payer.funding(config, 10_000, PRICE, terms)
-        }
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
-            asking = asyncio.create_task(client.get("/ok", headers=headers))
-            sent = await eventually_sent(chain)
-            await chain.node.rpc("anvil_impersonateAccount", another.address)
-            same = {"to": sent["to"], "data": sent["input"], "gas": hex(500_000)}
-            dear = {"from": another.address, "gasPrice": hex(10**12)}
-            first = await chain.node.rpc("eth_sendTransaction", same | dear)
-            while not asking.done():
-                await chain.node.mine()
-                await asyncio.sleep(0.05)
-            answer = await asking
-        await payee.stop()
+        asking = asyncio.create_task(client.get("/ok", headers=headers))
+        sent = await eventually_sent(chain)
+        await chain.node.rpc("anvil_impersonateAccount", another.address)
+        same = {"to": sent["to"], "data": sent["input"], "gas": hex(500_000)}
+        dear = {"from": another.address, "gasPrice": hex(10**12)}
+        first = await chain.node.rpc("eth_sendTransaction", same | dear)
+        while not asking.done():
+            await chain.node.mine()
+            await asyncio.sleep(0.05)
+        answer = await asking
         left = await chain.balance(wallet.address)
         receipts = [
             await chain.node.rpc("eth_getTransactionReceipt", transaction)
@@ -362,7 +352,7 @@ async def test_p10_a_request_that_is_cancelled_while_it_is_admitted_holds_nothin
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
         config, terms = payer.config(), terms_of(payee)
         channel = channel_id(config, chain.chain_id)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             first = await payer.funding(config, 100 * PRICE, PRICE, terms)
             headers = {"payment-signature": first}
             assert (await client.get("/ok", headers=headers)).status_code == 200

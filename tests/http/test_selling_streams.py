@@ -522,11 +522,8 @@ async def test_f1_a_stream_that_is_lost_before_it_begins_is_refused_by_its_payee
             header = await payer.permit2(terms_of(payee, lost), scheme=scheme)
         else:
             payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
-            config = payer.config()
-            deposit = await payer.deposit(config, 10 * MAXIMUM)
-            header = await payer.voucher(
-                config, MAXIMUM, terms_of(payee, lost), kind="deposit", deposit=deposit
-            )
+            terms = terms_of(payee, lost)
+            header = await payer.funding(payer.config(), 10 * MAXIMUM, MAXIMUM, terms)
         listener = Listener(header)
         await listener.listen(wall)
 

@@ -19,7 +19,7 @@ from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.pricing import Order
 from agentpay.ports import Signer
 from agentpay.records import PaymentRecord
-from agentpay.testing.faulty_rpc import FaultyRpc
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Money
 from agentpay.wire.headers import decode_json, encode_json
@@ -166,6 +166,11 @@ def through(app: App) -> httpx.AsyncBaseTransport:
     return in_process(app)
 
 
+def client_of(app: App) -> httpx.AsyncClient:
+    """A client of an application in this process, which pays for nothing itself."""
+    return httpx.AsyncClient(transport=through(app), base_url=BASE)
+
+
 async def an_agent(
     chain: LocalChain,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -202,6 +207,19 @@ async def serving(app: App, *, port: int = 0) -> AsyncIterator[str]:
     finally:
         server.should_exit = True
         await task
+
+
+def cloud(rpc: FaultyRpc, payee: Payee) -> None:
+    """What a payee sends from here on is mined, and it does not hear of that."""
+    payee._running.sender._mined_within_seconds = 0.3
+    rpc.plan("eth_sendRawTransaction", Fault.ANSWER_DROPPED, times=3)
+    rpc.plan("eth_getTransactionReceipt", Fault.UNAVAILABLE, times=500)
+
+
+async def clear(rpc: FaultyRpc, chain: LocalChain) -> None:
+    """The chain tells all again."""
+    rpc.heal()
+    await chain.node.mine(2)
 
 
 def called(rpc: FaultyRpc, method: str) -> int:

@@ -1,18 +1,22 @@
 """One claim that cannot be made costs the others nothing, and no gas each round."""
 
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay import Agent, Budget
+from agentpay.evm.batch_settlement import VoucherClaim
 from agentpay.onchain import read_channel
 from agentpay.payee.quarantine import Quarantine
-from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.ports import Settler, Signer
+from agentpay.records import PayeeRecord, PayeeStep, Settled
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
@@ -109,6 +113,49 @@ async def test_k7_what_is_left_alone_is_tried_at_once_when_its_payer_withdraws(
 
         assert (failed, left_alone) == (0, 0)
         assert await claimed(world, bad.channel) == PRICE
+
+
+class Listening:
+    """A facilitator that remembers by when what it was asked to claim has to be."""
+
+    def __init__(self, settler: Settler) -> None:
+        self._settler = settler
+        self.heard: list[int] = []
+
+    async def claim(
+        self, claims: Sequence[VoucherClaim], *, authorizer: Signer, deadline: int = 0
+    ) -> Settled:
+        self.heard.append(deadline)
+        return await self._settler.claim(
+            claims, authorizer=authorizer, deadline=deadline
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settler, name)
+
+
+async def test_k5_who_withdraws_beside_a_poisoned_row_is_claimed_as_urgently(
+    agentpay_chain: LocalChain,
+) -> None:
+    """What is halved to find that row has the same time left as before."""
+    async with (
+        a_world(agentpay_chain, claim_at="$1000") as world,
+        others(world, 3) as agents,
+    ):
+        for agent in agents:
+            assert (await agent.get(world.url)).status_code == 200
+        await a_keeper(world)
+        channels = [c.channel for agent in agents for c in await agent.channels()]
+        settlement = world.payee.settlement
+        listening = Listening(settlement._facilitator)
+        settlement._facilitator = listening
+        await world.payee._running.store.payee.update(channels[0], spoilt)
+        soon = int(time.time()) + 900
+        await settlement.claim_channels(channels, deadline=soon)
+
+        assert len(listening.heard) > 1
+        assert set(listening.heard) == {soon}
+        assert [await claimed(world, c) for c in channels] == [0, PRICE, PRICE]
 
 
 @given(tries=st.integers(1, 12), longest=st.integers(1, 10_000))

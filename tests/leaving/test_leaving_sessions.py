@@ -1,79 +1,18 @@
 """A payer can always leave a session of MPP, whatever its payee does about it."""
 
-import asyncio
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 
-from agentpay import Agent, Budget, MppTerms, Payee, Paywall, Policy, Route
 from agentpay.core.payer_channel import PayerStatus
 from agentpay.errors import ChannelUnusable, PaymentRejected, TransactionFailed
-from agentpay.testing.local_chain import LocalChain
-from tests.leaving.test_unilateral_exit import DEPOSIT, PRICE, World
-from tests.programs import serving
 
-GRACE = 15 * 60
-TERMS = MppTerms(
-    realm="127.0.0.1", secrets=(b"a secret for tests, of 32 bytes or more",)
-)
-
-
-class SessionWorld(World):
-    def agent(self, store: str = "memory:") -> Agent:
-        return Agent(
-            self.wallet,
-            budget=Budget(total="$5", per_request="$0.01"),
-            policy=Policy(prefer=("session",)),
-            network=self.chain.network,
-            store=store,
-            allow_private_networks=True,
-        )
-
-
-@asynccontextmanager
-async def a_world(
-    *, ether: int = 1, on: LocalChain | None = None
-) -> AsyncIterator[SessionWorld]:
-    """A chain of its own, since these tests move its clock."""
-    async with AsyncExitStack() as opened:
-        own = LocalChain()
-        chain = await opened.enter_async_context(own) if on is None else on
-        payee = Payee(
-            await chain.funded_wallet("$0"),
-            network=chain.network,
-            mpp=TERMS,
-            poll_seconds=0.1,
-        )
-        app = FastAPI()
-
-        @app.get("/data")
-        async def data() -> dict[str, int]:
-            return {"data": 1}
-
-        routes = {"GET /data": Route(price=PRICE, schemes=("batch-settlement",))}
-        app.add_middleware(Paywall, payee=payee, routes=routes)
-        wallet = await chain.funded_wallet("$10", ether=ether)
-        async with serving(app) as url:
-            yield SessionWorld(
-                chain=chain, payee=payee, wallet=wallet, url=f"{url}/data"
-            )
-
-
-async def _until_paid(world: World, amount: int) -> None:
-    payee = world.payee.settings.pay_to
-    for _ in range(200):
-        if await world.chain.balance(payee) == amount:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"the payee has {await world.chain.balance(payee)}, not {amount}")
+from .world import DEPOSIT, GRACE, PRICE, a_session_world
 
 
 async def test_k5_a_forced_close_leaves_the_payee_what_it_earned() -> None:
-    async with a_world() as world, world.agent() as agent:
+    async with a_session_world() as world, world.agent() as agent:
         before = await world.chain.balance(world.wallet.address)
         for _ in range(3):
             assert (await agent.get(world.url)).status_code == 200
@@ -83,7 +22,7 @@ async def test_k5_a_forced_close_leaves_the_payee_what_it_earned() -> None:
         again = await agent.start_withdrawal(record.channel)
         with pytest.raises(TransactionFailed, match="CloseNotReady"):
             await agent.finish_withdrawal(record.channel)
-        await _until_paid(world, 3 * PRICE)
+        await world.until_paid(3 * PRICE)
         await world.chain.node.increase_time(GRACE + 1)
         finished = await agent.finish_withdrawal(record.channel)
         spending = await agent.spending()
@@ -100,7 +39,7 @@ async def test_k5_a_forced_close_leaves_the_payee_what_it_earned() -> None:
 
 
 async def test_nothing_is_signed_on_a_session_that_is_left() -> None:
-    async with a_world() as world, world.agent() as agent:
+    async with a_session_world() as world, world.agent() as agent:
         await agent.get(world.url)
         (record,) = await agent.channels()
         await agent.start_withdrawal(record.channel)
@@ -114,7 +53,7 @@ async def test_nothing_is_signed_on_a_session_that_is_left() -> None:
 
 
 async def test_a_session_whose_store_was_lost_is_found_and_emptied() -> None:
-    async with a_world() as world:
+    async with a_session_world() as world:
         async with world.agent() as agent:
             await agent.get(world.url)
             (record,) = await agent.channels()
@@ -126,7 +65,7 @@ async def test_a_session_whose_store_was_lost_is_found_and_emptied() -> None:
             assert fresh.index == 1
             held = await amnesiac.spending()
             await amnesiac.start_withdrawal(found[0])
-            await _until_paid(world, PRICE)
+            await world.until_paid(PRICE)
             await world.chain.node.increase_time(GRACE + 1)
             finished = await amnesiac.finish_withdrawal(found[0])
             assert await amnesiac.find_lost_channels(world.url) == []
@@ -141,7 +80,7 @@ async def test_a_session_that_was_closed_meanwhile_is_booked_as_over(
 ) -> None:
     """Our books are from before: what came back is read from the chain."""
     file, backup = tmp_path / "agent.db", tmp_path / "backup.db"
-    async with a_world() as world:
+    async with a_session_world() as world:
         async with world.agent(str(file)) as agent:
             await agent.get(world.url)
             (record,) = await agent.channels()

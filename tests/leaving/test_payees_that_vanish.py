@@ -3,17 +3,17 @@
 import asyncio
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import httpx
 import pytest
 
-from agentpay import Agent, Budget, ConfigurationError, Policy
+from agentpay import Agent, ConfigurationError, Policy
 from agentpay.core.payer_channel import PayerStatus
 from agentpay.testing.local_chain import LocalChain
 from tests.keeper.test_settlement_triggers import Clock
-from tests.leaving.test_leaving_sessions import GRACE
-from tests.leaving.test_leaving_sessions import a_world as a_session_world
-from tests.leaving.test_unilateral_exit import DELAY, DEPOSIT, World, a_world
+
+from .world import DELAY, DEPOSIT, GRACE, World, a_session_world, a_world
 
 DAY = 24 * 3600
 
@@ -22,19 +22,11 @@ def an_agent(
     world: World,
     *,
     seconds: float | None,
-    prefer: str = "batch-settlement",
     clock: Clock | None = None,
     road: httpx.AsyncBaseTransport | None = None,
 ) -> Agent:
-    return Agent(
-        world.wallet,
-        budget=Budget(total="$5", per_request="$0.01"),
-        policy=Policy(prefer=(prefer,), withdraw_when_silent_seconds=seconds),
-        network=world.chain.network,
-        allow_private_networks=True,
-        transport=road,
-        clock=clock or time.time,
-    )
+    policy = replace(world.policy, withdraw_when_silent_seconds=seconds)
+    return world.agent(policy=policy, transport=road, clock=clock or time.time)
 
 
 async def test_k5_a_payee_that_vanished_is_left_after_the_time_of_the_policy() -> None:
@@ -77,7 +69,7 @@ async def test_k5_a_session_of_a_payee_that_vanished_is_left_in_the_background()
 ):
     async with LocalChain() as chain, AsyncExitStack() as stack:
         async with a_session_world(on=chain) as world:
-            agent = an_agent(world, seconds=0.5, prefer="session")
+            agent = an_agent(world, seconds=0.5)
             await stack.enter_async_context(agent)
             await agent.get(world.url)
             await asyncio.sleep(1)

@@ -1,83 +1,15 @@
 """A payer can always leave: its payee claims in time, or is silent, or forgot it."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import pytest
-from fastapi import FastAPI
 
-from agentpay import (
-    Agent,
-    Budget,
-    Payee,
-    PaymentOutcomeUnknown,
-    PaymentRejected,
-    Paywall,
-    Wallet,
-)
+from agentpay import PaymentOutcomeUnknown, PaymentRejected
 from agentpay.errors import ChainError, ChannelUnusable, TransactionFailed
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through
-from tests.programs import serving
 
-DELAY = 900
-PRICE = 1000
-DEPOSIT = 1_000_000
-
-
-@dataclass(kw_only=True)
-class World:
-    chain: LocalChain
-    payee: Payee
-    wallet: Wallet
-    url: str
-
-    def agent(self, store: str = "memory:") -> Agent:
-        return Agent(
-            self.wallet,
-            budget=Budget(total="$5", per_request="$0.01"),
-            network=self.chain.network,
-            store=store,
-            allow_private_networks=True,
-        )
-
-
-@asynccontextmanager
-async def a_world(
-    *, ether: int = 1, on: LocalChain | None = None
-) -> AsyncIterator[World]:
-    """A chain of its own, since these tests move its clock."""
-    async with AsyncExitStack() as opened:
-        own = LocalChain()
-        chain = await opened.enter_async_context(own) if on is None else on
-        payee = Payee(
-            await chain.funded_wallet("$0"),
-            network=chain.network,
-            withdraw_delay=DELAY,
-            poll_seconds=0.1,
-        )
-        app = FastAPI()
-
-        @app.get("/data")
-        async def data() -> dict[str, int]:
-            return {"data": 1}
-
-        app.add_middleware(Paywall, payee=payee, routes={"GET /data": PRICE})
-        wallet = await chain.funded_wallet("$10", ether=ether)
-        async with serving(app) as url:
-            yield World(chain=chain, payee=payee, wallet=wallet, url=f"{url}/data")
-
-
-async def _until_paid(world: World, amount: int) -> None:
-    payee = world.payee.settings.pay_to
-    for _ in range(100):
-        await world.payee.settlement.settle()
-        if await world.chain.balance(payee) == amount:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail(f"the payee has {await world.chain.balance(payee)}, not {amount}")
+from .world import DELAY, DEPOSIT, PRICE, a_world
 
 
 async def test_k5_a_withdrawal_leaves_the_payee_what_it_earned() -> None:
@@ -88,7 +20,7 @@ async def test_k5_a_withdrawal_leaves_the_payee_what_it_earned() -> None:
         (record,) = await agent.channels()
 
         started = await agent.start_withdrawal(record.channel)
-        await _until_paid(world, 3 * PRICE)
+        await world.until_paid(3 * PRICE)
         await world.chain.node.increase_time(DELAY + 1)
         finished = await agent.finish_withdrawal(record.channel)
 
@@ -171,7 +103,7 @@ async def test_a_channel_that_is_left_is_not_closed_a_second_way() -> None:
         await agent.get(world.url)
         (record,) = await agent.channels()
         await agent.start_withdrawal(record.channel)
-        await _until_paid(world, PRICE)
+        await world.until_paid(PRICE)
 
         with pytest.raises((ChannelUnusable, PaymentRejected)):
             await agent.close_channel(record.channel)
@@ -186,7 +118,7 @@ async def test_a_channel_whose_store_was_lost_is_found_and_emptied() -> None:
             found = await amnesiac.find_lost_channels(world.url)
             assert found == [record.channel]
             await amnesiac.start_withdrawal(found[0])
-            await _until_paid(world, PRICE)
+            await world.until_paid(PRICE)
             await world.chain.node.increase_time(DELAY + 1)
             finished = await amnesiac.finish_withdrawal(found[0])
 
@@ -211,7 +143,7 @@ async def test_c9_a_withdrawal_that_is_finished_twice_at_once_comes_back_once() 
         await agent.get(world.url)
         (record,) = await agent.channels()
         await agent.start_withdrawal(record.channel)
-        await _until_paid(world, PRICE)
+        await world.until_paid(PRICE)
         await world.chain.node.increase_time(DELAY + 1)
 
         async def finish_after(seconds: float) -> None:

@@ -151,15 +151,19 @@ class HandPayer:
         )
 
     async def funding(
-        self, config: ChannelConfig, amount: int, cumulative: int, terms: Terms
+        self,
+        config: ChannelConfig,
+        amount: int,
+        cumulative: int,
+        terms: Terms,
+        *,
+        depositor: Signer | None = None,
+        **more: Any,
     ) -> str:
-        """The header of a request that opens a channel."""
+        """The header of a request that opens a channel; `more` is of its voucher."""
+        deposit = await self.deposit(config, amount, signer=depositor)
         return await self.voucher(
-            config,
-            cumulative,
-            terms,
-            kind="deposit",
-            deposit=await self.deposit(config, amount),
+            config, cumulative, terms, kind="deposit", deposit=deposit, **more
         )
 
     async def permit2(

@@ -105,9 +105,7 @@ async def a_payment(chain: LocalChain, one: Worker, kind: str, order: Order) -> 
     terms = terms_of(payee, route, resource=f"GET {path}")
     if kind == "exact":
         return named(await payer.transfer(terms), secrets.token_hex(16))
-    config = payer.config()
-    deposit = await payer.deposit(config, 10 * PRICE)
-    return await payer.voucher(config, PRICE, terms, kind="deposit", deposit=deposit)
+    return await payer.funding(payer.config(), 10 * PRICE, PRICE, terms)
 
 
 async def taken_over(other: Worker, path: str, header: str) -> httpx.Response:

@@ -388,8 +388,8 @@ async def test_k9_a_deposit_that_somebody_else_signed_is_refused(
     async with a_payee(agentpay_shared_chain) as payee:
         payer = HandPayer(await agentpay_shared_chain.funded_wallet(), payee.settings)
         terms, config = terms_of(payee), payer.config()
-        wrong = await payer.deposit(config, 5000, signer=Wallet.create())
-        header = await payer.voucher(config, 1000, terms, kind="deposit", deposit=wrong)
+        stranger = Wallet.create()
+        header = await payer.funding(config, 5000, 1000, terms, depositor=stranger)
 
         assert code(refused(await payee.answer(header, terms))) == (
             "receive_authorization_signature"

@@ -108,6 +108,46 @@ async def test_p10_what_was_served_before_a_crash_is_settled_after_it(
     assert await chain.balance(payee.settings.pay_to) == PRICE
 
 
+class Together:
+    """A facilitator that settles so many transfers at once, or none of them."""
+
+    def __init__(self, settler: Settler, count: int) -> None:
+        self._settler = settler
+        self._all_here = asyncio.Barrier(count)
+
+    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+        await self._all_here.wait()
+        return await self._settler.settle_transfer(transfer, amount)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._settler, name)
+
+
+async def test_k5_what_was_served_is_settled_at_once_and_holds_up_no_look_at_the_chain(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """One after the other, slow ones would have a withdrawal missed."""
+    chain = agentpay_shared_chain
+    async with FaultyRpc(chain.rpc_url) as rpc:
+        payee = await open_payee(chain, rpc_url=rpc.url)
+        await payee.start()
+        customers = [(await a_customer(chain, payee))[0] for _ in range(3)]
+        rpc.plan("eth_estimateGas", Fault.UNAVAILABLE, times=1000)
+        for customer in customers:
+            await customer.buy()
+        rpc.heal()
+        keeper = payee._running.keeper
+        await keeper.stop()
+        keeper._served._facilitator = Together(keeper._served._facilitator, 3)
+        async with asyncio.timeout(20):
+            await keeper.tick()
+        records = [await customer.record() for customer in customers]
+        await payee.stop()
+
+    assert {r.status for r in records if r} == {PaymentStatus.DELIVERED}
+    assert await chain.balance(payee.settings.pay_to) == 3 * PRICE
+
+
 async def test_what_can_never_be_paid_is_given_up_once_it_has_expired(
     agentpay_chain: LocalChain,
 ) -> None:

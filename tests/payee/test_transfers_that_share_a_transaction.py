@@ -2,7 +2,6 @@
 
 import asyncio
 
-import httpx
 import pytest
 
 from agentpay import Payee, RemoteFacilitator
@@ -10,7 +9,7 @@ from agentpay.errors import ConfigurationError
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
-from tests.http.world import BASE, PRICE, a_shop, through
+from tests.http.world import PRICE, a_shop, client_of
 from tests.payee.hand import HandPayer, terms_of
 
 _PAYERS = 8
@@ -30,7 +29,7 @@ async def test_all_of_a_batch_are_answered_for_one_transaction(
         payments = [await payer.transfer(terms) for payer in payers]
         poor = HandPayer(await chain.funded_wallet(0, ether=0), payee.settings)
         payments.append(await poor.transfer(terms))
-        client = httpx.AsyncClient(transport=through(wall), base_url=BASE)
+        client = client_of(wall)
         async with client:
             *paid, refused = await asyncio.gather(
                 *(

@@ -134,13 +134,7 @@ async def test_t9_a_wallet_is_made_with_its_first_deposit(
     async with a_payee(chain, wallet_factories=(wallet.factory,)) as payee:
         hand, terms = hand_of(wallet, payee), terms_of(payee)
         config = hand.config(payer=wallet.address)
-        header = await hand.voucher(
-            config,
-            1000,
-            terms,
-            kind="deposit",
-            deposit=await hand.deposit(config, 5000, signer=wallet),
-        )
+        header = await hand.funding(config, 5000, 1000, terms, depositor=wallet)
         opened = await serve(await payee.answer(header, terms))
         next_one = await hand.voucher(config, 2000, terms)
         used = await serve(await payee.answer(next_one, terms))
@@ -159,10 +153,7 @@ async def test_f6_a_deposit_by_a_factory_that_is_not_listed_is_refused(
     async with a_payee(chain) as payee:
         hand, terms = hand_of(wallet, payee), terms_of(payee)
         config = hand.config(payer=wallet.address)
-        deposit = await hand.deposit(config, 5000, signer=wallet)
-        header = await hand.voucher(
-            config, 1000, terms, kind="deposit", deposit=deposit
-        )
+        header = await hand.funding(config, 5000, 1000, terms, depositor=wallet)
         refusal = refused(await payee.answer(header, terms))
 
         assert code(refusal) == NOT_ALLOWED
@@ -178,9 +169,8 @@ async def test_t9_vouchers_before_a_wallet_is_there_need_a_key_of_their_own(
         hand, terms = hand_of(wallet, payee), terms_of(payee)
         for authorizer in (ZERO_ADDRESS, wallet.address):
             config = hand.config(payer=wallet.address, payer_authorizer=authorizer)
-            deposit = await hand.deposit(config, 5000, signer=wallet)
-            header = await hand.voucher(
-                config, 1000, terms, kind="deposit", deposit=deposit, signer=wallet
+            header = await hand.funding(
+                config, 5000, 1000, terms, depositor=wallet, signer=wallet
             )
             refusal = refused(await payee.answer(header, terms))
 

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +28,7 @@ from agentpay.wire.x402 import (
     parse_response,
 )
 from tests.http.session_world import DEPOSIT, OK, a_world
-from tests.http.world import BASE, PRICE, ROUTES, Shop, a_payee, through
+from tests.http.world import PRICE, ROUTES, Shop, a_payee, client_of
 from tests.keeper.test_settlement_triggers import Clock
 from tests.payee.hand import HandPayer, terms_of
 from tests.payee.mpp_hand import kind_of
@@ -194,7 +193,7 @@ async def test_p13_a_channel_that_a_payee_pays_no_gas_for_is_a_503_with_a_receip
         wall = Paywall(Shop(), payee=payee, routes=ROUTES)
         payer = HandPayer(await agentpay_chain.funded_wallet("$10"), payee.settings)
         terms = terms_of(payee)
-        async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+        async with client_of(wall) as client:
             asked = await client.get(OK)
             required: dict[str, Any] = decode_json(
                 asked.headers[PAYMENT_REQUIRED], name="a 402"
@@ -205,13 +204,8 @@ async def test_p13_a_channel_that_a_payee_pays_no_gas_for_is_a_503_with_a_receip
             opened = 0
             while opened < 20:
                 config = payer.config()
-                header = await payer.voucher(
-                    config,
-                    PRICE,
-                    terms,
-                    kind="deposit",
-                    deposit=await payer.deposit(config, 20 * PRICE),
-                    accepted=offer,
+                header = await payer.funding(
+                    config, 20 * PRICE, PRICE, terms, accepted=offer
                 )
                 headers = {PAYMENT_SIGNATURE: header}
                 refused = await client.get(OK, headers=headers)

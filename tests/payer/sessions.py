@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -38,23 +38,33 @@ PRICE = 1000
 BY_SESSION = Policy(
     prefer=("session",), deposit="$0.1", low_water="$0.01", give_up_seconds=3
 )
-HASTY = Policy(
-    prefer=("session",), deposit="$0.1", low_water="$0.01", give_up_seconds=0.5
-)
+HASTY = replace(BY_SESSION, give_up_seconds=0.5)
 
 Reword = Callable[[JsonObject], JsonObject]
 """What a challenge of a session asks for, put otherwise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What a shop sells on, channels unless there is `mpp`, and how it is paid."""
+
+    mpp: MppTerms | None
+    policy: Policy
+
+    @property
+    def hasty(self) -> Policy:
+        return replace(self.policy, give_up_seconds=0.5)
 
 
 @contextlib.asynccontextmanager
 async def a_market(
     chain: LocalChain,
     *,
-    mpp: MppTerms = MPP,
+    mpp: MppTerms | None = MPP,
     reword: Reword | None = None,
     **options: Any,
 ) -> AsyncIterator[tuple[Shop, Payee, Wire]]:
-    """A shop that takes both protocols, and the wire to it."""
+    """A shop that takes both protocols, or x402 alone, and the wire to it."""
     async with a_payee(chain, mpp=mpp, **options) as payee:
         shop = Shop()
         there: httpx.AsyncBaseTransport = through(
@@ -131,26 +141,6 @@ async def the_session(agent: Agent) -> PayerRecord:
     """An agent's only session."""
     (record,) = await agent.channels()
     return record
-
-
-async def spent(agent: Agent) -> int:
-    """What an agent's books say was spent on sessions, in base units."""
-    return sum(record.ledger.spent for record in await agent.channels())
-
-
-async def charged(payee: Payee, agent: Agent) -> int:
-    """What the payee's books say of the same."""
-    store = payee._running.store.payee
-    records = [await store.read(r.channel) for r in await agent.channels()]
-    return sum(record.ledger.charged for record in records if record is not None)
-
-
-async def at_rest(agent: Agent) -> bool:
-    """Whether nothing is open on any session."""
-    return all(
-        not record.ledger.open and record.ledger.deposit is None
-        for record in await agent.channels()
-    )
 
 
 async def on_chain(chain: LocalChain, record: PayerRecord) -> SessionOnChain:

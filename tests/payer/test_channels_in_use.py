@@ -22,7 +22,7 @@ from tests.http.world import (
     until,
 )
 from tests.payee.hand import decoded
-from tests.payer.test_lost_answers import at_rest, charged, spent
+from tests.payer.books import at_rest, charged, spent
 
 THRIFTY = Policy(
     deposit="$0.02", low_water="$0.01", headroom="$0.05", give_up_seconds=20

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentpay import Agent, Budget, Policy
+from agentpay import Budget, Policy
 from agentpay.errors import (
     AgentPayError,
     AnswerLost,
@@ -30,7 +30,8 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payer.test_lost_answers import HASTY, at_rest, charged, spent
+from tests.payer.books import at_rest, charged, none_open, spent
+from tests.payer.test_lost_answers import HASTY
 
 NAME = PAYMENT_REQUIRED.lower().encode()
 EXACTLESS = BASE + "/channel/reserve-then-settle/ok"
@@ -58,10 +59,6 @@ def _without_extensions(header: bytes) -> bytes:
     message = decode_json(header.decode(), name="PAYMENT-REQUIRED")
     message.pop("extensions", None)
     return encode_json(message).encode()
-
-
-async def all_at_rest(agent: Agent) -> bool:
-    return all(not record.ledger.open for record in await agent.channels())
 
 
 async def test_thirty_two_at_once_are_paid_on_four_lanes(
@@ -168,7 +165,7 @@ async def test_c8_a_lane_whose_deposit_was_rejected_does_not_hold_up_the_others(
         async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
             asked = [agent.get(EXACTLESS) for _ in range(16)]
             answers = await asyncio.gather(*asked, return_exceptions=True)
-            await eventually(lambda: all_at_rest(agent))
+            await eventually(lambda: none_open(agent))
             again = [agent.get(EXACTLESS) for _ in range(16)]
             after = await asyncio.gather(*again)
 
@@ -219,7 +216,7 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 await agent.get(EXACTLESS)
             setattr(wire, lost, 0)
             if not restart:
-                await eventually(lambda: all_at_rest(agent))
+                await eventually(lambda: none_open(agent))
                 assert (await agent.get(EXACTLESS)).status_code == 200
                 assert await spent(agent) == await charged(payee, agent)
                 assert len(await agent.channels()) == 1

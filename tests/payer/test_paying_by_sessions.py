@@ -7,16 +7,15 @@ from agentpay.core.payer_channel import PayerStatus
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import an_agent
 
+from .books import charged, spent
 from .sessions import (
     BASE,
     BY_SESSION,
     PRICE,
     a_market,
-    charged,
     in_the_world,
     on_chain,
     payload_of,
-    spent,
     the_session,
     vouchers,
 )

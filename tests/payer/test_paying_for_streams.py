@@ -20,7 +20,8 @@ from tests.http.ways import to_servers
 from tests.http.world import Wire, a_payee, an_agent, eventually, serving
 from tests.payee.mpp_hand import MPP
 
-from .sessions import charged, on_chain, payload_of, spent, the_session
+from .books import charged, spent
+from .sessions import on_chain, payload_of, the_session
 
 pytestmark = pytest.mark.usefixtures("way")
 

@@ -10,59 +10,42 @@ import pytest
 
 from agentpay.core.payer_channel import PayerStatus
 from agentpay.errors import (
-    AnswerLost,
     PayeeMisbehaved,
     PaymentOutcomeUnknown,
     PaymentRejected,
 )
-from agentpay.payee.answers import AnswerPolicy
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import an_agent, eventually, until
-from tests.payer.test_lost_answers import SlowWallet
+from tests.payee.mpp_hand import MPP
+from tests.payer.test_lost_answers import (  # noqa: F401 - pytest runs them here
+    SlowWallet,
+    test_c8_a_caller_may_leave_at_any_step,
+    test_c8_a_caller_that_leaves_while_it_is_sent_is_asked_about,
+    test_c8_a_deposit_that_nobody_had_is_free_again_when_it_expired,
+    test_c8_a_restarted_agent_finds_out_by_asking,
+    test_c8_what_is_lost_is_sent_again_with_the_same_voucher,
+)
 
+from .books import at_rest, charged, spent
 from .sessions import (
     BASE,
     BY_SESSION,
     HASTY,
     PRICE,
+    Kind,
     a_market,
-    at_rest,
-    charged,
     in_the_world,
     on_chain,
     payload_of,
-    spent,
     the_session,
     vouchers,
 )
 
 
-@pytest.mark.parametrize(
-    ("lost", "kept"),
-    [("lose_requests", 0), ("lose_answers", 0), ("lose_answers", 65_536)],
-)
-async def test_c8_what_is_lost_is_sent_again_with_the_same_voucher(
-    agentpay_shared_chain: LocalChain, lost: str, kept: int
-) -> None:
-    chain, answers = agentpay_shared_chain, AnswerPolicy(bytes_each=kept)
-    async with (
-        a_market(chain, answers=answers) as (shop, payee, wire),
-        await an_agent(chain, wire, policy=BY_SESSION) as agent,
-    ):
-        await agent.get(BASE + "/ok")
-        setattr(wire, lost, 2)
-        before = len(wire.credentials)
-        if lost == "lose_answers" and not kept:  # answered, and gone for good
-            with pytest.raises(AnswerLost) as gone:
-                await agent.get(BASE + "/ok")
-            assert gone.value.charged == PRICE
-        else:
-            assert (await agent.get(BASE + "/ok")).status_code == 200
-        used = set(wire.credentials[before:])
-
-        assert len(used) == 1
-        assert shop.begun["/ok"] == 2
-        assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
+@pytest.fixture
+def kind() -> Kind:
+    """What the tests that are imported from those of channels are about here."""
+    return Kind(mpp=MPP, policy=BY_SESSION)
 
 
 @pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
@@ -112,62 +95,6 @@ async def test_c8_a_request_that_never_arrives_is_unknown_and_then_found_void(
         assert any(r.method == "HEAD" for r in wire.sent)
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("lost", ["lose_requests", "lose_answers"])
-async def test_c8_a_restarted_agent_finds_out_by_asking(
-    agentpay_shared_chain: LocalChain, tmp_path: Path, first: bool, lost: str
-) -> None:
-    chain = agentpay_shared_chain
-    options: dict[str, Any] = {
-        "wallet": await chain.funded_wallet(ether=0),
-        "store": str(tmp_path / "agent.db"),
-        "policy": HASTY,
-    }
-    async with a_market(chain) as (shop, payee, wire):
-        async with await an_agent(chain, wire, **options) as agent:
-            if not first:
-                await agent.get(BASE + "/ok")
-            setattr(wire, lost, 10**6)
-            with pytest.raises((PaymentOutcomeUnknown, AnswerLost)):
-                await agent.get(BASE + "/ok")
-        setattr(wire, lost, 0)
-        async with await an_agent(chain, wire, **options) as agent:
-            answer = await agent.get(BASE + "/ok")
-
-            assert answer.status_code == 200
-            assert await at_rest(agent)
-            assert await spent(agent) == await charged(payee, agent)
-            assert await spent(agent) == shop.served["/ok"] * PRICE
-            assert len(await agent.channels()) == 1
-
-
-async def test_c8_a_deposit_that_nobody_had_is_free_again_when_it_expired(
-    agentpay_shared_chain: LocalChain, tmp_path: Path
-) -> None:
-    chain = agentpay_shared_chain
-    head = await chain.node.rpc("eth_getBlockByNumber", "latest", False)
-    then = float(int(head["timestamp"], 16)) - 10_000
-    options: dict[str, Any] = {
-        "wallet": await chain.funded_wallet(ether=0),
-        "store": str(tmp_path / "agent.db"),
-        "policy": HASTY,
-    }
-    async with a_market(chain) as (_, _, wire):
-        wire.lose_requests = 10**6
-        async with await an_agent(chain, wire, clock=lambda: then, **options) as agent:
-            with pytest.raises(PaymentOutcomeUnknown):
-                await agent.get(BASE + "/ok")
-            held = await in_the_world(agent)
-        wire.lose_requests = 0
-        async with await an_agent(chain, wire, **options) as agent:
-            answer = await agent.get(BASE + "/ok")
-            after = await in_the_world(agent)
-
-    assert held == (0, 0, 100 * PRICE)
-    assert answer.status_code == 200
-    assert after == (PRICE, 99 * PRICE, 0)
-
-
 async def test_c8_a_caller_that_leaves_before_anything_was_sent_pays_nothing(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -189,38 +116,6 @@ async def test_c8_a_caller_that_leaves_before_anything_was_sent_pays_nothing(
         wallet.gate.set()
         assert (await agent.get(BASE + "/ok")).status_code == 200
         assert shop.begun["/ok"] == 1
-
-
-@pytest.mark.parametrize("opened", [False, True])
-@pytest.mark.parametrize("durable", [False, True])
-async def test_c8_a_caller_may_leave_at_any_step(
-    agentpay_shared_chain: LocalChain, tmp_path: Path, opened: bool, durable: bool
-) -> None:
-    """Let it run `steps` turns of the event loop, cancel it there, and look."""
-    chain = agentpay_shared_chain
-    async with a_market(chain) as (_, payee, wire):
-        for steps in range(0, 60, 3 if opened else 6):
-            store = str(tmp_path / f"{steps}.db") if durable else "memory:"
-            async with await an_agent(
-                chain, wire, store=store, policy=BY_SESSION
-            ) as agent:
-                done = 0
-                if opened:
-                    await agent.get(BASE + "/ok")
-                    done = PRICE
-                asking = asyncio.create_task(agent.get(BASE + "/ok"))
-                for _ in range(steps):
-                    await asyncio.sleep(0)
-                asking.cancel()
-                (outcome,) = await asyncio.gather(asking, return_exceptions=True)
-                await eventually(lambda: _settled(agent))
-                assert (await agent.get(BASE + "/ok")).status_code == 200
-                await eventually(lambda: at_rest(agent))
-
-                assert await spent(agent) == await charged(payee, agent)
-                least = done + PRICE + PRICE * (not isinstance(outcome, BaseException))
-                assert least <= await spent(agent) <= done + 2 * PRICE
-                assert (await in_the_world(agent))[2] == 0
 
 
 @pytest.mark.parametrize("opened", [False, True])
@@ -264,29 +159,6 @@ def _copy_as_it_is(file: Path, image: Path) -> None:
     for suffix in ("", "-wal"):
         if (part := file.with_name(file.name + suffix)).exists():
             shutil.copy(part, image.with_name(image.name + suffix))
-
-
-async def _settled(agent: Any) -> bool:
-    return all(not record.ledger.open for record in await agent.channels())
-
-
-async def test_c8_a_caller_that_leaves_while_it_is_sent_is_asked_about(
-    agentpay_shared_chain: LocalChain,
-) -> None:
-    chain = agentpay_shared_chain
-    async with (
-        a_market(chain) as (shop, payee, wire),
-        await an_agent(chain, wire, policy=BY_SESSION) as agent,
-    ):
-        await agent.get(BASE + "/ok")
-        leaving = [asyncio.create_task(agent.get(BASE + "/slow")) for _ in range(9)]
-        await until(lambda: shop.begun["/slow"] == 9)
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*leaving, return_exceptions=True)
-        await eventually(lambda: at_rest(agent))
-
-        assert await spent(agent) == await charged(payee, agent) == PRICE
 
 
 async def test_a_restored_database_signs_nothing_again(

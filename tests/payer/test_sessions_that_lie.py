@@ -33,6 +33,7 @@ from agentpay.wire.mpp.problem import (
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT, session_receipt
 from tests.http.world import Wire, an_agent, eventually
 
+from .books import at_rest, charged, spent
 from .sessions import (
     BASE,
     BY_SESSION,
@@ -40,12 +41,9 @@ from .sessions import (
     PRICE,
     a_market,
     alone,
-    at_rest,
-    charged,
     in_the_world,
     on_chain,
     payload_of,
-    spent,
     the_session,
     vouchers,
     within,

@@ -23,8 +23,8 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId
 from tests.http.world import BASE, BUDGET, PRICE, Wire, a_shop, an_agent, through
 from tests.payee.hand import decoded
+from tests.payer.books import charged, spent
 from tests.payer.test_lanes import EXACTLESS, official
-from tests.payer.test_lost_answers import charged, spent
 
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"
 PUBLIC = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"

@@ -13,6 +13,7 @@ from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject
 from tests.http.world import Wire, an_agent, eventually
 
+from .books import at_rest, charged, spent
 from .sessions import (
     BASE,
     BY_SESSION,
@@ -20,11 +21,8 @@ from .sessions import (
     PRICE,
     a_market,
     alone,
-    at_rest,
-    charged,
     in_the_world,
     on_chain,
-    spent,
     the_session,
     vouchers,
     within,

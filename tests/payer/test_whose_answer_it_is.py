@@ -12,8 +12,9 @@ from agentpay.types import format_money
 from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, eventually, through
+from tests.payer.books import at_rest, charged, spent
 from tests.payer.test_lanes import EXACTLESS, official
-from tests.payer.test_lost_answers import HASTY, at_rest, charged, spent
+from tests.payer.test_lost_answers import HASTY
 
 STATUSES = (400, 402, 404, 409, 500, 503)
 EXACT = BASE + f"/exact/{Order.RESERVE}/ok"

@@ -5,6 +5,7 @@ A session of MPP in the modelled world: what is not as on a channel of x402's.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agentpay.core import payee_events, payer_session_rules, session_rules
 from agentpay.core.payee_channel import (
@@ -25,7 +26,6 @@ from agentpay.core.payer_channel import (
     CloseWanted,
     Issued,
     Misbehaved,
-    PayerChannel,
     PayerEvent,
     PayerStatus,
     SpentReported,
@@ -49,7 +49,7 @@ from agentpay.core.session_rules import (
     VoucherRaised,
 )
 from tests.core.channel_messages import Copy, Kind, Reply, Request
-from tests.core.channel_world import signed
+from tests.core.channel_world import make_world, signed
 
 from .session_payee_side import SessionPayeeSide
 
@@ -342,45 +342,15 @@ def _booking(reply: Reply) -> PayerEvent:
             return TicketCharged(cumulative=reply.cumulative, charged=reply.charged)
 
 
-def make_session(
-    *,
-    tagged: bool,
-    balance: int,
-    headroom: int,
-    window: int,
-    in_flight_max: int,
-    thief: bool = False,
-    workers: int = 1,
-    exposure_max: int | None = None,
-    forgotten: int = 0,
-) -> SessionWorld:
-    """A session that was just opened, or of which so much is `forgotten`."""
-    payer = PayerChannel(
-        tagged=tagged,
-        window=window,
-        in_flight_max=in_flight_max,
-        headroom=headroom,
-        balance=balance,
-        spent=forgotten,
-        signed=(forgotten,) if forgotten else (),
-    )
-    payee = PayeeChannel(
-        tagged=tagged,
-        window=window,
-        in_flight_max=in_flight_max,
-        balance=balance,
-        pays_whole=True,
-        claimed=forgotten,
-        charged=forgotten,
-        highest=forgotten,
-        floor=forgotten,
-    )
+def make_session(*, forgotten: int = 0, **how: Any) -> SessionWorld:
+    """The same as `make_world`, of a session, whose contract pays whole vouchers."""
+    channel = make_world(forgotten=forgotten, **how)
     return SessionWorld(
-        payer=payer,
-        payee=payee,
-        thief=thief,
-        workers=workers,
-        exposure_max=exposure_max,
+        payer=channel.payer,
+        payee=replace(channel.payee, pays_whole=True, floor=forgotten),
+        thief=channel.thief,
+        workers=channel.workers,
         claimed=forgotten,
         forgotten=forgotten,
+        exposure_max=channel.exposure_max,
     )

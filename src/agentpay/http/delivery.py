@@ -14,13 +14,15 @@ from agentpay.http.asgi import (
     Headers,
     Message,
     Receive,
+    Scope,
     Send,
     headers_of,
     send_refusal,
     send_whole,
 )
 from agentpay.http.flow import Flow
-from agentpay.http.manners import keep_private
+from agentpay.http.manners import for_first_version, keep_private
+from agentpay.http.withheld import withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import UNKNOWN, Asked, problem
@@ -131,6 +133,7 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
+    request: Scope
     flow: Flow | None = None
     """How its answer is paid while it flows, if it is."""
     v1: bool = False
@@ -174,6 +177,7 @@ class Delivery:
 
     async def send(self, message: Message) -> None:
         if self._replaced:
+            await self._withhold(message)
             return
         if message["type"] == "http.response.start":
             await self._start(message)
@@ -190,7 +194,19 @@ class Delivery:
         if last:
             await self._deliver()
 
-    async def _keep(self) -> None:
+    async def _withhold(self, message: Message) -> None:
+        """Instead of it, its payer was told that it may not be paid for: it is kept."""
+        if self._closed:
+            return
+        self._copy.add(message)
+        if not self._copy.whole:  # nor will it be: its payer need not wait for the rest
+            await self.abandon(failed=False)
+        elif not message.get("more_body"):
+            paid = self._purchase
+            wanted = withheld_for(paid.sale, paid.terms, headers_of(paid.request))
+            await self._keep(withheld=wanted)
+
+    async def _keep(self, *, withheld: bytes = b"") -> None:
         """Before the last byte leaves, so that whoever misses it may ask again."""
         content = self._hearing.content
         if content is None or not self._copy.whole:
@@ -202,6 +218,7 @@ class Delivery:
             status=self._copy.status,
             headers=self._copy.headers,
             body=self._copy.body,
+            withheld=withheld,
         )
 
     async def _flow_on(self, flow: Flow, message: Message) -> None:
@@ -229,6 +246,7 @@ class Delivery:
     async def _start(self, message: Message) -> None:
         charged = self._purchase.charge.close()
         receipt: str | Refusal
+        withheld = False
         try:
             if message["status"] >= 400:
                 receipt = await self._closing(self._take_back())
@@ -236,15 +254,19 @@ class Delivery:
                 receipt = await self._flow.begin()
             else:
                 receipt = await self._commit(charged)
+                withheld = self._sale.withheld != ""
         except (ChainError, StoreError) as error:
             receipt = unavailable(error, self._answers.chain, payment=self._sale.id)
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
-            self._closed = self._replaced = True
+            self._replaced, self._closed = True, not withheld
+            self._copy.start(message["status"], headers_of(message))
             mpp, terms = self._purchase.mpp, self._purchase.terms
             refusal = self._payee.refuse(
                 receipt, terms, mpp or Asked(), by_mpp=mpp is not None
             )
+            if self._purchase.v1:
+                refusal = for_first_version(refusal, self._answers.chain)
             await send_refusal(self._send, refusal)
             return
         self._started = True

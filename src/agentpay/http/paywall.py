@@ -7,9 +7,10 @@ of 400 or more is not charged.
 """
 
 import asyncio
+import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from agentpay.errors import (
     AgentPayError,
@@ -18,7 +19,15 @@ from agentpay.errors import (
     MalformedMessage,
     StoreError,
 )
-from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_refusal
+from agentpay.http.asgi import (
+    App,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    headers_of,
+    send_refusal,
+)
 from agentpay.http.credentials import (
     Carried,
     NoCredential,
@@ -30,9 +39,11 @@ from agentpay.http.credentials import (
 from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again
 from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
-from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
+from agentpay.http.manners import check_origin, for_first_version, for_reader
 from agentpay.http.paid_request import PaidRequest
-from agentpay.http.routes import Found, RouteTable
+from agentpay.http.price_list import PriceList
+from agentpay.http.routes import RouteTable
+from agentpay.http.withheld import told, withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import Asked, problem
@@ -55,9 +66,11 @@ __all__ = ["App", "Message", "Paywall", "Receive", "Scope", "Send"]
 
 SCOPE_KEY = "agentpay"
 
-_PLACES_MAX = 1024
-_URL_MAX = 1024
-"""So many places are remembered, of URLs of so many letters: anybody names them."""
+_BODY_BYTES_MAX = 1024 * 1024
+"""Of a longer request, no answer that was withheld is told."""
+
+_log = logging.getLogger(__name__)
+
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 
@@ -91,7 +104,8 @@ class Paywall:
         self._app = app
         self._payee = payee
         self._routes = RouteTable(routes, protected)
-        self._origin = None if origin is None else check_origin(origin)
+        origin = None if origin is None else check_origin(origin)
+        self._prices = PriceList(self._routes, payee=payee, origin=origin)
         self._attestor = attestor
         self._v1 = v1
         if attestor is not None and origin is None:
@@ -99,19 +113,11 @@ class Paywall:
         self._pages = None
         if discovery is not None:
             self._pages = DiscoveryPages(
-                app, discovery, payee=payee, routes=self._routes, origin=self._origin
+                app, discovery, payee=payee, routes=self._routes, origin=origin
             )
         self._closings = Closings()
         own = [payee.mpp.credential_field] if payee.mpp else []
         self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
-        self._prices: dict[int, Terms] = {}
-        """The terms of each route of the table, which keeps them: by its identity."""
-        for route in self._routes.all():
-            self._prices[id(route)] = payee.terms(route, resource="a route", url="")
-            if route.access_seconds and origin is None:
-                raise ConfigurationError("payers sign in to an origin: pass origin=")
-        self._find_once = lru_cache(maxsize=_PLACES_MAX)(self._find)
-        """What is asked for again has the same terms, which are frozen."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -183,10 +189,7 @@ class Paywall:
 
         A `HEAD` may bring a voucher to a path that costs by another method only.
         """
-        path, root = scope["path"], scope.get("root_path", "")
-        url, query = url_of(scope, self._origin), scope.get("query_string", b"")
-        find = self._find_once if len(url) <= _URL_MAX else self._find
-        terms = find(scope["method"], path, root, url, query.decode("latin-1"))
+        terms = self._prices.find(scope)
         if terms is not None:
             return terms
         mpp = self._payee.mpp
@@ -194,7 +197,7 @@ class Paywall:
             return None
         if not brings_credential(scope, mpp.credential_field):
             return None
-        return next(iter(self._alternatives(scope)), None)
+        return next(iter(self._prices.find_all(scope)), None)
 
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
         asset, paid_in = self._payee.asset, self._paid_in
@@ -221,33 +224,10 @@ class Paywall:
             preference=header_lines(scope, ACCEPT_PAYMENT),
             keys=header_lines(scope, IDEMPOTENCY_KEY),
             content=not head,
-            alternatives=self._alternatives(scope) if session and head else (),
+            alternatives=tuple(self._prices.find_all(scope))
+            if session and head
+            else (),
         )
-
-    def _alternatives(self, scope: Scope) -> tuple[Terms, ...]:
-        path, url = scope["path"], url_of(scope, self._origin)
-        query = scope.get("query_string", b"").decode("latin-1")
-        found = self._routes.find_all(path, root=scope.get("root_path", ""))
-        return tuple(self._terms(m, path, url, query, line) for m, line in found)
-
-    def _find(
-        self, method: str, path: str, root: str, url: str, query: str
-    ) -> Terms | None:
-        found = self._routes.find(method, path, root=root)
-        if found is None:
-            return None
-        return self._terms(method, path, url, query, found)
-
-    def _terms(
-        self, method: str, path: str, url: str, query: str, found: Found
-    ) -> Terms:
-        terms = self._prices[id(found.route)].at(
-            f"{method} {path}", url=url, query=query, bound=self._origin is not None
-        )
-        if terms.about is None:
-            return terms
-        listing = terms.about.listing(method, path=found.path, template=found.template)
-        return replace(terms, listing=listing)
 
     def _carried(self, scope: Scope, terms: Terms) -> Carried | Refusal:
         """What a request pays with, or what is wrong with that."""
@@ -326,6 +306,7 @@ class Paywall:
                 sale=sale,
                 terms=asking.terms,
                 charge=paid,
+                request=asking.scope,
                 flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
                 mpp=asking.asked,
@@ -338,7 +319,8 @@ class Paywall:
         )
         scope = {**asking.scope, SCOPE_KEY: paid}
         try:
-            await self._app(scope, hearing.receive, delivery.send)
+            app = await self._answering(asking, sale)
+            await app(scope, hearing.receive, delivery.send)
         except StreamEnded as ended:
             await asyncio.shield(delivery.cut_short(ended))
         except Exception:
@@ -350,6 +332,24 @@ class Paywall:
             # Most have been closed with their last byte; a task costs more than a look.
             if not delivery.closed:
                 await asyncio.shield(delivery.finish())
+
+    async def _answering(self, asking: "_Asking", sale: Sale) -> App:
+        """The application; or what it answered to this payment, and was withheld."""
+        if not sale.withheld:
+            return self._app
+        wanted = withheld_for(sale, asking.terms, headers_of(asking.scope))
+        try:
+            earlier = await self._payee.answers.find(sale.withheld, wanted)
+        except StoreError as error:
+            _log.warning("a withheld answer cannot be read: %s", error)
+            return self._app
+        if earlier is None:
+            return self._app
+        if earlier.content:
+            body = await asking.body.read(_BODY_BYTES_MAX)
+            if body is None or hashlib.sha256(body).digest() != earlier.content:
+                return self._app
+        return told(earlier)
 
 
 @dataclass(slots=True, kw_only=True)

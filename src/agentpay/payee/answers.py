@@ -12,7 +12,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 from agentpay.errors import ConfigurationError, StoreError
 from agentpay.payee.closings import Closings
@@ -121,7 +121,7 @@ class Answers:
             if isinstance(outcome, Refusal):
                 return outcome
             taken = await self._take(key, request, outcome)
-            owed = terms.order is Order.SETTLE_FIRST
+            owed = terms.order is Order.SETTLE_FIRST or outcome.withheld != ""
             sold = NamedSale(self, outcome, taken, owed=owed)
             return sold
         finally:
@@ -176,27 +176,33 @@ class Answers:
         status: int,
         headers: tuple[tuple[bytes, bytes], ...],
         body: bytes,
+        withheld: bytes = b"",
     ) -> None:
         """
         Remember a whole answer, before its last byte leaves; it is saved no later than
         that its payment is used up. What is too large, or cannot be kept, is not.
+
+        One that is `withheld` does not leave, and is for that request alone: see
+        `Sale.withheld`.
         """
-        if not (key := sale.key):
-            return
-        named = sale.request if isinstance(sale, NamedSale) else None
+        key, request = sale.key, request_of(terms)
+        if withheld:
+            key, request = sale.withheld, withheld
+        elif isinstance(sale, NamedSale):
+            request = sale.request
         answer = AnswerRecord(
             key=key,
-            request=named or request_of(terms),
+            request=request,
             kept_until=self._until(),
             content=content,
             status=status,
             headers=headers,
             body=body,
         )
-        if (size := answer.size) > self.policy.bytes_each:
+        if not key or (size := answer.size) > self.policy.bytes_each:
             return
         try:
-            await self._store.keep_answer(answer, durable=False)
+            await self._store.keep_answer(answer, durable=bool(withheld))
         except StoreError as error:
             _log.warning("an answer is not kept: %s", error.code)
             return
@@ -231,7 +237,7 @@ class NamedSale:
     def __init__(
         self, answers: Answers, sale: Sale, taken: AnswerRecord, *, owed: bool
     ) -> None:
-        """`owed` says that it was paid first: the name stays with that payment."""
+        """`owed` says that it may be paid already: the name stays with its payment."""
         self._answers = answers
         self._sale = sale
         self._owed = owed
@@ -255,6 +261,10 @@ class NamedSale:
         return self._sale.payer
 
     @property
+    def withheld(self) -> str:
+        return self._sale.withheld
+
+    @property
     def maximum(self) -> int:
         return self._sale.maximum
 
@@ -269,10 +279,13 @@ class NamedSale:
     async def commit(self, charged: int) -> str | Refusal:
         """See `Sale.commit`. A refused payment leaves its name free, an unknown not."""
         receipt = await self._sale.commit(charged)
-        if isinstance(receipt, Refusal):
+        if not isinstance(receipt, Refusal):
+            return receipt
+        self._owed = receipt.status != 402
+        if not self.withheld:
             self._answers.release(self.key)
-            if receipt.status == 402:
-                await self._answers.drop(self.key)
+        if not self._owed:
+            await self._answers.drop(self.key)
         return receipt
 
     async def delivered(self) -> None:
@@ -283,7 +296,7 @@ class NamedSale:
             self._answers.release(self.key)
 
     async def abandon(self, *, charged: int, failed: bool) -> str:
-        """See `Sale.abandon`. What was paid first is owed still, under its name."""
+        """See `Sale.abandon`. What is paid, or may be, is owed still, by its name."""
         try:
             receipt = await self._sale.abandon(charged=charged, failed=failed)
             if not self._owed:
@@ -300,11 +313,6 @@ def voucher_key(channel: Hash32, cumulative: int) -> str:
 
 def request_of(terms: Terms, payment: bytes = b"") -> bytes:
     """A hash of what is asked for, and of the payment where that is to be the same."""
-    return _request_of(terms.resource, terms.query, payment)
-
-
-@lru_cache(maxsize=256)
-def _request_of(resource: str, query: str, payment: bytes) -> bytes:
-    parts = (resource.encode(), query.encode(), payment)
+    parts = (terms.resource.encode(), terms.query.encode(), payment)
     framed = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
     return hashlib.sha256(framed).digest()

@@ -45,6 +45,11 @@ class ChannelSale:
         return self._call.key
 
     @property
+    def withheld(self) -> str:
+        """See `Sale.withheld`: whether it is paid for is in our own books."""
+        return ""
+
+    @property
     def maximum(self) -> int:
         return self._reservation.maximum
 

@@ -5,6 +5,7 @@ Whoever sells asks nothing else of a payment: whether it would go through, what 
 moved, and whether it still may.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,11 +16,14 @@ from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import find_transfer, is_void, moved_by, read_funds, read_words
+from agentpay.payee.offers import PayeeSettings
 from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
 from agentpay.sending_ports import Relay
 from agentpay.types import Address, ChainId, Hash32
-from agentpay.wire.x402_transfers import kept_transfer
+from agentpay.wire.x402 import Extension, Permit2Payload
+from agentpay.wire.x402_approvals import read_approvals
+from agentpay.wire.x402_transfers import TransferPayload, kept_transfer, read_transfer
 
 GAS_MAX: Final = 2**24
 """The most that a transaction may ask for (EIP-7825)."""
@@ -265,6 +269,30 @@ class SentMovement:
     async def is_over(self) -> bool:
         """See `Movement.is_over`."""
         return False
+
+
+def read_signed(
+    payload: TransferPayload,
+    extensions: Mapping[str, Extension],
+    settings: PayeeSettings,
+) -> Transfer:
+    """
+    What a payer of x402 signed, with the approvals that it brings, if it needs any.
+
+    Raises:
+        MalformedMessage: An extension that it needs cannot be read.
+    """
+    asset, approvals = settings.asset, None
+    if isinstance(payload, Permit2Payload):
+        fields = payload.permit2_authorization
+        approvals = read_approvals(
+            extensions,
+            asset,
+            payer=fields.payer,
+            amount=fields.permitted.amount,
+            sponsors=settings.sponsors_approvals,
+        )
+    return read_transfer(payload, asset, approvals=approvals)
 
 
 def transaction_id(chain: ChainId, transaction: Hash32) -> str:

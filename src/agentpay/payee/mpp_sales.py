@@ -12,7 +12,7 @@ from dataclasses import replace
 from agentpay.errors import MalformedMessage
 from agentpay.payee.answers import Answers, request_of
 from agentpay.payee.charges import Charges
-from agentpay.payee.movements import Movement, TransferMovement
+from agentpay.payee.movements import Movement
 from agentpay.payee.mpp_offers import Asked, MppTerms, charge_offer, failed, problem
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
@@ -108,11 +108,8 @@ class ChargeSales:
     ) -> "ChargeSale | Refusal":
         if not await self._take(echo, money, terms):
             return self._used(echo, terms)
-        # What names no challenge is no other challenge's, once one was answered.
-        bound = isinstance(money, TransferMovement)
-        outcome = await self._transfers.sell(
-            money, EXACT, terms, only_for="" if bound else echo.id
-        )
+        # The chain shows it: it is no other challenge's, and no payment of x402.
+        outcome = await self._transfers.sell(money, EXACT, terms, only_for=echo.id)
         if isinstance(outcome, TransferSale):
             return ChargeSale(
                 outcome, echo, chain=self._settings.asset.chain, clock=self._clock
@@ -198,6 +195,10 @@ class ChargeSale:
     @property
     def key(self) -> str:
         return _answer_to(self._echo, self._sale.id)
+
+    @property
+    def withheld(self) -> str:
+        return self._sale.withheld
 
     @property
     def maximum(self) -> int:

@@ -35,6 +35,14 @@ class Sale(Protocol):
         ...
 
     @property
+    def withheld(self) -> str:
+        """
+        Under what an answer is kept that its payer has not been sent, since nobody knew
+        whether it was paid for; "" if there is none, and none is to be kept.
+        """
+        ...
+
+    @property
     def maximum(self) -> int:
         """The most this request may cost, in base units."""
         ...

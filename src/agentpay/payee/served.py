@@ -6,6 +6,7 @@ So are those that a process was answering when it died.
 Also forgets payments that are over, once what was signed for them has expired.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -53,9 +54,12 @@ class ServedPayments:
             StoreError: It could not be read or kept; the next round tries again.
         """
         await self._store.bury_payments(begun_until=begun_until)
-        for record in await self._store.served_payments(limit=_AT_ONCE):
-            if record.request:
-                await self._settle(record)
+        served = await self._store.served_payments(limit=_AT_ONCE)
+        # Together: nobody looks at the chain meanwhile, and each may take its time.
+        steps = (self._settle(record) for record in served if record.request)
+        outcomes = await asyncio.gather(*steps, return_exceptions=True)
+        for failed in filter(None, outcomes):
+            raise failed
 
     async def sweep(self) -> None:
         """Forget what is over, now and then."""

@@ -40,6 +40,11 @@ class SessionSale:
         return self._call.key
 
     @property
+    def withheld(self) -> str:
+        """See `Sale.withheld`: whether it is paid for is in our own books."""
+        return ""
+
+    @property
     def maximum(self) -> int:
         return self._reservation.maximum
 

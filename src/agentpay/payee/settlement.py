@@ -191,8 +191,12 @@ class Settlement:
                 await self.see_chain(ready[0].channel)
                 return 0
             half = len(ready) // 2
-            first = await self._claim_batch(ready[:half], skip)
-            return first + await self._claim_batch(ready[half:], skip)
+            halves = (ready[:half], ready[half:])
+            counts = [
+                await self._claim_batch(each, skip, deadline=deadline)
+                for each in halves
+            ]
+            return sum(counts)
         for record in ready:
             self._unclaimable.release(record.channel)
             skip.add(record.channel)  # once each, whatever the chain made of it

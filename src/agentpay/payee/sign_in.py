@@ -102,7 +102,7 @@ class SignIns:
 class FreeSale:
     """A request of somebody who has paid before; see `Sale`."""
 
-    id = key = ""
+    id = key = withheld = ""
     maximum = 0
     stream = None
 

@@ -26,6 +26,8 @@ class Purchase:
     scheme: str
     terms: Terms
     record: PaymentRecord
+    again: bool = False
+    """Whether it was presented before, and has not bought an answer yet."""
 
     @property
     def served_first(self) -> bool:
@@ -74,6 +76,7 @@ class TransferSale:
         """What is due for an answer that may have left before a crash."""
         self._settling = False
         """Money may have moved: never void it, whatever cut the settlement short."""
+        self.withheld = self._answer_key if purchase.again else ""
 
     @property
     def payer(self) -> Address:
@@ -87,6 +90,11 @@ class TransferSale:
     def key(self) -> str:
         """See `Sale.key`: the chain shows to everybody what its payer signed."""
         return ""
+
+    @property
+    def _answer_key(self) -> str:
+        """See `Sale.withheld`. An `upto` may cost something else when it is sent."""
+        return "" if self._purchase.scheme == UPTO else f"withheld {self.id}"
 
     @property
     def maximum(self) -> int:
@@ -121,7 +129,7 @@ class TransferSale:
             if refusal is not None:
                 return refusal
         elif not await self.may_leave(self._charged):
-            self._sales.release(self._purchase)
+            self._withhold(key="")
             return self._sales.taken(self._purchase, self.settled)
         due = Settled(transaction="", amount=self._charged)
         return self._sales.receipt(self._purchase, self.settled or due)
@@ -130,10 +138,16 @@ class TransferSale:
         self._settling = True
         settled = await self._sales.settle(self._purchase, self._charged)
         if isinstance(settled, Refusal):
-            self._sales.release(self._purchase)
+            self._withhold(key=self._answer_key if settled.status == 503 else "")
             return settled
         self.settled = settled
         return None
+
+    def _withhold(self, *, key: str) -> None:
+        """Its answer is not sent. Until that is kept, if it is, nobody else may ask."""
+        self.withheld = key
+        if not key:
+            self._sales.release(self._purchase)
 
     async def may_leave(self, due: int) -> bool:
         """Whether it is ours still; what is due for what leaves is recorded first."""

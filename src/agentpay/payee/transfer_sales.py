@@ -18,7 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
-from agentpay.payee.movements import Movement, TransferMovement
+from agentpay.payee.movements import Movement, TransferMovement, read_signed
 from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
@@ -26,11 +26,9 @@ from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import Extension, Permit2Payload
-from agentpay.wire.x402_approvals import read_approvals
+from agentpay.wire.x402 import Extension
 from agentpay.wire.x402_transfers import (
     TransferPayload,
-    read_transfer,
     signature_code,
     wrong_terms,
     wrong_time,
@@ -64,6 +62,10 @@ class TransferSales:
         """Of those that run, the ones whose money has not moved yet."""
         self._perhaps: set[str] = set()  # may have been sent
 
+    def use(self, settings: PayeeSettings) -> None:
+        """Sell on other terms from now on; who is at which payment stays known."""
+        self._settings = settings
+
     async def answer(
         self,
         payload: TransferPayload,
@@ -96,7 +98,7 @@ class TransferSales:
         )
         if wrong is not None:
             return self._refuse(terms, wrong)
-        transfer = self._read(payload, extensions)
+        transfer = read_signed(payload, extensions, self._settings)
         wrong = await self.wrong(transfer)
         if wrong is not None:
             return self._refuse(terms, wrong)
@@ -155,28 +157,17 @@ class TransferSales:
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
-                movement=movement, scheme=scheme, terms=terms, record=record
+                movement=movement,
+                scheme=scheme,
+                terms=terms,
+                record=record,
+                again=record is not ours,
             )
             sold = await self._sell(purchase)
             return sold
         finally:
             if not isinstance(sold, TransferSale):
                 self._release(ours.id)
-
-    def _read(
-        self, payload: TransferPayload, extensions: Mapping[str, Extension]
-    ) -> Transfer:
-        asset, approvals = self._settings.asset, None
-        if isinstance(payload, Permit2Payload):
-            fields = payload.permit2_authorization
-            approvals = read_approvals(
-                extensions,
-                asset,
-                payer=fields.payer,
-                amount=fields.permitted.amount,
-                sponsors=self._settings.sponsors_approvals,
-            )
-        return read_transfer(payload, asset, approvals=approvals)
 
     def release(self, purchase: Purchase) -> None:
         """Nobody is at this payment any more; its own resend may be."""
@@ -220,7 +211,8 @@ class TransferSales:
             return False
         if known.owner == ours.owner:  # and nobody is at it: an answer has left
             return known.status is not PaymentStatus.ANSWERING
-        if known.status is PaymentStatus.STARTED:
+        # What is served first is sent only once it is said to be answered.
+        if known.status is PaymentStatus.STARTED and not known.request:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
@@ -331,7 +323,13 @@ class TransferSales:
         await self._finish(purchase, PaymentStatus.SERVED, due)
 
     async def void(self, purchase: Purchase) -> None:
-        """The handler failed before anything was settled: never settle it."""
+        """
+        The handler failed before anything was settled: never settle it.
+
+        What was sent before may be mined still, and is owed an answer then.
+        """
+        if purchase.record.id in self._perhaps:
+            return
         nothing = Settled(transaction="", amount=0)
         await self._finish(purchase, PaymentStatus.FAILED, nothing)
 

@@ -90,7 +90,8 @@ class Works:
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
-        channels, transfers = _sales(
+        self.transfers.use(settings)
+        channels = _channel_sales(
             settings,
             chain=self.chain,
             facilitator=self.facilitator,
@@ -102,7 +103,7 @@ class Works:
             self.mpp,
             settings,
             chain=self.chain,
-            transfers=transfers,
+            transfers=self.transfers,
             answers=self.answers,
             store=self.store,
             clock=clock,
@@ -118,7 +119,6 @@ class Works:
         return replace(
             self,
             channels=channels,
-            transfers=transfers,
             charges=charges,
             sessions=sessions,
         )
@@ -228,12 +228,19 @@ def _wire(
     answers = Answers(
         policy=plan.answers, chain=chain.chain_id, store=store.payee, clock=clock
     )
-    channels, transfers = _sales(
+    channels = _channel_sales(
         settings,
         chain=chain,
         facilitator=facilitator,
         settlement=settlement,
         store=store,
+        clock=clock,
+    )
+    transfers = TransferSales(
+        settings=settings,
+        chain=chain,
+        facilitator=facilitator,
+        store=store.payee,
         clock=clock,
     )
     charges = _charges(
@@ -334,7 +341,7 @@ def _charges(
     )
 
 
-def _sales(
+def _channel_sales(
     settings: PayeeSettings,
     *,
     chain: RpcChain,
@@ -342,19 +349,11 @@ def _sales(
     settlement: Settlement,
     store: Store,
     clock: Callable[[], float],
-) -> tuple[ChannelSales, TransferSales]:
+) -> ChannelSales:
     books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
     funding = ChannelFunding(
         books=books, chain=chain, facilitator=facilitator, settlement=settlement
     )
-    channels = ChannelSales(
+    return ChannelSales(
         books=books, funding=funding, chain=chain, settlement=settlement
     )
-    transfers = TransferSales(
-        settings=settings,
-        chain=chain,
-        facilitator=facilitator,
-        store=store.payee,
-        clock=clock,
-    )
-    return channels, transfers

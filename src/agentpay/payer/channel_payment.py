@@ -9,7 +9,6 @@ from agentpay.core.budget import BudgetEvent, Spent
 from agentpay.core.exchange import Booking, ChannelAnswer, Next, Verdict, judge
 from agentpay.core.payer_channel import (
     DepositArrived,
-    Misbehaved,
     PayerEvent,
     PendingDeposit,
     SpentReported,
@@ -18,7 +17,7 @@ from agentpay.core.payer_channel import (
     TicketOld,
     TicketVoid,
 )
-from agentpay.errors import MalformedMessage, PayeeMisbehaved
+from agentpay.errors import MalformedMessage
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payer.approvals import Approval
@@ -185,21 +184,17 @@ class ChannelPayment:
         total = _total_of(receipt)
         if total is not None:
             events.append(SpentReported(charged=total))
-        booked = _event_of(verdict, self.cumulative)
+        booked = event_of(verdict, self.cumulative)
         if booked is not None:
             events.append(booked)
         if not events:
             return
-        for said in await self.ledger.book(self.record.channel, *events, money=money):
-            if isinstance(said, Misbehaved):
-                self.ledger.distrust(self.record)
-                raise PayeeMisbehaved(
-                    f"{self.record.origin}, channel {self.record.channel}:"
-                    f" {said.reason}; the channel is stopped: withdraw from it"
-                )
+        said = await self.ledger.book(self.record.channel, *events, money=money)
+        self.ledger.check_honest(self.record, *said)
 
 
-def _event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
+def event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
+    """What is booked of a voucher; None while it is open."""
     match verdict.booking:
         case Booking.CHARGED:
             return TicketCharged(cumulative=cumulative, charged=verdict.charged)

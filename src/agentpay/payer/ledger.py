@@ -14,6 +14,7 @@ from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
     DepositLapsed,
     Issued,
+    Misbehaved,
     PayerAnswer,
     PendingDeposit,
     TicketVoid,
@@ -27,6 +28,7 @@ from agentpay.core.payer_session_rules import (
 from agentpay.errors import (
     ChannelUnusable,
     HostQuarantined,
+    PayeeMisbehaved,
     StoreError,
 )
 from agentpay.payer.changes import Change
@@ -89,10 +91,19 @@ class PayerLedger:
         """The time by our clock."""
         return self._clock()
 
-    def distrust(self, record: PayerRecord) -> None:
-        """A payee contradicted our signatures: it is paid no more."""
-        self.distrusted.add(record.origin)
-        self._cheated(record.channel)
+    def check_honest(self, record: PayerRecord, *answers: PayerAnswer) -> None:
+        """
+        Raises:
+            PayeeMisbehaved: A payee contradicted our signatures: it is paid no more.
+        """
+        for said in answers:
+            if isinstance(said, Misbehaved):
+                self.distrusted.add(record.origin)
+                self._cheated(record.channel)
+                raise PayeeMisbehaved(
+                    f"{record.origin}, channel {record.channel}: {said.reason};"
+                    " the channel is stopped: withdraw from it"
+                )
 
     async def undelivered(self, host: str, *, sent_at: float) -> None:
         """A host had a payment, sent then, and gave nothing for it."""

@@ -13,7 +13,6 @@ from agentpay.core.exchange import Trouble
 from agentpay.core.payer_channel import (
     CloseWanted,
     Issued,
-    Misbehaved,
     PayerAnswer,
     Wait,
 )
@@ -21,7 +20,6 @@ from agentpay.core.payer_session_rules import CloseCorrected
 from agentpay.errors import (
     ChannelUnusable,
     MalformedMessage,
-    PayeeMisbehaved,
     PaymentOutcomeUnknown,
     PaymentRejected,
 )
@@ -140,12 +138,7 @@ class _Closing:
         """Rule 23: it may have charged less than we had to assume, and never more."""
         record, ledger = self._record, self._payer.ledger
         (said,) = await ledger.book(record.channel, CloseCorrected(charged=told))
-        if isinstance(said, Misbehaved):
-            ledger.distrust(record)
-            raise PayeeMisbehaved(
-                f"{record.origin}, session {record.channel}: {said.reason}; the session"
-                " is stopped: withdraw from it"
-            )
+        ledger.check_honest(record, said)
         self._amount = _amount(record, said)
 
 

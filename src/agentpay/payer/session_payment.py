@@ -17,21 +17,12 @@ from agentpay.core.exchange import (
     Verdict,
     judge_session,
 )
-from agentpay.core.payer_channel import (
-    DepositArrived,
-    Misbehaved,
-    PendingDeposit,
-    SpentReported,
-    TicketArrived,
-    TicketCharged,
-    TicketOld,
-    TicketVoid,
-)
+from agentpay.core.payer_channel import DepositArrived, PendingDeposit, SpentReported
 from agentpay.core.payer_session_rules import AcceptedReported, PayerSessionEvent
-from agentpay.errors import MalformedMessage, PayeeMisbehaved
+from agentpay.errors import MalformedMessage
 from agentpay.payer.approvals import Approval
 from agentpay.payer.channel_kind import VoucherPayment
-from agentpay.payer.channel_payment import never
+from agentpay.payer.channel_payment import event_of, never
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
@@ -230,20 +221,15 @@ class SessionPayment:
         accepted, total = totals
         if accepted is not None:
             events.append(AcceptedReported(cumulative=accepted))
-        booked = _event_of(verdict, self.cumulative)
+        booked = event_of(verdict, self.cumulative)
         if booked is not None:
             events.append(booked)
         if total is not None:
             events.append(SpentReported(charged=total))
         if not events:
             return
-        for said in await self.ledger.book(self.record.channel, *events, money=money):
-            if isinstance(said, Misbehaved):
-                self.ledger.distrust(self.record)
-                raise PayeeMisbehaved(
-                    f"{self.record.origin}, session {self.record.channel}:"
-                    f" {said.reason}; the session is stopped: withdraw from it"
-                )
+        said = await self.ledger.book(self.record.channel, *events, money=money)
+        self.ledger.check_honest(self.record, *said)
 
 
 def _of_question(read: SessionAnswer, verdict: Verdict, *, tagged: bool) -> Verdict:
@@ -259,20 +245,6 @@ def _of_question(read: SessionAnswer, verdict: Verdict, *, tagged: bool) -> Verd
     if not tagged and verdict.booking is Booking.CHARGED and not verdict.charged:
         return Verdict(next=verdict.next, booking=Booking.OLD)
     return verdict
-
-
-def _event_of(verdict: Verdict, cumulative: int) -> PayerSessionEvent | None:
-    match verdict.booking:
-        case Booking.CHARGED:
-            return TicketCharged(cumulative=cumulative, charged=verdict.charged)
-        case Booking.VOID:
-            return TicketVoid(cumulative=cumulative)
-        case Booking.OLD:
-            return TicketOld(cumulative=cumulative)
-        case Booking.ARRIVED:
-            return TicketArrived(cumulative=cumulative)
-        case Booking.OPEN:
-            return None
 
 
 def _totals(
