@@ -20,6 +20,8 @@ RETURNS_CALL_DATA = bytes.fromhex("365f5f37365ff3")
 REVERTS_WITH_CALL_DATA = bytes.fromhex("365f5f37365ffd")
 COUNTS = bytes.fromhex("5f546001015f55005b")
 """Adds one to its storage slot 0."""
+LOGS = bytes.fromhex("5f5f5fa1")
+"""Leaves one log."""
 SUCCEEDS_ONCE = bytes.fromhex("5f54600a5760015f55005b5f5ffd")
 USES_18_MILLION_GAS = bytes.fromhex("63000aae605b600190038060055700")
 

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -25,6 +26,7 @@ from agentpay.types import ChainId
 from tests.chain.chain_cases import (
     COUNTS,
     LOCAL,
+    LOGS,
     RETURNS_BLOCK_NUMBER,
     REVERTS_WITH_CALL_DATA,
     call_of,
@@ -226,6 +228,27 @@ async def test_k13_a_node_behind_one_url_that_goes_on_lagging_is_not_believed() 
         [answer] = await chain.read([call_of(address)])
 
     assert int.from_bytes(answer, "big") == 5
+
+
+async def test_k13_logs_of_a_node_that_lags_are_waited_for() -> None:
+    """What it has not got it leaves out: a payment would be none."""
+    async with Anvil(no_mining=True) as node, one_url(node) as (proxy, chain):
+        address = await place(node, LOGS)
+        await node.mine(5)
+        await node.transact((await rich_wallet(node)).address, b"", to=address)
+        seen = (await chain.head()).number
+        read = partial(
+            chain.logs, address=address, topics=[], first_block=0, last_block=seen
+        )
+        await proxy.freeze(behind=1)
+        with pytest.raises(ChainUnreachable, match="at block 5, 6 was seen"):
+            await read()
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(0.2)
+        proxy.heal()
+        (log,) = await reading
+
+    assert log.block == seen
 
 
 @pytest.mark.parametrize(("blocks", "believed"), [(64, True), (65, False)])

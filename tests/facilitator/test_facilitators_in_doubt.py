@@ -3,10 +3,9 @@
 import json
 from typing import Any
 
-import httpx
 import pytest
 
-from agentpay import Payee, Paywall, Wallet
+from agentpay import Wallet
 from agentpay.errors import (
     FacilitatorUnavailable,
     TransactionFailed,
@@ -14,13 +13,17 @@ from agentpay.errors import (
 )
 from agentpay.evm import allowance_abi
 from agentpay.evm.addresses import PERMIT2
-from agentpay.http.facilitator_client import RemoteFacilitator
 from agentpay.http.paywall import Message, Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from tests.facilitator.test_permit2_for_strangers import a_permit2_transfer
-from tests.facilitator.test_remote_facilitators import Front, a_client, a_front
+from tests.facilitator.test_remote_facilitators import (
+    Front,
+    a_client,
+    a_front,
+    a_shop_without_gas,
+)
 from tests.facilitator.world import AMOUNT
-from tests.http.world import ROUTES, Shop, eventually, serving, through
+from tests.http.world import BASE, client_of, eventually, serving
 from tests.payee.hand import HandPayer, terms_of
 
 
@@ -144,28 +147,23 @@ async def test_f1_a_no_while_a_deposit_is_on_its_way_burns_no_voucher(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    async with a_front(chain) as (url, front):
-        facilitator = RemoteFacilitator([url], seen_within_seconds=0.2)
-        payee = Payee(Wallet.create(), network=chain.network, facilitator=facilitator)
-        await payee.start()
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
+    async with (
+        a_front(chain) as (url, front),
+        a_shop_without_gas(chain, url, seen_within_seconds=0.2) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
-        terms = terms_of(payee, url="http://shop.example/ok")
+        terms = terms_of(payee, url=BASE + "/ok")
         config, amount = payer.config(), 10 * AMOUNT
         header = await payer.funding(config, amount, terms.maximum, terms)
         headers = {"payment-signature": header}
-        async with httpx.AsyncClient(
-            transport=through(wall), base_url="http://shop.example"
-        ) as client:
-            front.instead["/settle"] = 500
-            unknown = await client.get("/ok", headers=headers)
-            no: dict[str, Any] = {"isValid": False, "invalidReason": "pending"}
-            front.instead["/verify"] = no
-            still = await client.get("/ok", headers=headers)
-            front.instead.clear()
-            served = await client.get("/ok", headers=headers)
-        await payee.stop()
+        front.instead["/settle"] = 500
+        unknown = await client.get("/ok", headers=headers)
+        no: dict[str, Any] = {"isValid": False, "invalidReason": "pending"}
+        front.instead["/verify"] = no
+        still = await client.get("/ok", headers=headers)
+        front.instead.clear()
+        served = await client.get("/ok", headers=headers)
 
     assert (unknown.status_code, still.status_code) == (503, 503)
     assert served.status_code == 200

@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -26,11 +27,14 @@ from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from tests.facilitator.world import AMOUNT, Channel, a_host, a_transfer
 from tests.http.world import (
+    BASE,
     PRICE,
     ROUTES,
     Shop,
+    a_shop,
     an_agent,
     answer,
+    client_of,
     required_header,
     serving,
     through,
@@ -98,6 +102,14 @@ async def a_client(
         await client.stop()
 
 
+def a_shop_without_gas(
+    chain: LocalChain, url: str, **options: Any
+) -> AbstractAsyncContextManager[tuple[Shop, Payee, Paywall]]:
+    """A shop whose payee has nothing, and leaves it to this facilitator to settle."""
+    facilitator = RemoteFacilitator([url], **options)
+    return a_shop(chain, wallet=Wallet.create(), facilitator=facilitator)
+
+
 def success(chain: LocalChain, transaction: str, **more: Any) -> dict[str, Any]:
     network = f"eip155:{chain.chain_id}"
     return {"success": True, "transaction": transaction, "network": network, **more}
@@ -107,31 +119,21 @@ async def test_a_payee_without_ether_sells_for_transfers_and_on_channels(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    async with a_front(chain) as (url, _):
-        wallet = Wallet.create()
-        payee = Payee(
-            wallet,
-            network=chain.network,
-            withdraw_delay=3600,
-            facilitator=RemoteFacilitator([url]),
-        )
-        await payee.start()
-        wall = Paywall(Shop(), payee=payee, routes=ROUTES)
-        agent = await an_agent(chain, through(wall), allow_private_networks=True)
-        async with agent:
-            exact = await agent.get(
-                f"http://shop.example/exact/{Order.SETTLE_FIRST}/ok"
-            )
-            for _ in range(3):
-                channel = await agent.get("http://shop.example/ok")
-            for record in await agent.channels():
-                await agent.close_channel(record.channel)
+    async with (
+        a_front(chain) as (url, _),
+        a_shop_without_gas(chain, url) as (_, payee, wall),
+        await an_agent(chain, through(wall), allow_private_networks=True) as agent,
+    ):
+        exact = await agent.get(f"{BASE}/exact/{Order.SETTLE_FIRST}/ok")
+        for _ in range(3):
+            channel = await agent.get(BASE + "/ok")
+        for record in await agent.channels():
+            await agent.close_channel(record.channel)
         claimed = await payee.settlement.settle()
-        await payee.stop()
 
     assert (exact.status_code, channel.status_code) == (200, 200)
     assert claimed == 3 * PRICE
-    assert await chain.balance(wallet.address) == 4 * PRICE
+    assert await chain.balance(payee.settings.pay_to) == 4 * PRICE
 
 
 async def test_it_settles_claims_and_refunds_as_the_embedded_one_does(
@@ -368,26 +370,21 @@ async def test_f1_what_may_have_been_sent_is_not_called_failed_for_a_later_no(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    async with a_front(chain) as (url, front):
-        facilitator = RemoteFacilitator([url], seen_within_seconds=0.2)
-        payee = Payee(Wallet.create(), network=chain.network, facilitator=facilitator)
-        await payee.start()
-        shop = Shop()
-        wall = Paywall(shop, payee=payee, routes=ROUTES)
+    async with (
+        a_front(chain) as (url, front),
+        a_shop_without_gas(chain, url, seen_within_seconds=0.2) as (_, payee, wall),
+        client_of(wall) as client,
+    ):
         payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
         path = f"/exact/{Order.RESERVE}/ok"
-        terms = terms_of(payee, schemes=("exact",), url=f"http://shop.example{path}")
+        terms = terms_of(payee, schemes=("exact",), url=BASE + path)
         headers = {"payment-signature": await payer.transfer(terms)}
         front.instead["/settle"] = "hangs"
-        async with httpx.AsyncClient(
-            transport=through(wall), base_url="http://shop.example"
-        ) as client:
-            unknown = await client.get(path, headers=headers)
-            front.instead["/verify"] = {"isValid": False, "invalidReason": "pending"}
-            still = await client.get(path, headers=headers)
-            front.instead.clear()
-            served = await client.get(path, headers=headers)
-        await payee.stop()
+        unknown = await client.get(path, headers=headers)
+        front.instead["/verify"] = {"isValid": False, "invalidReason": "pending"}
+        still = await client.get(path, headers=headers)
+        front.instead.clear()
+        served = await client.get(path, headers=headers)
 
     assert (unknown.status_code, still.status_code) == (503, 503)
     assert served.status_code == 200

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from agentpay import MppTerms, Payee, Paywall, Wallet
+from agentpay import MppTerms, Payee, Wallet
 from agentpay.errors import ConfigurationError
 from agentpay.evm.charge_permit import WITNESS_TYPE_ENCODED
 from agentpay.evm.eip1559 import SignedCall
@@ -30,8 +30,8 @@ from agentpay.wire.mpp.evm_write import hash_payload, transaction_payload
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from tests.http.world import (
     PRICE,
-    ROUTES,
     Shop,
+    a_shop,
     client_of,
     eventually,
     open_payee,
@@ -54,6 +54,7 @@ ALL = ("authorization", "permit2", "transaction", "hash")
 PAID = "/exact/reserve-then-settle/ok"
 FIRST = "/exact/settle-first/ok"
 AFTER = "/exact/serve-then-settle/ok"
+SLOW = "/exact/reserve-then-settle/slow"
 PATHS = (PAID, FIRST, AFTER)
 PLATFORM = Address("0x" + "a1" * 20)
 PARTNER = Address("0x" + "a2" * 20)
@@ -92,16 +93,12 @@ async def a_world(
         "mpp": replace(MPP, credential_types=ALL),
         "pay_to": Wallet.create().address,
     }
-    payee = await open_payee(chain, **{**defaults, **options})
-    await payee.start()
-    shop = shop or Shop()
     payer = OtherPayer(chain, await chain.funded_wallet(ether=1))
-    wall = Paywall(shop, payee=payee, routes=ROUTES)
-    async with client_of(wall) as client:
-        try:
-            yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
-        finally:
-            await payee.stop()
+    async with (
+        a_shop(chain, shop, **{**defaults, **options}) as (sells, payee, wall),
+        client_of(wall) as client,
+    ):
+        yield World(chain=chain, shop=sells, payee=payee, client=client, payer=payer)
 
 
 async def paying(world: World, kind: str, challenge: Any) -> dict[str, str]:
@@ -595,6 +592,37 @@ async def test_f4_a_transaction_that_reverted_is_no_payment(
         refused = await world.client.get(PAID, headers=headers)
 
         assert kind_of(refused) == "verification-failed"
+
+
+async def test_f1_what_reverted_after_its_worker_died_is_refused_and_not_unknown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Its payer would be told for ever that nobody knows, and send it for ever."""
+    async with a_world(agentpay_shared_chain) as world:
+        wallet = await world.chain.funded_wallet(PRICE, ether=1)
+        payer = OtherPayer(world.chain, wallet)
+        challenge = await world.asks(SLOW)
+        signed = await payer.signed(challenge)
+        headers = payer.headers(challenge, transaction_payload(signed.raw))
+        asked = asyncio.create_task(world.client.get(SLOW, headers=headers))
+        await until(lambda: world.shop.begun[SLOW] == 1)
+        store = world.payee._running.store.payee
+        assert isinstance(store, MemoryPayeeStore)
+        (started,) = [p for p in store._payments.values() if "transaction" in p.id]
+        await store.take_payment(started.id, owner="the dead")
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+        elsewhere = await HandPayer(wallet, world.payee.settings).transfer(
+            terms_of(world.payee, schemes=("exact",))
+        )
+        await world.client.get(PAID, headers={"payment-signature": elsewhere})
+        raw = "0x" + signed.raw.hex()
+        await world.chain.node.rpc("eth_sendRawTransaction", raw)
+        await eventually(lambda: mined(world, signed.hash))
+        refused = await world.client.get(SLOW, headers=headers)
+
+        assert refused.status_code == 402
+        assert await world.balance() == PRICE  # of the other
 
 
 async def test_f1_a_hash_that_is_not_mined_is_unknown_and_not_refused(

@@ -21,7 +21,15 @@ from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.credential import Credential, format_credential
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
-from tests.http.world import BASE, PRICE, ROUTES, Shop, answer, open_payee, through
+from tests.http.world import (
+    PRICE,
+    ROUTES,
+    Shop,
+    a_shop,
+    answer,
+    client_of,
+    open_payee,
+)
 from tests.payee.hand import NOBODY, HandPayer, terms_of
 from tests.payee.mpp_hand import (
     MPP,
@@ -55,16 +63,12 @@ class World:
 
 @contextlib.asynccontextmanager
 async def a_world(chain: LocalChain, **options: Any) -> AsyncIterator[World]:
-    payee = await open_payee(chain, **{"mpp": MPP, **options})
-    await payee.start()
-    shop = Shop()
-    wall = Paywall(shop, payee=payee, routes=ROUTES)
-    payer = ChargePayer(await chain.funded_wallet(ether=0), payee.asset)
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
-        try:
-            yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
-        finally:
-            await payee.stop()
+    async with (
+        a_shop(chain, **{"mpp": MPP, **options}) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
+        payer = ChargePayer(await chain.funded_wallet(ether=0), payee.asset)
+        yield World(chain=chain, shop=shop, payee=payee, client=client, payer=payer)
 
 
 async def test_a_402_offers_both_protocols(agentpay_shared_chain: LocalChain) -> None:
@@ -359,7 +363,7 @@ async def test_p8_what_is_no_payment_credential_is_the_applications_own(
 
     payee = await open_payee(agentpay_shared_chain, mpp=MPP)
     wall = Paywall(app, payee=payee, routes=ROUTES)
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+    async with client_of(wall) as client:
         free = await client.get("/free", headers={"authorization": "Bearer abc"})
         paid = await client.get(PAID, headers={"authorization": "Bearer abc"})
         odd = await client.get("/free", headers={"authorization": "Payment abc"})
@@ -536,7 +540,7 @@ async def test_the_body_that_was_read_ahead_reaches_the_application(
     wall = Paywall(app, payee=payee, routes=ROUTES)
     wallet = await agentpay_shared_chain.funded_wallet(ether=0)
     payer = ChargePayer(wallet, payee.asset)
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+    async with client_of(wall) as client:
         challenge = challenge_of(await client.post(PAID, content=parts()))
         headers = await payer.pays(challenge)
         paid = await client.post(PAID, content=parts(), headers=headers)
@@ -584,7 +588,7 @@ async def test_one_402_is_read_by_three_kinds_of_clients(
 ) -> None:
     payee = await open_payee(agentpay_shared_chain, mpp=MPP)
     wall = Paywall(Shop(), payee=payee, routes=ROUTES, v1=True)
-    async with httpx.AsyncClient(transport=through(wall), base_url=BASE) as client:
+    async with client_of(wall) as client:
         asks = await client.get(PAID)
     await payee.stop()
 

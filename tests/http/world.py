@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import httpx
 import uvicorn
 
-from agentpay import Agent, Budget, Payee, Paywall, Policy, Route
+from agentpay import Agent, Budget, Payee, Paywall, Policy, Route, Wallet
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.pricing import Order
 from agentpay.ports import Signer
@@ -109,9 +109,11 @@ for _order in Order:
             )
 
 
-async def open_payee(chain: LocalChain, **options: Any) -> Payee:
-    """A payee that is not started, with gas and no dollars."""
-    wallet = await chain.funded_wallet(0)
+async def open_payee(
+    chain: LocalChain, *, wallet: Wallet | None = None, **options: Any
+) -> Payee:
+    """A payee that is not started, with gas and no dollars unless it is `wallet`."""
+    wallet = wallet or await chain.funded_wallet(0)
     defaults: dict[str, Any] = {"network": chain.network, "withdraw_delay": 3600}
     return Payee(wallet, **{**defaults, **options})
 
@@ -129,11 +131,11 @@ async def a_payee(chain: LocalChain, **options: Any) -> AsyncIterator[Payee]:
 
 @contextlib.asynccontextmanager
 async def a_shop(
-    chain: LocalChain, **options: Any
+    chain: LocalChain, shop: Shop | None = None, **options: Any
 ) -> AsyncIterator[tuple[Shop, Payee, Paywall]]:
     """An application behind the paywall of a started payee."""
     async with a_payee(chain, **options) as payee:
-        shop = Shop()
+        shop = shop or Shop()
         yield shop, payee, Paywall(shop, payee=payee, routes=ROUTES)
 
 

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from agentpay import Wallet
 from agentpay.core.payee_events import ChainSeen
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.evm.signature import ORDER
-from agentpay.payee.books import _move
+from agentpay.payee.noting import note
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Route, Terms
 from agentpay.testing.local_chain import LocalChain
@@ -254,10 +253,9 @@ async def test_a_deposit_that_was_not_seen_yet_is_looked_for_before_a_refusal(
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=tagged)
-        store, now = payee._running.store.payee, 0
         channel = channel_id(shop.config, payee.asset.chain)
         less = ChainSeen(balance=1500, claimed=0, pending_withdrawal=0)
-        await store.update(channel, partial(_move, less, now))
+        await note(payee._running.store.payee, channel, less)
         header = await shop.payer.voucher(shop.config, 2000, shop.terms)
         await serve(await shop.answer(header))
 

@@ -125,6 +125,19 @@ async def test_p10_its_own_resend_is_answered_and_paid_once(
         assert await world.earned() == PRICE
 
 
+async def test_p1_what_is_answered_and_due_is_not_sold_again_by_who_answered_it(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """Though nobody is at it any more: it may have left."""
+    async with a_world(agentpay_shared_chain, tmp_path) as world:
+        sale = await world.sell()
+        await sale.commit(PRICE)
+        world.payee._running.transfers.release(sale._purchase)  # type: ignore[attr-defined]
+        again = refused(await world.payee.answer(world.header, world.terms))
+
+        assert again.status == 409
+
+
 async def test_p10_a_resend_that_fails_leaves_due_what_may_have_been_answered(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:

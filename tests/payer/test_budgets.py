@@ -42,22 +42,27 @@ async def a_spy(chain: LocalChain) -> SpyWallet:
     return wallet
 
 
+async def seen_in_two_requests(
+    chain: LocalChain, store: str, url: str
+) -> list[tuple[int, int]]:
+    async with a_shop(chain) as (_, _, wall):
+        spy = await a_spy(chain)
+        agent = await an_agent(chain, through(wall), wallet=spy, store=store)
+        spy.agent = agent
+        async with agent:
+            await agent.get(url)
+            await agent.get(url)
+    return spy.seen
+
+
 @pytest.mark.parametrize("durable", [False, True])
 async def test_c9_the_budget_is_reserved_before_a_transfer_is_signed(
     agentpay_shared_chain: LocalChain, tmp_path: Path, durable: bool
 ) -> None:
     store = str(tmp_path / "agent.db") if durable else "memory:"
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
-        spy = await a_spy(agentpay_shared_chain)
-        agent = await an_agent(
-            agentpay_shared_chain, through(wall), wallet=spy, store=store
-        )
-        spy.agent = agent
-        async with agent:
-            await agent.get(EXACT)
-            await agent.get(EXACT)
+    seen = await seen_in_two_requests(agentpay_shared_chain, store, EXACT)
 
-    assert [exposure for exposure, _ in spy.seen] == [CENT // 10, CENT // 5]
+    assert [exposure for exposure, _ in seen] == [CENT // 10, CENT // 5]
 
 
 @pytest.mark.parametrize("durable", [False, True])
@@ -65,18 +70,10 @@ async def test_c9_deposit_and_voucher_are_recorded_before_they_are_signed(
     agentpay_shared_chain: LocalChain, tmp_path: Path, durable: bool
 ) -> None:
     store = str(tmp_path / "agent.db") if durable else "memory:"
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
-        spy = await a_spy(agentpay_shared_chain)
-        agent = await an_agent(
-            agentpay_shared_chain, through(wall), wallet=spy, store=store
-        )
-        spy.agent = agent
-        async with agent:
-            await agent.get(BASE + "/ok")
-            await agent.get(BASE + "/ok")
+    seen = await seen_in_two_requests(agentpay_shared_chain, store, BASE + "/ok")
 
     ten = 10 * CENT
-    assert spy.seen == [(ten, PRICE), (ten, PRICE), (ten, 2 * PRICE)]
+    assert seen == [(ten, PRICE), (ten, PRICE), (ten, 2 * PRICE)]
 
 
 @pytest.mark.parametrize("path", [EXACT, BASE + "/ok"])

@@ -158,15 +158,14 @@ class RpcChain:
         last_block: int,
     ) -> list[Log]:
         """See `ports.Chain.logs`."""
-        answer = await self._ask(
-            "eth_getLogs",
-            {
-                "address": address,
-                "topics": list(topics),
-                "fromBlock": hex(first_block),
-                "toBlock": hex(last_block),
-            },
-        )
+        wanted = {
+            "address": address,
+            "topics": list(topics),
+            "fromBlock": hex(first_block),
+            "toBlock": hex(last_block),
+        }
+        reading = partial(self._read_logs, wanted, last_block)
+        answer = await self._height.ask(reading)
         with self.rpc.reading("eth_getLogs"):
             found = [log_of(fields) for fields in answer if not fields.get("removed")]
         return sorted(found, key=lambda log: (log.block, log.index))
@@ -218,6 +217,19 @@ class RpcChain:
             block = block_of(answer)
         self._height.see(block.number, before=before, where=self.rpc.where)
         return block
+
+    async def _read_logs(self, wanted: dict[str, Any], last_block: int) -> Any:
+        """A node leaves out what it has not got yet, and says nothing of that."""
+        before = min(last_block, self._height.seen)
+        number, found = await self.rpc.batch(
+            [("eth_blockNumber", ()), ("eth_getLogs", (wanted,))]
+        )
+        for answer in (number, found):
+            if isinstance(answer, NodeRefused):
+                raise self.failure(answer, "eth_getLogs") from answer
+        head = quantity_or_unreachable(self.rpc, number)
+        self._height.see(head, before=before, where=self.rpc.where)
+        return found
 
     async def _read_at_head(
         self, calls: Sequence[Call]

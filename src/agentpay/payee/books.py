@@ -5,10 +5,12 @@ A payee's books of one channel request: the ledger it moves and the receipts it 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from agentpay.core import payee_rules
-from agentpay.core.payee_channel import Fate
+from agentpay.core.payee_channel import Fate, PayeeChannel
 from agentpay.core.payee_events import Answer, Event, LeaseLost, VoucherVerified
+from agentpay.core.payee_rules import Transition
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.payee.answers import voucher_key
 from agentpay.payee.closings import Closings
@@ -28,6 +30,8 @@ from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.x402 import DepositPayload, Extension
 from agentpay.wire.x402_receipt import charged_voucher
+
+E = TypeVar("E")
 
 Told = tuple[PayeeRecord | None, Answer]
 """A channel after an event, and what the ledger answered."""
@@ -170,7 +174,8 @@ class ChannelBooks:
         unsaved: Callable[[], None] | None = None,
     ) -> Told:
         """Move a ledger by an event; `unsaved` is as of `PayeeStep`."""
-        decide = partial(_move, event, self.now(), unsaved=unsaved)
+        rules = payee_rules.apply
+        decide = partial(move, rules, event, self.now(), unsaved=unsaved)
         return await self.store.update(call.channel, decide, durable=durable)
 
     async def admit(
@@ -192,19 +197,21 @@ def _move_if_covered(
 ) -> PayeeStep[Told | None]:
     if record is not None and event.cumulative > record.ledger.spendable:
         return PayeeStep(record=record, answer=None)
-    return _move(event, now, record)
+    return move(payee_rules.apply, event, now, record)
 
 
-def _move(
-    event: Event,
+def move(
+    rules: Callable[[PayeeChannel, E], Transition],
+    event: E,
     now: int,
     record: PayeeRecord | None,
     *,
     unsaved: Callable[[], None] | None = None,
 ) -> PayeeStep[Told]:
+    """A step of a ledger by these rules; without a record nothing happens."""
     if record is None:
         return PayeeStep(record=None, answer=(None, LeaseLost()))
-    transition = payee_rules.apply(record.ledger, event)
+    transition = rules(record.ledger, event)
     after = record
     if transition.channel is not record.ledger:
         after = record.moved(transition.channel, at=now)

@@ -198,9 +198,12 @@ class TransactionMovement:
         await self.relay.simulate(self.signed)
 
     async def found(self) -> Settled | None:
-        """See `Movement.found`."""
-        receipt = await self.chain.receipt(self.signed.hash)
-        return None if receipt is None else self._result(receipt)
+        """See `Movement.found`; what reverted has moved nothing."""
+        try:
+            receipt = await self.chain.receipt(self.signed.hash)
+            return None if receipt is None else self._result(receipt)
+        except TransactionFailed:
+            return None
 
     async def send(self, amount: int) -> Settled:
         """See `Movement.send`; what a node has is not checked once more."""

@@ -8,14 +8,16 @@ that the chain shows nobody does, and is told what became of that one voucher.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from agentpay.core import session_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel
-from agentpay.core.payee_events import Answer, Delivered, GivenBack, LeaseLost
+from agentpay.core.payee_events import Delivered, GivenBack
 from agentpay.core.session_rules import SessionEvent, VoucherRaised
 from agentpay.evm.session_escrow import SessionConfig, voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payee.answers import voucher_key
+from agentpay.payee.books import Told, move
 from agentpay.payee.closings import Closings
 from agentpay.payee.mpp_offers import problem
 from agentpay.payee.offers import PayeeSettings
@@ -100,30 +102,14 @@ class SessionBooks:
         *,
         durable: bool = True,
         unsaved: Callable[[], None] | None = None,
-    ) -> tuple[PayeeRecord | None, Answer]:
+    ) -> Told:
         """
         One step of a session's ledger; without a record nothing happens.
 
         `unsaved` is as of `PayeeStep`.
         """
-        now = self.now()
-
-        def decide(
-            record: PayeeRecord | None,
-        ) -> PayeeStep[tuple[PayeeRecord | None, Answer]]:
-            if record is None:
-                return PayeeStep(record=None, answer=(None, LeaseLost()))
-            transition = session_rules.apply(record.ledger, event)
-            after = record
-            if transition.channel is not record.ledger:
-                after = record.moved(transition.channel, at=now)
-            return PayeeStep(
-                record=after,
-                answer=(after, transition.answer),
-                touched=transition.touched,
-                unsaved=unsaved,
-            )
-
+        rules = session_rules.apply
+        decide = partial(move, rules, event, self.now(), unsaved=unsaved)
         done = await self.store.update(call.channel, decide, durable=durable)
         if isinstance(event, VoucherRaised | Delivered | GivenBack):
             self.changed.wake(call.channel)
