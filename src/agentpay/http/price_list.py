@@ -1,8 +1,8 @@
 """
 What requests cost: the terms of a paywall's routes, for each place that is asked for.
 
-All of it is text and frozen, so that what is asked for again has the same terms. Anybody
-may name places: only so many are remembered, and none whose URL is long.
+All of it is text and frozen, so that what is asked for again has the same terms.
+Anybody may name places: only so many are remembered, and none whose URL is long.
 """
 
 from collections.abc import Iterable
