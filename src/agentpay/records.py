@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Generic, TypeVar
 
 from agentpay.core.budget import Budget
+from agentpay.core.evolve import evolve
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payer_channel import PayerChannel
 from agentpay.errors import ChannelUnusable, InvariantViolated
@@ -52,15 +53,7 @@ class PayeeRecord:
 
     def moved(self, ledger: PayeeChannel, *, at: int) -> "PayeeRecord":
         """This channel once its ledger has moved: what every request does thrice."""
-        return PayeeRecord(
-            channel=self.channel,
-            chain=self.chain,
-            config=self.config,
-            ledger=ledger,
-            refund_nonce=self.refund_nonce,
-            last_voucher_at=at,
-            chain_seen_at=self.chain_seen_at,
-        )
+        return evolve(self, ledger=ledger, last_voucher_at=at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +157,7 @@ class AnswerRecord:
     @property
     def size(self) -> int:
         """What it takes to keep it, in bytes."""
-        names = sum(len(name) + len(value) for name, value in self.headers)
+        names = sum([len(name) + len(value) for name, value in self.headers])
         return _ROW_BYTES + len(self.key) + names + len(self.body)
 
 

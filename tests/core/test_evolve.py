@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentpay.core.evolve import evolve
 from agentpay.core.payee_channel import Fate, PayeeChannel, Reservation, Used
+from agentpay.errors import InvariantViolated
 
 NAMES = [field.name for field in fields(PayeeChannel)]
 channels = st.builds(PayeeChannel)
@@ -32,9 +33,17 @@ def test_a_field_that_is_not_there_is_refused() -> None:
         evolve(Used(cumulative=1, fate=Fate.VOID), amount=2)  # type: ignore[call-arg]
 
 
-def test_what_checks_itself_is_refused() -> None:
+@given(st.integers(-1, 3), st.booleans())
+def test_what_checks_itself_does_so_again(charged: int, answered: bool) -> None:
     running = Reservation(
-        cumulative=2, maximum=1, charged=0, prepaid=False, owner="me", resource="GET /"
+        cumulative=2, maximum=2, charged=0, prepaid=False, owner="me", resource="GET /"
     )
-    with pytest.raises(TypeError, match="checks itself"):
-        evolve(running, charged=2)
+    try:
+        plain = replace(running, charged=charged, answered=answered)
+    except InvariantViolated:
+        with pytest.raises(InvariantViolated):
+            evolve(running, charged=charged, answered=answered)
+    else:
+        fast = evolve(running, charged=charged, answered=answered)
+        assert (fast, fast.held) == (plain, plain.held)
+        assert type(fast) is Reservation

@@ -54,6 +54,26 @@ async def test_an_unpaid_request_learns_the_price_and_nothing_runs(
         assert required.resource.url == BASE + "/ok?a=1"
 
 
+async def test_each_place_has_its_own_terms_however_often_it_is_asked_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    places = [f"{BASE}/ok?a={n}" for n in ("1", "2", "x" * 2000)]
+    places += ["http://b.example/ok?a=1", f"{BASE}/free", f"{BASE}/ok"]
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        async with httpx.AsyncClient(transport=through(wall)) as client:
+            for place in places * 2:
+                answer = await client.get(place)
+                if answer.status_code == 402:
+                    required = parse_payment_required(required_header(answer))
+                    assert required.resource is not None
+                    assert required.resource.url == place
+                else:
+                    assert place.endswith("/free")
+        remembered = wall._prices._remembered.cache_info()
+
+    assert (remembered.currsize, remembered.hits) == (5, 5)
+
+
 async def test_p7_no_cache_keeps_an_answer_for_somebody_else(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.errors import MalformedMessage
-from agentpay.wire.headers import encode_json
+from agentpay.wire.headers import HEADER_BYTES_MAX, encode_json
 from agentpay.wire.x402 import PaymentPayload, VoucherPayload, parse_payment
 from agentpay.wire.x402_terms import accepted_offer, same_terms
 from agentpay.wire.x402_vouchers import KNOWN_MAX, VoucherReader
@@ -90,6 +90,39 @@ def test_a_message_that_is_spoilt_anywhere_is_read_as_it_would_be_alone(
         assert fast(reader, header) == plainly(header)
 
 
+LETTERS = st.sampled_from([*"AQz9+/=- \n", "\u0661", "", "==", "QQ==", "\ud800"])
+
+
+@given(st.lists(st.tuples(amounts, signatures, st.integers(0, 4000), LETTERS)))
+def test_a_header_that_is_spoilt_anywhere_is_read_as_it_would_be_alone(
+    spoilt: list[tuple[Any, Any, int, str]],
+) -> None:
+    """Also by padding in its middle, which would end another one."""
+    reader = VoucherReader()
+    for amount, signature, place, letters in spoilt:
+        header = header_of(voucher_of(amount, signature))
+        fast(reader, header_of(voucher_of("7" * len(str(amount)), "0x" + "ab" * 65)))
+        at = place % len(header)
+        header = header[:at] + letters + header[at + max(1, len(letters)) :]
+
+        assert fast(reader, header) == plainly(header)
+
+
+def test_padding_where_the_values_are_is_no_payment() -> None:
+    reader = VoucherReader()
+    for amount in ("100", "101"):
+        header = header_of(voucher_of(amount, "0x" + "ab" * 65))
+        reader.read(header)
+        start, end = reader._parts[len(header)]
+        raw = base64.b64decode(header[start:end])
+        shorter = base64.b64encode(raw.replace(amount.encode(), b"99")).decode()
+        padded = header[:start] + shorter + header[end:]
+
+        assert len(padded) == len(header)
+        assert "=" in shorter
+        assert fast(reader, padded) == plainly(padded) != plainly(header)
+
+
 AMOUNT = '"maxClaimableAmount":"%s","signature":"0x%s"'
 
 
@@ -147,6 +180,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
         assert fast(reader, header) == plainly(header)
     assert len(reader._known) <= KNOWN_MAX
+    assert len(reader._parts) <= HEADER_BYTES_MAX
 
 
 def test_of_a_known_channels_voucher_only_its_values_are_read() -> None:

@@ -21,36 +21,37 @@ else:
 
     def evolve(value: V, /, **changes: object) -> V:
         """
-        What `dataclasses.replace` makes of a slotted value that checks nothing itself.
+        What `dataclasses.replace` makes of a slotted value; it checks itself as there.
 
         Raises:
-            TypeError: It checks itself when it is made, or has no such field.
+            TypeError: It has no such field.
         """
         kind = type(value)
-        made = _copier(kind)(value)
+        copy, checks_itself = _copier(kind)
+        made = copy(value)
         try:
             for name, changed in changes.items():
                 setattr(made, name, changed)
         except AttributeError as error:
             raise TypeError(f"{kind.__name__} has no field {name!r}") from error
         made.__class__ = kind
+        if checks_itself:
+            made.__post_init__()
         return made
 
 
 @lru_cache(maxsize=64)
-def _copier(kind: type[Any]) -> Callable[[Any], Any]:
+def _copier(kind: type[Any]) -> tuple[Callable[[Any], Any], bool]:
     """
-    A function that copies all fields of a value into a blank of the same layout.
+    A function that copies all fields of a value into a blank of the same layout; and
+    whether values of the kind check themselves when they are made.
 
     It is written out for the kind, as `dataclasses` writes an `__init__`.
     """
-    if hasattr(kind, "__post_init__"):
-        raise TypeError(f"{kind.__name__} checks itself when it is made: replace it")
     names = [field.name for field in fields(kind)]
     blank = type(kind.__name__, (), {"__slots__": tuple(names)})
     copying = "\n".join(f"    made.{name} = value.{name}" for name in names)
     source = f"def copy(value):\n    made = blank()\n{copying}\n    return made"
     scope: dict[str, Any] = {"blank": blank}
     exec(source, scope)  # noqa: S102 - our own fields' names
-    copy: Callable[[Any], Any] = scope["copy"]
-    return copy
+    return scope["copy"], hasattr(kind, "__post_init__")

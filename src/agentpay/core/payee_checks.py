@@ -15,30 +15,32 @@ def check(before: PayeeChannel, after: PayeeChannel) -> None:
     """
     if after is before:
         return
+    broken = _broken(before, after)
+    if broken:
+        raise InvariantViolated(f"{broken}: {before} -> {after}")
+
+
+def _broken(before: PayeeChannel, after: PayeeChannel) -> str:
+    """A sentence that does not hold any more; "" if all do."""
+    if after.charged < 0:
+        return "charged is never negative"
+    if after.charged + after.reserved > after.highest:
+        return "charged and reserved never exceed what was authorized"
+    if after.highest < before.highest:
+        return "the highest voucher never shrinks"
     uncovered = _uncovered(after)
-    rules = {
-        "charged is never negative": after.charged >= 0,
-        "charged and reserved never exceed what was authorized": (
-            after.charged + after.reserved <= after.highest
-        ),
-        "the highest voucher never shrinks": after.highest >= before.highest,
-        "the highest voucher is held, until a claim of so much was seen": (
-            uncovered == 0
-            or after.claimed < before.claimed
-            or uncovered <= _uncovered(before)
-        ),
-        "the floor never sinks": after.floor >= before.floor,
-        "the window is bounded": len(after.used) <= after.window,
-        "every remembered amount is above the floor": (
-            not after.used or not after.tagged or after.used[0].cumulative > after.floor
-        ),
-        "a closed channel is not opened again": (
-            before.status is not Status.CLOSED or after.status is Status.CLOSED
-        ),
-    }
-    for sentence, holds in rules.items():
-        if not holds:
-            raise InvariantViolated(f"{sentence}: {before} -> {after}")
+    if uncovered and before.claimed <= after.claimed and uncovered > _uncovered(before):
+        return "the highest voucher is held, until a claim of so much was seen"
+    if after.floor < before.floor:
+        return "the floor never sinks"
+    used = after.used
+    if len(used) > after.window:
+        return "the window is bounded"
+    if used and after.tagged and used[0].cumulative <= after.floor:
+        return "every remembered amount is above the floor"
+    if before.status is Status.CLOSED and after.status is not Status.CLOSED:
+        return "a closed channel is not opened again"
+    return ""
 
 
 def _uncovered(channel: PayeeChannel) -> int:

@@ -303,7 +303,7 @@ def _charge(
         return Transition(channel=channel, answer=stands)
     most = channel.covered(reservation) if event.more else event.charged
     charged = max(reservation.charged, min(event.charged, most))
-    changed = replace(reservation, charged=charged, answered=not event.more)
+    changed = evolve(reservation, charged=charged, answered=not event.more)
     return Transition(
         channel=_recharge(channel, reservation, changed),
         answer=Noted(charged=charged),

@@ -3,18 +3,18 @@ One answer on its way: charged before its first byte, kept and closed after its 
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
-from collections.abc import Generator
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
     Headers,
     Message,
     Receive,
+    Scope,
     Send,
     headers_of,
     send_refusal,
@@ -35,6 +35,8 @@ from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_receipt
+
+T = TypeVar("T")
 
 _UNPAID = {"content-type": "application/json", "cache-control": "no-store"}
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
@@ -110,8 +112,8 @@ class _Copy:
     def body(self) -> bytes:
         return b"".join(self._parts)
 
-    def start(self, message: Message) -> None:
-        self.status, self.headers = message["status"], tuple(headers_of(message))
+    def start(self, status: int, headers: Headers) -> None:
+        self.status, self.headers = status, tuple(headers)
 
     def add(self, message: Message) -> None:
         if message["type"] != "http.response.body":
@@ -131,8 +133,7 @@ class Purchase:
     sale: Sale
     terms: Terms
     charge: Charge
-    headers: Headers
-    """Of the request."""
+    request: Scope
     flow: Flow | None = None
     """How its answer is paid while it flows, if it is."""
     v1: bool = False
@@ -202,7 +203,7 @@ class Delivery:
             await self.abandon(failed=False)
         elif not message.get("more_body"):
             paid = self._purchase
-            wanted = withheld_for(paid.sale, paid.terms, paid.headers)
+            wanted = withheld_for(paid.sale, paid.terms, headers_of(paid.request))
             await self._keep(withheld=wanted)
 
     async def _keep(self, *, withheld: bytes = b"") -> None:
@@ -231,15 +232,13 @@ class Delivery:
             await flow.close()
             await self._sale.delivered()
 
-        with self._closing():
-            await self._closings.close(close)
+        await self._closing(self._closings.close(close))
 
-    @contextlib.contextmanager
-    def _closing(self) -> Generator[None]:
+    async def _closing(self, close: Awaitable[T]) -> T:
         """Cut short, it is open still: `finish` closes it, which nobody cuts short."""
         self._closed = True
         try:
-            yield
+            return await close
         except asyncio.CancelledError:
             self._closed = False
             raise
@@ -250,8 +249,7 @@ class Delivery:
         withheld = False
         try:
             if message["status"] >= 400:
-                with self._closing():
-                    receipt = await self._take_back()
+                receipt = await self._closing(self._take_back())
             elif self._flow is not None:
                 receipt = await self._flow.begin()
             else:
@@ -262,7 +260,7 @@ class Delivery:
             self._closings.add(lambda: self._give_back(failed=True))
         if isinstance(receipt, Refusal):
             self._replaced, self._closed = True, not withheld
-            self._copy.start(message)
+            self._copy.start(message["status"], headers_of(message))
             mpp, terms = self._purchase.mpp, self._purchase.terms
             refusal = self._payee.refuse(
                 receipt, terms, mpp or Asked(), by_mpp=mpp is not None
@@ -279,9 +277,8 @@ class Delivery:
             headers.append((b"vary", X_PAYMENT.encode()))
         if self._flow is not None and not self._closed:
             headers = self._flow.start(headers)
-        paid = {**message, "headers": headers}
-        self._copy.start(paid)
-        await self._send(paid)
+        self._copy.start(message["status"], headers)
+        await self._send({**message, "headers": headers})
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
@@ -299,8 +296,7 @@ class Delivery:
 
     async def _deliver(self) -> None:
         if not self._closed:
-            with self._closing():
-                await self._closings.close(self._sale.delivered)
+            await self._closing(self._closings.close(self._sale.delivered))
 
     async def _take_back(self) -> str | Refusal:
         """An answer that costs nothing: of what is lost, that is not known."""

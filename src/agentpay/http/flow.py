@@ -11,7 +11,7 @@ import logging
 
 from agentpay.core.tab import Tab
 from agentpay.errors import ConfigurationError, StoreError
-from agentpay.http.asgi import Headers, Message, Send
+from agentpay.http.asgi import Headers, Message, Receive, Send
 from agentpay.http.presence import Presence
 from agentpay.payee.pricing import StreamTerms, Terms
 from agentpay.payee.sales import Sale, SaleStream
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_flow(
-    sale: Sale, terms: Terms, *, presence: Presence, send: Send
+    sale: Sale, terms: Terms, *, receive: Receive, send: Send
 ) -> "Flow | None":
     """How a sale's answer is paid while it flows; None if it is not."""
     stream = sale.stream if terms.streaming is not None else None
@@ -40,7 +40,7 @@ def open_flow(
         stream,
         terms=terms.streaming,
         limit=terms.maximum,
-        presence=presence,
+        presence=Presence(receive),
         send=send,
     )
 
@@ -62,10 +62,10 @@ class Flow:
         self.tab = tab
         self.lost = False
         """Whether its books are gone: what becomes of its money is not known here."""
+        self.presence = presence
         self._stream = stream
         self._terms = terms
         self._limit = limit
-        self._presence = presence
         self._send = send
         self._charging = asyncio.Lock()
         self._cutter: EventCutter | None = None
@@ -80,7 +80,7 @@ class Flow:
         Raises:
             StreamAbandoned: The client has left.
         """
-        if self._presence.gone:
+        if self.presence.gone:
             raise StreamAbandoned("the client has left")
 
     async def pay(self, exact: int) -> None:
@@ -126,7 +126,7 @@ class Flow:
         if asked:
             await self._tell(NEED_VOUCHER, asked)
         waiting = asyncio.create_task(self._stream.wait(need, seconds))
-        leaving = asyncio.create_task(self._presence.left())
+        leaving = asyncio.create_task(self.presence.left())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)
             self.check()
@@ -159,7 +159,7 @@ class Flow:
     def start(self, headers: Headers) -> Headers:
         """The head of the answer leaves: its headers, as a stream has them."""
         self._started = True
-        self._presence.watch()
+        self.presence.watch()
         kind = _header(headers, b"content-type").partition(b";")[0].strip().lower()
         if kind == b"text/event-stream" and not _header(headers, b"content-encoding"):
             self._cutter = EventCutter()
@@ -174,7 +174,7 @@ class Flow:
         Raises:
             ConfigurationError: Nothing was ever counted: its usage is not known.
         """
-        gone = self._ended or self._presence.gone
+        gone = self._ended or self.presence.gone
         if gone or message["type"] != "http.response.body":
             return
         body = bytes(message.get("body", b""))

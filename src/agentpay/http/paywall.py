@@ -39,10 +39,10 @@ from agentpay.http.credentials import (
 from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again
 from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
-from agentpay.http.manners import check_origin, for_first_version, for_reader, url_of
+from agentpay.http.manners import check_origin, for_first_version, for_reader
 from agentpay.http.paid_request import PaidRequest
-from agentpay.http.presence import Presence
-from agentpay.http.routes import Found, RouteTable
+from agentpay.http.price_list import PriceList
+from agentpay.http.routes import RouteTable
 from agentpay.http.withheld import told, withheld_for
 from agentpay.payee.attestor import Attestor
 from agentpay.payee.closings import Closings
@@ -104,7 +104,8 @@ class Paywall:
         self._app = app
         self._payee = payee
         self._routes = RouteTable(routes, protected)
-        self._origin = None if origin is None else check_origin(origin)
+        origin = None if origin is None else check_origin(origin)
+        self._prices = PriceList(self._routes, payee=payee, origin=origin)
         self._attestor = attestor
         self._v1 = v1
         if attestor is not None and origin is None:
@@ -112,17 +113,11 @@ class Paywall:
         self._pages = None
         if discovery is not None:
             self._pages = DiscoveryPages(
-                app, discovery, payee=payee, routes=self._routes, origin=self._origin
+                app, discovery, payee=payee, routes=self._routes, origin=origin
             )
         self._closings = Closings()
         own = [payee.mpp.credential_field] if payee.mpp else []
         self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
-        self._prices: dict[int, Terms] = {}
-        """The terms of each route of the table, which keeps them: by its identity."""
-        for route in self._routes.all():
-            self._prices[id(route)] = payee.terms(route, resource="a route", url="")
-            if route.access_seconds and origin is None:
-                raise ConfigurationError("payers sign in to an origin: pass origin=")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -194,16 +189,15 @@ class Paywall:
 
         A `HEAD` may bring a voucher to a path that costs by another method only.
         """
-        path, root = scope["path"], scope.get("root_path", "")
-        found = self._routes.find(scope["method"], path, root=root)
-        if found is not None:
-            return self._terms(scope, found)
+        terms = self._prices.find(scope)
+        if terms is not None:
+            return terms
         mpp = self._payee.mpp
         if mpp is None or scope["method"] != "HEAD":
             return None
         if not brings_credential(scope, mpp.credential_field):
             return None
-        return next(iter(self._alternatives(scope)), None)
+        return next(iter(self._prices.find_all(scope)), None)
 
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
         asset, paid_in = self._payee.asset, self._paid_in
@@ -230,27 +224,10 @@ class Paywall:
             preference=header_lines(scope, ACCEPT_PAYMENT),
             keys=header_lines(scope, IDEMPOTENCY_KEY),
             content=not head,
-            alternatives=self._alternatives(scope) if session and head else (),
+            alternatives=tuple(self._prices.find_all(scope))
+            if session and head
+            else (),
         )
-
-    def _alternatives(self, scope: Scope) -> tuple[Terms, ...]:
-        found = self._routes.find_all(scope["path"], root=scope.get("root_path", ""))
-        return tuple(
-            self._terms({**scope, "method": method}, line) for method, line in found
-        )
-
-    def _terms(self, scope: Scope, found: Found) -> Terms:
-        method: str = scope["method"]
-        terms = self._prices[id(found.route)].at(
-            f"{method} {scope['path']}",
-            url=url_of(scope, self._origin),
-            query=scope.get("query_string", b"").decode("latin-1"),
-            bound=self._origin is not None,
-        )
-        if terms.about is None:
-            return terms
-        listing = terms.about.listing(method, path=found.path, template=found.template)
-        return replace(terms, listing=listing)
 
     def _carried(self, scope: Scope, terms: Terms) -> Carried | Refusal:
         """What a request pays with, or what is wrong with that."""
@@ -319,17 +296,17 @@ class Paywall:
         return await self._payee.answer(header, asking, why=error)
 
     async def _serve(self, asking: "_Asking", sale: Sale) -> None:
-        presence = Presence(asking.body.receive)
-        flow = open_flow(sale, asking.terms, presence=presence, send=asking.send)
+        receive = asking.body.receive
+        flow = open_flow(sale, asking.terms, receive=receive, send=asking.send)
         decimals = self._payee.asset.decimals
         paid = PaidRequest(sale, asking.terms, decimals, flow=flow)
-        hearing = Hearing(presence.receive)
+        hearing = Hearing(flow.presence.receive if flow else receive)
         delivery = Delivery(
             Purchase(
                 sale=sale,
                 terms=asking.terms,
                 charge=paid,
-                headers=headers_of(asking.scope),
+                request=asking.scope,
                 flow=flow,
                 v1=self._v1 and bool(header_lines(asking.scope, X_PAYMENT)),
                 mpp=asking.asked,
@@ -350,7 +327,8 @@ class Paywall:
             await asyncio.shield(delivery.abandon(failed=True))
             raise
         finally:
-            presence.end()
+            if flow is not None:
+                flow.presence.end()
             # Most have been closed with their last byte; a task costs more than a look.
             if not delivery.closed:
                 await asyncio.shield(delivery.finish())

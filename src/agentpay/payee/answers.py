@@ -199,14 +199,14 @@ class Answers:
             headers=headers,
             body=body,
         )
-        if not key or answer.size > self.policy.bytes_each:
+        if not key or (size := answer.size) > self.policy.bytes_each:
             return
         try:
             await self._store.keep_answer(answer, durable=bool(withheld))
         except StoreError as error:
             _log.warning("an answer is not kept: %s", error.code)
             return
-        self._grown += answer.size
+        self._grown += size
         if self._grown >= self.policy.bytes_total // _SWEEPS and not self._sweeping:
             self._grown = 0
             self._sweeping = asyncio.create_task(self._sweep(), name="sweep answers")

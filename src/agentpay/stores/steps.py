@@ -42,7 +42,8 @@ def _check(
         raise InvariantViolated(f"a step on {channel} returned {after.channel}")
     if before is None or before is after:
         return
-    if after.chain != before.chain or after.config != before.config:
+    # As tuples: what is the very same is not compared word by word.
+    if (after.chain, after.config) != (before.chain, before.config):
         raise InvariantViolated(f"a step changes the terms of {channel}")
 
 
