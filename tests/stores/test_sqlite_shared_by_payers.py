@@ -32,6 +32,12 @@ def begin(budget: Budget, record: PayerRecord | None) -> PayerStep[None]:
     return PayerStep(budget=budget, record=payer_record(), answer=None)
 
 
+def look(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+    """Change nothing; says what was spent."""
+    assert record is not None
+    return PayerStep(budget=budget, record=record, answer=record.ledger.spent)
+
+
 def spend(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
     """Spend one; says what was spent before."""
     assert record is not None
@@ -188,7 +194,7 @@ async def test_what_another_has_written_is_what_is_decided_on(
 ) -> None:
     seen: list[int] = []
 
-    def look(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+    def notes(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
         assert record is not None
         seen.append(record.ledger.spent)
         return spend(budget, record)
@@ -198,12 +204,12 @@ async def test_what_another_has_written_is_what_is_decided_on(
         await SqliteStore.open_shared(path) as other,
     ):
         await store.payer.update(ACCOUNT, CHANNEL, begin)
-        await store.payer.update(ACCOUNT, CHANNEL, look)
-        await store.payer.update(ACCOUNT, CHANNEL, look)
+        await store.payer.update(ACCOUNT, CHANNEL, notes)
+        await store.payer.update(ACCOUNT, CHANNEL, notes)
         assert seen == [0, 1]  # once each
 
         await other.payer.update(ACCOUNT, CHANNEL, spend)
-        assert await store.payer.update(ACCOUNT, CHANNEL, look, durable=durable) == 3
+        assert await store.payer.update(ACCOUNT, CHANNEL, notes, durable=durable) == 3
 
 
 @settings(max_examples=30, deadline=None)
@@ -280,6 +286,38 @@ async def test_what_was_told_and_not_saved_is_saved_at_the_end(path: Path) -> No
 
     async with await SqliteStore.open_shared(path) as again:
         assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 1
+
+
+async def test_a_store_that_closed_is_quiet_though_something_was_not_saved(
+    path: Path,
+) -> None:
+    store = await SqliteStore.open_shared(path)
+    await store.payer.update(ACCOUNT, CHANNEL, begin)
+    with unwritable(path):
+        await store.payer.update(ACCOUNT, CHANNEL, look)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        later = store.payer._lingering
+        await store.close()
+
+    assert later is not None
+    assert later.cancelled()  # it would wait for a thread that is no more
+    assert saved_in(path) == 0
+
+
+async def test_what_only_reads_is_not_kept_while_nothing_can_be_saved(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with unwritable(path):
+            for _ in range(3):
+                await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+            for _ in range(10):
+                assert await store.payer.update(ACCOUNT, CHANNEL, look, durable=False)
+            await finished(store)
+        assert len(store.payer._told.steps) == 3
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, look) == 3
 
 
 async def test_what_was_told_and_can_be_no_more_stops_nobody(
@@ -431,6 +469,28 @@ async def test_who_waits_and_changes_nothing_has_what_came_before_on_disk(
     written = [words for words in heard if words.startswith("PRAGMA user_version =")]
     assert levels(heard) == ["FULL", "NORMAL", "FULL", "FULL"]
     assert len(written) == 1  # SQLite syncs only what changes something
+
+
+async def test_a_disk_that_could_not_be_waited_for_is_waited_for_the_next_time(
+    path: Path,
+) -> None:
+    def no_level(action: int, name: str | None, value: str | None, *_: object) -> int:
+        of_level = action == sqlite3.SQLITE_PRAGMA and name == "synchronous"
+        return sqlite3.SQLITE_DENY if of_level and value else sqlite3.SQLITE_OK
+
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await settled(store)
+        call = store.payer._thread.call
+        await call(lambda connection: connection.set_authorizer(no_level))
+        with pytest.raises(StoreUnavailable):
+            await store.payer.update(ACCOUNT, CHANNEL, spend)
+        await call(lambda connection: connection.set_authorizer(None))
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 1
+        asked = await call(lambda c: c.execute("PRAGMA synchronous").fetchone())
+        assert asked == (2,)  # FULL
 
 
 def hear(store: Any) -> list[str]:

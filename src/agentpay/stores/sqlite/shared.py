@@ -121,7 +121,7 @@ class SharedPayerStore:
             return False
         outcome = self._books.outcome(step, told.batch)
         step.tell(outcome)
-        if told.batch and step.is_told:
+        if step.is_owed:
             told.steps.append(step)
             told.outcomes.append(outcome)
             if self._lingering is None:
@@ -131,7 +131,9 @@ class SharedPayerStore:
 
     def _save_told(self) -> None:
         """Unless that has begun."""
-        self._lingering = None
+        if self._lingering is not None:
+            self._lingering.cancel()  # nothing of it outlasts the thread
+            self._lingering = None
         if self._carrying is None and self._told.steps:
             self._start()
 
@@ -187,10 +189,10 @@ class SharedPayerStore:
             for step, outcome in zip(group.steps, group.outcomes, strict=True):
                 if not step.durable:
                     step.tell(outcome)
-        told = [step for step in group.steps if step.is_told]
-        if told:
-            _log.warning("%d steps that were told are not saved: %r", len(told), why)
-        self._told = Group(told)
+        owed = [step for step in group.steps if step.is_owed]
+        if owed:
+            _log.warning("%d steps that were told are not saved: %r", len(owed), why)
+        self._told = Group(owed)
         for step in group.steps:
             step.tell((None, why))
         self._end()

@@ -40,6 +40,13 @@ class Step(Generic[T]):
     """Of who waits: to cancel it cancels nothing of the step."""
     is_told: bool = False
     """Whether somebody goes by what was decided."""
+    changes: bool = False
+    """Whether there is anything to save of it."""
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether it is to be saved whoever waits: what only reads never is."""
+        return self.is_told and self.changes
 
     def tell(self, outcome: Outcome) -> None:
         """Whoever waits, unless they were told or left."""
@@ -115,9 +122,9 @@ class Books:
             StoreNewer: A newer version of this library writes the file by now.
         """
         if group.durable is not self._durable:
-            self._durable = group.durable
-            level = "FULL" if self._durable else "NORMAL"
+            level = "FULL" if group.durable else "NORMAL"
             connection.execute(f"PRAGMA synchronous = {level}")
+            self._durable = group.durable
         connection.execute("BEGIN IMMEDIATE")
         seen = _version(connection)
         if seen == self._seen and group.is_decided:
@@ -185,6 +192,7 @@ class Books:
         except Exception as error:  # noqa: BLE001 - whoever decided gets it
             return None, error
         batch.add(changes)
+        step.changes |= bool(changes)
         self._budgets[account] = decided.budget
         if channel is not None:
             self._channels[account, channel] = decided.record
