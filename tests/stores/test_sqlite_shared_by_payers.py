@@ -19,7 +19,11 @@ from agentpay.core.payer_channel import PayerEvent
 from agentpay.errors import ConfigurationError, StoreInUse, StoreNewer, StoreUnavailable
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.stores import MemoryStore, SqliteStore
-from agentpay.stores.sqlite.shared import LINGER_SECONDS, SharedSqliteStore
+from agentpay.stores.sqlite.shared import (
+    AGAIN_SECONDS,
+    LINGER_SECONDS,
+    SharedSqliteStore,
+)
 from tests.stores.store_cases import ACCOUNT, budget_events, payer_events, payer_record
 from tests.stores.store_machine import NUMBERS, numbers, payer_step
 from tests.stores.test_sqlite_equals_memory import IN_MEMORY
@@ -302,6 +306,58 @@ async def test_a_store_that_closed_is_quiet_though_something_was_not_saved(
     assert later is not None
     assert later.cancelled()  # it would wait for a thread that is no more
     assert saved_in(path) == 0
+
+
+async def test_what_was_told_is_saved_once_another_program_lets_go_of_the_file(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path, lock_wait_seconds=0) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+            await settled(store)
+            other.execute("ROLLBACK")
+        await asyncio.sleep(AGAIN_SECONDS)
+        await settled(store)
+        assert saved_in(path) == 1
+
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await settled(store)
+        assert saved_in(path) == 2
+
+
+async def test_what_is_tried_again_delays_nothing_that_is_told_then(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with unwritable(path):
+            await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+            await finished(store)
+        await store.payer.update(ACCOUNT, CHANNEL, spend)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await settled(store)
+
+        assert saved_in(path) == 3
+
+
+async def test_what_somebody_booked_who_left_is_saved_as_if_they_had_waited(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        with unwritable(path):
+            steps = [(spend, False), (spend, True), (look, False)]
+            leaving = [
+                asyncio.create_task(store.payer.update(ACCOUNT, CHANNEL, d, durable=w))
+                for d, w in steps
+            ]
+            await cancel_all_after(1)
+            await asyncio.gather(*leaving, return_exceptions=True)
+            await finished(store)
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, look) == 1
 
 
 async def test_what_only_reads_is_not_kept_while_nothing_can_be_saved(

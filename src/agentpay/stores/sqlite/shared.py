@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _STEPS_MAX: Final = 128
 LINGER_SECONDS: Final = 0.005
 """So long what was told waits for a transaction of somebody who waits."""
+AGAIN_SECONDS: Final = 1.0
+"""So long it waits where it could not be saved."""
 
 
 class SharedPayerStore:
@@ -125,15 +127,21 @@ class SharedPayerStore:
             told.steps.append(step)
             told.outcomes.append(outcome)
             if self._lingering is None:
-                later = self._loop.call_later(LINGER_SECONDS, self._save_told)
-                self._lingering = later
+                self._save_told_in(LINGER_SECONDS)
         return True
 
-    def _save_told(self) -> None:
-        """Unless that has begun."""
+    def _save_told_in(self, seconds: float) -> None:
+        self._linger_no_more()
+        self._lingering = self._loop.call_later(seconds, self._save_told)
+
+    def _linger_no_more(self) -> None:
         if self._lingering is not None:
             self._lingering.cancel()  # nothing of it outlasts the thread
             self._lingering = None
+
+    def _save_told(self) -> None:
+        """Unless that has begun."""
+        self._linger_no_more()
         if self._carrying is None and self._told.steps:
             self._start()
 
@@ -145,6 +153,8 @@ class SharedPayerStore:
     def _carry(self) -> None:
         """Take what is queued; first what was told before."""
         group, self._told = self._told, Group([])
+        if not group.is_decided:
+            self._linger_no_more()  # it is tried now
         group.steps += self._queued[:_STEPS_MAX]
         del self._queued[:_STEPS_MAX]
         if not self._decide(group):
@@ -192,6 +202,8 @@ class SharedPayerStore:
         owed = [step for step in group.steps if step.is_owed]
         if owed:
             _log.warning("%d steps that were told are not saved: %r", len(owed), why)
+            if self._closing is None:
+                self._save_told_in(AGAIN_SECONDS)
         self._told = Group(owed)
         for step in group.steps:
             step.tell((None, why))

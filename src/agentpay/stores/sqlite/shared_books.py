@@ -45,8 +45,13 @@ class Step(Generic[T]):
 
     @property
     def is_owed(self) -> bool:
-        """Whether it is to be saved whoever waits: what only reads never is."""
-        return self.is_told and self.changes
+        """
+        Whether it is to be saved though it could not be: nobody else will say it again.
+
+        Who left may not have been told; what they booked has happened all the same.
+        """
+        nobody_waits = self.done.cancelled() and not self.durable
+        return self.changes and (self.is_told or nobody_waits)
 
     def tell(self, outcome: Outcome) -> None:
         """Whoever waits, unless they were told or left."""
