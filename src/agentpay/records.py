@@ -180,6 +180,20 @@ class PayerRecord:
     def __post_init__(self) -> None:
         _check_chain(self.config, self.chain)
 
+    def moved(self, ledger: PayerChannel) -> "PayerRecord":
+        """This channel once its ledger has moved: what every request does twice."""
+        return PayerRecord(
+            channel=self.channel,
+            chain=self.chain,
+            config=self.config,
+            origin=self.origin,
+            index=self.index,
+            ledger=ledger,
+            decimals=self.decimals,
+            url=self.url,
+            offer=self.offer,
+        )
+
     @property
     def host(self) -> str:
         """Whose budget it counts against: the host and port of its origin."""

@@ -2,12 +2,16 @@
 
 from collections.abc import AsyncIterator
 from io import BytesIO
+from typing import cast
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentpay import Policy
 from agentpay.errors import BodyTooLarge
+from agentpay.http.bodies import copied
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through
 
@@ -71,6 +75,31 @@ async def test_a_body_of_known_size_is_judged_before_it_is_read(
                 await agent.send(request)
 
     assert not wire.sent
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["A", "a", "Pay", "pay", "PAY", "Secret", "Length"]),
+            st.text(st.characters(codec="latin-1", categories=["L"]), max_size=5),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from([None, b"", b"body"]),
+)
+def test_a_copy_says_what_is_added_instead_and_nothing_that_is_dropped(
+    fields: list[tuple[str, str]], content: bytes | None
+) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in fields]
+    request = httpx.Request("POST", BASE, headers=raw, content=content)
+    copy = copied(request, {"PAY": "x"}, dropped=frozenset({"secret"}))
+    others = [f for f in request.headers.raw if f[0].lower() not in (b"pay", b"secret")]
+
+    assert [f for f in copy.headers.raw if f[0].lower() != b"pay"] == others
+    assert copy.headers.get_list("pay") == ["x"]
+    assert (copy.method, copy.url) == (request.method, request.url)
+    assert copy.content == (content or b"")
+    assert b"".join(cast("httpx.ByteStream", copy.stream)) == copy.content
 
 
 async def test_a_redirect_takes_the_body_along(

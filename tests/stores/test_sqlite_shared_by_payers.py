@@ -19,7 +19,7 @@ from agentpay.core.payer_channel import PayerEvent
 from agentpay.errors import ConfigurationError, StoreInUse, StoreNewer, StoreUnavailable
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.stores import MemoryStore, SqliteStore
-from agentpay.stores.sqlite.shared import SharedSqliteStore
+from agentpay.stores.sqlite.shared import LINGER_SECONDS, SharedSqliteStore
 from tests.stores.store_cases import ACCOUNT, budget_events, payer_events, payer_record
 from tests.stores.store_machine import NUMBERS, numbers, payer_step
 from tests.stores.test_sqlite_equals_memory import IN_MEMORY
@@ -64,13 +64,17 @@ def test_two_that_share_a_file_do_what_one_in_memory_does(
             await SqliteStore.open_shared(path, cached=cached) as one,
             await SqliteStore.open_shared(path, cached=cached) as other,
         ):
+            last = one
             for which, number, event, spending, durable in steps:
                 store = (one, other)[which]
+                if store is not last:  # what it told is saved now
+                    await last.payer.budget(ACCOUNT)
+                last = store
                 found = await payer_step(
                     store, number, event, spending, durable=durable
                 )
                 assert found == await payer_step(memory, number, event, spending)
-            for kept in (one, other):
+            for kept in (last, one, other):
                 budget = await kept.payer.budget(ACCOUNT)
                 assert budget == await memory.payer.budget(ACCOUNT)
                 channels = await kept.payer.channels(ACCOUNT)
@@ -143,19 +147,101 @@ async def test_a_closed_one_says_so(path: Path) -> None:
         await store.payer.budget(ACCOUNT)
 
 
-async def test_what_nobody_waits_for_is_told_before_it_is_saved(path: Path) -> None:
+async def test_what_is_waited_for_is_saved_before_it_is_told(path: Path) -> None:
     async with await SqliteStore.open_shared(path) as store:
         await store.payer.update(ACCOUNT, CHANNEL, begin)
-        saving = store.payer.update(ACCOUNT, CHANNEL, spend)
-        telling = store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
-        soon, first = asyncio.ensure_future(telling), asyncio.ensure_future(saving)
-        done, _ = await asyncio.wait((soon, first), return_when=asyncio.FIRST_COMPLETED)
+        for spent in range(3):
+            assert await store.payer.update(ACCOUNT, CHANNEL, spend) == spent
+            assert saved_in(path) == spent + 1
 
-        assert done == {soon}
-        assert await first == await soon + 1
 
-    async with await SqliteStore.open_shared(path) as again:
-        assert await again.payer.update(ACCOUNT, CHANNEL, spend) == 2
+async def test_what_nobody_waits_for_is_told_at_once_and_saved_with_the_next(
+    path: Path,
+) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        heard = hear(store)
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        for spent in range(3):
+            telling = store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+            with pytest.raises(StopIteration) as told:
+                telling.send(None)
+            assert told.value.value == spent
+        assert saved_in(path) == 0
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 3
+        assert saved_in(path) == 4
+    assert levels(heard) == ["FULL", "FULL"]
+
+
+async def test_what_nobody_waits_for_is_saved_soon(path: Path) -> None:
+    async with await SqliteStore.open_shared(path) as store:
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await settled(store)
+
+        assert saved_in(path) == 1
+
+
+@pytest.mark.parametrize("durable", [True, False])
+async def test_what_another_has_written_is_what_is_decided_on(
+    path: Path, *, durable: bool
+) -> None:
+    seen: list[int] = []
+
+    def look(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+        assert record is not None
+        seen.append(record.ledger.spent)
+        return spend(budget, record)
+
+    async with (
+        await SqliteStore.open_shared(path) as store,
+        await SqliteStore.open_shared(path) as other,
+    ):
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        await store.payer.update(ACCOUNT, CHANNEL, look)
+        await store.payer.update(ACCOUNT, CHANNEL, look)
+        assert seen == [0, 1]  # once each
+
+        await other.payer.update(ACCOUNT, CHANNEL, spend)
+        assert await store.payer.update(ACCOUNT, CHANNEL, look, durable=durable) == 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0, 1]), st.booleans()), max_size=20))
+def test_nothing_that_was_told_is_lost_whoever_writes_meanwhile(
+    steps: list[tuple[int, bool]],
+) -> None:
+    async def scenario(path: Path) -> None:
+        async with (
+            await SqliteStore.open_shared(path) as one,
+            await SqliteStore.open_shared(path) as other,
+        ):
+            await one.payer.update(ACCOUNT, CHANNEL, begin)
+            for which, durable in steps:
+                payer = (one, other)[which].payer
+                await payer.update(ACCOUNT, CHANNEL, spend, durable=durable)
+        assert saved_in(path) == len(steps)
+
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as directory:
+        asyncio.run(scenario(Path(directory) / "store.db"))
+
+
+async def test_nothing_is_saved_of_a_transaction_that_is_broken_off(
+    path: Path,
+) -> None:
+    """As where something that only reads finds the file damaged, and rolls back."""
+    async with await SqliteStore.open_shared(path) as store:
+
+        def is_broken_off(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
+            store.payer._thread.call(lambda connection: connection.rollback())
+            return spend(budget, record)
+
+        await store.payer.update(ACCOUNT, CHANNEL, begin)
+        store.payer._books.forget()
+        with pytest.raises(StoreUnavailable, match="broken off"):
+            await store.payer.update(ACCOUNT, CHANNEL, is_broken_off)
+
+        assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0
 
 
 @contextmanager
@@ -255,12 +341,32 @@ async def test_a_store_closes_where_all_tasks_are_cancelled(
         assert await alone.payer.update(ACCOUNT, CHANNEL, spend) == 1
 
 
-async def test_a_decision_that_is_broken_off_locks_nobody_out(path: Path) -> None:
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_store_closes_where_its_closing_is_cancelled(
+    path: Path, turns: int
+) -> None:
+    store = await SqliteStore.open_shared(path)
+    ending = asyncio.create_task(store.close())
+    await cancel_all_after(turns)
+    await asyncio.gather(ending, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await store.close()
+
+    async with await SqliteStore.open(path):
+        pass
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_decision_that_is_broken_off_locks_nobody_out(
+    path: Path, *, known: bool
+) -> None:
     def breaks_off(budget: Budget, record: PayerRecord | None) -> PayerStep[int]:
         raise asyncio.CancelledError
 
     async with await SqliteStore.open_shared(path) as store:
         await store.payer.update(ACCOUNT, CHANNEL, begin)
+        if not known:
+            store.payer._books.forget()
         outcomes = await asyncio.gather(
             *(store.payer.update(ACCOUNT, CHANNEL, d) for d in (spend, breaks_off)),
             return_exceptions=True,
@@ -270,6 +376,19 @@ async def test_a_decision_that_is_broken_off_locks_nobody_out(path: Path) -> Non
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
         assert await store.payer.update(ACCOUNT, CHANNEL, spend) == 0
+
+
+def saved_in(path: Path) -> int:
+    """What the file says that was spent."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        ((spent,),) = other.execute("SELECT spent FROM payer_channels").fetchall()
+    return int.from_bytes(spent, "big")
+
+
+async def settled(store: SharedSqliteStore) -> None:
+    """Until all that was told is saved."""
+    await asyncio.sleep(2 * LINGER_SECONDS)
+    await finished(store)
 
 
 async def finished(store: SharedSqliteStore) -> None:
@@ -290,8 +409,9 @@ async def test_the_disk_is_waited_for_only_by_who_waits(path: Path) -> None:
     async with await SqliteStore.open_shared(path) as store:
         heard = hear(store)
         await store.payer.update(ACCOUNT, CHANNEL, begin)
-        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
-        await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        for _ in range(2):
+            await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+            await settled(store)
         await store.payer.update(ACCOUNT, CHANNEL, spend)
 
     assert levels(heard) == ["FULL", "NORMAL", "NORMAL", "FULL"]
@@ -304,6 +424,7 @@ async def test_who_waits_and_changes_nothing_has_what_came_before_on_disk(
         heard = hear(store)
         await store.payer.update(ACCOUNT, CHANNEL, begin)
         await store.payer.update(ACCOUNT, CHANNEL, spend, durable=False)
+        await settled(store)
         for _ in range(2):
             await store.payer.budget(ACCOUNT)
 

@@ -224,10 +224,11 @@ def remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
     signed = channel.signed
     if not _was_signed(channel, cumulative):
         at = bisect_left(signed, cumulative)
-        signed = (*signed[:at], cumulative, *signed[at:])
+        # By `+`, which copies a thousand amounts once; a display copies them thrice.
+        signed = signed[:at] + (cumulative,) + signed[at:]  # noqa: RUF005
     surplus = max(0, len(signed) - channel.window - 1)
     kept = [a for a in signed[:surplus] if a == cumulative or channel.ticket(a)]
-    return (*kept, *signed[surplus:]) if len(kept) < surplus else signed
+    return tuple(kept) + signed[surplus:] if len(kept) < surplus else signed
 
 
 # Rule 16: booking answers.
@@ -242,17 +243,18 @@ def _book(
     if charged > ticket.maximum:
         why = f"charged {charged} for a request of at most {ticket.maximum}"
         return stopped(_without(channel, ticket, spent=ticket.maximum), why)
-    booked = _without(channel, ticket, spent=charged)
     proven = cumulative if admitted else 0
-    after = evolve(booked, acknowledged=max(booked.acknowledged, proven))
-    return answered(after, Booked())
+    return answered(_without(channel, ticket, spent=charged, proven=proven), Booked())
 
 
-def _without(channel: PayerChannel, ticket: Ticket, *, spent: int) -> PayerChannel:
+def _without(
+    channel: PayerChannel, ticket: Ticket, *, spent: int, proven: int = 0
+) -> PayerChannel:
     return evolve(
         channel,
         open=tuple([t for t in channel.open if t is not ticket]),
         spent=channel.spent + spent,
+        acknowledged=max(channel.acknowledged, proven),
     )
 
 

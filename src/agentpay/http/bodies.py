@@ -19,11 +19,14 @@ async def read_body(request: httpx.Request, *, bytes_max: int) -> None:
     Raises:
         BodyTooLarge: It is larger than that; nothing was sent.
     """
+    if isinstance(request.stream, httpx.ByteStream):
+        if len(await request.aread()) > bytes_max:
+            raise _too_large(request, bytes_max)
+        return
     said = request.headers.get("Content-Length", "")
     if said.isascii() and said.isdecimal() and int(said) > bytes_max:
         raise _too_large(request, bytes_max)
-    if not isinstance(request.stream, httpx.ByteStream):
-        request.stream = _Bounded(request, bytes_max)
+    request.stream = _Bounded(request, bytes_max)
     await request.aread()
 
 
@@ -34,16 +37,19 @@ def copied(
     A request whose body was read, to be sent: with these fields instead of its own of
     those names, and without what is dropped (in lower case).
     """
-    instead = dropped.union(map(str.lower, added))
-    fields = [
-        (name, value)
-        for name, value in request.headers.raw
-        if name.decode("latin-1").lower() not in instead
-    ]
-    fields += [(name.encode(), value.encode()) for name, value in added.items()]
-    return httpx.Request(
-        request.method, request.url, headers=fields, content=request.content
-    )
+    headers = request.headers.copy()
+    for name in dropped:
+        if name in headers:
+            del headers[name]
+    for name, value in added.items():
+        headers[name] = value
+    method, url, content = request.method, request.url, request.content
+    if content and "Content-Length" not in headers:  # it was sent in chunks
+        return httpx.Request(method, url, headers=headers, content=content)
+    # The same bytes, so that what httpx has said of their length is true.
+    copy = httpx.Request(method, url, headers=headers, stream=request.stream)
+    copy.read()
+    return copy
 
 
 class _Bounded(httpx.AsyncByteStream):

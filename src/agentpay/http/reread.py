@@ -42,8 +42,9 @@ async def read_problem_of(response: httpx.Response) -> None:
     Raises:
         httpx.TransportError: Its body does not come.
     """
-    kind = response.headers.get("Content-Type", "")
-    if response.status_code >= 400 and kind.startswith(PROBLEM_JSON):
+    if response.status_code < 400:
+        return
+    if response.headers.get("Content-Type", "").startswith(PROBLEM_JSON):
         body = await read_ahead(response)
         response.extensions[_PROBLEM] = read_problem(body) if body else None
 

@@ -91,7 +91,7 @@ class Works:
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
         self.transfers.use(settings)
-        channels = _channel_sales(
+        channels, _ = _sales(
             settings,
             chain=self.chain,
             facilitator=self.facilitator,
@@ -228,19 +228,12 @@ def _wire(
     answers = Answers(
         policy=plan.answers, chain=chain.chain_id, store=store.payee, clock=clock
     )
-    channels = _channel_sales(
+    channels, transfers = _sales(
         settings,
         chain=chain,
         facilitator=facilitator,
         settlement=settlement,
         store=store,
-        clock=clock,
-    )
-    transfers = TransferSales(
-        settings=settings,
-        chain=chain,
-        facilitator=facilitator,
-        store=store.payee,
         clock=clock,
     )
     charges = _charges(
@@ -341,7 +334,7 @@ def _charges(
     )
 
 
-def _channel_sales(
+def _sales(
     settings: PayeeSettings,
     *,
     chain: RpcChain,
@@ -349,11 +342,19 @@ def _channel_sales(
     settlement: Settlement,
     store: Store,
     clock: Callable[[], float],
-) -> ChannelSales:
+) -> tuple[ChannelSales, TransferSales]:
     books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
     funding = ChannelFunding(
         books=books, chain=chain, facilitator=facilitator, settlement=settlement
     )
-    return ChannelSales(
+    channels = ChannelSales(
         books=books, funding=funding, chain=chain, settlement=settlement
     )
+    transfers = TransferSales(
+        settings=settings,
+        chain=chain,
+        facilitator=facilitator,
+        store=store.payee,
+        clock=clock,
+    )
+    return channels, transfers

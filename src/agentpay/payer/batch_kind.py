@@ -36,6 +36,7 @@ from agentpay.payer.signing import (
 from agentpay.ports import Chain
 from agentpay.records import Config, PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32
+from agentpay.wire.voucher_receipts import ReceiptReader
 from agentpay.wire.x402_terms import method_of
 
 
@@ -57,6 +58,7 @@ class BatchKind:
         self._chains = chains
         self._approvals = approvals
         self._forms = VoucherForms()
+        self._receipts = ReceiptReader()
 
     def key_of(self, offer: Offer, target: Target, authorizer: Address) -> Key | None:
         """See `ChannelKind.key_of`."""
@@ -173,6 +175,7 @@ class BatchKind:
             credential=form.filled(cumulative, signature),
             deposit=None,
             leave=ticketed.leave,
+            read_receipt=self._receipts.read,
         )
 
     def to_ask(self, record: PayerRecord) -> list[int]:

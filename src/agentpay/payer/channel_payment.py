@@ -28,12 +28,12 @@ from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, channel_config
 from agentpay.types import parse_amount
-from agentpay.wire import parallel
+from agentpay.wire.voucher_receipts import VoucherReceipt, read_receipt
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
     PAYMENT_SIGNATURE,
-    PaymentResponse,
     Requirements,
     parse_payment_required,
 )
@@ -63,6 +63,7 @@ class ChannelPayment:
     header: str = PAYMENT_SIGNATURE
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
+    read_receipt: Callable[[str], VoucherReceipt | None] = read_receipt
     is_made: Callable[[], Awaitable[bool]] = never
     """Whether the chain shows that deposit."""
 
@@ -81,7 +82,8 @@ class ChannelPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
-        receipt = answer.receipt()
+        header = answer.headers.get(PAYMENT_RESPONSE.lower())
+        receipt = self.read_receipt(header) if header is not None else None
         tagged = self.record.ledger.tagged
         spent = 0 if tagged else await self.ledger.spent(self.record.channel)
         read = self._read(answer, receipt, spent)
@@ -89,7 +91,7 @@ class ChannelPayment:
             read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
         )
         await self._write(verdict, receipt)
-        reason = (receipt.error_reason if receipt else None) or _error_of(answer)
+        reason = (receipt.reason if receipt else "") or _error_of(answer)
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
@@ -109,23 +111,18 @@ class ChannelPayment:
         )
 
     def _read(
-        self, answer: Answer, receipt: PaymentResponse | None, spent: int
+        self, answer: Answer, receipt: VoucherReceipt | None, spent: int
     ) -> ChannelAnswer:
-        outcome = parallel.read_outcome(receipt) if receipt else None
-        named = outcome is not None and outcome.cumulative == self.cumulative
-        charged = None
-        if outcome is not None and named:
-            charged = outcome.charged
-        elif receipt is not None and receipt.extra is not None:
-            charged = receipt.extra.charged_amount
+        ours = receipt if receipt and receipt.named == self.cumulative else None
+        charged = receipt.charged if receipt else None
         error = _error_of(answer)
         corrected = self._corrected(answer, spent) if answer.status == 402 else None
         return ChannelAnswer(
             status=answer.status,
             success=receipt.success if receipt else None,
-            fate=outcome.fate if outcome and named else None,
-            repeated=outcome.repeated if outcome and named else False,
-            charged=charged,
+            fate=ours.fate if ours else None,
+            repeated=ours.repeated if ours else False,
+            charged=ours.named_charged if ours else charged,
             corrected=corrected,
             offered=PAYMENT_REQUIRED.lower() in answer.headers,
             busy=error.endswith("channel_busy"),
@@ -172,7 +169,7 @@ class ChannelPayment:
         ours = signer == channel_config(self.record).payer_authorizer
         return total if ours and total <= signed else None
 
-    async def _write(self, verdict: Verdict, receipt: PaymentResponse | None) -> None:
+    async def _write(self, verdict: Verdict, receipt: VoucherReceipt | None) -> None:
         events: list[PayerEvent] = []
         money: tuple[BudgetEvent, ...] = ()
         arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED)
@@ -181,9 +178,8 @@ class ChannelPayment:
             events.append(DepositArrived(salt=self.deposit.salt))
             amount = scale(self.deposit.amount, self.record.decimals)
             money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)
-        total = _total_of(receipt)
-        if total is not None:
-            events.append(SpentReported(charged=total))
+        if receipt is not None and receipt.total is not None:
+            events.append(SpentReported(charged=receipt.total))
         booked = event_of(verdict, self.cumulative)
         if booked is not None:
             events.append(booked)
@@ -206,12 +202,6 @@ def event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
             return TicketArrived(cumulative=cumulative)
         case Booking.OPEN:
             return None
-
-
-def _total_of(receipt: PaymentResponse | None) -> int | None:
-    if receipt is None or receipt.extra is None or receipt.extra.channel_state is None:
-        return None
-    return receipt.extra.channel_state.charged_cumulative_amount
 
 
 def _error_of(answer: Answer) -> str:

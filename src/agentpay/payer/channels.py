@@ -26,8 +26,8 @@ from agentpay.payer.channel_key import Key
 from agentpay.payer.channel_kind import ChannelKind, Ticketed, VoucherPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.payer.keys import PayerKeys
-from agentpay.payer.ledger import PayerLedger, Place
-from agentpay.payer.ledger_steps import DepositWish
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.ledger_steps import DepositWish, Place
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy

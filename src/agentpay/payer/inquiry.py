@@ -25,7 +25,8 @@ from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_key import asset_in
 from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
-from agentpay.payer.ledger import PayerLedger, Place
+from agentpay.payer.ledger import PayerLedger
+from agentpay.payer.ledger_steps import Place
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import Chain

@@ -5,14 +5,16 @@ A payer's books: budget and channels, moved together in one durable step.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
 from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
 from agentpay.core.payer_channel import (
+    CloseWanted,
     DepositLapsed,
+    ExitWanted,
     Issued,
     Misbehaved,
     PayerAnswer,
@@ -21,6 +23,7 @@ from agentpay.core.payer_channel import (
     TicketWanted,
 )
 from agentpay.core.payer_session_rules import (
+    CloseCorrected,
     PayerSessionEvent,
     RaiseWanted,
     TicketDelivered,
@@ -32,7 +35,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.payer.changes import Change
-from agentpay.payer.ledger_steps import DepositWish, apply_to, take
+from agentpay.payer.ledger_steps import DepositWish, Place, apply_to, take
 from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
@@ -42,15 +45,8 @@ from agentpay.whole_steps import take_whole
 
 _log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where a channel is used, to ask about it and to close it after a restart."""
-
-    url: str
-    """A method and a URL without its query, which may hold secrets."""
-    offer: str
-    """The offer's own words (JSON)."""
+_ACTED_ON = (CloseWanted, CloseCorrected, ExitWanted)
+"""What is signed or sent next: it would be signed anew for something else if lost."""
 
 
 class PayerLedger:
@@ -317,7 +313,10 @@ class PayerLedger:
         *events: PayerSessionEvent,
         money: tuple[BudgetEvent, ...] = (),
     ) -> list[PayerAnswer]:
-        """Write what an answer or the chain said; durable soon."""
+        """
+        Write what an answer or the chain said; durable soon, and at once where money
+        moves or where something is signed or sent because of it.
+        """
         before: Budget | None = None
 
         def decide(
@@ -338,8 +337,9 @@ class PayerLedger:
                 self._tell(record.origin)
             return PayerStep(budget=budget, record=after, answer=answers)
 
+        durable = bool(money) or any(isinstance(e, _ACTED_ON) for e in events)
         answers = await self.store.update(
-            self.account, channel, decide, durable=bool(money)
+            self.account, channel, decide, durable=durable
         )
         log_money(before, money)
         return answers

@@ -3,7 +3,7 @@ Decisions about a payer's books: an event by the rules of its channel, with its 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agentpay.core import budget as budgets
 from agentpay.core import payer_rules, payer_session_rules
@@ -24,6 +24,16 @@ from agentpay.types import Hash32
 
 Want = Callable[[PendingDeposit | None, int], PayerSessionEvent]
 """What is wanted, with this deposit and with this low-water mark."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a channel is used, to ask about it and to close it after a restart."""
+
+    url: str
+    """A method and a URL without its query, which may hold secrets."""
+    offer: str
+    """The offer's own words (JSON)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +67,7 @@ def apply_to(
         transition = payer_rules.apply(record.ledger, event)
     if transition.channel is record.ledger:
         return record, transition.answer
-    return replace(record, ledger=transition.channel), transition.answer
+    return record.moved(transition.channel), transition.answer
 
 
 def take(

@@ -4,7 +4,8 @@ A payer's channels and budgets as rows: what saves a change, and how they are re
 Tickets, holds and signed amounts are written where they differ from what was saved.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from agentpay.core.budget import Budget, Hold, HostSpending, Lapse
@@ -111,11 +112,24 @@ def _save_signed(
 ) -> list[Change]:
     if before is after:
         return []
-    known, kept = set(before), set(after)
+    gone, new = _changed(before, after)
     return [
-        *(Cut(SIGNED, (*key, amount(cut))) for cut in known - kept),
-        *(Put(SIGNED, (*key, amount(new))) for new in kept - known),
+        *(Cut(SIGNED, (*key, amount(each))) for each in gone),
+        *(Put(SIGNED, (*key, amount(each))) for each in new),
     ]
+
+
+def _changed(
+    before: tuple[int, ...], after: tuple[int, ...]
+) -> tuple[Collection[int], Collection[int]]:
+    """Which of the first amounts are gone, and which are new; both ascend."""
+    # Nearly always the lowest are gone, and the new ones are above all others.
+    low = bisect_left(before, after[0]) if after else len(before)
+    high = bisect_right(after, before[-1]) if before else 0
+    if before[low:] == after[:high]:
+        return before[:low], after[high:]
+    known, kept = set(before), set(after)
+    return known - kept, kept - known
 
 
 def _save_tickets(

@@ -177,6 +177,7 @@ def connect(database: Path, *, lock_wait_seconds: float) -> sqlite3.Connection:
         uri=True,
         timeout=lock_wait_seconds,
         isolation_level=None,
+        check_same_thread=False,  # see `DatabaseThread.peek`
         cached_statements=256,
     )
     try:

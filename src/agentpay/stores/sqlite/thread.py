@@ -1,5 +1,5 @@
 """
-The one thread that touches the database, and how its work comes back to the event loop.
+The one thread that works with the database, and how that comes back to the event loop.
 
 It knows nothing of what it runs. A caller that is cancelled while it waits changes
 nothing: waiters shield the future, and the work goes on.
@@ -62,6 +62,18 @@ class DatabaseThread:
         if not self._watched:
             self._watch()
         return future
+
+    def peek(self, query: Callable[[sqlite3.Connection], T]) -> T | None:
+        """
+        What a query says that waits for nothing, asked here and now on the event loop;
+        None while the thread has anything to do.
+        """
+        if self._unfinished or self._connection is None:
+            return None
+        try:
+            return query(self._connection)
+        except sqlite3.Error:
+            return None  # whoever asks the thread is told why
 
     def stop(self) -> asyncio.Future[None]:
         """Close, release and end the thread, after all work given before."""
