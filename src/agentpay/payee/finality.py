@@ -1,10 +1,12 @@
 """
-How deep a deposit must be in the chain before its payer may spend all of it.
+How deep money must be in the chain before all of it counts.
 
-A chain can take back its last blocks, and then what was served on a deposit in them was
-served for nothing. So of what is not deep enough, a bounded part is credited.
+A chain can take back its last blocks, and then what was served for money in them was
+served for nothing. So of a deposit that is not deep enough a bounded part is credited,
+and a transfer of more than that is waited for.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -12,15 +14,21 @@ from agentpay.errors import ConfigurationError
 from agentpay.evm.networks import BASE, BASE_SEPOLIA, LOCAL, Network
 from agentpay.payee.arguments import units_of
 from agentpay.ports import Chain
-from agentpay.types import Money
+from agentpay.records import Settled
+from agentpay.types import Hash32, Money
 
 _CONFIRMATIONS = {LOCAL.chain: 0, BASE.chain: 10, BASE_SEPOLIA.chain: 10}
 _CONFIRMATIONS_ELSEWHERE = 12
+_DEEP_WITHIN_SECONDS = 60
+_LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finality:
-    """A deposit counts after so many blocks, and `above` of each channel at once."""
+    """
+    Money counts after so many blocks; of each channel, and of each transfer that is not
+    served first, up to `above` counts at once.
+    """
 
     confirmations: int
     above: Money = "$10"
@@ -69,3 +77,39 @@ class Credits:
         deep = (await self._chain.head()).number - confirmations
         final = await read(deep) if deep >= 0 else 0
         return min(balance, final + free)
+
+
+class Depth:
+    """Waits until a transfer is so deep that it counts."""
+
+    def __init__(self, chain: Chain, finality: FinalAmounts) -> None:
+        self._chain = chain
+        self._finality = finality
+
+    async def reached(
+        self, settled: Settled, found: Callable[[], Awaitable[Settled | None]]
+    ) -> bool:
+        """
+        Return when it is; False: it is not in time, or the chain took it back.
+
+        `found` looks for it on the chain, in whichever block it is by then.
+
+        Raises:
+            TransactionFailed: It was mined again, and reverted.
+            ChainError: The chain could not be asked.
+        """
+        confirmations, free = self._finality.confirmations, self._finality.free
+        if not confirmations or settled.amount <= free:
+            return True
+        transaction = Hash32(settled.transaction)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _DEEP_WITHIN_SECONDS
+        while loop.time() < until:
+            receipt = await self._chain.receipt(transaction)
+            if receipt is None:
+                return False
+            head = await self._chain.head()
+            if head.number - receipt.block >= confirmations:
+                return await found() is not None
+            await asyncio.sleep(_LOOK_SECONDS)
+        return False

@@ -127,10 +127,10 @@ class Payee:
         money, and `answers` how much is kept to be told again to who paid for it.
         Nothing is sold on a channel of which more than `exposure_max` would be
         unclaimed, and half of that is claimed. `finality` says how deep a deposit has
-        to be before all of it is spent. With `mpp`, whatever takes one transfer takes
-        it by MPP too, and every 402 says so; what takes vouchers of a channel takes
-        those of MPP's sessions, if `pay_to` is the account of `wallet` or of
-        `authorizer`, who can settle them.
+        to be before all of it is spent, and a large transfer before it buys. With
+        `mpp`, whatever takes one transfer takes it by MPP too, and every 402 says so;
+        what takes vouchers of a channel takes those of MPP's sessions, if `pay_to` is
+        the account of `wallet` or of `authorizer`, who can settle them.
 
         Raises:
             ConfigurationError: An argument cannot be used.

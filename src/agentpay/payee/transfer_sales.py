@@ -18,6 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
+from agentpay.payee.finality import Depth
 from agentpay.payee.movements import Movement, TransferMovement, read_signed
 from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
@@ -55,6 +56,7 @@ class TransferSales:
         self._settings = settings
         self._chain = chain
         self._facilitator = facilitator
+        self._depth = Depth(chain, settings.finality)
         self._store = store
         self._clock = clock
         self._running: set[str] = set()
@@ -250,6 +252,8 @@ class TransferSales:
             earlier = await purchase.movement.found()
             if earlier is None:
                 return await self._failed(purchase, error)
+            if not await self._depth.reached(earlier, purchase.movement.found):
+                return self._unknown(purchase, earlier.transaction)
             sale.settled = earlier
         return sale
 
@@ -264,10 +268,13 @@ class TransferSales:
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""
+        movement, served = purchase.movement, purchase.served_first
         if amount == 0:
             return await self._settled(purchase, Settled(transaction="", amount=0))
         try:
-            settled = await purchase.movement.send(amount)
+            settled, found = await movement.send(amount), movement.found
+            if not (served or await self._depth.reached(settled, found)):
+                return self._unknown(purchase, settled.transaction)
         except TransactionFailed as error:
             return await self._failed(purchase, error)
         except TransactionOutcomeUnknown as error:
