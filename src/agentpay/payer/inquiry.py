@@ -19,6 +19,9 @@ from agentpay.errors import (
     ChainError,
     ChannelUnusable,
     PaymentOutcomeUnknown,
+    StoreClosed,
+    StoreOutcomeUnknown,
+    StoreUnavailable,
 )
 from agentpay.evm.deposit import SignedDeposit
 from agentpay.onchain import is_used
@@ -141,21 +144,27 @@ class Inquiry:
         task.add_done_callback(self._questions.discard)
 
     async def _settle(self, payment: VoucherPayment) -> None:
+        while not await self._is_over(payment):
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    async def _is_over(self, payment: VoucherPayment) -> bool:
+        """Whether nothing is to be asked any more, of a store that may be away, too."""
         channel = payment.record.channel
-        while (record := await self._ledger.read(channel)) is not None:
-            if record.ledger.ticket(payment.cumulative) is None:
-                return
-            try:
-                known = await self.until_final(record, payment.cumulative)
-                if known:
-                    await self.look_for_deposit(channel)
-            except PaymentOutcomeUnknown:
-                continue
-            except AgentPayError:
-                return  # what stays open is asked again after a restart
-            if not known:
+        try:
+            record = await self._ledger.read(channel)
+            if record is None or record.ledger.ticket(payment.cumulative) is None:
+                return True
+            if await self.until_final(record, payment.cumulative):
+                await self.look_for_deposit(channel)
+            else:
                 self._forget(channel)
-            return
+        except StoreClosed:
+            return True
+        except (PaymentOutcomeUnknown, StoreUnavailable, StoreOutcomeUnknown):
+            return False
+        except AgentPayError:
+            pass  # what stays open is asked again after a restart
+        return True
 
     async def until_final(self, record: PayerRecord, cumulative: int) -> bool:
         """
