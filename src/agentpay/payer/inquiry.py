@@ -144,7 +144,9 @@ class Inquiry:
         task.add_done_callback(self._questions.discard)
 
     async def _settle(self, payment: VoucherPayment) -> None:
-        while not await self._is_over(payment):
+        while True:
+            if await self._is_over(payment):
+                return
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def _is_over(self, payment: VoucherPayment) -> bool:
