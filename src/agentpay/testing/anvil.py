@@ -25,7 +25,6 @@ from agentpay.types import ChainId
 _LISTENING = re.compile(r"^Listening on 127\.0\.0\.1:([0-9]+)$", re.MULTILINE)
 _STOP_SECONDS_MAX = 3.0
 _POLL_SECONDS = 0.01
-_STATES_MAX = 500
 # Lives in a session of its own and waits for a line or for the end of our process.
 # PR_SET_PDEATHSIG would not do: it fires when the *thread* that started the child ends.
 _WATCHDOG = (
@@ -141,9 +140,8 @@ class Anvil(AnvilNode):
     def _spawn(self, executable: Path) -> None:
         if self._directory is None:
             return
-        # Else old states go to the disk, and a chain that is turned back to one of them
-        # goes on without the code of any contract.
-        old = ["--prune-history", str(_STATES_MAX)]
+        # Old states go to the disk, by default to the home, where they stay for ever.
+        old = ["--cache-path", self._directory.name, "--max-persisted-states", "512"]
         command = [str(executable), *self._arguments, *old]
         with Path(self._directory.name, "anvil.log").open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own arguments
