@@ -15,10 +15,13 @@ from agentpay.payee.settlement import Settlement
 from agentpay.records import PayeeRecord, PayerRecord
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
+from tests import young_chain
 from tests.http.world import called, until
 from tests.keeper.test_bad_rows_are_left_alone import others
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
 from tests.keeper.test_what_chains_take_back import a_keeper, synced
+
+agentpay_chain = young_chain.agentpay_chain
 
 DELAY = 900
 

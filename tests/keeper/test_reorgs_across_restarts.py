@@ -15,10 +15,13 @@ from agentpay.stores import PostgresStore, open_store
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
+from tests import young_chain
 from tests.keeper.test_settlement_triggers import a_world
 from tests.keeper.test_what_chains_take_back import a_keeper, begun, synced
 from tests.sessions.till import a_till, a_till_at
 from tests.sessions.world import seated
+
+agentpay_chain = young_chain.agentpay_chain
 
 KINDS = pytest.mark.parametrize("url", ["sqlite", "postgres"], indirect=True)
 

@@ -11,9 +11,12 @@ from agentpay import Finality
 from agentpay.payee.pricing import Order, Route
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_response
+from tests import young_chain
 from tests.http.test_answers_told_again import HEADER, Visit
 from tests.http.world import EXACT_ONLY, PRICE, eventually, until
 from tests.payee.hand import HandPayer, terms_of
+
+agentpay_chain = young_chain.agentpay_chain
 
 DEPTH = 400
 WAITED_FOR = Finality(confirmations=DEPTH, above=PRICE - 1)
