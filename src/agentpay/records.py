@@ -182,17 +182,7 @@ class PayerRecord:
 
     def moved(self, ledger: PayerChannel) -> "PayerRecord":
         """This channel once its ledger has moved: what every request does twice."""
-        return PayerRecord(
-            channel=self.channel,
-            chain=self.chain,
-            config=self.config,
-            origin=self.origin,
-            index=self.index,
-            ledger=ledger,
-            decimals=self.decimals,
-            url=self.url,
-            offer=self.offer,
-        )
+        return evolve(self, ledger=ledger)
 
     @property
     def host(self) -> str:

@@ -224,9 +224,7 @@ class Paywall:
             preference=header_lines(scope, ACCEPT_PAYMENT),
             keys=header_lines(scope, IDEMPOTENCY_KEY),
             content=not head,
-            alternatives=tuple(self._prices.find_all(scope))
-            if session and head
-            else (),
+            alternatives=self._prices.find_all(scope) if session and head else (),
         )
 
     def _carried(self, scope: Scope, terms: Terms) -> Carried | Refusal:

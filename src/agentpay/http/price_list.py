@@ -5,7 +5,6 @@ All of it is text and frozen, so that what is asked for again has the same terms
 Anybody may name places: only so many are remembered, and none whose URL is long.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -46,11 +45,11 @@ class PriceList:
         root = scope.get("root_path", "")
         return find(scope["method"], scope["path"], root, url, query)
 
-    def find_all(self, scope: Scope) -> Iterable[Terms]:
+    def find_all(self, scope: Scope) -> tuple[Terms, ...]:
         """The terms of its path by each method that costs."""
         path, (url, query) = scope["path"], self._place(scope)
         found = self._routes.find_all(path, root=scope.get("root_path", ""))
-        return [self._terms(m, path, url, query, line) for m, line in found]
+        return tuple(self._terms(m, path, url, query, line) for m, line in found)
 
     def _place(self, scope: Scope) -> tuple[str, str]:
         query: bytes = scope.get("query_string", b"")

@@ -91,7 +91,7 @@ class Works:
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
         self.transfers.use(settings)
-        channels, _ = _sales(
+        channels = _channel_sales(
             settings,
             chain=self.chain,
             facilitator=self.facilitator,
@@ -343,12 +343,13 @@ def _sales(
     store: Store,
     clock: Callable[[], float],
 ) -> tuple[ChannelSales, TransferSales]:
-    books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
-    funding = ChannelFunding(
-        books=books, chain=chain, facilitator=facilitator, settlement=settlement
-    )
-    channels = ChannelSales(
-        books=books, funding=funding, chain=chain, settlement=settlement
+    channels = _channel_sales(
+        settings,
+        chain=chain,
+        facilitator=facilitator,
+        settlement=settlement,
+        store=store,
+        clock=clock,
     )
     transfers = TransferSales(
         settings=settings,
@@ -358,3 +359,21 @@ def _sales(
         clock=clock,
     )
     return channels, transfers
+
+
+def _channel_sales(
+    settings: PayeeSettings,
+    *,
+    chain: RpcChain,
+    facilitator: Settler,
+    settlement: Settlement,
+    store: Store,
+    clock: Callable[[], float],
+) -> ChannelSales:
+    books = ChannelBooks(settings=settings, store=store.payee, clock=clock)
+    funding = ChannelFunding(
+        books=books, chain=chain, facilitator=facilitator, settlement=settlement
+    )
+    return ChannelSales(
+        books=books, funding=funding, chain=chain, settlement=settlement
+    )
