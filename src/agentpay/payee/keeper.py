@@ -131,7 +131,8 @@ class Keeper:
         Read what happened to our channels since the last time.
 
         Raises:
-            ChainError: The chain could not be read; what was seen before stands.
+            ChainError: The chain could not be read, or what is to be claimed at once
+                could not be; what was seen before stands.
         """
         async with self._syncing:
             chain = self._settings.asset.chain
@@ -145,6 +146,7 @@ class Keeper:
             if not self._caught_up:
                 await self._catch_up(await self._chain.block(again), head)
             first, seen = again, set[tuple[Hash32, int]]()
+            failed: ChainError | None = None
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for address, topics in self._watched():
@@ -155,8 +157,12 @@ class Keeper:
                         last_block=last,
                     )
                     seen.update((log.transaction, log.index) for log in logs)
-                    await self._follow_all(address, logs)
-                await self._store.write_cursor(cursor, last)
+                    try:
+                        await self._follow_all(address, logs)
+                    except ChainError as error:  # it holds up nothing else
+                        failed = failed or error
+                if failed is None:
+                    await self._store.write_cursor(cursor, last)
                 first = last + 1
             await self._take_back(since=again, seen=seen)
             self._followed = {
@@ -164,6 +170,8 @@ class Keeper:
                 for event, followed in self._followed.items()
                 if followed.block >= head.number - 2 * _BLOCKS_AGAIN
             }
+            if failed is not None:
+                raise failed
             await self._store.write_cursor(f"synced {chain}", int(started))
             self.synced_at = started
             self._caught_up = True
