@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from agentpay import Paywall
+from agentpay import PaymentRejected, Paywall
 from agentpay.core.payee_channel import HeldVoucher, PayeeChannel
 from agentpay.errors import ChainUnreachable, FacilitatorUnavailable
+from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.hashing import address_word, keccak
 from agentpay.evm.session_escrow_abi import request_close_call
 from agentpay.onchain import read_channel
@@ -15,8 +16,10 @@ from agentpay.testing.local_chain import LocalChain
 from tests.http import session_world
 from tests.http.world import BASE, ROUTES, an_agent, through
 from tests.http.world import PRICE as PRICE_OF_ALL
+from tests.keeper.test_bad_rows_are_left_alone import others
 from tests.keeper.test_batches_fit_the_chain import Dear
 from tests.keeper.test_settlement_triggers import PRICE, Clock, a_world
+from tests.keeper.test_what_chains_take_back import a_keeper
 
 
 def test_k7_nothing_is_claimable_above_what_a_withdrawal_left() -> None:
@@ -76,6 +79,33 @@ async def test_t2_a_payee_that_cannot_be_paid_claims_no_more_often(
         state = await read_channel(world.payee._running.chain, record.channel)
 
         assert state.claimed == PRICE
+
+
+async def test_t2_a_frozen_escrow_loses_nothing_that_was_earned(
+    agentpay_chain: LocalChain,
+) -> None:
+    """Vouchers and claims need no token that moves; deposits and payouts do."""
+    chain, escrow = agentpay_chain, address_word(BATCH_SETTLEMENT)
+    async with (
+        a_world(chain, claim_at=PRICE) as world,
+        others(world, 1) as (newcomer,),
+    ):
+        await world.buy(1)
+        keeper, account = await a_keeper(world), newcomer.payer.keys.account
+        before = await chain.balance(account)
+        await chain._as_admin(keccak(b"blacklist(address)")[:4] + escrow)
+        await keeper.tick()
+        await world.buy(1)
+        with pytest.raises(PaymentRejected):
+            await newcomer.get(world.url)
+        while_frozen = await world.earned(), await chain.balance(account)
+        spending = await newcomer.spending()
+        await chain._as_admin(keccak(b"unBlacklist(address)")[:4] + escrow)
+        await keeper.tick()
+
+        assert while_frozen == (0, before)
+        assert spending.spent == 0
+        assert await world.earned() == 2 * PRICE
 
 
 async def test_k5_a_channel_that_cannot_be_claimed_hides_no_session_that_leaves(
