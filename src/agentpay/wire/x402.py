@@ -5,11 +5,13 @@ Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are f
 unknown fields are kept, so that an offer can be echoed as it came.
 """
 
+import json
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -36,6 +38,7 @@ PAYMENT_SIGNATURE: Final = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE: Final = "PAYMENT-RESPONSE"
 VERSION: Final = 2
 OFFERS_MAX: Final = 32
+ABOUT_BYTES_MAX: Final = 1024
 
 EXACT: Final = "exact"
 UPTO: Final = "upto"
@@ -47,11 +50,20 @@ PERMIT2: Final = "permit2"
 
 
 class Resource(HeardMessage):
-    """What a 402 says it is about."""
+    """What a 402 says it is about; what it says beside its URL is kept as it came."""
+
+    model_config = ConfigDict(extra="allow")
 
     url: str = Field(max_length=8192)
     description: str = ""
     mime_type: str = ""
+
+    def about(self) -> JsonObject:
+        """What a payment echoes of it; nothing, where that would be large."""
+        said: JsonObject = self.model_dump(
+            by_alias=True, exclude={"url"}, exclude_unset=True
+        )
+        return said if len(json.dumps(said)) <= ABOUT_BYTES_MAX else {}
 
 
 class Requirements(HeardMessage):
