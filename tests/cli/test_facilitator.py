@@ -43,16 +43,19 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
     payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
     transfer = await a_transfer(chain.usdc, payer, payee)
     request = asks.transfer_request(transfer, AMOUNT)
+    authorizer = Wallet.create()
     answers: list[httpx.Response] = []
     for _ in range(2):
         process = await start(
             *("--rpc-url", chain.rpc_url, "--port", "0"),
             *("--key-env", "GAS_KEY", "--keystore", str(stored)),
             *("--token-env", "DESK_TOKEN", "--payee", payee),
+            *("--authorizer-env", "SIGNS_FOR_PAYEES"),
             *("--sponsor-wei", str(10**15), "--wallet-factory", payee),
             cwd=tmp_path,
             GAS_KEY=keys[0].gas_key().hex(),
             DESK_TOKEN="secret",
+            SIGNS_FOR_PAYEES=authorizer.gas_key().hex(),
             AGENTPAY_PASSWORD="hunter2",
         )
         assert process.stdout is not None
@@ -69,6 +72,9 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
     signers = [s.lower() for s in supported["signers"]["eip155:*"]]
     assert signers == [key.address for key in keys]
     assert "erc20ApprovalGasSponsoring" in supported["extensions"]
+    kinds = {kind["scheme"]: kind.get("extra", {}) for kind in supported["kinds"]}
+    signs = kinds["batch-settlement"]["receiverAuthorizer"]
+    assert signs.lower() == authorizer.address
     assert [a.status_code for a in answers] == [401, 200, 401, 200]
     assert answers[1].json()["success"]
     assert answers[3].json()["errorReason"] == "duplicate_settlement"
@@ -84,6 +90,7 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
         (["--key-env", "GAS_KEY", "--network", "base"], "mainnet_not_enabled"),
         (["--key-env", "GAS_KEY", "--payee", "0x12"], "not an address"),
         (["--key-env", "GAS_KEY", "--wallet-factory", "x"], "--wallet-factory: not"),
+        (["--key-env", "GAS_KEY", "--authorizer-env", "GAS_KEY"], "require a token"),
     ],
 )
 async def test_what_it_cannot_do_is_one_sentence_and_a_status_of_1(

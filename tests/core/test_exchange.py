@@ -201,6 +201,8 @@ def told(
         (told(402, success=False), False, Next.REJECTED),
         (told(402, offered=True), True, Next.REJECTED),
         (told(400, success=False), False, Next.REJECTED),
+        (told(412), False, Next.DELIVER),
+        (told(412, offered=True), False, Next.REJECTED),
     ],
 )
 def test_an_answer_to_a_transfer_means(

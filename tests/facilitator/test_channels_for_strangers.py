@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from agentpay import Wallet
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.errors import ConfigurationError
+from agentpay.errors import ConfigurationError, UnsafeKey
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import REFUND_ALL
+from agentpay.evm.networks import NETWORKS
+from agentpay.facilitator.host import FacilitatorHost
 from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
@@ -20,6 +23,7 @@ from tests.facilitator.world import Channel, Desk, a_desk, a_host, edited
 
 PREFIX = "invalid_batch_settlement_evm_"
 DEPOSIT = 10_000
+PUBLIC = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
 
 
 @pytest.fixture
@@ -301,3 +305,14 @@ async def test_a_payee_may_leave_its_signatures_to_a_facilitator_that_knows_it(
     assert (
         extras["batch-settlement"]["receiverAuthorizer"].lower() == authorizer.address
     )
+
+
+def test_f11_a_public_key_pays_and_signs_for_nobody_where_money_is_real() -> None:
+    public, own = Wallet.from_key(PUBLIC), Wallet.create()
+    place = next(n for n in NETWORKS if NETWORKS[n].real_money)
+    options: dict[str, Any] = {"network": place, "allow_mainnet": True}
+    with pytest.raises(UnsafeKey):
+        FacilitatorHost([public], **options)
+    with pytest.raises(UnsafeKey):
+        FacilitatorHost([own], authorizer=public, **options)
+    FacilitatorHost([own], authorizer=own, rpc_url="http://127.0.0.1:9", **options)

@@ -136,6 +136,24 @@ async def test_upto_that_allows_nothing_is_answered_and_moves_nothing(
     assert int(sent, 16) == 0
 
 
+async def test_what_is_missing_is_said_money_or_leave_to_move_it(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    rich, poor = await chain.funded_wallet(), Wallet.create()
+    reasons = []
+    for signer in (rich, poor):
+        transfer = await a_permit2_transfer(chain, signer, payee)
+        refused = await desk.settle(asks.transfer_request(transfer, AMOUNT))
+        reasons.append(refused["errorReason"])
+    dear = await a_permit2_transfer(chain, payer, payee, amount=10 * AMOUNT + 1)
+    verified = await desk.verify(asks.transfer_request(dear, 10 * AMOUNT + 1))
+
+    assert reasons == ["permit2_allowance_required", "insufficient_funds"]
+    assert verified["invalidReason"] == "permit2_allowance_required"
+    assert not await chain.balance(payee)
+
+
 async def test_upto_of_nothing_needs_no_transaction(
     agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
 ) -> None:

@@ -270,6 +270,33 @@ async def test_f10_one_that_cannot_be_reached_leaves_the_order_to_the_next(
     assert settled.amount == AMOUNT
 
 
+@pytest.mark.parametrize("status", [401, 403, 404, 429])
+async def test_f10_one_that_turns_an_order_away_leaves_it_to_the_next(
+    agentpay_shared_chain: LocalChain, status: int
+) -> None:
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    other = await a_transfer(chain.usdc, payer, payee)
+    async with a_front(chain) as (one, first), a_front(chain) as (two, second):
+        async with a_client(chain, one) as client:
+            first.instead["/settle"] = status
+            with pytest.raises(FacilitatorUnavailable):
+                await client.settle_transfer(transfer, AMOUNT)
+        async with a_client(chain, one, two) as client:
+            settled = await client.settle_transfer(transfer, AMOUNT)
+            # But what it may have done before, it may still have done.
+            for first.instead["/settle"] in (500, status, status):
+                with pytest.raises((TransactionOutcomeUnknown, FacilitatorUnavailable)):
+                    await client.settle_transfer(other, AMOUNT)
+            first.instead.clear()
+            await client.settle_transfer(other, AMOUNT)
+
+    assert settled.amount == AMOUNT
+    assert (first.asked["/settle"], second.asked["/settle"]) == (6, 1)
+    assert await chain.balance(payee) == 2 * AMOUNT
+
+
 async def test_f10_a_yes_to_a_payment_that_is_not_covered_is_not_believed(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -34,7 +34,7 @@ from tests.http.world import (
     through,
     until,
 )
-from tests.payee.hand import HandPayer, terms_of
+from tests.payee.hand import HandPayer, decoded, terms_of
 from tests.payer.books import at_rest, charged, spent
 
 ORDERS = tuple(Order)
@@ -258,7 +258,10 @@ async def test_f1_an_unknown_deposit_is_503_and_made_once(
         await chain.node.mine(2)
         again = await client.get("/ok", headers=headers)
 
+    voucher = decoded(headers["payment-signature"])["payload"]["voucher"]
+    named = f"voucher {voucher['channelId']} {voucher['maxClaimableAmount']}"
     assert unknown.status_code == 503
+    assert unknown.json()["payment"] == named
     assert again.status_code == 200
     assert await chain.balance(wallet.address) == 990_000
 

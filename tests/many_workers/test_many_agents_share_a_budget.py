@@ -34,7 +34,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/agents.db"
 
 
-async def test_a_budget_for_100_payments_buys_100_in_1000_attempts_of_4_processes(
+async def test_c9_a_budget_for_100_payments_buys_100_in_1000_attempts_of_4_processes(
     agentpay_shared_chain: LocalChain, place: str
 ) -> None:
     chain = agentpay_shared_chain

@@ -69,7 +69,7 @@ def make_agent(
 
 
 @pytest.mark.parametrize("path", ["/channel", "/transfer"])
-async def test_of_500_copies_of_a_payment_at_four_workers_one_is_served(
+async def test_p1_of_500_copies_of_a_payment_at_four_workers_one_is_served(
     agentpay_shared_chain: LocalChain, postgres_url: str, tmp_path: Path, path: str
 ) -> None:
     chain = agentpay_shared_chain

@@ -460,3 +460,31 @@ def test_nothing_is_taken_that_policy_does_not_allow(
     if cheapest and chosen.method == EIP3009:
         alike = [offer for offer in offers if offer.method == EIP3009]
         assert chosen.amount == min(offer.amount for offer in alike)
+
+
+def upfront(amount: int = 1000) -> JsonObject:
+    """An offer that is paid before its request runs."""
+    extra = {"name": ASSET.name, "version": ASSET.version, "paymentFlow": "upfront"}
+    return exact(amount, extra=extra)
+
+
+@pytest.mark.parametrize("cheapest", [False, True])
+@pytest.mark.parametrize("swapped", [False, True])
+def test_who_may_pay_for_an_answer_does_not_pay_before_it(
+    cheapest: bool, swapped: bool
+) -> None:
+    offers = [upfront(), exact()][:: -1 if swapped else 1]
+    policy = replace(ALL, cheapest=cheapest)
+    chosen = best(read(x402=required(*offers), policy=policy), opened=(), policy=policy)
+    (only,) = read(x402=required(upfront()))
+
+    assert chosen.words == exact()
+    assert best([only], opened=(), policy=policy).words == upfront()
+
+
+def test_the_cheapest_may_be_paid_before_it() -> None:
+    offers = read(x402=required(exact(1001), upfront(1000)))
+    cheapest = replace(ALL, cheapest=True)
+
+    assert best(offers, opened=(), policy=ALL).amount == 1001
+    assert best(offers, opened=(), policy=cheapest).amount == 1000

@@ -109,3 +109,38 @@ async def test_a_402_that_offers_nothing_is_paid_without_extensions(
             assert (await agent.get(EXACT)).status_code == 200
 
     assert "extensions" not in decoded(wire.credentials[0])
+
+
+ABOUT: dict[str, Any] = {
+    "description": "What one pays for",
+    "mimeType": "application/json",
+    "serviceName": "A shop",
+    "tags": ["data", "räume"],
+}
+
+
+def describing(app: App, about: dict[str, Any]) -> App:
+    """The same application, whose 402s say this of what they are for."""
+
+    def changed(message: Any) -> Any:
+        return {**message, "resource": {"url": message["resource"]["url"], **about}}
+
+    return rewriting(app, PAYMENT_REQUIRED, changed)
+
+
+@pytest.mark.parametrize(
+    ("about", "echoed"), [(ABOUT, ABOUT), ({**ABOUT, "description": "x" * 1024}, {})]
+)
+async def test_what_a_402_says_of_its_resource_is_echoed_unless_it_is_large(
+    agentpay_shared_chain: LocalChain, about: dict[str, Any], echoed: dict[str, Any]
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(describing(wall, about)))
+        async with await an_agent(agentpay_shared_chain, wire) as agent:
+            for url in (EXACT, BASE + "/ok", BASE + "/ok"):
+                assert (await agent.get(url)).status_code == 200
+
+    exact, deposit, voucher = [decoded(c)["resource"] for c in wire.credentials]
+    assert exact == {"url": EXACT, **echoed}
+    assert deposit == {"url": BASE + "/ok", **echoed}
+    assert voucher == {"url": BASE + "/ok"}

@@ -256,7 +256,7 @@ class Triples(Model):
         await super().__call__(inner, receive, send)
 
 
-async def test_what_a_payee_counts_and_we_do_not_stays_within_the_headroom(
+async def test_p15_what_a_payee_counts_and_we_do_not_stays_within_the_headroom(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_market(agentpay_shared_chain) as market:
@@ -269,7 +269,7 @@ async def test_what_a_payee_counts_and_we_do_not_stays_within_the_headroom(
         assert ours == theirs
 
 
-async def test_an_answer_that_cost_more_than_was_counted_is_said_as_such(
+async def test_p15_an_answer_that_cost_more_than_was_counted_is_said_as_such(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_market(agentpay_shared_chain) as market:

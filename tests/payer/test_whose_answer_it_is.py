@@ -10,8 +10,13 @@ from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import format_money
 from agentpay.wire.headers import encode_json
-from agentpay.wire.x402 import PAYMENT_RESPONSE
+from agentpay.wire.x402 import (
+    PAYMENT_REQUIRED,
+    PAYMENT_RESPONSE,
+    PAYMENT_SIGNATURE,
+)
 from tests.http.world import BASE, PRICE, Wire, a_shop, an_agent, eventually, through
+from tests.payee.hand import decoded
 from tests.payer.books import at_rest, charged, spent
 from tests.payer.test_lanes import EXACTLESS, official
 from tests.payer.test_lost_answers import HASTY
@@ -74,6 +79,37 @@ def bare(inner: AsyncBaseTransport, status: int) -> MockTransport:
         return answer
 
     return MockTransport(answer)
+
+
+def refusing(inner: AsyncBaseTransport, status: int, error: str) -> MockTransport:
+    """A server that takes no payment, and says so in the offer, as official ones."""
+    offered: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        if PAYMENT_SIGNATURE not in request.headers:
+            answer = await inner.handle_async_request(request)
+            offered.append(answer.headers[PAYMENT_REQUIRED])
+            return answer
+        message = {**decoded(offered[-1]), "error": error}
+        headers = {PAYMENT_REQUIRED: encode_json(message)}
+        return Response(status, headers=headers, json={})
+
+    return MockTransport(answer)
+
+
+@pytest.mark.parametrize("status", [402, 412])
+async def test_a_refusal_without_a_receipt_is_one_and_says_why(
+    agentpay_shared_chain: LocalChain, status: int
+) -> None:
+    why = "permit2_allowance_required"
+    async with a_shop(agentpay_shared_chain) as (shop, _, wall):
+        server = refusing(through(wall), status, why)
+        async with await an_agent(agentpay_shared_chain, server) as agent:
+            with pytest.raises(PaymentRejected, match=why) as refused:
+                await agent.get(EXACT)
+
+    assert refused.value.status == status
+    assert not shop.begun
 
 
 @pytest.mark.parametrize("status", [402, 409, 503])

@@ -159,6 +159,43 @@ def test_a_settlement_arrives_as_it_was_sent(asset: Asset, receiver: Address) ->
     assert (payload.receiver, payload.token) == (receiver, asset.address)
 
 
+@pytest.mark.parametrize("strange", [None, True, "x", [], {"info": "x"}])
+def test_an_extension_that_we_do_not_know_stops_no_payment(strange: Any) -> None:
+    asset, nobody = Asset(chain=ChainId(1), **_USDC), Address("0x" + "00" * 20)
+    request: Any = asks.settle_request(nobody, asset)
+    payment = request["paymentPayload"]
+    plain = read(request)
+    for extensions in (None, {}, {"strange": strange}):
+        asked = read(
+            {**request, "paymentPayload": {**payment, "extensions": extensions}}
+        )
+        assert asked.payment_payload.payload == plain.payment_payload.payload
+        assert not asked.payment_payload.extensions.get("known")
+
+
+_USDC: Any = {
+    "address": Address("0x" + "0a" * 20),
+    "decimals": 6,
+    "name": "USDC",
+    "version": "2",
+}
+
+
+def test_an_answer_whose_members_are_null_says_that_they_are_not_there() -> None:
+    said = {"success": False, "errorReason": "no", "transaction": None, "payer": None}
+    body = json.dumps({**said, "network": None}).encode()
+    answer = asks.parse_answer(SettleAnswer, body)
+
+    assert (answer.success, answer.reason, answer.transaction) == (False, "no", "")
+
+
+@pytest.mark.parametrize("payer", ["", "nobody", None])
+def test_whom_a_facilitator_names_as_payer_is_not_asked(payer: str | None) -> None:
+    body = json.dumps({"success": True, "transaction": "0x1", "payer": payer}).encode()
+
+    assert asks.parse_answer(SettleAnswer, body).success
+
+
 @given(st.binary(max_size=300))
 def test_c17_any_bytes_are_a_request_or_malformed(body: bytes) -> None:
     with pytest.raises(MalformedMessage):

@@ -103,6 +103,47 @@ def test_every_official_receipt_is_understood() -> None:
     assert all(receipt.success for receipt in found)
 
 
+@pytest.mark.parametrize("member", ["error", "resource", "extensions"])
+def test_a_member_of_a_402_that_is_null_is_not_there(member: str) -> None:
+    header = SAMPLES["402 /exact"]["headers"]["payment-required"]
+    message = json.loads(base64.b64decode(header))
+    without = {name: value for name, value in message.items() if name != member}
+    required = parse_payment_required(encode_json({**message, member: None}))
+
+    assert required == parse_payment_required(encode_json(without))
+    assert len(required.readable_offers()) == 1
+
+
+def test_what_a_402_says_of_its_resource_or_offer_may_be_null() -> None:
+    header = SAMPLES["402 /exact"]["headers"]["payment-required"]
+    message = json.loads(base64.b64decode(header))
+    message["resource"] |= {"description": None, "mimeType": None}
+    message["accepts"][0]["extra"] = None
+    required = parse_payment_required(encode_json(message))
+    ((offer, words),) = required.readable_offers()
+
+    assert offer.extra == {}
+    assert words["extra"] is None
+
+
+@pytest.mark.parametrize("strange", [None, True, "x", [], {"info": "x"}])
+def test_an_extension_unlike_all_we_know_spoils_neither_payment_nor_receipt(
+    strange: Any,
+) -> None:
+    known = {"info": {"id": "a name of sixteen"}}
+    extensions = {"strange": strange, "known": known}
+    payment = SAMPLES["deposit"]["PAYMENT-SIGNATURE"]
+    paid = parse_payment(encode_json({**payment, "extensions": extensions}))
+    receipt = {"success": True, "network": "eip155:1", "extensions": extensions}
+    read = parse_response(encode_json(receipt))
+
+    for said in (paid.extensions, read.extensions):
+        assert [name for name in said if name != "strange"] == ["known"]
+        assert said["known"].info == known["info"]
+    nothing = {**receipt, "transaction": None, "extra": None, "extensions": None}
+    assert parse_response(encode_json(nothing)).success
+
+
 # What we send
 
 

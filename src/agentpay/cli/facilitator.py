@@ -55,6 +55,13 @@ def facilitator(
         list[str] | None,
         typer.Option(help="A variable that holds a bearer token; repeatable."),
     ] = None,
+    authorizer_env: Annotated[
+        str | None,
+        typer.Option(
+            help="A variable that holds the key which signs claims and refunds for"
+            " payees that leave that to us; it needs a --token-env."
+        ),
+    ] = None,
     payee: Annotated[
         list[str] | None,
         typer.Option(help="Whom to pay gas for, anybody if not given; repeatable."),
@@ -85,6 +92,8 @@ def facilitator(
         wallets = [Wallet.from_key(_variable(name)) for name in key_env or ()]
         wallets += [Wallet.from_keystore(p, password=password) for p in keystore or ()]
         tokens = [_variable(name) for name in token_env or ()]
+        key = _variable(authorizer_env) if authorizer_env else None
+        authorizer = Wallet.from_key(key) if key else None
         if not tokens and not _is_loopback(host):
             raise ConfigurationError(
                 f"on {host} anybody could make it pay gas: give a --token-env"
@@ -108,6 +117,7 @@ def facilitator(
             rpc_url=rpc_url,
             terms=terms,
             store=store,
+            authorizer=authorizer,
             limits=limits,
             batch=BatchPolicy(seconds=batch_seconds) if batch_seconds else None,
             allow_mainnet=allow_mainnet,

@@ -257,7 +257,8 @@ def judge_transfer(answer: TransferAnswer, *, resent: bool) -> Verdict:
         return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
     if answer.pending or answer.status in (409, 503):
         return Verdict(next=Next.RESEND, booking=Booking.OPEN)
-    refused = answer.status in (400, 402)
+    # 412: Permit2 may not move its token (x402's `exact` on EVM, "Verification Logic").
+    refused = answer.status in (400, 402, 412)
     return Verdict(
         next=Next.REJECTED if refused else Next.DELIVER, booking=Booking.OPEN
     )

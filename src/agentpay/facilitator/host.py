@@ -91,8 +91,8 @@ class FacilitatorHost:
         """
         place = find_network(network)
         check_network(place, allow_mainnet=allow_mainnet)
-        for wallet in wallets:
-            refuse_test_key(wallet.address, place.chain)
+        for signer in (*wallets, *([authorizer] if authorizer else [])):
+            refuse_test_key(signer.address, place.chain)
         self.terms = terms or FacilitatorTerms(assets=(place.usdc,))
         if self.terms.chain != place.chain:
             raise ConfigurationError(

@@ -124,7 +124,7 @@ class FacilitatorService:
             case VoucherPayload() | DepositPayload() | RefundPayload():
                 payer = payload.channel_config.payer
                 state = await self._channels.verify(
-                    payload, wanted, asset, request.payment_payload.extensions or {}
+                    payload, wanted, asset, request.payment_payload.extensions
                 )
                 if isinstance(state, ChannelOnChain):
                     channel = payload.voucher.channel_id
@@ -156,7 +156,7 @@ class FacilitatorService:
                 return self._answer(outcome, payer=asked.payer)
             case DepositPayload():
                 outcome = await self._channels.deposit(
-                    payload, wanted, asset, request.payment_payload.extensions or {}
+                    payload, wanted, asset, request.payment_payload.extensions
                 )
                 payer, channel = (
                     payload.channel_config.payer,
@@ -272,7 +272,7 @@ def _transfer(
         payload=payload,
         wanted=request.payment_requirements,
         asset=asset,
-        extensions=request.payment_payload.extensions or {},
+        extensions=request.payment_payload.extensions,
     )
 
 

@@ -11,7 +11,7 @@ from agentpay.evm.calls import Receipt
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator, transfer_result
 from agentpay.facilitator.once import Refused, SettledOnce
-from agentpay.onchain import find_transfer, is_used, read_funds, wrong_signature
+from agentpay.onchain import find_transfer, is_used, read_words, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Address, Asset
@@ -208,8 +208,12 @@ class TransferMovement:
         except TransactionFailed as error:
             if await is_used(self._chain, self._transfer):
                 return Refused(code=_FAILED, message="it was used or cancelled")
-            if await read_funds(self._chain, self._transfer) < self._amount:
+            calls = self._transfer.funds_calls()
+            held, *allowed = await read_words(self._chain, calls)
+            if held < self._amount:
                 return Refused(code="insufficient_funds")
+            if any(allowance < self._amount for allowance in allowed):
+                return Refused(code="permit2_allowance_required")
             return Refused(code=_FAILED, message=error.reason)
         return None
 

@@ -39,6 +39,8 @@ _NOT_SENT: Final = (
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
 )
+_TURNED_AWAY: Final = frozenset({401, 403, 404, 405, 413, 429})
+"""Statuses that say that nothing was done: no token, no such thing, no gas left."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,13 +252,15 @@ class Endpoints:
             raise _NotSent(f"not reached ({type(error).__name__})") from error
         except httpx.HTTPError as error:
             raise _NoAnswer(f"no answer ({type(error).__name__})") from error
+        if response.status_code in _TURNED_AWAY:
+            raise _NotSent(f"turned away with status {response.status_code}")
         if response.status_code != 200:
             raise _NoAnswer(f"status {response.status_code}")
         return bytes(body)
 
 
 class _NotSent(Exception):
-    """No connection was made: it surely did not arrive."""
+    """No connection was made, or it was turned away: surely nothing was done."""
 
 
 class _NoAnswer(Exception):

@@ -57,6 +57,8 @@ class ChannelPayment:
     """The whole message, where it funds its channel."""
     refunds: bool = False
     """Whether it asks for what is left."""
+    part: int | None = None
+    """How much of that, where it does not ask for all."""
 
 
 @dataclass(slots=True, kw_only=True)

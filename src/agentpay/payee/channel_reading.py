@@ -93,4 +93,5 @@ def read_payment(
         extensions=payment.extensions,
         deposit=payload if isinstance(payload, DepositPayload) else None,
         refunds=isinstance(payload, RefundPayload),
+        part=payload.amount if isinstance(payload, RefundPayload) else None,
     )

@@ -276,6 +276,8 @@ class ChannelSales:
     # Refunds.
 
     async def _refund(self, call: ChannelRequest) -> Refusal:
+        if await self._is_of_a_part(call):
+            return self._books.refuse(call.terms, "refund_amount_invalid")
         event = RefundAsked(
             cumulative=call.cumulative,
             signature=call.payment.signature,
@@ -308,6 +310,7 @@ class ChannelSales:
                 title="The refund is not done yet",
                 detail=f"{why}; send the same request again",
                 receipt=receipt,
+                payment=call.key,
             )
         after, transaction, amount = done
         receipt = write.receipt(
@@ -325,6 +328,18 @@ class ChannelSales:
         }
         body = {"message": "Refund acknowledged", "channelId": call.channel}
         return Refusal(status=200, headers=headers, body=to_json(body))
+
+    async def _is_of_a_part(self, call: ChannelRequest) -> bool:
+        """
+        Whether less is asked for than is left. That is refused: all of it at once would
+        not be what its payer books, and a part at a time costs us gas each time.
+        """
+        part, record = call.payment.part, await self._books.store.read(call.channel)
+        if part is None or record is None or record.ledger.tagged:
+            return False
+        ledger = record.ledger
+        proven = call.cumulative == ledger.charged  # or it is told nothing of this
+        return proven and part < ledger.balance - ledger.charged
 
     async def _finish_refund(
         self, channel: Hash32

@@ -187,4 +187,5 @@ class ChannelFunding:
             title="The deposit is on its way",
             detail=f"transaction {error.transaction}: send the same request again",
             receipt=receipt,
+            payment=call.key,
         )

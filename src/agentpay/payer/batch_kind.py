@@ -149,6 +149,7 @@ class BatchKind:
                 extensions=answer_extensions(
                     offer, approvals=approval.along, tagged=record.ledger.tagged
                 ),
+                about=offer.about if deposit else None,
             )
         return ChannelPayment(
             ledger=self._ledger,

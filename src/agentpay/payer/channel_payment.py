@@ -91,7 +91,7 @@ class ChannelPayment:
             read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
         )
         await self._write(verdict, receipt)
-        reason = (receipt.reason if receipt else "") or _error_of(answer)
+        reason = (receipt.reason if receipt else "") or answer.error
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
@@ -115,7 +115,7 @@ class ChannelPayment:
     ) -> ChannelAnswer:
         ours = receipt if receipt and receipt.named == self.cumulative else None
         charged = receipt.charged if receipt else None
-        error = _error_of(answer)
+        error = answer.error
         corrected = self._corrected(answer, spent) if answer.status == 402 else None
         return ChannelAnswer(
             status=answer.status,
@@ -202,13 +202,3 @@ def event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
             return TicketArrived(cumulative=cumulative)
         case Booking.OPEN:
             return None
-
-
-def _error_of(answer: Answer) -> str:
-    header = answer.headers.get(PAYMENT_REQUIRED.lower())
-    if header is None:
-        return ""
-    try:
-        return parse_payment_required(header).error[:500]
-    except MalformedMessage:
-        return ""

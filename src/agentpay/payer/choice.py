@@ -13,6 +13,7 @@ from agentpay.payer.x402_offers import read_offer
 from agentpay.types import Asset
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.x402 import EIP3009, PaymentRequired
+from agentpay.wire.x402_terms import is_upfront
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +72,17 @@ def acceptable(
 def best(offers: Sequence[Offer], *, opened: Sequence[Offer], policy: Policy) -> Offer:
     """
     The one to pay. `opened` are those to whose payee a channel is open: its money is
-    there already, so they come first.
+    there already, so they come first. Of two that are liked as much, the one that is
+    paid only for an answer (x402 `specs/schemes/exact/scheme_exact.md`, "Payment
+    Flow").
     """
     order = {scheme: place for place, scheme in enumerate(policy.prefer)}
 
-    def rank(offer: Offer) -> tuple[bool, int, int, int]:
+    def rank(offer: Offer) -> tuple[bool, int, int, bool, int]:
         liked, price = order[offer.scheme], offer.amount
         first, second = (price, liked) if policy.cheapest else (liked, price)
-        return offer not in opened, _needs(offer), first, second
+        early = is_upfront(offer.words)
+        return offer not in opened, _needs(offer), first, early, second
 
     return min(offers, key=rank)
 

@@ -3,7 +3,7 @@ An offer we are willing to pay, of either protocol, whatever it said on the wire
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agentpay.types import Address, Asset
 from agentpay.wire.headers import JsonObject
@@ -77,6 +77,8 @@ class Offer:
     max_timeout_seconds: int
     words: JsonObject
     extensions: JsonObject
+    about: JsonObject = field(default_factory=dict)
+    """What it says of the resource beside its URL, for the echo."""
     channel: ChannelTerms | None = None
     facilitator: Address | None = None
     """Who settles it, of `upto` offers."""

@@ -23,6 +23,7 @@ from agentpay.wire.x402 import (
     PAYMENT_RESPONSE,
     PAYMENT_SIGNATURE,
     PaymentResponse,
+    parse_payment_required,
     parse_response,
 )
 
@@ -58,6 +59,17 @@ class Answer:
         """Whether it asks to be paid, by either protocol."""
         said = self.headers.get(WWW_AUTHENTICATE.lower(), "")
         return PAYMENT_REQUIRED.lower() in self.headers or has_challenge([said])
+
+    @property
+    def error(self) -> str:
+        """Why it asks to be paid, in the words of x402; "" if it does not say."""
+        header = self.headers.get(PAYMENT_REQUIRED.lower())
+        if header is None:
+            return ""
+        try:
+            return parse_payment_required(header).error[:500]
+        except MalformedMessage:
+            return ""
 
     def mpp_receipt(self, model: type[R]) -> R | None:
         """Its receipt of MPP, which stands on a 2xx; None as of `receipt`."""

@@ -45,12 +45,15 @@ async def sign_voucher(
     query: bool = False,
     extensions: JsonObject | None = None,
     deposit: tuple[Deposit, Chain] | None = None,
+    about: JsonObject | None = None,
 ) -> str:
     """
     The credential of a channel: `kind` is `voucher`, `deposit` or `refund`.
 
-    `words` are the offer's own, echoed, and `extensions` what is said back of those it
-    came with. With `query` it only asks what became of it.
+    `words` are the offer's own, echoed, `extensions` what is said back of those it came
+    with, and `about` what it said of the resource, which catalogues take from payments
+    (x402 `specs/extensions/bazaar.md`, "Service Metadata on `resource`"). With `query`
+    it only asks what became of it.
 
     Raises:
         ChannelUnusable: We do not hold the key of its vouchers, or it is a session of
@@ -68,7 +71,9 @@ async def sign_voucher(
     said = dict(extensions or {})
     if record.ledger.tagged:
         said |= parallel.echo(_terms(record), query=query)
-    message = write.payment(accepted=words, payload=payload, url=url, extensions=said)
+    message = write.payment(
+        accepted=words, payload=payload, url=url, extensions=said, about=about
+    )
     return encode_json(message)
 
 
@@ -206,5 +211,6 @@ def transfer_credential(
         payload=transfer_payload(transfer),
         url=url,
         extensions=answer_extensions(offer, approvals=approvals),
+        about=offer.about,
     )
     return encode_json(message)

@@ -33,4 +33,5 @@ def says_no(read: TransferAnswer, verdict: Verdict) -> bool:
 def why_of(answer: Answer) -> str:
     """What a refusal says of itself, in the payee's own words."""
     problem = answer.problem
-    return (problem.detail or problem.title if problem else "") or "refused"
+    said = problem.detail or problem.title if problem else ""
+    return said or answer.error or "refused"

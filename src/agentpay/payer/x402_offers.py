@@ -77,6 +77,7 @@ def read_offer(
         max_timeout_seconds=requirements.max_timeout_seconds,
         words=_without_state(words),
         extensions=required.extensions,
+        about=required.resource.about() if required.resource else {},
         channel=channel,
         facilitator=facilitator,
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic.alias_generators import to_camel
 
 from agentpay.types import (
@@ -65,3 +65,14 @@ class WireMessage(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True
     )
+
+
+class HeardMessage(WireMessage):
+    """What others say to us: a member that is null is one that is not there."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _there(cls, value: object) -> object:
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        return {name: member for name, member in value.items() if member is not None}

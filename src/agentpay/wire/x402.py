@@ -5,15 +5,17 @@ Source: x402 `specs/x402-specification-v2.md` and `specs/schemes/`. Models are f
 unknown fields are kept, so that an offer can be echoed as it came.
 """
 
+import json
 from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
     ValidationError,
-    field_validator,
     model_validator,
 )
 
@@ -21,6 +23,7 @@ from agentpay.errors import MalformedMessage
 from agentpay.wire.fields import (
     AddressText,
     HashText,
+    HeardMessage,
     NetworkText,
     SignatureText,
     Uint40,
@@ -35,6 +38,7 @@ PAYMENT_SIGNATURE: Final = "PAYMENT-SIGNATURE"
 PAYMENT_RESPONSE: Final = "PAYMENT-RESPONSE"
 VERSION: Final = 2
 OFFERS_MAX: Final = 32
+ABOUT_BYTES_MAX: Final = 1024
 
 EXACT: Final = "exact"
 UPTO: Final = "upto"
@@ -45,15 +49,24 @@ PERMIT2: Final = "permit2"
 """How an asset is moved: `extra.assetTransferMethod`, EIP-3009 if it is not given."""
 
 
-class Resource(WireMessage):
-    """What a 402 says it is about."""
+class Resource(HeardMessage):
+    """What a 402 says it is about; what it says beside its URL is kept as it came."""
+
+    model_config = ConfigDict(extra="allow")
 
     url: str = Field(max_length=8192)
     description: str = ""
     mime_type: str = ""
 
+    def about(self) -> JsonObject:
+        """What a payment echoes of it; nothing, where that would be large."""
+        said: JsonObject = self.model_dump(
+            by_alias=True, exclude={"url"}, exclude_unset=True
+        )
+        return said if len(json.dumps(said)) <= ABOUT_BYTES_MAX else {}
 
-class Requirements(WireMessage):
+
+class Requirements(HeardMessage):
     """One offer of a 402: a scheme, a price and the terms to pay it on."""
 
     scheme: str = Field(max_length=64)
@@ -71,7 +84,20 @@ class Extension(WireMessage):
     info: dict[str, JsonValue] = Field(default_factory=dict)
 
 
-class PaymentRequired(WireMessage):
+def _is_extension(value: JsonValue) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("info", {}), dict)
+
+
+def _readable(value: JsonValue) -> JsonObject:
+    extensions = value if isinstance(value, dict) else {}
+    return {n: e for n, e in extensions.items() if _is_extension(e)}
+
+
+Extensions = Annotated[dict[str, Extension], BeforeValidator(_readable)]
+"""By their names. What we do not know is ignored, whatever it looks like."""
+
+
+class PaymentRequired(HeardMessage):
     """The whole of a 402. Offers we cannot read are skipped, not fatal."""
 
     x402_version: Literal[2] = Field(alias="x402Version")
@@ -258,10 +284,6 @@ Payload = Annotated[
 ]
 
 
-def _is_extension(value: JsonValue) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("info", {}), dict)
-
-
 class PaymentPayload(WireMessage):
     """What a client pays with."""
 
@@ -269,14 +291,7 @@ class PaymentPayload(WireMessage):
     accepted: JsonObject
     payload: Payload
     resource: Resource | None = None
-    extensions: dict[str, Extension] = Field(default_factory=dict)
-
-    @field_validator("extensions", mode="before")
-    @classmethod
-    def _readable(cls, value: JsonValue) -> JsonObject:
-        """What we do not know is ignored, whatever it looks like."""
-        extensions = value if isinstance(value, dict) else {}
-        return {n: e for n, e in extensions.items() if _is_extension(e)}
+    extensions: Extensions = Field(default_factory=dict)
 
 
 class ChannelStateFields(WireMessage):
@@ -306,7 +321,7 @@ class VoucherOutcome(WireMessage):
     repeated: bool = Field(default=False, strict=True)
 
 
-class PaymentResponse(WireMessage):
+class PaymentResponse(HeardMessage):
     """A receipt, or the reason why there is none."""
 
     success: bool = Field(strict=True)
@@ -317,7 +332,7 @@ class PaymentResponse(WireMessage):
     network: str = ""
     amount: str | None = None
     extra: SettleExtra | None = None
-    extensions: dict[str, Extension] = Field(default_factory=dict)
+    extensions: Extensions = Field(default_factory=dict)
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -22,7 +22,7 @@ from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset, Hash32
 from agentpay.wire import x402_write as write
-from agentpay.wire.fields import AddressText, WireMessage
+from agentpay.wire.fields import HeardMessage, WireMessage
 from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
@@ -40,7 +40,7 @@ _TIMEOUT_SECONDS: Final = 300
 M = TypeVar("M", bound=BaseModel)
 
 
-class VerifyAnswer(WireMessage):
+class VerifyAnswer(HeardMessage):
     """Whether a payment would go through, as a facilitator says."""
 
     is_valid: bool = Field(strict=True)
@@ -48,13 +48,12 @@ class VerifyAnswer(WireMessage):
     invalid_message: str | None = None
 
 
-class SettleAnswer(WireMessage):
+class SettleAnswer(HeardMessage):
     """What became of a payment, as a facilitator says."""
 
     success: bool = Field(strict=True)
     error_reason: str | None = None
     error_message: str | None = None
-    payer: AddressText | None = None
     transaction: str = Field(default="", max_length=256)
     network: str = Field(default="", max_length=64)
 

@@ -44,7 +44,7 @@ from agentpay.wire.x402 import (
     ConfigFields,
     DepositPayload,
     ExactPayload,
-    Extension,
+    Extensions,
     Permit2Payload,
     RefundPayload,
     Requirements,
@@ -150,7 +150,7 @@ class AskedPayment(WireMessage):
     x402_version: Literal[2] = Field(alias="x402Version")
     accepted: AskedRequirements
     payload: AnyPayload
-    extensions: dict[str, Extension] | None = None
+    extensions: Extensions = Field(default_factory=dict)
 
 
 class FacilitatorRequest(WireMessage):

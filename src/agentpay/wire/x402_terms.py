@@ -75,6 +75,12 @@ def method_of(offer: JsonObject) -> str:
     return EIP3009 if method is None else str(method)
 
 
+def is_upfront(offer: JsonObject) -> bool:
+    """Whether an offer is paid before its request runs, whatever becomes of that."""
+    extra = offer.get("extra")
+    return isinstance(extra, dict) and extra.get("paymentFlow") == UPFRONT
+
+
 def _pays(payment: PaymentPayload, offer: JsonObject) -> bool:
     scheme, method = offer.get("scheme"), method_of(offer)
     match payment.payload:

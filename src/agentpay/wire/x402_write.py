@@ -61,14 +61,19 @@ def payment_required(
 
 
 def payment(
-    *, accepted: JsonObject, payload: JsonObject, url: str, extensions: JsonObject
+    *,
+    accepted: JsonObject,
+    payload: JsonObject,
+    url: str,
+    extensions: JsonObject,
+    about: JsonObject | None = None,
 ) -> JsonObject:
-    """What a client pays with."""
+    """What a client pays with; `about` is what its 402 said of the resource."""
     message: JsonObject = {
         "x402Version": VERSION,
         "payload": payload,
         "accepted": accepted,
-        "resource": {"url": url},
+        "resource": {"url": url, **(about or {})},
     }
     if extensions:
         message["extensions"] = extensions
