@@ -2,8 +2,8 @@
 The least that a paywall can do: what ours is measured against, beside none at all.
 
 A payment's base64 and JSON, the digest of its voucher and who signed it, a sum by its
-channel, and a receipt. It sells the same voucher twice, asks for no price, keeps nothing
-and survives nothing: it is no paywall, and what is left to save above it.
+channel, and a receipt. It sells a voucher twice, asks for no price, keeps nothing and
+survives nothing: it is no paywall, but nothing can be saved below it.
 """
 
 import base64
