@@ -1,0 +1,514 @@
+"""C8: whoever asks again for what had no answer carries its payment on, once."""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from agentpay import Agent, Budget, Payee, Policy
+from agentpay.errors import (
+    AnswerLost,
+    BudgetExceeded,
+    PaymentOutcomeUnknown,
+    PaymentRejected,
+)
+from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.payee.answers import AnswerPolicy
+from agentpay.payee.pricing import Order
+from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.x402 import PAYMENT_RESPONSE
+from tests.http.world import (
+    PRICE,
+    Shop,
+    Wire,
+    an_agent,
+    serving,
+    through,
+    until,
+)
+from tests.payer.charges import BASE, a_market, held, spent
+from tests.payer.test_lost_answers import SlowWallet
+
+RESERVED = f"{BASE}/exact/{Order.RESERVE}/ok"
+SETTLED = f"{BASE}/exact/{Order.SETTLE_FIRST}/ok"
+BY_EXACT = Policy(prefer=("exact",), give_up_seconds=0.4)
+BY_CHARGE = Policy(prefer=("charge",), give_up_seconds=0.4)
+NONE_KEPT = AnswerPolicy(bytes_each=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A shop, an agent of which can be restarted, and what each has of the money."""
+
+    chain: LocalChain
+    shop: Shop
+    payee: Payee
+    wire: Wire
+    options: dict[str, Any]
+
+    async def agent(self, **changes: Any) -> Agent:
+        return await an_agent(self.chain, self.wire, **{**self.options, **changes})
+
+    async def arrived(self) -> int:
+        """What the payee was paid, by the chain."""
+        return await self.chain.balance(self.payee.settings.pay_to)
+
+    @property
+    def begun(self) -> int:
+        """How often its application ran."""
+        return self.shop.begun.total()
+
+    @property
+    def paid_with(self) -> int:
+        """How many payments it has seen."""
+        return len(set(self.wire.credentials))
+
+
+@contextlib.asynccontextmanager
+async def a_world(
+    chain: LocalChain, *, policy: Policy = BY_EXACT, **options: Any
+) -> AsyncIterator[World]:
+    wallet = await chain.funded_wallet(ether=0)
+    async with a_market(chain, **options) as (shop, payee, wire):
+        yield World(
+            chain=chain,
+            shop=shop,
+            payee=payee,
+            wire=wire,
+            options={"policy": policy, "wallet": wallet},
+        )
+
+
+async def unknown(
+    world: World, agent: Agent, url: str, *, method: str = "GET", **options: Any
+) -> None:
+    """A request whose every answer is lost."""
+    world.wire.lose_answers = 10**6
+    with pytest.raises(PaymentOutcomeUnknown):
+        await agent.request(method, url, **options)
+    world.wire.lose_answers = 0
+
+
+KINDS = pytest.mark.parametrize(
+    ("policy", "url"),
+    [
+        (BY_EXACT, RESERVED),
+        (BY_EXACT, SETTLED),
+        (BY_CHARGE, RESERVED),
+        (BY_CHARGE, SETTLED),
+    ],
+    ids=["exact", "exact settled first", "charge", "charge settled first"],
+)
+
+
+@KINDS
+async def test_c8_the_same_request_again_is_told_the_answer_that_was_kept(
+    agentpay_shared_chain: LocalChain, policy: Policy, url: str
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=policy) as world,
+        await world.agent() as agent,
+    ):
+        await unknown(world, agent, url)
+        again = await agent.get(url)
+
+        assert (again.status_code, again.json()) == (200, {"answer": 42})
+        assert (world.paid_with, world.begun) == (1, 1)
+        assert await world.arrived() == PRICE
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+
+        await agent.get(url)
+        assert (world.paid_with, world.begun) == (2, 2)
+        assert (await spent(agent), await held(agent)) == (2 * PRICE, 0)
+
+
+@KINDS
+async def test_c8_what_never_arrived_is_bought_by_the_same_request(
+    agentpay_shared_chain: LocalChain, policy: Policy, url: str
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=policy) as world,
+        await world.agent() as agent,
+    ):
+        world.wire.lose_requests = 10**6
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(url)
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(url)
+        world.wire.lose_requests = 0
+        again = await agent.get(url)
+
+        assert again.status_code == 200
+        assert (world.paid_with, world.begun) == (1, 1)
+        assert await world.arrived() == PRICE
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+
+
+@KINDS
+async def test_c8_an_answer_that_is_not_kept_is_lost_and_not_paid_again(
+    agentpay_shared_chain: LocalChain, policy: Policy, url: str
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=policy, answers=NONE_KEPT) as world,
+        await world.agent() as agent,
+    ):
+        world.wire.hang = asyncio.Event()
+        leaving = asyncio.create_task(agent.get(url))
+        await until(lambda: bool(world.wire.credentials))
+        world.wire.lose_answers = 1
+        world.wire.hang.set()
+        await until(lambda: world.shop.served.total() == 1)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        world.wire.lose_answers = 0
+        with pytest.raises(AnswerLost):
+            await agent.get(url)
+
+        assert (world.paid_with, world.begun) == (1, 1)
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+        assert (await agent.get(url)).status_code == 200
+        assert await world.arrived() == await spent(agent) == 2 * PRICE
+
+
+# Which request is the same.
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"method": "PUT"},
+        {"url": RESERVED + "?a=1"},
+        {"content": b"other"},
+        {"content": b""},
+    ],
+    ids=["method", "query", "body", "no body"],
+)
+async def test_c8_another_request_is_another_purchase(
+    agentpay_shared_chain: LocalChain, other: dict[str, Any]
+) -> None:
+    asked: dict[str, Any] = {"method": "POST", "url": RESERVED, "content": b"words"}
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        await unknown(world, agent, **asked)
+        assert (await agent.request(**{**asked, **other})).status_code == 200
+        assert world.paid_with == 2
+        assert (await agent.request(**asked)).status_code == 200
+
+        assert world.paid_with == world.begun == 2
+        assert await world.arrived() == await spent(agent) == 2 * PRICE
+
+
+async def test_c8_two_at_once_are_two_purchases_and_one_of_them_carries_on(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        first = await asyncio.gather(*(agent.get(RESERVED) for _ in range(2)))
+        assert world.paid_with == world.begun == len(first) == 2
+        await unknown(world, agent, RESERVED)
+        answers = await asyncio.gather(*(agent.get(RESERVED) for _ in range(3)))
+
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert world.paid_with == world.begun == 5
+        assert await world.arrived() == await spent(agent) == 5 * PRICE
+
+
+async def test_c8_the_oldest_of_several_is_carried_on_first(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        await agent.get(RESERVED)
+        world.wire.lose_answers = 10**6
+        both = await asyncio.gather(
+            *(agent.get(RESERVED) for _ in range(2)), return_exceptions=True
+        )
+        world.wire.lose_answers = 0
+        assert [type(each) for each in both] == [PaymentOutcomeUnknown] * 2
+        assert world.paid_with == 3
+        for _ in range(2):
+            assert (await agent.get(RESERVED)).status_code == 200
+
+        assert world.paid_with == world.begun == 3
+        assert (await spent(agent), await held(agent)) == (3 * PRICE, 0)
+
+
+# When it is over.
+
+
+async def test_c8_what_expired_unused_is_paid_anew(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    head = await chain.node.rpc("eth_getBlockByNumber", "latest", False)
+    now = float(int(head["timestamp"], 16))
+    times = [now - 10_000]
+    async with (
+        a_world(chain) as world,
+        await world.agent(clock=lambda: times[-1]) as agent,
+    ):
+        world.wire.lose_requests = 10**6
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(RESERVED)
+        world.wire.lose_requests = 0
+        times.append(now)
+        assert (await agent.get(RESERVED)).status_code == 200
+
+        assert (world.paid_with, world.begun) == (2, 1)
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+
+
+async def test_c8_a_payment_that_is_refused_at_last_is_not_carried_on(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        world.wire.lose_requests = 10**6
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(RESERVED)
+        world.wire.lose_requests = 0
+        app = world.wire.inner
+        world.wire.inner = httpx.MockTransport(
+            lambda request: httpx.Response(400, headers={"payment-required": "e30="})
+        )
+        with pytest.raises(PaymentRejected):
+            await agent.get(RESERVED)
+        world.wire.inner = app
+        assert (await agent.get(RESERVED)).status_code == 200
+
+        assert (world.paid_with, world.begun) == (2, 1)
+        assert (await spent(agent), await held(agent)) == (PRICE, PRICE)
+
+
+async def test_c8_an_answer_is_due_for_what_the_chain_shows_as_paid(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Asking the chain in between books the money, and gives up no answer."""
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        await unknown(world, agent, RESERVED)
+        for _ in range(2):
+            assert await agent.payer.resolve() == 0
+            assert (await spent(agent), await held(agent)) == (PRICE, 0)
+        assert (await agent.get(RESERVED)).status_code == 200
+
+        assert (world.paid_with, world.begun) == (1, 1)
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+        assert not (
+            await agent.payer.ledger.store.budget(agent.payer.keys.account)
+        ).holds
+
+
+async def test_c8_who_has_no_budget_left_still_gets_what_was_paid_for(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    budget = Budget(total="$0.001", per_request="$0.001")
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(budget=budget) as agent,
+    ):
+        await unknown(world, agent, RESERVED)
+        assert (await agent.get(RESERVED)).status_code == 200
+        with pytest.raises(BudgetExceeded):
+            await agent.get(RESERVED)
+
+        assert await spent(agent) == await world.arrived() == PRICE
+
+
+# What a caller is told that says nothing of the payment.
+
+
+def without_receipts(app: App, *, status: int) -> App:
+    """Its answers to payments have this status and no receipt."""
+
+    async def changed(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_changed(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 200:
+                kept = [h for h in message["headers"] if h[0] != RECEIPT]
+                message = {**message, "status": status, "headers": kept}
+            await send(message)
+
+        await app(scope, receive, send_changed)
+
+    return changed
+
+
+RECEIPT = PAYMENT_RESPONSE.lower().encode()
+
+
+@pytest.mark.parametrize(("status", "payments"), [(502, 1), (404, 2), (200, 2)])
+async def test_c8_an_error_that_may_be_any_proxys_is_no_answer(
+    agentpay_shared_chain: LocalChain, status: int, payments: int
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        inner = world.wire.inner
+        assert isinstance(inner, httpx.ASGITransport)
+        world.wire.inner = through(without_receipts(inner.app, status=status))
+        assert (await agent.get(RESERVED)).status_code == status
+        world.wire.inner = inner
+        assert (await agent.get(RESERVED)).status_code == 200
+
+        assert world.paid_with == world.begun == payments
+        assert await world.arrived() == payments * PRICE
+
+
+# Crashes, and other processes.
+
+
+def image_of(file: Path) -> str:
+    """The store of a process that dies now, as the next one finds it."""
+    copy = file.with_name(f"{file.stem}-crashed.db")
+    with (
+        contextlib.closing(sqlite3.connect(file)) as source,
+        contextlib.closing(sqlite3.connect(copy)) as target,
+    ):
+        source.backup(target)
+    return str(copy)
+
+
+@KINDS
+@pytest.mark.parametrize("crash", ["recorded", "signed", "arrived", "unknown"])
+async def test_c8_after_a_crash_at_any_step_the_same_request_pays_once(
+    agentpay_shared_chain: LocalChain,
+    tmp_path: Path,
+    policy: Policy,
+    url: str,
+    crash: str,
+) -> None:
+    file, wallet = tmp_path / "agent.db", SlowWallet.create()
+    wallet.gate, wallet.asked = asyncio.Event(), 0
+    await agentpay_shared_chain.fund(wallet.address)
+    async with a_world(agentpay_shared_chain, policy=policy) as world:
+        wire = world.wire
+        async with await world.agent(wallet=wallet, store=str(file)) as agent:
+            wire.hang = asyncio.Event()
+            asking = asyncio.create_task(agent.get(url))
+            await until(lambda: wallet.asked == 1)
+            if crash != "recorded":
+                wallet.gate.set()
+                await until(lambda: bool(wire.credentials))
+            if crash in ("arrived", "unknown"):
+                wire.lose_answers = 10**6
+                wire.hang.set()
+                await until(lambda: world.shop.served.total() == 1)
+            if crash == "unknown":
+                await asyncio.gather(asking, return_exceptions=True)
+            image = image_of(file)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        wire.lose_answers, wire.hang = 0, None
+        wallet.gate.set()
+        async with await world.agent(wallet=wallet, store=image) as agent:
+            answers = [await agent.get(url) for _ in range(2)]
+
+            assert [answer.status_code for answer in answers] == [200, 200]
+            assert world.paid_with == world.begun == 2
+            assert await world.arrived() == 2 * PRICE
+            assert (await spent(agent), await held(agent)) == (2 * PRICE, 0)
+
+
+async def test_c8_what_another_agent_left_is_carried_on_by_one_alone(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(store=store) as one,
+        await world.agent(store=store) as two,
+    ):
+        await two.get(RESERVED)
+        await unknown(world, one, RESERVED)
+        answers = await asyncio.gather(one.get(RESERVED), two.get(RESERVED))
+
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert world.paid_with == world.begun == 3
+        assert await world.arrived() == await spent(one) == 3 * PRICE
+
+
+async def test_c8_what_another_agent_is_at_is_not_carried_on(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "agent.db")
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(store=store) as one,
+        await world.agent(store=store) as two,
+    ):
+        await two.get(RESERVED)
+        world.wire.hang = asyncio.Event()
+        asking = asyncio.create_task(one.get(RESERVED))
+        await until(lambda: world.paid_with == 2)
+        world.wire.hang.set()
+        second = await two.get(RESERVED)
+
+        assert second.status_code == (await asking).status_code == 200
+        assert world.paid_with == world.begun == 3
+        assert await spent(one) == 3 * PRICE
+
+
+async def test_c8_an_agent_that_begins_waits_for_what_others_are_at(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """It cannot tell who lives: what ends meanwhile is nobody else's to carry on."""
+    store = str(tmp_path / "agent.db")
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(store=store) as one,
+    ):
+        world.wire.hang = asyncio.Event()
+        first = asyncio.create_task(one.get(RESERVED))
+        await until(lambda: world.paid_with == 1)
+        async with await world.agent(store=store) as two:
+            second = asyncio.create_task(two.get(RESERVED))
+            await asyncio.sleep(0.05)
+            world.wire.hang.set()
+
+            assert (await second).status_code == (await first).status_code == 200
+            assert world.paid_with == world.begun == 2
+            assert await spent(two) == 2 * PRICE
+
+
+async def test_c8_a_request_that_takes_very_long_keeps_its_payment(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    ahead = [0.0]
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(clock=lambda: time.time() + ahead[-1]) as agent,
+    ):
+        world.wire.hang = asyncio.Event()
+        slow = asyncio.create_task(agent.get(RESERVED))
+        await until(lambda: world.paid_with == 1)
+        ahead.append(200.0)
+        second = asyncio.create_task(agent.get(RESERVED))
+        await until(lambda: world.paid_with == 2)
+        world.wire.hang.set()
+
+        assert (await slow).status_code == (await second).status_code == 200
+        assert world.begun == 2
+
+
+async def test_c8_over_real_http_a_restarted_provider_is_paid_once(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """The agent's connection breaks after the money moved, and both ask again."""
+    policy = replace(BY_EXACT, give_up_seconds=2)
+    async with a_world(agentpay_shared_chain, policy=policy) as world:
+        inner = world.wire.inner
+        assert isinstance(inner, httpx.ASGITransport)
+        options = {**world.options, "allow_private_networks": True}
+        options["store"] = str(tmp_path / "agent.db")
+        async with serving(inner.app) as base:
+            url = base + RESERVED.removeprefix(BASE)
+            wire = Wire(httpx.AsyncHTTPTransport())
+            wire.lose_answers = 10**6
+            async with await an_agent(world.chain, wire, **options) as agent:
+                with pytest.raises(PaymentOutcomeUnknown):
+                    await agent.get(url)
+            async with await an_agent(world.chain, None, **options) as agent:
+                assert (await agent.get(url)).json() == {"answer": 42}
+
+                assert world.begun == 1
+                assert await world.arrived() == await spent(agent) == PRICE
