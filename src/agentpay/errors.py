@@ -160,7 +160,12 @@ class PaymentRejected(AgentPayError):
 
 
 class PaymentOutcomeUnknown(AgentPayError):
-    """The payment was sent and no answer says what became of it."""
+    """
+    The payment was sent and no answer says what became of it.
+
+    Ask again for the same: a transfer, or a voucher of a parallel channel, is carried
+    on then, and nothing else is signed for it meanwhile.
+    """
 
     code = "payment_outcome_unknown"
 

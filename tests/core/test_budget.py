@@ -17,18 +17,22 @@ from hypothesis.stateful import (
 )
 
 from agentpay.core.budget import (
+    Answered,
     Budget,
     BudgetEvent,
     Delivered,
     Hold,
     Lapse,
     Limits,
+    Moved,
+    Presented,
     Released,
     Reserved,
     Returned,
     Spent,
     Undelivered,
     apply,
+    carried_on,
     check_request,
     left_for,
 )
@@ -38,8 +42,18 @@ LIMITS = Limits(total=100, per_host=60, per_request=30)
 HOSTS = ("a.example", "b.example", "c.example")
 
 
-def hold(amount: int, *, key: str = "1", host: str = HOSTS[0]) -> Hold:
-    return Hold(id=key, host=host, amount=amount, valid_before=600, detail="{}")
+def hold(
+    amount: int, *, key: str = "1", host: str = HOSTS[0], request: str = ""
+) -> Hold:
+    return Hold(
+        id=key,
+        host=host,
+        amount=amount,
+        valid_before=600,
+        detail="{}",
+        request=request,
+        presented_until=9 if request else 0,
+    )
 
 
 def budget_after(*events: BudgetEvent, limits: Limits = LIMITS) -> Budget:
@@ -95,6 +109,24 @@ class BudgetMachine(RuleBasedStateMachine):
     def release(self, pick: int) -> None:
         self._apply(Released(id=self._pick(pick).id))
 
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 9), share=st.integers(0, 12))
+    def move(self, pick: int, share: int) -> None:
+        """What has moved is held no more, however often that is said."""
+        moved = self._pick(pick)
+        amount = moved.amount * share // 10
+        for _ in range(2):
+            self._apply(Moved(id=moved.id, amount=amount))
+        self.gone[moved.host] += min(amount, moved.amount)
+        self.held[moved.id] = replace(moved, amount=0)
+
+    @precondition(lambda self: self.held)
+    @rule(pick=st.integers(0, 9), until=st.integers(0, 99), over=st.booleans())
+    def present(self, pick: int, until: int, over: bool) -> None:
+        ids = sorted(self.held)
+        name = ids[pick % len(ids)]
+        self._apply(Answered(id=name) if over else Presented(id=name, until=until))
+
     @rule(host=st.sampled_from(HOSTS), amount=st.integers(0, 60))
     def get_back(self, host: str, amount: int) -> None:
         self._apply(Returned(host=host, amount=amount))
@@ -123,6 +155,12 @@ class BudgetMachine(RuleBasedStateMachine):
     def stays_within_its_limits(self) -> None:
         assert self.budget.exposure <= self.limits.total
         assert all(self.budget.exposure_to(h) <= self.limits.per_host for h in HOSTS)
+
+    @invariant()
+    def keeps_every_hold_until_its_money_is_free_or_answered_for(self) -> None:
+        assert {h.id: h.amount for h in self.budget.holds} == {
+            name: h.amount for name, h in self.held.items()
+        }
 
 
 TestBudget = BudgetMachine.TestCase
@@ -228,6 +266,9 @@ def test_an_unknown_hold_changes_nothing() -> None:
 
     assert apply(budget, Spent(id="other", amount=5), LIMITS) == budget
     assert apply(budget, Released(id="other"), LIMITS) == budget
+    assert apply(budget, Moved(id="other", amount=5), LIMITS) == budget
+    assert apply(budget, Presented(id="other", until=5), LIMITS) == budget
+    assert apply(budget, Answered(id="other"), LIMITS) == budget
 
 
 def test_a_hold_is_not_reserved_twice() -> None:
@@ -251,6 +292,59 @@ def test_a_negative_cost_is_our_bug() -> None:
 
     with pytest.raises(InvariantViolated):
         apply(again, Spent(id="2", amount=-5), LIMITS)
+
+
+# What is carried on (C8).
+
+
+def at_nobody(held: Hold) -> bool:
+    return not held.presented_until
+
+
+def test_c8_the_oldest_of_the_same_request_that_nobody_is_at_is_carried_on() -> None:
+    holds = [hold(1, key=key, request="r") for key in "123"]
+    budget = budget_after(*(Reserved(hold=each) for each in holds))
+    assert carried_on(budget, "r", at_nobody) is None
+
+    for key in "32":
+        budget = apply(budget, Presented(id=key, until=0), LIMITS)
+    found = carried_on(budget, "r", at_nobody)
+    assert found == replace(holds[1], presented_until=0)
+    budget = apply(budget, Presented(id="2", until=99), LIMITS)
+    assert carried_on(budget, "r", at_nobody) == replace(holds[2], presented_until=0)
+    assert budget.exposure == 3
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["", "r", "other"]), st.sampled_from("-ma"))),
+    st.sampled_from(["", "r"]),
+)
+def test_c8_only_what_is_for_the_same_request_and_unanswered_is_carried_on(
+    story: list[tuple[str, str]], wanted: str
+) -> None:
+    budget, open_ = Budget(), list[str]()
+    for number, (request, end) in enumerate(story):
+        key = str(number)
+        event = Reserved(hold=hold(0, key=key, request=request))
+        budget = apply(budget, event, LIMITS)
+        if end == "a":
+            budget = apply(budget, Answered(id=key), LIMITS)
+        elif request == wanted and wanted:
+            open_.append(key)
+        if end == "m":
+            budget = apply(budget, Moved(id=key, amount=0), LIMITS)
+    found = carried_on(budget, wanted, lambda _: True)
+
+    assert (found.id if found else None) == next(iter(open_), None)
+
+
+def test_c8_what_has_moved_is_still_owed_an_answer_and_is_spent_once() -> None:
+    budget = budget_after(Reserved(hold=hold(10, request="r")), Moved(id="1", amount=7))
+    assert (budget.exposure, [h.amount for h in budget.holds]) == (7, [0])
+    assert carried_on(budget, "r", lambda _: True) is not None
+
+    after = apply(budget, Spent(id="1", amount=10), LIMITS)
+    assert (after.exposure, after.holds) == (7, ())
 
 
 # Hosts that take payments and deliver nothing (C15).

@@ -29,15 +29,18 @@ from tests.http.world import (
     Shop,
     Wire,
     an_agent,
+    eventually,
     serving,
     through,
     until,
 )
+from tests.payer.books import at_rest, charged, none_open
 from tests.payer.charges import BASE, a_market, held, spent
 from tests.payer.test_lost_answers import SlowWallet
 
 RESERVED = f"{BASE}/exact/{Order.RESERVE}/ok"
 SETTLED = f"{BASE}/exact/{Order.SETTLE_FIRST}/ok"
+WHOLE = f"{BASE}/ok"
 BY_EXACT = Policy(prefer=("exact",), give_up_seconds=0.4)
 BY_CHARGE = Policy(prefer=("charge",), give_up_seconds=0.4)
 NONE_KEPT = AnswerPolicy(bytes_each=0)
@@ -175,6 +178,82 @@ async def test_c8_an_answer_that_is_not_kept_is_lost_and_not_paid_again(
         assert (await spent(agent), await held(agent)) == (PRICE, 0)
         assert (await agent.get(url)).status_code == 200
         assert await world.arrived() == await spent(agent) == 2 * PRICE
+
+
+# Vouchers of parallel channels.
+
+VOUCHERS = pytest.mark.parametrize("prefer", ["batch-settlement", "session"])
+
+
+def by_voucher(prefer: str) -> Policy:
+    return Policy(
+        prefer=(prefer,), deposit="$0.1", low_water="$0.01", give_up_seconds=0.4
+    )
+
+
+@VOUCHERS
+@pytest.mark.parametrize("first", [True, False])
+async def test_c8_the_same_request_again_presents_the_same_voucher(
+    agentpay_shared_chain: LocalChain, prefer: str, first: bool
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
+        await world.agent() as agent,
+    ):
+        if not first:
+            await agent.get(WHOLE)
+        done = 0 if first else 1
+        await unknown(world, agent, WHOLE)
+        again = await agent.get(WHOLE)
+
+        assert (again.status_code, again.json()) == (200, {"answer": 42})
+        assert world.begun == done + 1
+        assert await spent(agent) == await charged(world.payee, agent)
+        assert await spent(agent) == (done + 1) * PRICE
+
+        await agent.get(WHOLE)
+        assert world.begun == done + 2
+        await eventually(lambda: at_rest(agent))
+        assert await spent(agent) == (done + 2) * PRICE
+
+
+@VOUCHERS
+async def test_c8_an_answer_that_a_voucher_bought_is_due_after_it_was_asked_about(
+    agentpay_shared_chain: LocalChain, prefer: str
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
+        await world.agent() as agent,
+    ):
+        await unknown(world, agent, WHOLE)
+        await eventually(lambda: none_open(agent))
+        assert await spent(agent) == PRICE
+        assert (await agent.get(WHOLE)).json() == {"answer": 42}
+
+        assert world.begun == 1
+        assert await spent(agent) == await charged(world.payee, agent) == PRICE
+
+
+@VOUCHERS
+async def test_c8_a_voucher_that_is_found_void_is_not_presented_again(
+    agentpay_shared_chain: LocalChain, prefer: str
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
+        await world.agent() as agent,
+    ):
+        await agent.get(WHOLE)
+        world.wire.lose_requests = 10**6
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(WHOLE)
+        world.wire.lose_requests = 0
+        await eventually(lambda: none_open(agent))
+        sent = len(world.wire.credentials)
+        assert (await agent.get(WHOLE)).status_code == 200
+
+        assert len(world.wire.credentials) == sent + 1
+        assert world.begun == 2
+        assert await spent(agent) == await charged(world.payee, agent) == 2 * PRICE
 
 
 # Which request is the same.

@@ -28,6 +28,7 @@ from agentpay.evm.eip1559 import read_signed_call
 from agentpay.payee.payee import Payee
 from agentpay.payer.own_holds import OWN, hold_id, is_unsigned, own_detail, read_own
 from agentpay.payer.policy import scale
+from agentpay.payer.transfer_holds import reserve
 from agentpay.signers.smart_wallet import SmartWallet
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
@@ -551,5 +552,6 @@ async def _reserved_only(chain: LocalChain, agent: Agent) -> str:
         valid_before=4_000_000_000,
         detail=own_detail(asset, "hash", None),
     )
-    await agent.payer.ledger.reserve(hold, decimals=asset.decimals, contested=True)
+    ledger = agent.payer.ledger
+    await reserve(ledger, hold, decimals=asset.decimals, contested=True)
     return hold.id

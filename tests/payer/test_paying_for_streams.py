@@ -219,6 +219,22 @@ async def test_p10_who_leaves_a_stream_pays_for_what_was_sent(
         assert ours == theirs == 30 * PER_TOKEN
 
 
+async def test_c8_who_left_a_stream_and_asks_again_reads_another_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """What came of the first was had: no answer to it is due."""
+    async with a_market(agentpay_shared_chain) as market:
+        async with market.stream(Model(tokens=100)) as stream:
+            async for _ in stream:
+                break
+        first, _ = await market.books()
+        again, tokens = await market.read(Model(tokens=5))
+        ours, theirs = await market.books()
+
+        assert (len(tokens), again.charged) == (5, 5 * PER_TOKEN)
+        assert ours == theirs == first + 5 * PER_TOKEN
+
+
 async def test_a_stream_costs_no_more_than_a_request_may(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -12,11 +12,14 @@ from enum import StrEnum
 
 from agentpay.core import budget as budgets
 from agentpay.core.budget import (
+    Answered,
     Budget,
     BudgetEvent,
     Delivered,
     Hold,
     Limits,
+    Moved,
+    Presented,
     Released,
     Reserved,
     Returned,
@@ -47,6 +50,8 @@ class Signed:
     host: str
     amount: int
     valid_before: int
+    request: str
+    """What it was signed for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +97,10 @@ class AgentWorld:
     gone: dict[str, int] = field(default_factory=dict[str, int])
     """What has left for each host on chain, and is not back."""
     returners: set[str] = field(default_factory=set[str])
+    left: set[str] = field(default_factory=set[str])
+    """Transfers whose callers had no answer, and nobody has asked again for."""
+    freed: set[str] = field(default_factory=set[str])
+    """Transfers that are known to have expired unused."""
     booked: set[str] = field(default_factory=set[str])
     """Transfers that an answer said were made."""
     events: int = 0
@@ -103,8 +112,20 @@ class AgentWorld:
     # Buying by transfer.
 
     def want(self) -> None:
-        """Reserve, record, sign; a crash may come before anything is sent."""
+        """
+        What was signed for the same and had no answer; or reserve, record, sign. A
+        crash may come before anything is sent.
+        """
         host, amount = self.dice.choice(self.hosts), self.dice.choice((1, 2, 5, 20))
+        request = f"{host} {amount} {self.dice.choice('abc')}"
+        earlier = budgets.carried_on(
+            self.budget, request, lambda hold: hold.id not in self.waiting
+        )
+        if earlier is not None:
+            self._carry_on(self.signed[earlier.id], request)
+            return
+        again = [n for n in self.left - self.freed if self.signed[n].request == request]
+        assert not again, ("paid anew while its outcome is unknown", again)
         self.names += 1
         name = f"transfer {self.names}"
         hold = Hold(
@@ -113,6 +134,8 @@ class AgentWorld:
             amount=amount,
             valid_before=self.now + VALID_SECONDS,
             detail="",
+            request=request,
+            presented_until=self.now + VALID_SECONDS,
         )
         try:
             budgets.check_request(self.limits, amount)
@@ -120,12 +143,26 @@ class AgentWorld:
         except BudgetExceeded:
             return
         signed = Signed(
-            id=name, host=host, amount=amount, valid_before=hold.valid_before
+            id=name,
+            host=host,
+            amount=amount,
+            valid_before=hold.valid_before,
+            request=request,
         )
         self.signed[name] = signed
         self.waiting[name] = Purchase(signed=signed, sent_at=self.now)
         if self.dice.random() < 0.9:
             self.network.append(name)
+
+    def _carry_on(self, signed: Signed, request: str) -> None:
+        assert signed.request == request, "it was signed for something else"
+        if self.now > signed.valid_before and signed.id not in self.moved:
+            self._free(signed.id)
+            return
+        self.tell(Presented(id=signed.id, until=self.now + VALID_SECONDS))
+        self.left.discard(signed.id)
+        self.waiting[signed.id] = Purchase(signed=signed, sent=2, sent_at=self.now)
+        self.network.append(signed.id)
 
     def want_its_nonce(self) -> None:
         """What is held by one payment is no other's, as with a wallet's own nonces."""
@@ -244,6 +281,13 @@ class AgentWorld:
             self.network.append(heard.id)
             return
         del self.waiting[heard.id]
+        if booking is not Booking.CHARGED:
+            delivered = following is Next.DELIVER
+            error = delivered and heard.answer.status >= 500
+            if error and heard.answer.success is not False:
+                self._leave(heard.id)
+            else:
+                self.tell(Answered(id=heard.id))
         self._note(purchase, delivered=following is Next.DELIVER)
 
     def _note(self, purchase: Purchase, *, delivered: bool) -> None:
@@ -272,12 +316,19 @@ class AgentWorld:
         name = self.dice.choice(sorted(self.waiting))
         if self.dice.random() < 0.2:
             self._note(self.waiting.pop(name), delivered=False)
+            self._leave(name)
             return
         self.waiting[name].sent += 1
         self.network.append(name)
 
+    def _leave(self, name: str) -> None:
+        """Nobody is at it any more, and nobody knows what became of it."""
+        self.left.add(name)
+        self.tell(Presented(id=name, until=0))
+
     def crash(self) -> None:
         """The agent's process dies: its callers are gone, its books are not."""
+        self.left.update(self.waiting)
         self.waiting.clear()
 
     def resolve(self) -> None:
@@ -285,9 +336,14 @@ class AgentWorld:
         for hold in self.budget.holds:
             if hold.id in self.signed:
                 if hold.id in self.moved:
-                    self.tell(Spent(id=hold.id, amount=self.moved[hold.id]))
+                    booked = Moved if hold.request else Spent
+                    self.tell(booked(id=hold.id, amount=self.moved[hold.id]))
                 elif self.now > hold.valid_before:
-                    self.tell(Released(id=hold.id))
+                    self._free(hold.id)
+
+    def _free(self, name: str) -> None:
+        self.freed.add(name)
+        self.tell(Released(id=name))
 
     def wait(self) -> None:
         self.now += self.dice.choice((1, 5, 30, 100))

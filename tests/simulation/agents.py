@@ -93,7 +93,9 @@ def come_to_rest(world: AgentWorld) -> None:
     world.now += 10 * VALID_SECONDS
     world.resolve()
     budget = world.budget
-    assert not budget.holds, "money stays held for what can no longer move"
+    held = sum(hold.amount for hold in budget.holds)
+    assert not held, "money stays held for what can no longer move"
+    assert all(hold.request for hold in budget.holds), "nobody waits for its answer"
     for host in world.hosts:
         lied = sum(
             world.signed[name].amount

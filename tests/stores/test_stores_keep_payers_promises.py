@@ -26,7 +26,13 @@ from tests.stores.store_cases import (
 
 def reserved(hold_id: str, amount: int = 10) -> budget_rules.Reserved:
     hold = Hold(
-        id=hold_id, host="api.example", amount=amount, valid_before=9, detail="{}"
+        id=hold_id,
+        host="api.example",
+        amount=amount,
+        valid_before=9,
+        detail="{}",
+        request="f" * 64,
+        presented_until=8,
     )
     return budget_rules.Reserved(hold=hold)
 
@@ -52,7 +58,7 @@ async def test_budget_and_channel_are_saved_together(payers: PayerStore) -> None
     [record] = await payers.channels(ACCOUNT)
     assert answer == Issued(cumulative=3, deposit=deposit)
     assert record.ledger.deposit == deposit
-    assert (await payers.budget(ACCOUNT)).hold("h1") is not None
+    assert (await payers.budget(ACCOUNT)).hold("h1") == reserved("h1").hold
 
 
 async def test_a_refused_budget_saves_neither(payers: PayerStore) -> None:

@@ -6,6 +6,7 @@ share one budget exactly. Exposure counts money that has left (spent, or deposit
 channel and not back) and money that a signature of ours may still move.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -32,6 +33,10 @@ class Hold:
     """After this time the signature can no longer move money."""
     detail: str
     """What was signed, so that it can be sent again or looked up (JSON)."""
+    request: str = ""
+    """The request that it may still be answered for, as a hash; "" is none."""
+    presented_until: int = 0
+    """Until then somebody may be at it, unless it is left before (Unix time)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,32 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The same, and nobody has had the answer that it paid for: that is still due."""
+
+    id: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """
+    Somebody presents a hold's signature, until then at the latest; 0 is nobody any
+    more, and nobody knows what became of it.
+    """
+
+    id: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """Its request had an answer, or a refusal: the same again is another purchase."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """A hold's signature can no longer move money, and did not."""
 
@@ -138,7 +169,18 @@ class Delivered:
     host: str
 
 
-BudgetEvent = Reserved | Spent | Released | Returned | Found | Undelivered | Delivered
+BudgetEvent = (
+    Reserved
+    | Spent
+    | Moved
+    | Presented
+    | Answered
+    | Released
+    | Returned
+    | Found
+    | Undelivered
+    | Delivered
+)
 
 
 def check_request(limits: Limits, amount: int) -> None:
@@ -156,6 +198,19 @@ def left_for(budget: Budget, host: str, limits: Limits) -> int:
     """The most that may be reserved for a host now."""
     total = limits.total - budget.exposure
     return max(0, min(total, limits.per_host - budget.exposure_to(host)))
+
+
+def carried_on(
+    budget: Budget, request: str, is_free: Callable[[Hold], bool]
+) -> Hold | None:
+    """
+    The oldest that was signed for the same request and has brought no answer yet (C8).
+
+    It is presented again instead of another one, if nobody is at it (`is_free`): two
+    that run at the same time are two purchases.
+    """
+    same = (hold for hold in budget.holds if request and hold.request == request)
+    return next((hold for hold in same if is_free(hold)), None)
 
 
 def apply(before: Budget, event: BudgetEvent, limits: Limits) -> Budget:
@@ -178,12 +233,9 @@ def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
             if event.contested and budget.hold(event.hold.id) is not None:
                 raise NonceBusy(f"{event.hold.id} is another payment's: try again")
             return _reserve(budget, event.hold, limits)
-        case Spent():
+        case Spent() | Moved() | Presented() | Answered():
             hold = budget.hold(event.id)
-            if hold is None:
-                return budget
-            freed = _without(budget, event.id)
-            return _move(freed, hold.host, min(event.amount, hold.amount))
+            return budget if hold is None else _say_of(budget, hold, event)
         case Released():
             return _without(budget, event.id)
         case Found():
@@ -197,6 +249,24 @@ def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
                 h.amount for h in budget.holds if h.host == event.host
             )
             return _move(budget, event.host, -min(event.amount, gone))
+        case _:
+            assert_never(event)
+
+
+def _say_of(
+    budget: Budget, hold: Hold, event: Spent | Moved | Presented | Answered
+) -> Budget:
+    match event:
+        case Spent():
+            gone = min(event.amount, hold.amount)
+            return _move(_without(budget, hold.id), hold.host, gone)
+        case Moved():
+            gone = min(event.amount, hold.amount)
+            return _move(_changed(budget, replace(hold, amount=0)), hold.host, gone)
+        case Presented():
+            return _changed(budget, replace(hold, presented_until=event.until))
+        case Answered():
+            return _changed(budget, replace(hold, request="", presented_until=0))
         case _:
             assert_never(event)
 
@@ -236,6 +306,12 @@ def _without(budget: Budget, hold_id: str) -> Budget:
     return replace(budget, holds=tuple(h for h in budget.holds if h.id != hold_id))
 
 
+def _changed(budget: Budget, after: Hold) -> Budget:
+    """In its place: the oldest is carried on first."""
+    holds = tuple([after if hold.id == after.id else hold for hold in budget.holds])
+    return replace(budget, holds=holds)
+
+
 def _move(budget: Budget, host: str, amount: int) -> Budget:
     others = tuple(s for s in budget.spent if s.host != host)
     before = sum(s.amount for s in budget.spent if s.host == host)
@@ -249,10 +325,14 @@ def _check(before: Budget, after: Budget, event: BudgetEvent, limits: Limits) ->
         "no hold is negative": all(hold.amount >= 0 for hold in after.holds),
         "no host was paid less than nothing": all(s.amount >= 0 for s in after.spent),
         "nobody is paid a negative amount": (
-            not isinstance(event, Spent) or event.amount >= 0
+            not isinstance(event, Spent | Moved) or event.amount >= 0
         ),
         "a reservation keeps the total": (
             not isinstance(event, Reserved) or after.exposure <= limits.total
+        ),
+        "what is presented, and what was answered, moves no money": (
+            not isinstance(event, Presented | Answered)
+            or after.exposure == before.exposure
         ),
         "only a reservation adds exposure": (
             isinstance(event, Reserved | Found) or after.exposure <= before.exposure

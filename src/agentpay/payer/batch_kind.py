@@ -159,6 +159,7 @@ class BatchKind:
             credential=credential,
             deposit=issued.deposit,
             leave=ticketed.leave,
+            left=ticketed.left,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
         )
@@ -176,6 +177,7 @@ class BatchKind:
             credential=form.filled(cumulative, signature),
             deposit=None,
             leave=ticketed.leave,
+            left=ticketed.left,
             read_receipt=self._receipts.read,
         )
 
@@ -224,6 +226,7 @@ class BatchKind:
             credential=credential,
             deposit=None,
             leave=nothing,
+            left=nothing,
         )
 
     def renewed(self, payment: VoucherPayment, answer: Answer) -> VoucherPayment | None:

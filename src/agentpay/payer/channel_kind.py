@@ -31,6 +31,10 @@ class VoucherPayment(Payment, Protocol):
     @property
     def cumulative(self) -> int: ...
 
+    def carried_on(self) -> "VoucherPayment":
+        """The same, as a later request presents it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticketed:
@@ -42,6 +46,8 @@ class Ticketed:
     target: Target
     leave: Callable[[VoucherPayment], Awaitable[None]]
     """Find out later what became of it."""
+    left: Callable[[VoucherPayment], Awaitable[None]]
+    """The same, where nobody had its answer: who asks for that again presents it."""
     is_made: Callable[[SignedDeposit], Awaitable[bool]]
     """Whether the chain shows its deposit."""
 

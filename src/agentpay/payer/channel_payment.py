@@ -60,6 +60,7 @@ class ChannelPayment:
     credential: str
     deposit: PendingDeposit | None
     leave: Callable[[VoucherPayment], Awaitable[None]]
+    left: Callable[[VoucherPayment], Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
@@ -74,7 +75,11 @@ class ChannelPayment:
     async def leave_open(self) -> None:
         """See `Payment.leave_open`."""
         self.approval.end()
-        await self.leave(self)
+        await self.left(self)
+
+    def carried_on(self) -> "ChannelPayment":
+        """See `VoucherPayment.carried_on`: its answers mean the same."""
+        return self
 
     async def renew(self, offer: Offer) -> None:
         """See `Payment.renew`: in x402 an offer is over when its payment is."""
@@ -101,7 +106,8 @@ class ChannelPayment:
             Next.DELIVER,
             Next.REJECTED,
         ):
-            await self.leave(self)
+            no_answer = following is Next.DELIVER and answer.status >= 500
+            await (self.left(self) if no_answer else self.leave(self))
         return Judgement(
             next=following,
             charged=verdict.charged,

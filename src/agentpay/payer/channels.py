@@ -13,7 +13,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from agentpay.core.payer_channel import (
     Issued,
@@ -92,6 +92,8 @@ class Channels:
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
+        if left := self.inquiry.carry_on(target.request, await self._lanes(key)):
+            return left
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
         while True:
@@ -191,6 +193,7 @@ class Channels:
                 offer=offer,
                 target=target,
                 leave=inquiry.ask_later,
+                left=partial(inquiry.leave, target.request),
                 is_made=lambda deposit: inquiry.is_made(chain, deposit),
             )
         )

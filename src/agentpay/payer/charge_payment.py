@@ -6,6 +6,8 @@ Generation". It is a transfer by EIP-3009 or by Permit2 whose nonce is its chall
 so that a challenge is paid once, whoever sends it how often.
 """
 
+from dataclasses import asdict
+
 from agentpay.core.exchange import TransferAnswer
 from agentpay.errors import InvariantViolated
 from agentpay.evm.charge_permit import ChargePermit, Part
@@ -16,9 +18,10 @@ from agentpay.payer.offer import ChallengeTerms, Offer
 from agentpay.payer.payment import Answer
 from agentpay.payer.policy import Policy
 from agentpay.types import Address, Hash32
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.credential import Credential, format_credential
-from agentpay.wire.mpp.evm_charge import ChargeRequest
+from agentpay.wire.mpp.evm_charge import ChargeRequest, parse_charge_request
 from agentpay.wire.mpp.evm_write import authorization_payload, permit2_payload
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import ChargeReceipt
@@ -104,6 +107,22 @@ def charge_credential(
     return format_credential(
         Credential(challenge=challenge, payload=payload, source=source)
     )
+
+
+def challenge_words(terms: ChallengeTerms) -> JsonObject:
+    """A challenge, to be answered once more in the very same words."""
+    words = {n: v for n, v in asdict(terms.challenge).items() if v is not None}
+    return {"challenge": words}
+
+
+def read_terms(words: JsonObject, *, until: int) -> ChallengeTerms | None:
+    """The terms of `challenge_words`; None if they are not of a charge."""
+    said = words.get("challenge")
+    if not isinstance(said, dict):
+        return None
+    challenge = Challenge(**{name: str(value) for name, value in said.items()})
+    request = parse_charge_request(challenge.decode_request())
+    return ChallengeTerms(challenge=challenge, request=request, expires_at=until)
 
 
 def read_charge_answer(

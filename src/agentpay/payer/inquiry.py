@@ -3,8 +3,9 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agentpay.core.budget import Released, Spent
 from agentpay.core.exchange import Next
@@ -30,6 +31,7 @@ from agentpay.payer.channel_key import asset_in
 from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.ledger_steps import Place
+from agentpay.payer.left_vouchers import LeftVouchers
 from agentpay.payer.payment import Asker
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import Chain
@@ -70,7 +72,8 @@ class Inquiry:
         self._forget = forget
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
-        self._questions: set[asyncio.Task[None]] = set()
+        self._questions: dict[str, asyncio.Task[None]] = {}
+        self._left = LeftVouchers()
 
     def trust(self, channel: Hash32) -> None:
         """This channel is new: there is nothing to ask about it."""
@@ -103,7 +106,7 @@ class Inquiry:
             record = replace(record, url=place.url, offer=place.offer)
         calm = await self._calm(record) if self._ledger.store.shared else record
         for cumulative in self._kind.to_ask(calm):
-            if cumulative and not await self.until_final(record, cumulative):
+            if cumulative and await self.until_final(record, cumulative) is None:
                 return False
         self._checked.add(channel)
         return True
@@ -137,17 +140,42 @@ class Inquiry:
 
     async def ask_later(self, payment: VoucherPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""
-        task = asyncio.create_task(
-            self._settle(payment), name=f"ask about {payment.id}"
-        )
-        self._questions.add(task)
-        task.add_done_callback(self._questions.discard)
+        if payment.id not in self._questions:
+            work = self._settle(payment)
+            task = asyncio.create_task(work, name=f"ask about {payment.id}")
+            self._questions[payment.id] = task
+            task.add_done_callback(partial(self._end, payment.id))
+
+    async def leave(self, request: str, payment: VoucherPayment) -> None:
+        """The same, where nobody had its answer: see `carry_on`."""
+        if payment.record.ledger.tagged:
+            self._left.add(request, payment)
+        await self.ask_later(payment)
+
+    def carry_on(
+        self, request: str, channels: Collection[Hash32]
+    ) -> VoucherPayment | None:
+        """
+        What was signed for the same request, on one of these channels, and brought it
+        no answer. Who presents it asks by that.
+        """
+        payment = self._left.take(request)
+        if payment is None or payment.record.channel not in channels:
+            return None
+        question = self._questions.pop(payment.id, None)
+        if question is not None:
+            question.cancel()
+        return payment.carried_on()
 
     async def _settle(self, payment: VoucherPayment) -> None:
         while True:
             if await self._is_over(payment):
                 return
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
+
+    def _end(self, payment: str, question: asyncio.Task[None]) -> None:
+        if self._questions.get(payment) is question:
+            del self._questions[payment]
 
     async def _is_over(self, payment: VoucherPayment) -> bool:
         """Whether nothing is to be asked any more, of a store that may be away, too."""
@@ -156,10 +184,13 @@ class Inquiry:
             record = await self._ledger.read(channel)
             if record is None or record.ledger.ticket(payment.cumulative) is None:
                 return True
-            if await self.until_final(record, payment.cumulative):
-                await self.look_for_deposit(channel)
-            else:
+            cost = await self.until_final(record, payment.cumulative)
+            if not cost:
+                self._left.drop(payment)
+            if cost is None:
                 self._forget(channel)
+            else:
+                await self.look_for_deposit(channel)
         except StoreClosed:
             return True
         except (PaymentOutcomeUnknown, StoreUnavailable, StoreOutcomeUnknown):
@@ -168,9 +199,9 @@ class Inquiry:
             pass  # what stays open is asked again after a restart
         return True
 
-    async def until_final(self, record: PayerRecord, cumulative: int) -> bool:
+    async def until_final(self, record: PayerRecord, cumulative: int) -> int | None:
         """
-        Find out what became of a voucher; False if the payee does not know the channel.
+        Find out what a voucher cost; None if the payee does not know the channel.
 
         Raises:
             PaymentOutcomeUnknown: No final answer came in time.
@@ -189,9 +220,9 @@ class Inquiry:
             if answer is not None:
                 judged = await payment.book(answer, resent=True)
                 if judged.final:
-                    return True
+                    return judged.charged
                 if judged.next is Next.REJECTED:
-                    return False
+                    return None
                 if judged.next is Next.RENEW:
                     payment = self._kind.renewed(payment, answer) or payment
             await asyncio.sleep(pause)
@@ -299,6 +330,7 @@ class Inquiry:
     async def aclose(self) -> None:
         """Stop asking."""
         await self._checks.aclose()
-        for task in list(self._questions):
+        questions = list(self._questions.values())
+        for task in questions:
             task.cancel()
-        await asyncio.gather(*self._questions, return_exceptions=True)
+        await asyncio.gather(*questions, return_exceptions=True)

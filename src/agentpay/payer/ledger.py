@@ -2,11 +2,11 @@
 A payer's books: budget and channels, moved together in one durable step.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
@@ -45,6 +45,8 @@ from agentpay.whole_steps import take_whole
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _ACTED_ON = (CloseWanted, CloseCorrected, ExitWanted)
 """What is signed or sent next: it would be signed anew for something else if lost."""
 
@@ -68,7 +70,7 @@ class PayerLedger:
         """
         self.account = account
         self.store = store
-        self._limits = lru_cache(maxsize=32)(limits)
+        self.limits = lru_cache(maxsize=32)(limits)
         self._policy = policy
         self._clock = clock
         self._cheated = cheated
@@ -181,7 +183,7 @@ class PayerLedger:
                 event = budgets.Found(
                     host=fresh.host, amount=scale(found, fresh.decimals)
                 )
-                budget = budgets.apply(budget, event, self._limits(fresh.decimals))
+                budget = budgets.apply(budget, event, self.limits(fresh.decimals))
             return PayerStep(budget=budget, record=record or fresh, answer=None)
 
         await self.store.update(self.account, fresh.channel, decide)
@@ -204,7 +206,7 @@ class PayerLedger:
         """
 
         def decide(budget: Budget, record: PayerRecord) -> PayerStep[PayerAnswer]:
-            limits = self._limits(record.decimals)
+            limits = self.limits(record.decimals)
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
             per_request = limits.per_request // scale(1, record.decimals)
@@ -262,7 +264,7 @@ class PayerLedger:
             )
 
         def decide(budget: Budget, record: PayerRecord) -> PayerStep[PayerAnswer]:
-            limits = self._limits(record.decimals)
+            limits = self.limits(record.decimals)
             self._check_host(budget, host)
             came = TicketDelivered(cumulative=cumulative, delivered=delivered)
             record, _ = apply_to(record, came)
@@ -325,7 +327,7 @@ class PayerLedger:
             nonlocal before
             if record is None:
                 return PayerStep(budget=budget, record=None, answer=[])
-            limits, before = self._limits(record.decimals), budget
+            limits, before = self.limits(record.decimals), budget
             after = record
             answers: list[PayerAnswer] = []
             for event in events:
@@ -351,44 +353,39 @@ class PayerLedger:
         Raises:
             BudgetExceeded: A reservation is above it.
         """
-        limits = self._limits(decimals)
+        await self.choose(lambda _: (events, None), decimals=decimals)
+
+    async def choose(
+        self,
+        choice: Callable[[Budget], tuple[tuple[BudgetEvent, ...], T]],
+        *,
+        decimals: int = MONEY_DECIMALS,
+    ) -> T:
+        """The same by what that step chooses, perhaps more than once; see `move`."""
+        limits = self.limits(decimals)
 
         def decide(
             budget: Budget, record: PayerRecord | None
-        ) -> PayerStep[Budget | None]:
+        ) -> PayerStep[tuple[Budget, tuple[BudgetEvent, ...], T]]:
             before = budget
+            events, chosen = choice(budget)
             for event in events:
                 if isinstance(event, budgets.Reserved):
                     self._check_host(budget, event.hold.host)
                 budget = budgets.apply(budget, event, limits)
             self._lapsed = frozenset(lapse.host for lapse in budget.lapses)
-            return PayerStep(budget=budget, record=record, answer=before)
+            answer = before, events, chosen
+            return PayerStep(budget=budget, record=record, answer=answer)
 
-        log_money(await self.store.update(self.account, None, decide), events)
-
-    async def reserve(
-        self, hold: Hold, *, decimals: int, contested: bool = False
-    ) -> None:
-        """
-        Set money aside for one transfer, durably.
-
-        Raises:
-            BudgetExceeded: It is above the budget.
-            HostQuarantined: The host took several payments and delivered nothing.
-            NonceBusy: It is contested, and there is one.
-        """
-        budgets.check_request(self._limits(decimals), hold.amount)
-        wanted = budgets.Reserved(hold=hold, contested=contested)
-        try:
-            await self.move(decimals, wanted)
-        except asyncio.CancelledError:  # nobody is there to sign for it
-            await self.move(decimals, budgets.Released(id=hold.id))
-            raise
+        step = await self.store.update(self.account, None, decide)
+        before, events, chosen = step
+        log_money(before, events)
+        return chosen
 
     async def affords(self, amount: int, *, host: str, decimals: int) -> bool:
         """Whether the budget has so much left now; another may take it next."""
         budget = await self.store.budget(self.account)
-        left = budgets.left_for(budget, host, self._limits(decimals))
+        left = budgets.left_for(budget, host, self.limits(decimals))
         return scale(amount, decimals) <= left
 
     def _tell(self, origin: str) -> None:

@@ -16,9 +16,9 @@ def log_money(before: Budget | None, events: Sequence[BudgetEvent]) -> None:
     """Say what moved, once it is written down; `before` has the holds."""
     for event in events:
         match event:
-            case budgets.Spent():
+            case budgets.Spent() | budgets.Moved():
                 hold = before.hold(event.id) if before is not None else None
-                if hold is not None:
+                if hold is not None and hold.amount:
                     amount = format_money(event.amount, MONEY_DECIMALS)
                     _log.info("paid %s to %s: %s", amount, hold.host, event.id)
             case budgets.Returned():

@@ -47,6 +47,7 @@ from agentpay.payer.own_holds import (
 from agentpay.payer.own_payment import OwnPayment
 from agentpay.payer.payment import Target
 from agentpay.payer.policy import Policy, scale
+from agentpay.payer.transfer_holds import reserve
 from agentpay.ports import Chain, Signer
 from agentpay.sending_ports import Relay
 from agentpay.signers.smart_wallet import SmartWallet
@@ -232,7 +233,7 @@ class OwnTransfers:
             valid_before=min(terms.expires_at, longest),
             detail=own_detail(offer.asset, offer.method, None),
         )
-        await self._ledger.reserve(hold, decimals=decimals, contested=True)
+        await reserve(self._ledger, hold, decimals=decimals, contested=True)
         try:
             digest = unsigned.digest()
             signature = await self._signer.sign_digest(digest, chain=chain)

@@ -89,22 +89,11 @@ class Payer:
             ledger=self.ledger,
             approvals=self.approvals,
             policy=policy,
+            assets=assets,
+            chains=chains,
         )
         self.own_transfers = OwnTransfers(self.ledger, keys.wallet, policy, relays)
-
-        def channels(kind: ChannelKind) -> Channels:
-            return Channels(
-                kind,
-                keys=keys,
-                ledger=self.ledger,
-                policy=policy,
-                assets=assets,
-                chains=chains,
-                ask=ask,
-                clock=clock,
-            )
-
-        self.channels = channels(
+        self.channels = self._channels(
             BatchKind(
                 keys=keys,
                 ledger=self.ledger,
@@ -113,7 +102,7 @@ class Payer:
                 approvals=self.approvals,
             )
         )
-        self.sessions = channels(
+        self.sessions = self._channels(
             SessionKind(
                 keys=keys,
                 ledger=self.ledger,
@@ -122,6 +111,18 @@ class Payer:
                 chains=chains,
                 approvals=self.approvals,
             )
+        )
+
+    def _channels(self, kind: ChannelKind) -> Channels:
+        return Channels(
+            kind,
+            keys=self.keys,
+            ledger=self.ledger,
+            policy=self.policy,
+            assets=self._assets,
+            chains=self._chains,
+            ask=self._ask,
+            clock=self._clock,
         )
 
     def allowed(self, offered: Offered) -> tuple[Offer, ...]:
@@ -163,7 +164,8 @@ class Payer:
 
     async def pay(self, offer: Offer, target: Target) -> Payment:
         """
-        One credential for one request.
+        One credential for one request: that of an earlier request for the same, where
+        a transfer was to pay for it and nobody knows what became of it (C8).
 
         Raises:
             BudgetExceeded: It is above the budget; nothing was signed.
@@ -177,6 +179,10 @@ class Payer:
             PaymentOutcomeUnknown: Our own transaction was sent, and is not mined.
             ChainError: The chain is needed first, and cannot be read.
         """
+        if self.channels_for(offer) is None and offer.method not in OWN_WAYS:
+            earlier = await self.transfers.carry_on(target)
+            if earlier is not None:
+                return earlier
         price = scale(offer.amount, offer.asset.decimals)
         self._prices.check(target, price)
         await self._verify(offer.asset)

@@ -2,8 +2,9 @@
 What a payer and its transport say to each other about one request.
 """
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from agentpay.core.exchange import Next
@@ -38,6 +39,18 @@ class Target:
     url: str
     origin: str
     host: str
+    body: bytes = field(default=b"", repr=False)
+
+    @property
+    def request(self) -> str:
+        """
+        The same for the same request: its method, URL and body, which are also what a
+        payee compares before it tells an answer again.
+        """
+        digest = hashlib.sha256()
+        for part in (self.method.encode(), self.url.encode(), self.body):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
 
     @property
     def route(self) -> tuple[str, str]:

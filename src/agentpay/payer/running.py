@@ -246,7 +246,7 @@ class RunningRequest:
         """It is over: what no event told is asked."""
         await self._rest()
         if self.charged is None:
-            await self._payment.leave_open()
+            await self._channels.inquiry.ask_later(self._payment)
 
     async def _rest(self) -> None:
         """Nothing more is signed for it."""

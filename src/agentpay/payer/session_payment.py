@@ -62,8 +62,11 @@ class SessionPayment:
     signature: bytes = field(repr=False)
     challenge: Challenge
     leave: Callable[[VoucherPayment], Awaitable[None]]
+    left: Callable[[VoucherPayment], Awaitable[None]]
     gone: Callable[[PayerRecord], Awaitable[None]]
     """The payee says that there is no such session."""
+    again: bool = False
+    """Whether an earlier request has presented it."""
     asks: bool = False
     """Whether it only asks what became of an amount."""
     raises: tuple[int, int] | None = None
@@ -97,7 +100,11 @@ class SessionPayment:
     async def leave_open(self) -> None:
         """See `Payment.leave_open`."""
         self.approval.end()
-        await self.leave(self)
+        await (self.left(self) if self._buys else self.leave(self))
+
+    def carried_on(self) -> "SessionPayment":
+        """See `VoucherPayment.carried_on`."""
+        return replace(self, again=True)
 
     async def renew(self, offer: Offer) -> "SessionPayment | None":
         """
@@ -124,6 +131,7 @@ class SessionPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
+        resent = resent or self.again
         tagged = self.record.ledger.tagged
         spent = 0 if tagged else await self.ledger.spent(self.record.channel)
         receipt, outcome = self._receipt(answer), self._outcome(answer)
@@ -145,7 +153,8 @@ class SessionPayment:
             Next.DELIVER,
             Next.REJECTED,
         ):
-            await self.leave(self)
+            no_answer = following is Next.DELIVER and answer.status >= 500
+            await (self.left(self) if no_answer else self.leave(self))
         return Judgement(
             next=following,
             charged=verdict.charged,

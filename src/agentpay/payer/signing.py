@@ -24,10 +24,11 @@ from agentpay.wire.echo import echo
 from agentpay.wire.headers import JsonObject, encode_json
 from agentpay.wire.parallel import ParallelTerms
 from agentpay.wire.voucher_form import VoucherForm, voucher_form
-from agentpay.wire.x402 import EIP3009, PERMIT2
+from agentpay.wire.x402 import EIP3009, PAYMENT_SIGNATURE, PERMIT2
 from agentpay.wire.x402_approvals import SignedApprovals
 from agentpay.wire.x402_deposits import deposit_part
 from agentpay.wire.x402_transfers import transfer_payload
+from agentpay.wire.x402_v1 import X_PAYMENT
 from agentpay.wire.x402_v1_pay import first_payment
 
 _NO_APPROVALS: Final = SignedApprovals()
@@ -91,16 +92,27 @@ def is_named(offer: Offer, *, tagged: bool) -> bool:
     return not tagged or payment_identifier.is_required(offered)
 
 
+def new_name() -> str:
+    """A payment's own, which nobody can guess (x402's `payment-identifier`)."""
+    return f"pay_{secrets.token_hex(16)}"
+
+
 def answer_extensions(
-    offer: Offer, *, approvals: SignedApprovals = _NO_APPROVALS, tagged: bool = False
+    offer: Offer,
+    *,
+    approvals: SignedApprovals = _NO_APPROVALS,
+    tagged: bool = False,
+    name: str = "",
 ) -> JsonObject:
-    """What a payment says back of an offer's extensions, and its name if it has one."""
+    """
+    What a payment says back of an offer's extensions, and its name if it has one: this
+    one, or a new one.
+    """
     offered = offer.extensions
     ours = approvals.info(offer.asset)
     key = payment_identifier.KEY
     if is_named(offer, tagged=tagged):
-        name = f"pay_{secrets.token_hex(16)}"
-        ours[key] = payment_identifier.echo(offered[key], name)
+        ours[key] = payment_identifier.echo(offered[key], name or new_name())
     elif key in offered:
         offered = {n: words for n, words in offered.items() if n != key}
     return echo(offered, ours)
@@ -200,17 +212,40 @@ def unsigned_deposits(
     return deposits
 
 
-def transfer_credential(
-    transfer: Transfer, offer: Offer, *, url: str, approvals: SignedApprovals
-) -> str:
-    """The credential of one `exact` or `upto` payment, in its offer's version."""
+def transfer_words(
+    offer: Offer, name: str, *, approvals: SignedApprovals = _NO_APPROVALS
+) -> JsonObject:
+    """
+    What the credential of an `exact` or `upto` payment says beside its transfer and its
+    URL, in its offer's version: by these words it is written again.
+    """
     if offer.first_network is not None:
-        return first_payment(offer.first_network, transfer_payload(transfer))
+        return {"network": offer.first_network}
+    return {
+        "accepted": offer.words,
+        "extensions": answer_extensions(offer, approvals=approvals, name=name),
+        "about": offer.about,
+    }
+
+
+def transfer_credential(
+    transfer: Transfer, words: JsonObject, *, url: str
+) -> tuple[str, str]:
+    """The header of one `exact` or `upto` payment, and its value."""
+    payload = transfer_payload(transfer)
+    network = words.get("network")
+    if network is not None:
+        return X_PAYMENT, first_payment(str(network), payload)
     message = write.payment(
-        accepted=offer.words,
-        payload=transfer_payload(transfer),
+        accepted=_object(words, "accepted"),
+        payload=payload,
         url=url,
-        extensions=answer_extensions(offer, approvals=approvals),
-        about=offer.about,
+        extensions=_object(words, "extensions"),
+        about=_object(words, "about"),
     )
-    return encode_json(message)
+    return PAYMENT_SIGNATURE, encode_json(message)
+
+
+def _object(words: JsonObject, name: str) -> JsonObject:
+    value = words[name]
+    return value if isinstance(value, dict) else {}

@@ -9,14 +9,17 @@ from agentpay.wire.x402 import PaymentResponse
 
 _PENDING = ("settlement_pending", "unexpected_settle_error")
 """Reasons that mean unknown: the second is the official server's, in a 402."""
+_TAKEN = "payment_identifier_conflict"
+"""Its name stands for another payment, or another request: a refusal, also in a 409."""
 
 
 def read_answer(answer: Answer, receipt: PaymentResponse | None) -> TransferAnswer:
     """What decides of an answer, in words of x402."""
+    reason = receipt.error_reason if receipt is not None else None
     return TransferAnswer(
-        status=answer.status,
+        status=402 if reason == _TAKEN else answer.status,
         success=receipt.success if receipt else None,
-        pending=receipt is not None and receipt.error_reason in _PENDING,
+        pending=reason in _PENDING,
         offered=answer.offers,
         problem=answer.headers.get("content-type", "").startswith(PROBLEM_JSON),
     )

@@ -129,7 +129,18 @@ VERSION_3: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
+# What was held before names no request, and is carried on by none.
+VERSION_4: Final = (
+    "ALTER TABLE budget_holds ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE budget_holds ADD COLUMN presented_until BIGINT NOT NULL DEFAULT 0",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+)
 """What leads from each version to the next. Only ever appended to."""
 
 

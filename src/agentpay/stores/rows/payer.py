@@ -54,7 +54,7 @@ SPENT: Final = Table("budget_spent", "account bytes, host text, amount amount", 
 HOLDS: Final = Table(
     "budget_holds",
     "account bytes, id text, host text, amount amount, valid_before integer,"
-    " detail text",
+    " detail text, request text, presented_until integer",
     keys=2,
 )
 LAPSES: Final = Table(
@@ -184,6 +184,8 @@ def _hold(hold: Hold) -> Columns:
         amount(hold.amount),
         integer(hold.valid_before),
         text(hold.detail),
+        text(hold.request),
+        integer(hold.presented_until),
     )
 
 
@@ -255,7 +257,13 @@ def to_budget(
 
 
 def _to_hold(row: Row) -> Hold:
-    _, hold_id, host, held, valid_before, detail = row
+    _, hold_id, host, held, valid_before, detail, request, presented_until = row
     return Hold(
-        id=hold_id, host=host, amount=held, valid_before=valid_before, detail=detail
+        id=hold_id,
+        host=host,
+        amount=held,
+        valid_before=valid_before,
+        detail=detail,
+        request=request,
+        presented_until=presented_until,
     )

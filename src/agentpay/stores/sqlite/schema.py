@@ -151,6 +151,13 @@ VERSION_9: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
+# What was held before names no request, and is carried on by none.
+VERSION_10: Final = (
+    "ALTER TABLE budget_holds ADD COLUMN request TEXT NOT NULL DEFAULT ''",
+    """ALTER TABLE budget_holds
+        ADD COLUMN presented_until INTEGER NOT NULL DEFAULT 0""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -161,6 +168,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_7,
     VERSION_8,
     VERSION_9,
+    VERSION_10,
 )
 """What leads from each version to the next. Only ever appended to."""
 
