@@ -266,8 +266,10 @@ async def test_c8_a_voucher_that_is_found_void_is_not_presented_again(
         {"url": RESERVED + "?a=1"},
         {"content": b"other"},
         {"content": b""},
+        {"headers": {"authorization": "Bearer other"}},
+        {"headers": {"x-user": "other"}},
     ],
-    ids=["method", "query", "body", "no body"],
+    ids=["method", "query", "body", "no body", "key", "field"],
 )
 async def test_c8_another_request_is_another_purchase(
     agentpay_shared_chain: LocalChain, other: dict[str, Any]
@@ -281,6 +283,18 @@ async def test_c8_another_request_is_another_purchase(
 
         assert world.paid_with == world.begun == 2
         assert await world.arrived() == await spent(agent) == 2 * PRICE
+
+
+async def test_c8_the_fields_of_an_attempt_do_not_make_another_request(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        ours = {"x-user": "one"}
+        await unknown(world, agent, RESERVED, headers={**ours, "traceparent": "00-1"})
+        again = {**ours, "traceparent": "00-2", "x-request-id": "2", "user-agent": "x"}
+        assert (await agent.get(RESERVED, headers=again)).status_code == 200
+
+        assert world.paid_with == world.begun == 1
 
 
 async def test_c8_two_at_once_are_two_purchases_and_one_of_them_carries_on(

@@ -29,6 +29,7 @@ def target_of(request: httpx.Request) -> Target:
         origin=f"{url.scheme}://{host}",
         host=host,
         body=request.content,
+        fields=request.headers,
     )
 
 

@@ -92,7 +92,7 @@ class Channels:
                 f"{target.origin} contradicted our signatures and is paid no more:"
                 " withdraw from its channel"
             )
-        if left := self.inquiry.carry_on(target.request, await self._lanes(key)):
+        if left := self.inquiry.carry_on(target, await self._lanes(key)):
             return left
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._policy.give_up_seconds
@@ -193,7 +193,7 @@ class Channels:
                 offer=offer,
                 target=target,
                 leave=inquiry.ask_later,
-                left=partial(inquiry.leave, target.request),
+                left=partial(inquiry.leave, target),
                 is_made=lambda deposit: inquiry.is_made(chain, deposit),
             )
         )

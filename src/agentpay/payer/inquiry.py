@@ -32,7 +32,7 @@ from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.ledger_steps import Place
 from agentpay.payer.left_vouchers import LeftVouchers
-from agentpay.payer.payment import Asker
+from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
@@ -146,20 +146,20 @@ class Inquiry:
             self._questions[payment.id] = task
             task.add_done_callback(partial(self._end, payment.id))
 
-    async def leave(self, request: str, payment: VoucherPayment) -> None:
+    async def leave(self, target: Target, payment: VoucherPayment) -> None:
         """The same, where nobody had its answer: see `carry_on`."""
         if payment.record.ledger.tagged:
-            self._left.add(request, payment)
+            self._left.add(target.request, payment)
         await self.ask_later(payment)
 
     def carry_on(
-        self, request: str, channels: Collection[Hash32]
+        self, target: Target, channels: Collection[Hash32]
     ) -> VoucherPayment | None:
         """
         What was signed for the same request, on one of these channels, and brought it
         no answer. Who presents it asks by that.
         """
-        payment = self._left.take(request)
+        payment = self._left.take(target)
         if payment is None or payment.record.channel not in channels:
             return None
         question = self._questions.pop(payment.id, None)

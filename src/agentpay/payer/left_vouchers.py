@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from agentpay.payer.channel_kind import VoucherPayment
+from agentpay.payer.payment import Target
 
 _LEFT_MAX = 4096
 _ANSWER_KEPT_SECONDS = 3600.0
@@ -28,8 +29,11 @@ class LeftVouchers:
         if len(self._left) > _LEFT_MAX:
             self._left.popitem(last=False)
 
-    def take(self, request: str) -> VoucherPayment | None:
+    def take(self, target: Target) -> VoucherPayment | None:
         """What was signed for the same request, if an answer may be kept still."""
+        if not self._left:
+            return None
+        request = target.request
         until = self._clock() - _ANSWER_KEPT_SECONDS
         for wanted, since, payment in self._left.values():
             if wanted == request and since >= until:

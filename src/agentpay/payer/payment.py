@@ -5,7 +5,7 @@ What a payer and its transport say to each other about one request.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from agentpay.core.exchange import Next
 from agentpay.errors import MalformedMessage
@@ -28,6 +28,33 @@ from agentpay.wire.x402 import (
     parse_response,
 )
 
+_SAY_NOTHING: Final = frozenset(
+    {
+        "accept-encoding",
+        "accept-payment",
+        "b3",
+        "baggage",
+        "connection",
+        "content-length",
+        "date",
+        "host",
+        "keep-alive",
+        "payment-signature",
+        "sentry-trace",
+        "te",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "user-agent",
+        "x-amzn-trace-id",
+        "x-cloud-trace-context",
+        "x-correlation-id",
+        "x-payment",
+        "x-request-id",
+    }
+)
+"""Fields of a connection, of a trace and of payments: the next attempt has others."""
+
 R = TypeVar("R", Receipt, ChargeReceipt, SessionReceipt)
 
 
@@ -40,15 +67,21 @@ class Target:
     origin: str
     host: str
     body: bytes = field(default=b"", repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Its header fields, by their names in lower case."""
 
     @property
     def request(self) -> str:
         """
-        The same for the same request: its method, URL and body, which are also what a
-        payee compares before it tells an answer again.
+        The same for the same request: its method, URL, body, and the fields that say
+        who asks, and how. An answer is told again to nobody else.
         """
+        parts = [self.method.encode(), self.url.encode(), self.body]
+        for name in sorted(self.fields):
+            if name not in _SAY_NOTHING:
+                parts += [name.encode(), self.fields[name].encode()]
         digest = hashlib.sha256()
-        for part in (self.method.encode(), self.url.encode(), self.body):
+        for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
         return digest.hexdigest()
 
