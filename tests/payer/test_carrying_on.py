@@ -226,7 +226,7 @@ async def test_c8_an_answer_that_a_voucher_bought_is_due_after_it_was_asked_abou
         await world.agent() as agent,
     ):
         await unknown(world, agent, WHOLE)
-        await eventually(lambda: none_open(agent))
+        await eventually(lambda: at_rest(agent))
         assert await spent(agent) == PRICE
         assert (await agent.get(WHOLE)).json() == {"answer": 42}
 

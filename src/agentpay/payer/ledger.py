@@ -360,6 +360,7 @@ class PayerLedger:
         choice: Callable[[Budget], tuple[tuple[BudgetEvent, ...], T]],
         *,
         decimals: int = MONEY_DECIMALS,
+        durable: bool = True,
     ) -> T:
         """The same by what that step chooses, perhaps more than once; see `move`."""
         limits = self.limits(decimals)
@@ -377,7 +378,7 @@ class PayerLedger:
             answer = before, events, chosen
             return PayerStep(budget=budget, record=record, answer=answer)
 
-        step = await self.store.update(self.account, None, decide)
+        step = await self.store.update(self.account, None, decide, durable=durable)
         before, events, chosen = step
         log_money(before, events)
         return chosen

@@ -73,7 +73,7 @@ class Unanswered(Generic[T]):
         from now on, durably; None if there is none.
         """
         await self._look()
-        while True:
+        while await self._is_known(request):
             step = self._ledger.choose(lambda budget: self._choose(budget, request))
             hold, wait = await take_whole(step, self._give_back)
             if hold is not None:
@@ -83,6 +83,14 @@ class Unanswered(Generic[T]):
             if not wait:
                 return None
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
+        return None
+
+    async def _is_known(self, request: str) -> bool:
+        """Nearly always not, which takes no durable step to see."""
+        return await self._ledger.choose(
+            lambda budget: ((), any(h.request == request for h in budget.holds)),
+            durable=False,
+        )
 
     def _choose(
         self, budget: Budget, request: str
