@@ -133,6 +133,7 @@ def payee_record(
             balance=balance,
             pays_whole=session,
         ),
+        last_voucher_at=1,
     )
 
 
@@ -194,12 +195,8 @@ def happens(
         done = _apply(before.ledger, event)
         if record is not None and done.channel is record.ledger:
             return PayeeStep(record=record, answer=done.answer)
-        after = replace(
-            before,
-            ledger=done.channel,
-            last_voucher_at=max(now, before.last_voucher_at),
-            refund_nonce=before.refund_nonce + 1,
-        )
+        moved = before.moved(done.channel, at=max(now, before.last_voucher_at))
+        after = replace(moved, refund_nonce=before.refund_nonce + 1)
         return PayeeStep(record=after, answer=done.answer, touched=done.touched)
 
     return decide

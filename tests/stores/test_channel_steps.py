@@ -115,6 +115,7 @@ of_records: dict[str, st.SearchStrategy[Any]] = {
     "refund_nonce": amounts,
     "last_voucher_at": integers,
     "chain_seen_at": integers,
+    "owing_since": integers,
 }
 
 
@@ -176,11 +177,12 @@ RUNS = Reservation(
     cumulative=1, maximum=1, charged=1, prepaid=True, owner="us", resource="/one"
 )
 USES = Used(cumulative=1, fate=Fate.CHARGED, charged=1)
+OF_TIME = ("last_voucher_at", "chain_seen_at", "owing_since")
 UNSAVEABLE: list[dict[str, Any]] = [
     *({name: -1} for name in ("balance", "claimed", "charged", "floor")),
     *({name: TOO_MUCH} for name in ("highest", "closing_voucher", "refund_nonce")),
     *({name: 2**63} for name in ("window", "in_flight_max")),
-    *({name: -(2**63)} for name in ("last_voucher_at", "chain_seen_at")),
+    *({name: -(2**63)} for name in OF_TIME),
     {"pending_withdrawal": TOO_MUCH},
     {"held": (HeldVoucher(amount=TOO_MUCH, signature=b""),)},
     {"held": (HeldVoucher(amount=1, signature=bytes(65_536)),)},

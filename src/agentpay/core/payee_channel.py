@@ -152,6 +152,16 @@ class PayeeChannel:
             return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
 
+    @property
+    def owes(self) -> bool:
+        """
+        Whether anything may be unclaimed: cheaper than `unclaimed`, and never false
+        where that is above 0. What runs counts as if it were over.
+        """
+        if self.pays_whole:
+            return any(self.claimed < v.amount <= self.charged for v in self.held)
+        return self.charged > self.claimed < self.balance
+
     def is_exposed(self, more: int, limit: int | None) -> bool:
         """Whether with so much more it would owe us more than `limit`, unclaimed."""
         if limit is None:

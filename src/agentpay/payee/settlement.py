@@ -27,7 +27,7 @@ from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
-from agentpay.records import PayeeRecord, PayeeStep, channel_config
+from agentpay.records import PayeeRecord, PayeeStep, Taken, channel_config
 from agentpay.types import Hash32
 
 
@@ -68,22 +68,25 @@ class Settlement:
         return replace(state, balance=credited)
 
     async def see_chain(
-        self, channel: Hash32, *, whole: bool = False
+        self, channel: Hash32, *, whole: bool = False, taken: Taken | None = None
     ) -> PayeeRecord | None:
         """
         Read a channel of x402's from the chain into the ledger; None if it is not ours.
 
         With `whole`, also what is not final yet: to be given back, and not to be spent.
+        `taken` is what the chain was asked for just before.
         """
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, ChannelConfig):
                 return None
-            after = await self._see(known, whole=whole)
+            after = await self._see(known, whole=whole, taken=taken)
             if after is not None:
                 return after
         return None
 
-    async def _see(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
+    async def _see(
+        self, known: PayeeRecord, *, whole: bool, taken: Taken | None
+    ) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
         channel = known.channel
         state = await (
@@ -94,22 +97,25 @@ class Settlement:
             claimed=state.claimed,
             pending_withdrawal=state.withdrawal,
         )
-        now = int(self._clock())
+        now = self._now()
 
         def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
             # An older look saved last would hide that a payer leaves.
             if record is None or record.seen != known.seen:
                 return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
-            after = replace(
-                record,
-                ledger=transition.channel,
+            after = record.seen_on_chain(
+                transition.channel,
+                at=now,
                 refund_nonce=state.refund_nonce,
-                chain_seen_at=now,
+                taken=taken,
             )
             return PayeeStep(record=after, answer=after)
 
         return await self._store.update(known.channel, decide)
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     async def claim(self, *, at_least: int = 1) -> int:
         """
@@ -121,10 +127,10 @@ class Settlement:
             ChainError: Some could not be; those before them were.
         """
         async with self._one_at_a_time:
-            claimed = 0
+            claimed, asked_at = 0, self._now()
             skip = self._unclaimable.held()
             while records := await self._next_batch(at_least, skip):
-                claimed += await self._claim_batch(records, skip)
+                claimed += await self._claim_batch(records, skip, asked_at=asked_at)
             return claimed
 
     async def claim_channels(
@@ -138,12 +144,15 @@ class Settlement:
         self._hurried += 1
         try:
             async with self._one_at_a_time:
+                asked_at = self._now()
                 found = [await self._prepare(c) for c in dict.fromkeys(wanted)]
                 due = [record for record in found if record is not None]
                 most = self._facilitator.claims_max
                 for at in range(0, len(due), most):
                     batch = due[at : at + most]
-                    await self._claim_batch(batch, set(), deadline=deadline)
+                    await self._claim_batch(
+                        batch, set(), asked_at=asked_at, deadline=deadline
+                    )
         finally:
             self._hurried -= 1
 
@@ -167,7 +176,12 @@ class Settlement:
         return [r for r in records if r.channel not in skip][:most]
 
     async def _claim_batch(
-        self, records: Sequence[PayeeRecord], skip: set[Hash32], *, deadline: int = 0
+        self,
+        records: Sequence[PayeeRecord],
+        skip: set[Hash32],
+        *,
+        asked_at: int,
+        deadline: int = 0,
     ) -> int:
         """Claim these, or find by halving the ones that cannot be, or not together."""
         pairs = [(record, _claim_of(record)) for record in records]
@@ -196,14 +210,17 @@ class Settlement:
             half = len(ready) // 2
             halves = (ready[:half], ready[half:])
             counts = [
-                await self._claim_batch(each, skip, deadline=deadline)
+                await self._claim_batch(
+                    each, skip, asked_at=asked_at, deadline=deadline
+                )
                 for each in halves
             ]
             return sum(counts)
-        for record in ready:
+        for record, claim in zip(ready, claims, strict=True):
             self._unclaimable.release(record.channel)
             skip.add(record.channel)  # once each, whatever the chain made of it
-            await self.see_chain(record.channel)
+            taken = Taken(amount=claim.total_claimed, asked_at=asked_at)
+            await self.see_chain(record.channel, taken=taken)
         return len(ready)
 
     async def settle(self, *, at_least: int = 1) -> int:

@@ -129,7 +129,18 @@ VERSION_3: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
+VERSION_4: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN owing_since BIGINT NOT NULL DEFAULT 0",
+    # Nobody knows of the first any more: the last, until all is claimed once.
+    "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+)
 """What leads from each version to the next. Only ever appended to."""
 
 

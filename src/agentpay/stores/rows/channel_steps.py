@@ -108,6 +108,7 @@ def _check_numbers(record: PayeeRecord) -> None:
         ledger.in_flight_max,
         record.last_voucher_at,
         record.chain_seen_at,
+        record.owing_since,
     )
     if min(integers) < -INTEGER_MAX or max(integers) > INTEGER_MAX:
         raise InvariantViolated(f"no store keeps the numbers {integers}")

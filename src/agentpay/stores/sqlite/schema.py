@@ -151,6 +151,12 @@ VERSION_9: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
+VERSION_10: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN owing_since INTEGER NOT NULL DEFAULT 0",
+    # Nobody knows of the first any more: the last, until all is claimed once.
+    "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -161,6 +167,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_7,
     VERSION_8,
     VERSION_9,
+    VERSION_10,
 )
 """What leads from each version to the next. Only ever appended to."""
 
