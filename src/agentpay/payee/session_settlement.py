@@ -22,6 +22,7 @@ from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note, noted
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
+from agentpay.payee.watched import Watched
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep, Settled, Taken, session_config
 from agentpay.session_ports import SessionDesk, SessionOrder
@@ -44,11 +45,13 @@ class SessionSettlement:
         desk: SessionDesk,
         store: PayeeStore,
         credited: Credits | None = None,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         """With `credited`, a deposit that is not final is not spent in full."""
         self.desk = desk
         self._credits = credited
+        self._watched = watched or Watched()
         self._store = store
         self._clock = clock
         self._settling = asyncio.Lock()
@@ -169,7 +172,8 @@ class SessionSettlement:
                 return None
             order = SessionOrder(config=record.config, voucher=voucher)
             try:
-                closed = await self.desk.close(order)
+                with self._watched.step("close_session", 1):
+                    closed = await self.desk.close(order)
             except TransactionFailed:
                 # A payer that the token has frozen is paid nothing, and we are.
                 await self._take([record], PayeeChannel.last_voucher)
@@ -199,7 +203,8 @@ class SessionSettlement:
             return 0
         failed: TransactionFailed | None = None
         try:
-            settled = await self.desk.settle(orders, deadline=deadline)
+            with self._watched.step("settle_sessions", len(orders)):
+                settled = await self.desk.settle(orders, deadline=deadline)
         except TransactionFailed as error:
             settled, failed = dict[Hash32, Settled](), error
         taken = {
@@ -213,6 +218,8 @@ class SessionSettlement:
                 what = f"session {channel}"
                 reason = "the chain does not show it"
                 why = failed or TransactionFailed(what, reason=reason)
+                if failed is None:
+                    self._watched.failed("settle_sessions", why)
                 self._unsettled.put(channel, why)
         # Whatever became of them, also if the chain took a deposit back.
         looks = (self.see_chain(channel, taken=t) for channel, t in taken.items())

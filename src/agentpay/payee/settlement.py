@@ -26,6 +26,7 @@ from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
+from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
 from agentpay.records import PayeeRecord, PayeeStep, Taken, channel_config
 from agentpay.types import Hash32
@@ -42,6 +43,7 @@ class Settlement:
         facilitator: Settler,
         store: PayeeStore,
         authorizer: Signer,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -50,6 +52,7 @@ class Settlement:
         self._store = store
         self._authorizer = authorizer
         self._clock = clock
+        self._watched = watched or Watched()
         self._one_at_a_time = asyncio.Lock()
         self._hurried = 0
         self._credits = Credits(chain, settings.finality)
@@ -194,9 +197,10 @@ class Settlement:
             published = VoucherPublished(amount=claim.max_claimable)
             await note(self._store, record.channel, published)
         try:
-            await self._facilitator.claim(
-                claims, authorizer=self._authorizer, deadline=deadline
-            )
+            with self._watched.step("claim", len(claims)):
+                await self._facilitator.claim(
+                    claims, authorizer=self._authorizer, deadline=deadline
+                )
         except (TransactionFailed, GasTooExpensive, GasMissing) as error:
             # What costs too much gas as a whole can be had in parts.
             if len(ready) == 1:
@@ -235,7 +239,9 @@ class Settlement:
             waiting = await read_unsettled(self._chain, receiver, token)
             if waiting < max(1, at_least):
                 return 0
-            settled = await self._facilitator.settle(receiver, self._settings.asset)
+            with self._watched.step("settle", 1):
+                asset = self._settings.asset
+                settled = await self._facilitator.settle(receiver, asset)
             return settled.amount
 
     async def refund(self, channel: Hash32) -> tuple[PayeeRecord, str, int] | None:
@@ -275,13 +281,14 @@ class Settlement:
         if claim is not None:
             published = VoucherPublished(amount=claim.max_claimable)
             await note(self._store, record.channel, published)
-        settled = await self._facilitator.refund(
-            channel_config(record),
-            amount=REFUND_ALL,
-            nonce=record.refund_nonce,
-            claims=[claim] if claim else [],
-            authorizer=self._authorizer,
-        )
+        with self._watched.step("refund", 1):
+            settled = await self._facilitator.refund(
+                channel_config(record),
+                amount=REFUND_ALL,
+                nonce=record.refund_nonce,
+                claims=[claim] if claim else [],
+                authorizer=self._authorizer,
+            )
         return settled.transaction, settled.amount
 
 
