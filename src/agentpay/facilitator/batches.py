@@ -13,7 +13,12 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from agentpay.errors import ChainError, TransactionFailed
+from agentpay.errors import (
+    ChainError,
+    GasMissing,
+    GasTooExpensive,
+    TransactionFailed,
+)
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
@@ -161,9 +166,10 @@ class TransferBatches:
         call = aggregate_call([waiting.call for waiting in batch])
         try:
             receipt = await self._facilitator.send_reserved(call)
-        except TransactionFailed as error:
-            # Too much gas for one transaction, or a node that will not have it.
-            if len(batch) == 1 or error.transaction:
+        except (TransactionFailed, GasTooExpensive, GasMissing) as error:
+            # Too much gas for one transaction, or too dear, or no node will have it.
+            sent = isinstance(error, TransactionFailed) and error.transaction
+            if len(batch) == 1 or sent:
                 await asyncio.gather(*(self._alone(waiting) for waiting in batch))
                 return
             half = len(batch) // 2
