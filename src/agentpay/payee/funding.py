@@ -149,6 +149,7 @@ class ChannelFunding:
             config=call.config,
             ledger=ledger,
             refund_nonce=state.refund_nonce,
+            withdrawal_started=state.withdrawal_started,
             chain_seen_at=self._books.now(),
         )
 
