@@ -9,8 +9,9 @@ from typing import Protocol
 from agentpay.errors import MalformedMessage, TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.transfer import Transfer
-from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
+from agentpay.facilitator.outcomes import transfer_result
 from agentpay.onchain import find_transfer, is_used, read_words, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled

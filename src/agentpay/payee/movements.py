@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agentpay.errors import TransactionFailed
+from agentpay.errors import ChainError, TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.eip3009_abi import balance_call
@@ -21,6 +21,7 @@ from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
 from agentpay.sending_ports import Relay
 from agentpay.types import Address, ChainId, Hash32
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.x402 import Extension, Permit2Payload
 from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import TransferPayload, kept_transfer, read_transfer
@@ -96,6 +97,8 @@ class TransferMovement:
     transfer: Transfer
     chain: Chain
     facilitator: Settler
+    listing: Listing | None = None
+    """What its facilitator's catalogue is told of what it pays for."""
 
     @property
     def id(self) -> str:
@@ -123,7 +126,7 @@ class TransferMovement:
 
     async def check(self) -> None:
         """See `Movement.check`."""
-        await self.facilitator.verify(self.transfer)
+        await self.facilitator.verify(self.transfer, listing=self.listing)
 
     async def found(self) -> Settled | None:
         """See `Movement.found`."""
@@ -135,7 +138,9 @@ class TransferMovement:
 
     async def send(self, amount: int) -> Settled:
         """See `Movement.send`."""
-        return await self.facilitator.settle_transfer(self.transfer, amount)
+        return await self.facilitator.settle_transfer(
+            self.transfer, amount, listing=self.listing
+        )
 
     async def funds(self) -> int:
         """See `Movement.funds`."""
@@ -296,6 +301,14 @@ def read_signed(
             sponsors=settings.sponsors_approvals,
         )
     return read_transfer(payload, asset, approvals=approvals)
+
+
+async def surely_over(movement: Movement) -> bool:
+    """Whether it is known that nothing of it can be mined any more."""
+    try:
+        return await movement.is_over()
+    except ChainError:
+        return False
 
 
 def transaction_id(chain: ChainId, transaction: Hash32) -> str:
