@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from bench.goods import PATHS
+from bench.goods import PATHS, UNPAID
 from bench.lines import Json
 from bench.measure import Sample, percentile, resident_megabytes
 from bench.program import Program
@@ -96,7 +96,7 @@ async def measure(world: World, row: Row) -> Sample:
                 "host": place.hostname,
                 "port": place.port,
                 "path": PATHS[row.scheme],
-                "paid": shop.pay_to is not None,
+                "paid": shop.receipts,
                 "lanes": await _signed(world, row),
                 "at_once": row.at_once,
             }
@@ -137,11 +137,11 @@ async def _signed(world: World, row: Load) -> list[list[str]]:
 def priced(shop: str) -> str:
     """The shop whose payments a free one gets, which it does not look at."""
     framework, _, store = shop.partition(" ")
-    return f"{framework} memory" if store.startswith("none") else shop
+    return f"{framework} memory" if store.startswith(UNPAID) else shop
 
 
 async def _copies(purse: Purse, count: int) -> list[str]:
-    """Headers of the same length, which nobody looks at."""
+    """Headers of the same length, of which nobody remembers one."""
     paid = purse.paid
     made = await purse.headers(1)
     purse.paid = paid

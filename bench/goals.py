@@ -22,6 +22,7 @@ from bench.rows import (
     DEFAULT,
     FREE,
     HOT,
+    LEAST,
     LIBRARIES,
     MANY,
     MPPX,
@@ -127,6 +128,11 @@ RATIOS: Final = (
         least=0.42,
     ),
     Ratio(
+        name="the same, the least that a paywall can do against unpaid",
+        above=_rate(MANY, LEAST),
+        below=_rate(MANY, FREE),
+    ),
+    Ratio(
         name="FastAPI, 32 at once on one channel, against x402's best (32 channels)",
         above=_rate(MANY, OURS),
         below=_rate(CHANNELS, THEIRS),
@@ -224,6 +230,12 @@ LIMITS: Final = (
         figure=_cpu(ASGI, OURS),
         less=_cpu(ASGI, FREE),
         most=160,
+        unit="µs",
+    ),
+    Limit(
+        name="CPU that the least that a paywall can do adds to a request",
+        figure=_cpu(ASGI, LEAST),
+        less=_cpu(ASGI, FREE),
         unit="µs",
     ),
     Limit(

@@ -16,6 +16,8 @@ SCHEMES = {"batch-settlement": "/channel", "exact": "/exact"}
 """By what scheme of x402 each path is paid for."""
 PATHS = {**SCHEMES, "charge": "/charge"}
 """The same, and what is paid for by MPP's intent."""
+UNPAID = ("none", "least")
+"""What stands where others have a store: nobody is paid, though the least looks."""
 _OF_EACH = 10**9
 """Numbers of each process: its workers sell none twice."""
 App = Callable[[Any, Any, Any], Awaitable[None]]

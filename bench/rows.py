@@ -32,6 +32,8 @@ OURS, SQLITE, POSTGRES = (
     f"agentpay, {store}" for store in ("memory", "SQLite", "PostgreSQL")
 )
 AGENTPAY, FREE, THEIRS, PYMPP, MPPX = "agentpay", "unpaid", "x402", "pympp", "mppx"
+LEAST = "the least there can be"
+"""A voucher is read and verified, and answered with a receipt: see `bench.least`."""
 LIBRARIES: Final = ("httpx2", "aiohttp")
 """What whole clients send by where it is not httpx."""
 BATCHED, GATHERED = "agentpay, batched", "agentpay, batched by its facilitator"
@@ -128,10 +130,12 @@ def _web(
         )
         for variant, store in (
             (FREE, "none"),
+            (LEAST, "least"),
             (OURS, "memory"),
             (SQLITE, "sqlite"),
             (POSTGRES, "postgres"),
         )
+        if variant != LEAST or case in (ASGI, MANY)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Our server: the goods behind a `Paywall`, or behind none."""
+"""Our server: the goods behind a `Paywall`, behind the least there can be, or none."""
 
 import asyncio
 import time
@@ -9,7 +9,8 @@ from agentpay import MppTerms, Payee, Paywall, RemoteFacilitator, Route, Wallet
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.evm.networks import LOCAL
 from agentpay.types import Hash32
-from bench.goods import PATHS, PRICE, SCHEMES, asgi_goods, fastapi_goods
+from bench.goods import PATHS, PRICE, SCHEMES, UNPAID, asgi_goods, fastapi_goods
+from bench.least import least
 from bench.lines import Json, read, run, serve
 
 _MPP = MppTerms(realm="127.0.0.1", secrets=(bytes(range(32)),))
@@ -74,8 +75,9 @@ async def nothing(command: Json) -> Json:
 async def main() -> None:
     settings = read()
     goods: Any = fastapi_goods() if settings["framework"] == "fastapi" else asgi_goods()
-    if settings["store"] == "none":
-        await serve(goods, nothing, inherited=settings["inherited"])
+    if settings["store"] in UNPAID:
+        sold = least(goods) if settings["store"] == "least" else goods
+        await serve(sold, nothing, inherited=settings["inherited"])
         return
     remote = settings["facilitator"]
     payee = Payee(

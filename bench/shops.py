@@ -17,7 +17,7 @@ from agentpay.evm.hashing import checksummed
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
 from bench.crowd import Crowd
-from bench.goods import PRICE
+from bench.goods import PRICE, UNPAID
 from bench.lines import Json, listening
 from bench.measure import cpu_seconds
 from bench.program import OURS, Program
@@ -39,6 +39,8 @@ class Shop:
     workers: int = 1
     pay_to: Address | None
     """None where nothing costs."""
+    receipts: bool = True
+    """Whether its answers have one."""
     ours: bool
     channels: list[str] = field(default_factory=list[str])
     by_channel: int = 0
@@ -134,7 +136,7 @@ async def our_shop(
     batch_seconds: float = 0,
     mpp: bool = False,
 ) -> Shop:
-    """Ours; with the store "none", the goods without a paywall."""
+    """Ours; with a "store" of `UNPAID`, the goods without a paywall."""
     wallet = await chain.funded_wallet(0, ether=10)
     return Shop(
         name=name,
@@ -150,7 +152,8 @@ async def our_shop(
             "mpp": mpp,
         },
         workers=workers,
-        pay_to=None if store == "none" else wallet.address,
+        pay_to=None if store in UNPAID else wallet.address,
+        receipts=store != "none",
         ours=True,
     )
 

@@ -90,6 +90,7 @@ class _Site:
         self._files += 1
         places = {
             "none": "none",
+            "least": "least",
             "memory": "memory:",
             "sqlite": str(self.folder / f"{self._files}.db"),
         }

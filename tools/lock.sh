@@ -3,8 +3,8 @@
 # Needs uv.
 set -eu
 cd "$(dirname "$0")/.."
-uv pip compile pyproject.toml --extra server --extra cli --extra httpx2 --extra postgres \
-    --extra metrics --group dev \
+uv pip compile pyproject.toml --extra server --extra cli --extra fast --extra httpx2 \
+    --extra postgres --extra metrics --group dev \
     --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --upgrade \
     --no-emit-package agentpay-sdk --output-file requirements.lock
 uv pip compile tests/peers/requirements.in --universal --python-version 3.11 \

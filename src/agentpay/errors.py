@@ -383,7 +383,7 @@ class StoreNotEmpty(StoreError):
 
 
 class StoreInUse(StoreError):
-    """Another process holds the database, which has one writer."""
+    """Another process holds the database, which has one writer; or another payee."""
 
     code = "store_in_use"
 

@@ -224,8 +224,8 @@ class PayeeStore(PaymentBook, SendBook, Protocol):
 
         Of two concurrent calls, the second sees what the first saved. `decide` is pure
         and may run more than once; if it raises, nothing is saved. With `durable`, it
-        returns when a crash can no longer undo it; without, soon is enough. A record
-        that stays is not written. A step holds no timeout: another task may end it.
+        returns when a crash can no longer undo it; without, soon is enough. Of a record
+        that stays nothing is written. A step holds no timeout: another task may end it.
 
         Raises:
             StoreUnavailable: Nothing was saved.

@@ -65,6 +65,8 @@ class PayeeStep(Generic[T_co]):
     touched: tuple[int, ...] = ()
     unsaved: Callable[[], None] | None = None
     """Called where nobody waited for it to be saved, and it was not."""
+    kept: "AnswerRecord | None" = None
+    """The answer that it pays for: saved with the record, and with nothing else."""
 
 
 class PaymentStatus(StrEnum):

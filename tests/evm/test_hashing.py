@@ -34,6 +34,15 @@ def test_keccak_is_keccak(data: bytes) -> None:
     assert hashing.keccak(data) == their_keccak(data)
 
 
+@given(st.binary(max_size=300))
+def test_keccak_is_the_same_with_the_extra_and_without(data: bytes) -> None:
+    assert hashing.plain_keccak(data) == hashing.keccak(data)
+
+
+def test_the_extra_is_what_is_used_where_it_is_installed() -> None:
+    assert hashing.keccak is not hashing.plain_keccak
+
+
 @given(
     name=NAMES,
     version=st.none() | NAMES,

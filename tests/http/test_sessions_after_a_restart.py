@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from agentpay import Route
+from agentpay.errors import StoreInUse
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.stores import open_store
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from tests.http.session_world import DEPOSIT, OK, a_world
@@ -80,12 +82,40 @@ async def test_an_untagged_session_that_was_forgotten_begins_at_what_was_settled
         assert session_receipt_of(more).spent == PRICE
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_books_of_one_payee_are_no_other_payees(
+    agentpay_shared_chain: LocalChain,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    """What it sold there, nobody would claim: who leads has other keys."""
+    store = str(tmp_path / "payee.db")
+    if kind == "postgres":
+        store = str(request.getfixturevalue("postgres_url"))
+    async with a_world(agentpay_shared_chain, store=store) as before:
+        config = await before.opened()
+        await before.buy(config, PRICE)
+    with pytest.raises(StoreInUse, match="books of another payee"):
+        async with a_world(agentpay_shared_chain, store=store):
+            pass
+    async with a_world(
+        agentpay_shared_chain, store=store, wallet=before.wallet
+    ) as again:
+        payer = again.of(before.payer.wallet)
+        more = await again.send(await payer.voucher(config, 2 * PRICE))
+
+    assert more.status_code == 200
+
+
 async def test_a_session_that_pays_somebody_else_is_not_ours(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:
     store = str(tmp_path / "payee.db")
     async with a_world(agentpay_shared_chain, store=store) as before:
         config = await before.opened()
+    async with await open_store(store) as books:
+        await books.payee.write_cursor("payee", 0)  # whose they are is not known
     async with a_world(agentpay_shared_chain, store=store) as other:
         payer = other.of(before.payer.wallet)
         refused = await other.send(await payer.voucher(config, PRICE))

@@ -79,8 +79,9 @@ class Heard:
 async def answer(
     send: Send, status: int, body: bytes, headers: Mapping[str, str] | None = None
 ) -> None:
-    """A whole answer."""
-    fields = [(n.encode(), v.encode()) for n, v in (headers or {}).items()]
+    """A whole answer, which says how long it is as those of any framework do."""
+    sized = {"content-length": str(len(body)), **(headers or {})}
+    fields = [(name.encode(), value.encode()) for name, value in sized.items()]
     start = {"type": "http.response.start", "status": status, "headers": fields}
     await send(start)
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,6 @@
 """One claim that cannot be made costs the others nothing, and no gas each round."""
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -12,16 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay import Agent, Budget
-from agentpay.evm.batch_settlement import VoucherClaim
-from agentpay.onchain import read_channel
+from agentpay.evm.batch_settlement import VoucherClaim, channel_id
+from agentpay.onchain import read_channel, read_claimed
+from agentpay.payee.payee import Payee
+from agentpay.payee.pricing import Terms
 from agentpay.payee.quarantine import Quarantine
 from agentpay.ports import Settler, Signer
 from agentpay.records import PayeeRecord, PayeeStep, Settled
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
+from tests.http.world import a_payee
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
 from tests.keeper.test_what_chains_take_back import a_keeper
+from tests.payee.hand import HandPayer, serve, terms_of
 
 CHANNEL = Hash32.of(bytes(31) + b"\1")
 ERROR = ValueError("it reverts")
@@ -93,6 +98,41 @@ async def test_k7_a_poisoned_row_is_found_once_and_then_costs_no_simulation(
         assert asked_again == 0
         assert [r.levelno for r in said] == [logging.WARNING, logging.DEBUG]
         assert await claimed(world, bad.channel) == PRICE
+
+
+@pytest.mark.parametrize("place", [0, 24, 49])
+async def test_k7_a_poisoned_row_among_50_costs_the_49_nothing(
+    agentpay_shared_chain: LocalChain, place: int
+) -> None:
+    """Wherever it stands: it is found by halving, in a few transactions."""
+    chain = agentpay_shared_chain
+    async with a_payee(chain, claim_at="$1000") as payee:
+        settlement, terms = payee.settlement, terms_of(payee)
+        await payee._running.keeper.stop()
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        configs = [payer.config() for _ in range(50)]
+        headers = [await payer.funding(c, 5000, 1000, terms) for c in configs]
+        await asyncio.gather(*(pay(payee, header, terms) for header in headers))
+        channels = [channel_id(config, chain.chain_id) for config in configs]
+        order = await payee._running.store.payee.claimable(
+            sessions=False, at_least=1, limit=50
+        )
+        bad = order[place].channel
+        await payee._running.store.payee.update(bad, spoilt)
+        listening = Listening(settlement._facilitator)
+        settlement._facilitator = listening
+        count = await settlement.claim()
+        states = await read_claimed(payee._running.chain, channels)
+        found = dict(zip(channels, states, strict=True))
+
+    assert count == 49
+    assert found.pop(bad) == 0
+    assert set(found.values()) == {1000}
+    assert len(listening.heard) <= 13  # each half of a half that has it, and the rest
+
+
+async def pay(payee: Payee, header: str, terms: Terms) -> None:
+    await serve(await payee.answer(header, terms))
 
 
 async def test_k7_what_is_left_alone_is_tried_at_once_when_its_payer_withdraws(

@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
+from tests.http.world import a_payee
+from tests.payee.hand import HandPayer, serve, terms_of
 from tests.programs import serving
 
 PRICE = 10_000
@@ -105,6 +108,30 @@ async def test_what_is_due_is_claimed_when_it_is_old_however_little(
         clock.ahead += 3601
 
         await _eventually(world, PRICE)
+
+
+async def test_no_restart_puts_off_a_claim_by_age(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """A provider that is deployed anew more often than it claims gets its money."""
+    chain, clock = agentpay_shared_chain, Clock()
+    wallet, buyer = await chain.funded_wallet(0), await chain.funded_wallet(ether=0)
+    store = f"sqlite:///{tmp_path}/payee.db"
+    terms = {"store": store, "claim_at": "$1000", "withdraw_delay": 86400}
+    earned: list[int] = []
+    for _ in range(4):
+        async with a_payee(chain, wallet=wallet, clock=clock, **terms) as payee:
+            keeper = payee._running.keeper
+            await keeper.stop()
+            if not earned:
+                payer, offer = HandPayer(buyer, payee.settings), terms_of(payee)
+                header = await payer.funding(payer.config(), 5000, 1000, offer)
+                await serve(await payee.answer(header, offer))
+            await keeper.tick()
+        earned.append(await chain.balance(wallet.address))
+        clock.ahead += 1500
+
+    assert earned == [0, 0, 0, 1000]
 
 
 async def test_a_clock_that_is_set_back_delays_no_claim_by_age(

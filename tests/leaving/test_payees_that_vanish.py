@@ -9,7 +9,12 @@ import httpx
 import pytest
 
 from agentpay import Agent, ConfigurationError, Policy
+from agentpay.chain.rpc import RpcChain
+from agentpay.chain.sender import TransactionSender
 from agentpay.core.payer_channel import PayerStatus
+from agentpay.evm.batch_settlement import ChannelConfig
+from agentpay.evm.batch_settlement_abi import finalize_withdraw_call
+from agentpay.evm.calls import Call
 from agentpay.testing.local_chain import LocalChain
 from tests.keeper.test_settlement_triggers import Clock
 
@@ -62,6 +67,48 @@ async def test_k5_a_payee_that_vanished_is_left_after_the_time_of_the_policy() -
     assert after.ledger.status is PayerStatus.CLOSED
     assert spending.deposited == 0
     assert back == before
+
+
+async def test_k5_a_way_out_that_failed_is_tried_again_and_booked_by_later_sweeps() -> (
+    None
+):
+    """Nothing is signed for a channel any more before its withdrawal is sent."""
+    async with LocalChain() as chain, AsyncExitStack() as stack:
+        clock = Clock()
+        async with a_world(on=chain) as world:
+            agent = an_agent(world, seconds=DAY, clock=clock)
+            await stack.enter_async_context(agent)
+            await agent.get(world.url)
+        for _ in range(2):
+            await agent.sweep()
+            clock.ahead += DAY / 2
+        await chain.node.set_balance(world.wallet.address, 0)
+        failed = await agent.sweep()
+        (stopped,) = await agent.channels()
+        await chain.node.set_balance(world.wallet.address, 10**18)
+        (started,) = await agent.sweep()
+        await chain.node.increase_time(DELAY + 1)
+        assert isinstance(stopped.config, ChannelConfig)
+        await send(world, finalize_withdraw_call(stopped.config))  # and then we die
+        (booked,) = await agent.sweep()
+        (after,) = await agent.channels()
+        spending = await agent.spending()
+
+    assert failed == []
+    assert stopped.ledger.status is PayerStatus.STOPPED
+    assert started.amount == booked.amount == DEPOSIT
+    assert started.transaction
+    assert not booked.transaction
+    assert after.ledger.status is PayerStatus.CLOSED
+    assert spending.deposited == 0
+
+
+async def send(world: World, call: Call) -> None:
+    async with (
+        RpcChain(world.chain.rpc_url, chain_id=world.chain.chain_id) as chain,
+        TransactionSender(chain, key=world.wallet.gas_key()) as sender,
+    ):
+        await sender.send(call)
 
 
 async def test_k5_a_session_of_a_payee_that_vanished_is_left_in_the_background() -> (

@@ -14,6 +14,8 @@ import pytest
 from agentpay.core.payee_channel import PayeeChannel
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.payee.payee import Payee
+from agentpay.payee.sales import Sale
+from agentpay.records import AnswerRecord
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 from tests.http.session_world import a_world
@@ -48,9 +50,22 @@ async def it_has_ended(payee: Payee, channel: Hash32) -> None:
     await eventually(ended, seconds=10)
 
 
+def kept(receipt: str) -> AnswerRecord:
+    headers = ((b"payment-response", receipt.encode()),)
+    return AnswerRecord(
+        key="a", request=b"r", kept_until=2**40, status=200, headers=headers
+    )
+
+
+async def serve_whole(sale: Sale) -> None:
+    assert sale.whole is not None
+    assert isinstance(await sale.whole(kept), AnswerRecord)
+
+
+@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("tagged", [True, False])
 async def test_p10_an_end_on_a_channel_that_was_not_saved_is_said_again(
-    agentpay_shared_chain: LocalChain, tmp_path: Path, tagged: bool
+    agentpay_shared_chain: LocalChain, tmp_path: Path, tagged: bool, whole: bool
 ) -> None:
     database = tmp_path / "payee.db"
     async with a_payee(agentpay_shared_chain, store=str(database)) as payee:
@@ -60,7 +75,7 @@ async def test_p10_an_end_on_a_channel_that_was_not_saved_is_said_again(
         sale = sold(await shop.answer(header))
         await payee._running.store.payee.read(channel)
         with nothing_ends(database):
-            await serve(sale)
+            await (serve_whole(sale) if whole else serve(sale))
             # Waits for what was told, which is lost, and reads what is saved.
             await payee._running.store.payee.claimable(
                 sessions=False, at_least=1, limit=1
@@ -68,10 +83,12 @@ async def test_p10_an_end_on_a_channel_that_was_not_saved_is_said_again(
             assert len((await ledger_of(payee, channel)).running) == 1
         await it_has_ended(payee, channel)
         ledger = await ledger_of(payee, channel)
+        told = await payee._running.store.payee.find_answer("a")
         again = await shop.payer.voucher(shop.config, 3000, shop.terms)
         await serve(await shop.answer(again))
 
     assert (ledger.charged, ledger.due) == (2000, 2000)
+    assert (told is not None) == whole
 
 
 async def test_p10_an_end_on_a_session_that_was_not_saved_is_said_again(

@@ -8,13 +8,14 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agentpay.core.payee_events import Admitted
 from agentpay.errors import InvariantViolated, StoreUnavailable
-from agentpay.records import PayeeRecord
+from agentpay.records import AnswerRecord, PayeeRecord, PayeeStep
 from agentpay.stores import SqliteStore
 from agentpay.stores.rows.tables import Change
 from tests.small_disks import small_disk_at
@@ -50,6 +51,35 @@ async def test_a_failed_commit_saves_nothing_and_the_store_recovers(
     assert [u.cumulative for u in record.ledger.used] == [1]
     answer = await store.payee.update(channel(), happens(voucher(2)))
     assert isinstance(answer, Admitted)
+    await store.close()
+
+
+@pytest.mark.parametrize("table", ["answers", "payee_channels"])
+async def test_a_step_and_the_answer_that_it_keeps_are_saved_both_or_not_at_all(
+    path: Path, table: str
+) -> None:
+    answer = AnswerRecord(key="a", request=b"r", kept_until=9, status=200)
+
+    def paid(record: PayeeRecord | None) -> PayeeStep[None]:
+        assert record is not None
+        after = replace(record, refund_nonce=1)
+        return PayeeStep(record=after, answer=None, kept=answer)
+
+    store = await SqliteStore.open(path)
+    await store.payee.update(channel(), is_put(WIDE))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for change in ("INSERT", "UPDATE"):
+            other.execute(
+                f"CREATE TRIGGER fail_{change} BEFORE {change} ON {table}"
+                " BEGIN SELECT RAISE(ABORT, 'planted'); END"
+            )
+    with pytest.raises(StoreUnavailable):
+        await store.payee.update(channel(), paid)
+
+    record = await store.payee.read(channel())
+    assert record is not None
+    assert record.refund_nonce == 0
+    assert await store.payee.find_answer("a") is None
     await store.close()
 
 

@@ -448,6 +448,36 @@ async def test_an_answer_is_found_as_it_was_kept(store: Store, durable: bool) ->
     assert await store.payee.find_answer("b") is None
 
 
+@pytest.mark.parametrize("durable", [True, False])
+async def test_an_answer_is_kept_with_the_step_that_pays_for_it(
+    store: Store, durable: bool
+) -> None:
+    def paid(record: PayeeRecord | None) -> PayeeStep[int]:
+        return replace(count(record), kept=an_answer(size=1000))
+
+    await store.payee.update(channel(), paid, durable=durable)
+
+    assert await store.payee.find_answer("a") == an_answer(size=1000)
+
+
+async def test_nothing_is_kept_with_a_step_that_changes_nothing_or_fails(
+    store: Store,
+) -> None:
+    def same(record: PayeeRecord | None) -> PayeeStep[None]:
+        return PayeeStep(record=record, answer=None, kept=an_answer())
+
+    def another(record: PayeeRecord | None) -> PayeeStep[None]:
+        del record
+        return PayeeStep(record=payee_record(9), answer=None, kept=an_answer())
+
+    await store.payee.update(channel(), is_put(payee_record()))
+    await store.payee.update(channel(), same)
+    with pytest.raises(InvariantViolated):
+        await store.payee.update(channel(), another)
+
+    assert await store.payee.find_answer("a") is None
+
+
 async def test_an_answer_takes_the_place_of_its_name_and_may_be_dropped(
     store: Store,
 ) -> None:

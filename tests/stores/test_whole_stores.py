@@ -14,15 +14,22 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from agentpay.cli.app import app
-from agentpay.core.budget import Hold, Reserved
+from agentpay.core.budget import Hold, Reserved, Spent
 from agentpay.core.payee_events import Admitted
-from agentpay.core.payer_channel import PendingDeposit, TicketWanted
+from agentpay.core.payer_channel import (
+    DepositArrived,
+    PendingDeposit,
+    TicketWanted,
+)
 from agentpay.errors import ConfigurationError, StoreNotEmpty
+from agentpay.evm import rlp
 from agentpay.records import AnswerRecord, SentTransaction
 from agentpay.stores import PostgresStore, SqliteStore, Store, open_store
 from agentpay.stores.checking import Books
 from agentpay.stores.rows import payee, payer
+from agentpay.stores.rows.answers import ANSWERS
 from agentpay.stores.rows.columns import Row
+from agentpay.stores.rows.sending import SENT, pack
 from agentpay.stores.rows.tables import Table
 from agentpay.stores.rows.whole import TABLES, read_lines, write_lines
 from agentpay.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS, migrate
@@ -52,6 +59,15 @@ moves = st.lists(
 )
 
 
+def signed(*, nonce: int, data: bytes = b"claim", tip: int = 1) -> bytes:
+    """A call as a transaction, by a signature that no node would take."""
+    numbers = (CHAIN, nonce, tip, 9 * tip, 50_000)
+    to, value, parity = ACCOUNT.to_bytes(), b"", b""
+    signature: list[rlp.Item] = [parity, b"r", b"s"]
+    fields = [*map(rlp.encode_uint, numbers), to, value, data, [], *signature]
+    return b"\2" + rlp.encode(fields)
+
+
 async def fill(store: Store, steps: Moves) -> None:
     """Something of every kind."""
     for number, event, payers, spending in steps:
@@ -61,7 +77,9 @@ async def fill(store: Store, steps: Moves) -> None:
     await store.payee.set_mark("ü\0", until=7)
     await store.payee.write_cursor("chain", 12)
     await store.payee.keep_sent(
-        SentTransaction(chain=CHAIN, account=ACCOUNT, nonce=3, raws=(b"x",), what="w")
+        SentTransaction(
+            chain=CHAIN, account=ACCOUNT, nonce=3, raws=(signed(nonce=3),), what="w"
+        )
     )
     answer = AnswerRecord(key="k", request=b"r", kept_until=9, headers=((b"a", b"b"),))
     await store.payee.keep_answer(answer, durable=True)
@@ -147,9 +165,29 @@ async def rows_of_a_store(path: Path) -> list[tuple[Table, Sequence[object]]]:
         for amount in (5, 6, 7):
             await payee_step(store, 1, voucher(amount))
         await payee_step(store, 5, voucher(9))
+        await payers_rows(store)
         await fill(store, [])
     async with await SqliteStore.open(path) as store:
         return [(table, row) for table, row in await store.all_rows()]
+
+
+async def payers_rows(store: Store) -> None:
+    """A channel that holds a deposit, and one whose deposit is on its way."""
+    for number, salt in ((1, Hash32.of(b"\1" * 32)), (5, Hash32.of(b"\5" * 32))):
+        deposit = PendingDeposit(amount=9, salt=salt, valid_before=99)
+        wants = TicketWanted(maximum=3, deposit=deposit, low_water=0)
+        units = 9 * 10**12
+        hold = Hold(
+            id=f"deposit {salt}",
+            host="api.example",
+            amount=units,
+            valid_before=99,
+            detail="",
+        )
+        await payer_step(store, number, wants, Reserved(hold=hold))
+        if number == 1:
+            spent = Spent(id=hold.id, amount=units)
+            await payer_step(store, number, DepositArrived(salt=salt), spent)
 
 
 async def test_all_is_well_with_what_the_rules_made(path: Path) -> None:
@@ -159,6 +197,7 @@ async def test_all_is_well_with_what_the_rules_made(path: Path) -> None:
 
 
 CHARGED = payee.CHANNELS.names.index("charged")
+TWO_CALLS = pack((signed(nonce=3), signed(nonce=3, data=b"settle", tip=2)))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +214,17 @@ CHARGED = payee.CHANNELS.names.index("charged")
         (payee.PAYMENTS, "charged", 10**9, "no more than was signed"),
         (payee.PAYMENTS, "status", "gone", "cannot be read"),
         (payee.CURSORS, "position", -1, "not negative"),
+        (payer.CHANNELS, "salt", b"\1" * 32, "hash of its terms"),
+        (payer.CHANNELS, "account", b"\1" * 20, "the account's own"),
+        (payer.CHANNELS, "balance", 10**6, "was counted as spent"),
+        (payer.SIGNED, "cumulative", 7, "what is open was signed"),
+        (payer.SPENT, "amount", 1, "was counted as spent"),
+        (payer.HOLDS, "id", "deposit of nothing", "signed deposits are held"),
+        (ANSWERS, "size", 10**6, "its size is its own"),
+        (SENT, "nonce", 4, "for its chain and nonce"),
+        (SENT, "chain", 1, "for its chain and nonce"),
+        (SENT, "raws", pack((b"x",)), "cannot be read"),
+        (SENT, "raws", TWO_CALLS, "all attempts are of one call"),
     ],
 )
 async def test_what_cannot_be_true_is_found(

@@ -4,16 +4,40 @@ Keccak-256 and EIP-712 digests, by hand: a voucher's digest costs microseconds.
 eth-account's typed-data encoder reads `"16"`, `"0x10"` and `16` alike and pads short
 bytes; here only values that are already valid can be hashed. A property test compares
 both encoders. Source: EIP-712.
+
+A hash takes 4 us, or less than one with the extra `fast` (safe-pysha3).
 """
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
 
 from Crypto.Hash.keccak import Keccak_Hash
 
 from agentpay.types import Address, ChainId
 
 
-def keccak(data: bytes) -> bytes:
-    """The Keccak-256 hash that Ethereum uses; 32 bytes."""
+def plain_keccak(data: bytes) -> bytes:
+    """The same as `keccak`, by what every installation has."""
     return Keccak_Hash(data, 32, update_after_digest=False).digest()
+
+
+def _load_keccak() -> Callable[[bytes], bytes]:
+    try:
+        sha3: Any = import_module("sha3")  # untyped
+    except ImportError:
+        return plain_keccak
+    hashed: Callable[[bytes], Any] = sha3.keccak_256
+
+    def fast_keccak(data: bytes) -> bytes:
+        digest: bytes = hashed(data).digest()
+        return digest
+
+    return fast_keccak
+
+
+keccak: Final = _load_keccak()
+"""The Keccak-256 hash that Ethereum uses; 32 bytes."""
 
 
 def uint_word(value: int) -> bytes:

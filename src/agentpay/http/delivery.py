@@ -3,7 +3,6 @@ One answer on its way: charged before its first byte, kept and closed after its 
 """
 
 import asyncio
-import hashlib
 import json
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from agentpay.errors import ChainError, StoreError
 from agentpay.http.asgi import (
     Headers,
     Message,
-    Receive,
     Scope,
     Send,
     headers_of,
     send_refusal,
-    send_whole,
 )
 from agentpay.http.flow import Flow
+from agentpay.http.hearing import Hearing
 from agentpay.http.manners import for_first_version, keep_private
 from agentpay.http.withheld import withheld_for
 from agentpay.payee.attestor import Attestor
@@ -30,6 +28,7 @@ from agentpay.payee.offers import unavailable
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal, Sale
+from agentpay.records import AnswerRecord
 from agentpay.stream_errors import StreamEnded, StreamExhausted, StreamLost
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
@@ -39,6 +38,7 @@ from agentpay.wire.x402_v1 import X_PAYMENT, X_PAYMENT_RESPONSE, downgrade_recei
 T = TypeVar("T")
 
 _UNPAID = {"content-type": "application/json", "cache-control": "no-store"}
+_LENGTH = b"content-length"
 _RECEIPT = PAYMENT_RESPONSE.lower().encode()
 _MPP_RECEIPT = PAYMENT_RECEIPT.lower().encode()
 _FIRST_RECEIPT = X_PAYMENT_RESPONSE.lower().encode()
@@ -48,51 +48,6 @@ class Charge(Protocol):
     """How much an answer costs, once it starts."""
 
     def close(self) -> int: ...
-
-
-class Hearing:
-    """Passes a request's body on, and remembers a hash of it."""
-
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-        self._hash = hashlib.sha256()
-        self._begun = False
-        self._ended = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._begun = True
-            self._hash.update(message.get("body", b""))
-            self._ended = not message.get("more_body")
-        return message
-
-    @property
-    def content(self) -> bytes | None:
-        """The hash of what was heard, empty if nothing was; None if only a part."""
-        if not self._begun:
-            return b""
-        return self._hash.digest() if self._ended else None
-
-    async def rest(self) -> None:
-        """Hear the body to its end, or until the client leaves."""
-        while not self._ended and (await self.receive())["type"] == "http.request":
-            continue
-
-
-async def tell_again(receive: Receive, send: Send, refusal: Refusal) -> None:
-    """Send a refusal; or what was answered earlier, if the same is asked once more."""
-    earlier = refusal.earlier
-    if earlier is None:
-        await send_refusal(send, refusal)
-        return
-    hearing = Hearing(receive)
-    if earlier.content:
-        await hearing.rest()
-    if hearing.content != earlier.content:
-        await send_refusal(send, refusal)
-        return
-    await send_whole(send, earlier.status, earlier.headers, earlier.body)
 
 
 class _Copy:
@@ -166,6 +121,8 @@ class Delivery:
         self._send = send
         self._closings = closings
         self._copy = _Copy(self._answers.policy.bytes_each)
+        self._head: Message | None = None
+        """Held back, of an answer that may come whole."""
         self._started = False
         self._closed = False
         self._replaced = False
@@ -176,16 +133,24 @@ class Delivery:
         return self._closed
 
     async def send(self, message: Message) -> None:
+        head, self._head = self._head, None
+        if head is not None and message["type"] != "http.response.start":
+            if await self._send_whole(head, message):
+                return
+            await self._start(head)
         if self._replaced:
             await self._withhold(message)
             return
         if message["type"] == "http.response.start":
+            if self._may_come_whole(message):
+                self._head = message
+                return
             await self._start(message)
             return
         if self._flow is not None and not self._closed:
             await self._flow_on(self._flow, message)
             return
-        last = message["type"] == "http.response.body" and not message.get("more_body")
+        last = _is_last(message)
         if self._copy.whole and not self._closed:
             self._copy.add(message)
             if last:
@@ -193,6 +158,55 @@ class Delivery:
         await self._send(message)
         if last:
             await self._deliver()
+
+    def _may_come_whole(self, head: Message) -> bool:
+        """Whether it says that it is short, and its charge needs nothing but a step."""
+        sale, paid = self._sale, self._purchase
+        if sale.whole is None or head["status"] >= 400 or self._flow is not None:
+            return False
+        if self._attestor is not None or paid.terms.access_seconds or paid.v1:
+            return False
+        headers = headers_of(head)
+        size = sum([len(name) + len(value) for name, value in headers])
+        lengths = [value for name, value in headers if name == _LENGTH]
+        if len(lengths) != 1 or not lengths[0].isdigit():
+            return False
+        # Half of what is kept of an answer: its receipt is to come.
+        return size + int(lengths[0]) < self._answers.policy.bytes_each // 2
+
+    async def _send_whole(self, head: Message, message: Message) -> bool:
+        """Charge, close and keep an answer in one step; False if this is not all."""
+        deliver, content = self._sale.whole, self._hearing.content
+        body = message.get("body", b"")
+        if deliver is None or content is None or not _is_last(message):
+            return False
+        if len(body) > self._answers.policy.bytes_each // 2:
+            return False
+        self._purchase.charge.close()
+
+        def answer(receipt: str) -> AnswerRecord:
+            return self._answers.make(
+                self._sale,
+                self._purchase.terms,
+                content=content,
+                status=head["status"],
+                headers=tuple(self._paid_headers(head, receipt)),
+                body=body,
+            )
+
+        told: AnswerRecord | Refusal
+        try:
+            told = await self._closing(deliver(answer))
+        except (ChainError, StoreError) as error:
+            told = self._unknown(error)
+        if isinstance(told, Refusal):
+            await self._replace(head, told)
+            return True
+        self._started = True
+        self._answers.grow(told)
+        await self._send({**head, "headers": list(told.headers)})
+        await self._send(message)
+        return True
 
     async def _withhold(self, message: Message) -> None:
         """Instead of it, its payer was told that it may not be paid for: it is kept."""
@@ -211,7 +225,7 @@ class Delivery:
         content = self._hearing.content
         if content is None or not self._copy.whole:
             return
-        await self._answers.keep(
+        answer = self._answers.make(
             self._sale,
             self._purchase.terms,
             content=content,
@@ -220,11 +234,12 @@ class Delivery:
             body=self._copy.body,
             withheld=withheld,
         )
+        await self._answers.keep(answer, durable=bool(withheld))
 
     async def _flow_on(self, flow: Flow, message: Message) -> None:
         """Answers that flow are not kept to be told again: only their charge is."""
         await flow.send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body"):
+        if _is_last(message):
             await self._close_flow(flow)
 
     async def _close_flow(self, flow: Flow) -> None:
@@ -256,18 +271,9 @@ class Delivery:
                 receipt = await self._commit(charged)
                 withheld = self._sale.withheld != ""
         except (ChainError, StoreError) as error:
-            receipt = unavailable(error, self._answers.chain, payment=self._sale.id)
-            self._closings.add(lambda: self._give_back(failed=True))
+            receipt = self._unknown(error)
         if isinstance(receipt, Refusal):
-            self._replaced, self._closed = True, not withheld
-            self._copy.start(message["status"], headers_of(message))
-            mpp, terms = self._purchase.mpp, self._purchase.terms
-            refusal = self._payee.refuse(
-                receipt, terms, mpp or Asked(), by_mpp=mpp is not None
-            )
-            if self._purchase.v1:
-                refusal = for_first_version(refusal, self._answers.chain)
-            await send_refusal(self._send, refusal)
+            await self._replace(message, receipt, withheld=withheld)
             return
         self._started = True
         headers = self._paid_headers(message, receipt)
@@ -279,6 +285,25 @@ class Delivery:
             headers = self._flow.start(headers)
         self._copy.start(message["status"], headers)
         await self._send({**message, "headers": headers})
+
+    def _unknown(self, error: ChainError | StoreError) -> Refusal:
+        """Nobody knows whether it is charged: it is given back as soon as may be."""
+        self._closings.add(lambda: self._give_back(failed=True))
+        return unavailable(error, self._answers.chain, payment=self._sale.id)
+
+    async def _replace(
+        self, head: Message, receipt: Refusal, *, withheld: bool = False
+    ) -> None:
+        """The answer does not leave: its payer is told this instead."""
+        self._replaced, self._closed = True, not withheld
+        self._copy.start(head["status"], headers_of(head))
+        mpp, terms = self._purchase.mpp, self._purchase.terms
+        refusal = self._payee.refuse(
+            receipt, terms, mpp or Asked(), by_mpp=mpp is not None
+        )
+        if self._purchase.v1:
+            refusal = for_first_version(refusal, self._answers.chain)
+        await send_refusal(self._send, refusal)
 
     async def _commit(self, charged: int) -> str | Refusal:
         receipt = await self._sale.commit(charged)
@@ -367,3 +392,7 @@ class Delivery:
         if self._payee.mpp is not None:
             headers.append((b"vary", self._payee.mpp.credential_field.encode()))
         return headers
+
+
+def _is_last(message: Message) -> bool:
+    return message["type"] == "http.response.body" and not message.get("more_body")

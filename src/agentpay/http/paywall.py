@@ -36,9 +36,10 @@ from agentpay.http.credentials import (
     header_lines,
     read_payment,
 )
-from agentpay.http.delivery import Delivery, Hearing, Purchase, tell_again
+from agentpay.http.delivery import Delivery, Purchase
 from agentpay.http.discovery import Discovery, DiscoveryPages
 from agentpay.http.flow import open_flow
+from agentpay.http.hearing import Hearing, tell_again
 from agentpay.http.manners import check_origin, for_first_version, for_reader
 from agentpay.http.paid_request import PaidRequest
 from agentpay.http.price_list import PriceList

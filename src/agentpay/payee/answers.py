@@ -167,7 +167,7 @@ class Answers:
         """A name that bought nothing may be used again."""
         await self._store.drop_answer(key)
 
-    async def keep(
+    def make(
         self,
         sale: Sale,
         terms: Terms,
@@ -177,20 +177,17 @@ class Answers:
         headers: tuple[tuple[bytes, bytes], ...],
         body: bytes,
         withheld: bytes = b"",
-    ) -> None:
+    ) -> AnswerRecord:
         """
-        Remember a whole answer, before its last byte leaves; it is saved no later than
-        that its payment is used up. What is too large, or cannot be kept, is not.
-
-        One that is `withheld` does not leave, and is for that request alone: see
-        `Sale.withheld`.
+        A whole answer as it is kept. One that is `withheld` does not leave, and is for
+        that request alone: see `Sale.withheld`.
         """
         key, request = sale.key, request_of(terms)
         if withheld:
             key, request = sale.withheld, withheld
         elif isinstance(sale, NamedSale):
             request = sale.request
-        answer = AnswerRecord(
+        return AnswerRecord(
             key=key,
             request=request,
             kept_until=self._until(),
@@ -199,14 +196,24 @@ class Answers:
             headers=headers,
             body=body,
         )
-        if not key or (size := answer.size) > self.policy.bytes_each:
+
+    async def keep(self, answer: AnswerRecord, *, durable: bool = False) -> None:
+        """
+        Remember an answer, before its last byte leaves; it is saved no later than that
+        its payment is used up. What is too large, or cannot be kept, is not.
+        """
+        if not answer.key or answer.size > self.policy.bytes_each:
             return
         try:
-            await self._store.keep_answer(answer, durable=bool(withheld))
+            await self._store.keep_answer(answer, durable=durable)
         except StoreError as error:
             _log.warning("an answer is not kept: %s", error.code)
             return
-        self._grown += size
+        self.grow(answer)
+
+    def grow(self, answer: AnswerRecord) -> None:
+        """One more is kept: what is too old, or too much, is swept now and then."""
+        self._grown += answer.size
         if self._grown >= self.policy.bytes_total // _SWEEPS and not self._sweeping:
             self._grown = 0
             self._sweeping = asyncio.create_task(self._sweep(), name="sweep answers")
@@ -233,6 +240,8 @@ class Answers:
 
 class NamedSale:
     """A sale under a payer's name for it; see `Sale`."""
+
+    whole = None
 
     def __init__(
         self, answers: Answers, sale: Sale, taken: AnswerRecord, *, owed: bool

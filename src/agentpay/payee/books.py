@@ -9,7 +9,14 @@ from typing import TypeVar
 
 from agentpay.core import payee_rules
 from agentpay.core.payee_channel import Fate, PayeeChannel
-from agentpay.core.payee_events import Answer, Event, LeaseLost, VoucherVerified
+from agentpay.core.payee_events import (
+    Answer,
+    Delivered,
+    Event,
+    LeaseLost,
+    Noted,
+    VoucherVerified,
+)
 from agentpay.core.payee_rules import Transition
 from agentpay.evm.batch_settlement import ChannelConfig
 from agentpay.payee.answers import voucher_key
@@ -23,7 +30,7 @@ from agentpay.payee.offers import (
 from agentpay.payee.pricing import Terms
 from agentpay.payee.sales import Refusal
 from agentpay.ports import PayeeStore
-from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.records import AnswerRecord, PayeeRecord, PayeeStep
 from agentpay.types import Hash32
 from agentpay.wire import parallel
 from agentpay.wire import x402_write as write
@@ -189,6 +196,43 @@ class ChannelBooks:
         """
         decide = partial(_move_if_covered, event, self.now())
         return await self.store.update(call.channel, decide, durable=durable)
+
+    async def deliver(
+        self,
+        call: ChannelRequest,
+        event: Delivered,
+        answer: Callable[[str], AnswerRecord],
+        *,
+        unsaved: Callable[[], None],
+    ) -> AnswerRecord | None:
+        """
+        Close a request at its fixed price, and keep what `answer` makes of its receipt.
+
+        None where it is not ours any more, and nothing happened.
+        """
+        close = partial(move, payee_rules.apply, event, self.now(), unsaved=unsaved)
+        decide = partial(self._kept, close, call, answer)
+        return await self.store.update(call.channel, decide, durable=False)
+
+    def _kept(
+        self,
+        close: Callable[[PayeeRecord | None], PayeeStep[Told]],
+        call: ChannelRequest,
+        answer: Callable[[str], AnswerRecord],
+        record: PayeeRecord | None,
+    ) -> PayeeStep[AnswerRecord | None]:
+        step = close(record)
+        after, told = step.answer
+        if after is None or not isinstance(told, Noted):
+            return PayeeStep(record=step.record, answer=None)
+        kept = answer(self.charged(after, call, told.charged))
+        return PayeeStep(
+            record=after,
+            answer=kept,
+            touched=step.touched,
+            unsaved=step.unsaved,
+            kept=kept,
+        )
 
 
 # Not closures: what those are annotated with is made anew by each request.

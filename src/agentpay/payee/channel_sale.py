@@ -2,7 +2,8 @@
 One admitted request on a channel, from its reservation to its receipt.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from agentpay.core.payee_channel import Reservation
 from agentpay.core.payee_events import (
@@ -16,8 +17,8 @@ from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.channel_stream import ChannelStream
 from agentpay.payee.offers import answer
 from agentpay.payee.pricing import Order
-from agentpay.payee.sales import Refusal
-from agentpay.records import PayeeRecord
+from agentpay.payee.sales import Refusal, WholeSale
+from agentpay.records import AnswerRecord, PayeeRecord
 from agentpay.types import Address
 from agentpay.wire import x402_write as write
 
@@ -56,6 +57,26 @@ class ChannelSale:
     @property
     def stream(self) -> ChannelStream:
         return ChannelStream(self._books, self._call, self._reservation)
+
+    @property
+    def whole(self) -> WholeSale | None:
+        return self._deliver_whole if self._reservation.prepaid else None
+
+    async def _deliver_whole(
+        self, answer: Callable[[str], AnswerRecord]
+    ) -> AnswerRecord | Refusal:
+        """See `WholeSale`. It was charged when admitted: no crash undoes that."""
+        again = partial(self._deliver_whole, answer)
+        event = Delivered(
+            cumulative=self._reservation.cumulative, owner=self._books.store.owner
+        )
+        kept = await self._books.deliver(
+            self._call,
+            event,
+            answer,
+            unsaved=lambda: self._books.closings.add(again),
+        )
+        return self._lost() if kept is None else kept
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -99,17 +120,16 @@ class ChannelSale:
 
     def _after(self, record: PayeeRecord | None, result: Answer) -> str | Refusal:
         """A receipt for what the ledger says was charged, which is what is final."""
-        books, call = self._books, self._call
         if record is None or not isinstance(result, Noted):
-            receipt = write.receipt(
-                success=False,
-                chain=books.settings.asset.chain,
-                error="reservation_lost",
-            )
-            return answer(
-                503,
-                title="This request lost its reservation",
-                detail="",
-                receipt=receipt,
-            )
-        return books.charged(record, call, result.charged)
+            return self._lost()
+        return self._books.charged(record, self._call, result.charged)
+
+    def _lost(self) -> Refusal:
+        receipt = write.receipt(
+            success=False,
+            chain=self._books.settings.asset.chain,
+            error="reservation_lost",
+        )
+        return answer(
+            503, title="This request lost its reservation", detail="", receipt=receipt
+        )

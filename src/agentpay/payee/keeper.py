@@ -23,6 +23,7 @@ from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.calls import Block, Log
 from agentpay.evm.hashing import address_word
 from agentpay.payee.endings import Endings
+from agentpay.payee.last_time import LastTime
 from agentpay.payee.noting import noted
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.served import ServedPayments
@@ -97,7 +98,9 @@ class Keeper:
         self._clock = clock
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
-        self._claimed_at = self._settled_at = clock()
+        place = settings.asset.chain
+        self._claimed = LastTime(f"claimed {place}", store=store, clock=clock)
+        self._settled = LastTime(f"settled {place}", store=store, clock=clock)
         self._endings = Endings(
             store=store, settlement=settlement, sessions=sessions, clock=clock
         )
@@ -131,7 +134,8 @@ class Keeper:
         Read what happened to our channels since the last time.
 
         Raises:
-            ChainError: The chain could not be read; what was seen before stands.
+            ChainError: The chain could not be read, or what is to be claimed at once
+                could not be; what was seen before stands.
         """
         async with self._syncing:
             chain = self._settings.asset.chain
@@ -145,6 +149,7 @@ class Keeper:
             if not self._caught_up:
                 await self._catch_up(await self._chain.block(again), head)
             first, seen = again, set[tuple[Hash32, int]]()
+            failed: ChainError | None = None
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
                 for address, topics in self._watched():
@@ -155,8 +160,12 @@ class Keeper:
                         last_block=last,
                     )
                     seen.update((log.transaction, log.index) for log in logs)
-                    await self._follow_all(address, logs)
-                await self._store.write_cursor(cursor, last)
+                    try:
+                        await self._follow_all(address, logs)
+                    except ChainError as error:  # it holds up nothing else
+                        failed = failed or error
+                if failed is None:
+                    await self._store.write_cursor(cursor, last)
                 first = last + 1
             await self._take_back(since=again, seen=seen)
             self._followed = {
@@ -164,6 +173,8 @@ class Keeper:
                 for event, followed in self._followed.items()
                 if followed.block >= head.number - 2 * _BLOCKS_AGAIN
             }
+            if failed is not None:
+                raise failed
             await self._store.write_cursor(f"synced {chain}", int(started))
             self.synced_at = started
             self._caught_up = True
@@ -309,27 +320,23 @@ class Keeper:
         return self._clock() - self._policy.bury_after_seconds
 
     async def _tend_channels(self) -> None:
-        late = self._is_late(self._claimed_at, self._claim_every)
+        late = await self._claimed.is_long_ago(self._claim_every)
         await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
         if late:  # whatever comes of the rest: a claim costs gas
-            self._claimed_at = self._clock()
+            await self._claimed.done()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)
         await self._endings.refund(in_time=self._in_time)
-
-    def _is_late(self, since: float, every: float) -> bool:
-        """Also after the clock was set back: it may have been for longer than that."""
-        return not 0 <= self._clock() - since < every
 
     async def _tend_sessions(self) -> None:
         if self._sessions is None:
             return
         due = await self._endings.due_sessions()
         await _all(*map(self._endings.end_session, due))
-        late = self._is_late(self._settled_at, self._policy.claim_every_seconds)
+        late = await self._settled.is_long_ago(self._policy.claim_every_seconds)
         await self._sessions.settle(at_least=1 if late else self._policy.claim_at)
         if late:
-            self._settled_at = self._clock()
+            await self._settled.done()
 
     async def _settle(self, *, at_least: int) -> None:
         """A paused token, or a payee that it froze, keeps no payer's money here."""

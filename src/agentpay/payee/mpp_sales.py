@@ -171,6 +171,8 @@ def _answer_to(echo: Challenge, transfer: str) -> str:
 class ChargeSale:
     """A charge that may run its request; see `Sale`. Its receipt is MPP's."""
 
+    whole = None
+
     def __init__(
         self,
         sale: TransferSale,

@@ -81,7 +81,7 @@ class Payee:
     """
     Takes payments for routes, on one chain, in one token, to one account.
 
-    One payee owns its store: its ledgers are kept by this process alone.
+    One payee owns its store, and no other is started on it.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Payee:
         Raises:
             ChainError: The endpoint is out of reach or serves another chain, or the
                 token is not what was declared.
-            StoreError: The store cannot be opened.
+            StoreError: The store cannot be opened, or keeps another payee's books.
         """
         if self._works is not None:
             return

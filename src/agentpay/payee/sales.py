@@ -2,7 +2,7 @@
 What a payee answers to a request: a sale to carry through, or a refusal to send.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,7 +13,8 @@ from agentpay.wire.headers import JsonObject
 
 class Sale(Protocol):
     """
-    One paid request. The paywall calls `commit`, then `delivered` or `abandon`.
+    One paid request. The paywall calls `commit`, then `delivered` or `abandon`; or,
+    where it can, nothing but `whole`.
 
     Every method may raise `StoreUnavailable` or a `ChainError`.
     """
@@ -50,6 +51,14 @@ class Sale(Protocol):
     @property
     def stream(self) -> "SaleStream | None":
         """How it is paid while its answer flows; None: whole, before the first byte."""
+        ...
+
+    @property
+    def whole(self) -> "WholeSale | None":
+        """
+        How it is charged, closed and kept at once, where its answer is there whole
+        before any of it leaves; None: one after the other.
+        """
         ...
 
     @property
@@ -132,3 +141,12 @@ class Refusal:
     """What its proven payer presented again, where that has been answered before."""
     earlier: AnswerRecord | None = None
     """That answer: told again, instead of this, to the same request."""
+
+
+WholeSale = Callable[[Callable[[str], AnswerRecord]], Awaitable[AnswerRecord | Refusal]]
+"""
+Given what makes of a receipt the answer that leaves, charges in full for it.
+
+The answer is kept in the same step, to be told again; nothing else is to be called. A
+`Refusal` instead replaces it. What makes the answer may be called more than once.
+"""

@@ -18,6 +18,8 @@ from agentpay.types import Address
 class SessionSale:
     """One admitted request; see `Sale`. Its receipt is MPP's."""
 
+    whole = None
+
     def __init__(
         self, books: SessionBooks, call: SessionCall, reservation: Reservation
     ) -> None:

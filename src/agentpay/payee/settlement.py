@@ -18,7 +18,7 @@ from agentpay.core.payee_events import (
     RefundDone,
     VoucherPublished,
 )
-from agentpay.errors import TransactionFailed
+from agentpay.errors import GasMissing, GasTooExpensive, TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import read_channel, read_unsettled
@@ -169,7 +169,7 @@ class Settlement:
     async def _claim_batch(
         self, records: Sequence[PayeeRecord], skip: set[Hash32], *, deadline: int = 0
     ) -> int:
-        """Claim these, or find by halving the ones that cannot be."""
+        """Claim these, or find by halving the ones that cannot be, or not together."""
         pairs = [(record, _claim_of(record)) for record in records]
         claims = [claim for _, claim in pairs if claim is not None]
         skip.update(record.channel for record, claim in pairs if claim is None)
@@ -183,8 +183,11 @@ class Settlement:
             await self._facilitator.claim(
                 claims, authorizer=self._authorizer, deadline=deadline
             )
-        except TransactionFailed as error:
+        except (TransactionFailed, GasTooExpensive, GasMissing) as error:
+            # What costs too much gas as a whole can be had in parts.
             if len(ready) == 1:
+                if not isinstance(error, TransactionFailed):
+                    raise
                 skip.add(ready[0].channel)
                 self._unclaimable.put(ready[0].channel, error)
                 # Perhaps the chain took its deposit back: nothing is sold on that.

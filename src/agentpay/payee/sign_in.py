@@ -104,7 +104,7 @@ class FreeSale:
 
     id = key = withheld = ""
     maximum = 0
-    stream = None
+    stream = whole = None
 
     def __init__(self, payer: Address) -> None:
         self.payer = payer

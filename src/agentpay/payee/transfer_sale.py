@@ -65,6 +65,8 @@ class TransferSale:
     written now is still to be closed, and would be sold again meanwhile.
     """
 
+    whole = None
+
     def __init__(self, sales: Till, purchase: Purchase) -> None:
         self._sales = sales
         self._purchase = purchase

@@ -34,6 +34,7 @@ from agentpay.payee.session_works import look_after_sessions, sell_on_sessions
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
+from agentpay.payee.whose_books import check_books
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import Store, open_store
@@ -145,7 +146,7 @@ async def open_works(
     Raises:
         ChainError: The endpoint is out of reach or serves another chain, or the token
             is not what was declared.
-        StoreError: The store cannot be opened.
+        StoreError: The store cannot be opened, or keeps another payee's books.
     """
     refuse_test_key(plan.wallet.address, settings.asset.chain)
     reads = RpcChain(
@@ -157,6 +158,7 @@ async def open_works(
         await check_asset(chain, settings.asset)
         await _check_contracts(chain, plan, settings)
         store = await opened.enter_async_context(await open_store(plan.store_url))
+        await check_books(store.payee, settings)
         sending = TransactionSender(
             chain, key=plan.wallet.gas_key(), fees=plan.fees, book=store.payee
         )

@@ -7,6 +7,7 @@ them; the payee has the withdraw delay to claim what it is owed.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
@@ -32,6 +33,16 @@ class Withdrawal:
     ready_at: int
     """When it can be finished, in the chain's time."""
     transaction: str
+
+
+class Stage(Enum):
+    """How far a withdrawal is."""
+
+    NOT_STARTED = auto()
+    WAITING = auto()
+    """For its delay to be over."""
+    DUE = auto()
+    """To be finished, or to be booked."""
 
 
 class Exit:
@@ -116,12 +127,16 @@ class Exit:
             transaction=transaction,
         )
 
-    async def is_due(self, channel: Hash32) -> bool:
-        """Whether a withdrawal was started, and its delay is over on the chain."""
-        standing = await self._door_of(await self._record(channel)).look()
+    async def stage(self, channel: Hash32) -> Stage:
+        """How far the chain says that a withdrawal is."""
+        record = await self._record(channel)
+        standing = await self._door_of(record).look()
         if not standing.started:
-            return False
-        return (await self._chain.head()).timestamp >= standing.ready_at
+            # Done, and its end was never booked; or never begun.
+            back = standing.balance < record.ledger.balance
+            return Stage.DUE if back else Stage.NOT_STARTED
+        over = (await self._chain.head()).timestamp >= standing.ready_at
+        return Stage.DUE if over else Stage.WAITING
 
     def _door_of(self, record: PayerRecord) -> Door:
         if isinstance(record.config, SessionConfig):

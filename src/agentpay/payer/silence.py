@@ -12,7 +12,7 @@ from typing import Final
 
 from agentpay.core.payer_channel import PayerStatus
 from agentpay.errors import AgentPayError, ChannelUnusable
-from agentpay.payer.exit import Exit, Withdrawal
+from agentpay.payer.exit import Exit, Stage, Withdrawal
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.payment import Asker
 from agentpay.records import PayerRecord
@@ -79,9 +79,11 @@ class Sweeper:
         self, record: PayerRecord, heard: dict[str, bool]
     ) -> Withdrawal | None:
         if record.ledger.status is PayerStatus.STOPPED:
-            if await self._exit.is_due(record.channel):
+            stage = await self._exit.stage(record.channel)
+            if stage is Stage.DUE:
                 return await self._exit.finish(record.channel)
-            return None
+            if stage is Stage.WAITING:
+                return None
         if self._after is None:
             return None
         if record.origin not in heard:

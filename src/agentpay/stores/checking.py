@@ -16,6 +16,7 @@ from agentpay.core.payee_channel import PayeeChannel
 from agentpay.core.payee_checks import check as check_ledger
 from agentpay.errors import InvariantViolated
 from agentpay.evm.batch_settlement import ChannelConfig, channel_id
+from agentpay.evm.transaction import SignedCall, read_signed_call
 from agentpay.records import PayeeRecord, PayerRecord
 from agentpay.stores.rows import payee, payer
 from agentpay.stores.rows.answers import ANSWERS, to_answer
@@ -55,8 +56,7 @@ class Books:
             for name, number in self._rows[table]:
                 self._holds(repr(name), {"it is not negative": number >= 0})
         for row in self._rows[SENT]:
-            what = f"transaction {row[2]} of {to_address(row[1])}"
-            self._read(what, partial(take_over, [row], row[3]))
+            self._check_sent(row)
         return self._found
 
     def _holds(self, what: str, sentences: dict[str, bool]) -> None:
@@ -83,6 +83,22 @@ class Books:
             name = Hash32.of(key[-1]) if isinstance(key[-1], bytes) else key
             self._found.append(f"{table.name} of {name}: there is no such channel")
         return parts
+
+    def _check_sent(self, row: Row) -> None:
+        what = f"transaction {row[2]} of {to_address(row[1])}"
+        attempts = self._read(what, partial(_attempts, row))
+        if attempts is None:
+            return
+        first = attempts[0].call(what)
+        self._holds(
+            what,
+            {
+                "it was signed for its chain and nonce": all(
+                    (a.chain, a.nonce) == (row[0], row[2]) for a in attempts
+                ),
+                "all attempts are of one call": all(a.carries(first) for a in attempts),
+            },
+        )
 
     # A payee's.
 
@@ -184,6 +200,15 @@ class Books:
 
 
 _BUDGET = (payer.SPENT, payer.HOLDS, payer.LAPSES)
+
+
+def _attempts(row: Row) -> list[SignedCall]:
+    """
+    Raises:
+        ValueError: Not the bytes of transactions.
+    """
+    [sent], _ = take_over([row], row[3])
+    return [read_signed_call(raw) for raw in sent.raws]
 
 
 def _id_of(record: PayeeRecord | PayerRecord) -> Hash32:

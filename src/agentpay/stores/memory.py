@@ -61,8 +61,10 @@ class MemoryPayeeStore:
         before = self._records.get(channel)
         step = decide(before)
         check_payee_step(channel, before, step.record)
-        if step.record is not None:
+        if step.record is not None and step.record is not before:
             self._records[channel] = step.record
+            if step.kept is not None:
+                self._answers[step.kept.key] = step.kept
         return step.answer
 
     async def read(self, channel: Hash32) -> PayeeRecord | None:

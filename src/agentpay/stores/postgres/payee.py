@@ -82,6 +82,8 @@ class PostgresPayeeStore:
             check_payee_step(channel, before, after)
             if after is not None and after is not before:
                 saved = rows.save_channel(before, after, decided.touched)
+                if decided.kept is not None:
+                    saved += save_answer(decided.kept)
                 desk.put(self._channels, channel, after, saved)
             return decided.answer
 

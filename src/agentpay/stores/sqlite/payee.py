@@ -80,6 +80,8 @@ class SqlitePayeeStore:
                 steps = ChannelSteps(before)
             steps.add(before, step.record, step.touched)
             group = self._channels.save_steps(channel, entry, step.record, steps)
+            if step.kept is not None:
+                group.batch.add(save_answer(step.kept))
             if step.unsaved is not None and not durable:
                 group.unsaved.append(step.unsaved)
         if durable:
