@@ -211,10 +211,10 @@ class TransferMovement:
                 return Refused(code=_FAILED, message="it was used or cancelled")
             calls = self._transfer.funds_calls()
             held, *allowed = await read_words(self._chain, calls)
-            if held < self._amount:
-                return Refused(code="insufficient_funds")
             if any(allowance < self._amount for allowance in allowed):
                 return Refused(code="permit2_allowance_required")
+            if held < self._amount:
+                return Refused(code="insufficient_funds")
             return Refused(code=_FAILED, message=error.reason)
         return None
 

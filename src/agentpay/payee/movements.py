@@ -13,6 +13,7 @@ from agentpay.errors import ChainError, TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.eip3009_abi import balance_call
+from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import find_transfer, is_void, moved_by, read_funds, read_words
@@ -89,6 +90,10 @@ class Movement(Protocol):
         """Whether what was sent of it can not be mined any more, and was not."""
         ...
 
+    async def lacks_allowance(self) -> bool:
+        """Whether it is by Permit2, which may not move its token, and is not let."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferMovement:
@@ -150,6 +155,16 @@ class TransferMovement:
         """See `Movement.is_over`; it may be mined until it expires."""
         head = await self.chain.head()
         return head.timestamp > self.transfer.valid_before
+
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`; what comes along lets it."""
+        if not isinstance(self.transfer, Permit2Transfer):
+            return False
+        try:
+            _, *allowed = await read_words(self.chain, self.transfer.funds_calls())
+        except ChainError:
+            return False
+        return any(allowance < self.maximum for allowance in allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +242,10 @@ class TransactionMovement:
         """See `Movement.is_over`; another one of its payer may have its nonce."""
         return await is_void(self.chain, self.signed)
 
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`."""
+        return False
+
     def _result(self, receipt: Receipt) -> Settled:
         if self.transfer.payer_in(receipt.logs) != self.payer:
             raise TransactionFailed(
@@ -276,6 +295,10 @@ class SentMovement:
 
     async def is_over(self) -> bool:
         """See `Movement.is_over`."""
+        return False
+
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`."""
         return False
 
 

@@ -175,7 +175,7 @@ class TransferSales:
                 again=record is not ours,
             )
             sold = await self._sell(purchase)
-            return sold
+            return await refusals.explained(self._settings, purchase, sold)
         finally:
             if not isinstance(sold, TransferSale):
                 self._release(ours.id)
