@@ -113,6 +113,7 @@ changes: dict[str, st.SearchStrategy[Any]] = {
 }
 of_records: dict[str, st.SearchStrategy[Any]] = {
     "refund_nonce": amounts,
+    "withdrawal_started": integers,
     "last_voucher_at": integers,
     "chain_seen_at": integers,
     "owing_since": integers,
@@ -183,6 +184,7 @@ UNSAVEABLE: list[dict[str, Any]] = [
     *({name: TOO_MUCH} for name in ("highest", "closing_voucher", "refund_nonce")),
     *({name: 2**63} for name in ("window", "in_flight_max")),
     *({name: -(2**63)} for name in OF_TIME),
+    {"withdrawal_started": 2**63},
     {"pending_withdrawal": TOO_MUCH},
     {"held": (HeldVoucher(amount=TOO_MUCH, signature=b""),)},
     {"held": (HeldVoucher(amount=1, signature=bytes(65_536)),)},

@@ -126,13 +126,34 @@ async def test_a_debt_of_an_older_schema_counts_from_its_last_voucher(
         owed = await store.payee.owed(limit=9)
     connection = await connected(postgres_url)
     await connection.execute("ALTER TABLE payee_channels DROP COLUMN owing_since")
-    await connection.execute("UPDATE schema_version SET version = 3")
+    await connection.execute("UPDATE schema_version SET version = 4")
     await connection.close(timeout=5)
     async with await open_store(postgres_url) as store:
         found = await store.payee.owed(limit=9)
 
     assert owed == Owed(amount=1, channels=1, since=7)
     assert found == Owed(amount=1, channels=1, since=9)
+
+
+async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
+    postgres_url: str,
+) -> None:
+    """The tables as they were in version 3, with what was kept in them."""
+    leaving, staying = payee_record(1), payee_record(2)
+    leaving = replace(leaving, ledger=replace(leaving.ledger, pending_withdrawal=7))
+    async with await open_store(postgres_url) as store:
+        for record in (leaving, staying):
+            await store.payee.update(record.channel, is_put(record))
+    connection = await connected(postgres_url)
+    for column in ("withdrawal_started", "owing_since"):
+        await connection.execute(f"ALTER TABLE payee_channels DROP {column}")
+    await connection.execute("UPDATE schema_version SET version = 3")
+    await connection.close(timeout=5)
+
+    async with await open_store(postgres_url) as store:
+        kept = [await store.payee.read(r.channel) for r in (leaving, staying)]
+
+    assert kept == [replace(leaving, withdrawal_started=1), staying]
 
 
 async def test_tables_are_not_changed_under_processes_that_use_them(

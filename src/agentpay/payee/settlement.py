@@ -111,6 +111,7 @@ class Settlement:
                 transition.channel,
                 at=now,
                 refund_nonce=state.refund_nonce,
+                withdrawal_started=state.withdrawal_started,
                 taken=taken,
             )
             return PayeeStep(record=after, answer=after)

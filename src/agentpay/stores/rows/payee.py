@@ -44,8 +44,8 @@ CHANNELS: Final = Table(
     " in_flight_max integer, status text, balance amount, claimed amount,"
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
-    " last_voucher_at integer, chain_seen_at integer, owing_since integer,"
-    " unclaimed amount",
+    " withdrawal_started integer, last_voucher_at integer, chain_seen_at integer,"
+    " owing_since integer, unclaimed amount",
     keys=1,
 )
 USED: Final = Table(
@@ -120,6 +120,7 @@ def _state(record: PayeeRecord) -> Columns:
         None if asked is None else amount(asked),
         pack_held(ledger.held),
         amount(record.refund_nonce),
+        integer(record.withdrawal_started),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
         integer(record.owing_since),
@@ -214,7 +215,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    last_voucher_at, chain_seen_at, owing_since, _ = state
+    withdrawal_started, last_voucher_at, chain_seen_at, owing_since, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -238,6 +239,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         config=to_config(tuple(config), ChainId(chain)),
         ledger=ledger,
         refund_nonce=refund_nonce,
+        withdrawal_started=withdrawal_started,
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
         owing_since=owing_since,
