@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,6 +127,19 @@ def test_no_debt_is_said_to_be_younger_than_it_is(
         step(debtor)
         if debtor.record.ledger.unclaimed:
             assert 0 < debtor.record.owing_since <= debtor.truth
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_claim_makes_a_debt_younger_once_the_chain_shows_it(how: str) -> None:
+    debtor = Debtor(record=payee_record(balance=BALANCE))
+    for now, step in enumerate(
+        [begins(2), Debtor.ends, Debtor.asks, begins(2), Debtor.ends, hears(how)], 10
+    ):
+        debtor.now = now
+        step(debtor)
+
+    assert debtor.record.owing_since == (10 if how == "of nothing" else 12)
+    assert debtor.record.ledger.unclaimed == (4 if how == "of nothing" else 2)
 
 
 @given(events=st.lists(session_events(), max_size=30), session=st.booleans())
