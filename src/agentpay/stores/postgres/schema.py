@@ -129,7 +129,19 @@ VERSION_3: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-MIGRATIONS: Final[Sequence[Sequence[str]]] = (VERSION_1, VERSION_2, VERSION_3)
+VERSION_4: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN part_amount NUMERIC(78,0), ADD COLUMN part_nonce NUMERIC(78,0),
+        ADD COLUMN part_refunded NUMERIC(78,0),
+        ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''""",
+)
+
+MIGRATIONS: Final[Sequence[Sequence[str]]] = (
+    VERSION_1,
+    VERSION_2,
+    VERSION_3,
+    VERSION_4,
+)
 """What leads from each version to the next. Only ever appended to."""
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from agentpay.core.payee_channel import (
     Fate,
     HeldVoucher,
+    PartRefund,
     PayeeChannel,
     Reservation,
     Status,
@@ -44,7 +45,9 @@ CHANNELS: Final = Table(
     " in_flight_max integer, status text, balance amount, claimed amount,"
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
-    " last_voucher_at integer, chain_seen_at integer, unclaimed amount",
+    " last_voucher_at integer, chain_seen_at integer,"
+    " part_amount amount, part_nonce amount, part_refunded amount,"
+    " part_transaction text, unclaimed amount",
     keys=1,
 )
 USED: Final = Table(
@@ -121,7 +124,20 @@ def _state(record: PayeeRecord) -> Columns:
         amount(record.refund_nonce),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
+        *_part(ledger.part),
         amount(ledger.unclaimed),
+    )
+
+
+def _part(part: PartRefund | None) -> Columns:
+    if part is None:
+        return (None, None, None, "")
+    nonce, refunded = part.nonce, part.refunded
+    return (
+        amount(part.amount),
+        None if nonce is None else amount(nonce),
+        None if refunded is None else amount(refunded),
+        text(part.transaction),
     )
 
 
@@ -212,7 +228,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    last_voucher_at, chain_seen_at, _ = state
+    last_voucher_at, chain_seen_at, *part, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -228,6 +244,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         running=tuple(map(_to_reservation, running)),
         held=unpack_held(held),
         closing_voucher=asked,
+        part=_to_part(*part),
         pays_whole=config[-1] is not None,
     )
     return PayeeRecord(
@@ -238,6 +255,16 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         refund_nonce=refund_nonce,
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
+    )
+
+
+def _to_part(
+    amount: int | None, nonce: int | None, refunded: int | None, transaction: str
+) -> PartRefund | None:
+    if amount is None:
+        return None
+    return PartRefund(
+        amount=amount, nonce=nonce, refunded=refunded, transaction=transaction
     )
 
 

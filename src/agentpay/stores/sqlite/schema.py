@@ -151,6 +151,14 @@ VERSION_9: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
+# A part of a channel that is given back, once its number is kept.
+VERSION_10: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN part_amount BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_nonce BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_refunded BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -161,6 +169,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_7,
     VERSION_8,
     VERSION_9,
+    VERSION_10,
 )
 """What leads from each version to the next. Only ever appended to."""
 
