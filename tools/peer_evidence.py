@@ -62,6 +62,8 @@ class Evidence:
     """Its voucher was shown to a facilitator, which found it valid."""
     bound: bool = False
     """It answers a challenge (MPP) that is for one body of a request."""
+    listed: str = ""
+    """What a facilitator has in its catalogue since: a method and a URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,8 @@ class Expected:
     """Who may have sent the transaction."""
     verified: bool = False
     """Vouchers are verified by the facilitator."""
+    listed: str = ""
+    """What the facilitator has to list; "" is not asked."""
 
 
 def read_note(note: Json) -> Evidence:
@@ -88,6 +92,7 @@ def read_note(note: Json) -> Evidence:
         kind=payload.get("type", ""),
         verified=note.get("verified", False),
         bound=note.get("bound", False),
+        listed=note.get("listed", ""),
     )
 
 
@@ -105,6 +110,8 @@ async def doubt(
         return "the challenge is not bound to the body"
     if not seen.transaction:
         return "there is no transaction"
+    if expected.listed and seen.listed != expected.listed:
+        return f"the facilitator lists {seen.listed!r}"
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
     if receipt is None or receipt["status"] != "0x1":
         return "the transaction is not on the chain, or failed"

@@ -19,6 +19,7 @@ from peer_process import Peer, PeerFailed
 from peer_wallets import chain_settings, contract_wallet, hex_key, rich_wallet
 
 from agentpay import (
+    About,
     Agent,
     Budget,
     MppTerms,
@@ -210,39 +211,34 @@ class OurShop:
         """
         ether = 0 if facilitator else 1
         wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
-        payees: dict[str, Payee] = {}
         paywalls: dict[str, Paywall] = {}
-        for method, wallet in wallets.items():
-            payees[method] = Payee(
-                wallet,
-                network=chain.network,
-                facilitator=RemoteFacilitator([facilitator]) if facilitator else None,
-                withdraw_delay=WITHDRAW_DELAY,
-                min_deposit=10 * PRICE,
-                claim_at="$1000",
-                transfer_methods=(method,),
-                mpp=mpp,
-            )
-            prices: dict[str, Money | Route] = {
-                f"/{scheme}/{method}": Route(
-                    price=PRICE,
-                    schemes=(scheme,) if scheme in SCHEMES else SOLD_BY_ALL,
-                    metered=scheme == "upto",
-                )
-                for scheme, sold_by in routes
-                if sold_by == method
-            }
-            paywalls[method] = Paywall(_sold, payee=payees[method], routes=prices)
 
         async def shop(scope: Scope, receive: Receive, send: Send) -> None:
             method = str(scope["path"]).rpartition("/")[2]
             await paywalls[method](scope, receive, send)
 
         async with contextlib.AsyncExitStack() as stack:
-            for payee in payees.values():
+            url = await stack.enter_async_context(_serving(shop))
+            payees: dict[str, Payee] = {}
+            for method, wallet in wallets.items():
+                payees[method] = payee = Payee(
+                    wallet,
+                    network=chain.network,
+                    facilitator=(
+                        RemoteFacilitator([facilitator]) if facilitator else None
+                    ),
+                    withdraw_delay=WITHDRAW_DELAY,
+                    min_deposit=10 * PRICE,
+                    claim_at="$1000",
+                    transfer_methods=(method,),
+                    mpp=mpp,
+                )
                 await payee.start()
                 stack.push_async_callback(payee.stop)
-            url = await stack.enter_async_context(_serving(shop))
+                prices = _prices(routes, method)
+                paywalls[method] = Paywall(
+                    _sold, payee=payee, routes=prices, origin=url
+                )
             yield cls(
                 url=url,
                 accounts=frozenset(wallet.address for wallet in wallets.values()),
@@ -264,6 +260,20 @@ class OurShop:
         where = {"address": BATCH_SETTLEMENT, "topics": [event], "fromBlock": "0x0"}
         logs = await self.chain.node.rpc("eth_getLogs", where)
         return str(logs[-1]["transactionHash"]) if logs else ""
+
+
+def _prices(routes: list[list[str]], method: str) -> dict[str, Money | Route]:
+    """What is sold by a method of transfer, as catalogues are told too."""
+    return {
+        f"/{scheme}/{method}": Route(
+            price=PRICE,
+            schemes=(scheme,) if scheme in SCHEMES else SOLD_BY_ALL,
+            metered=scheme == "upto",
+            about=About(description="Sold to peers", output="sold"),
+        )
+        for scheme, sold_by in routes
+        if sold_by == method
+    }
 
 
 async def _sold(scope: Scope, receive: Receive, send: Send) -> None:

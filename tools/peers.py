@@ -116,6 +116,8 @@ class Meeting:
     """Another buyer, which is a contract; None where the official client buys."""
     verified: bool = field(default=False, kw_only=True)
     """Whether the facilitator sees all vouchers."""
+    lists: bool = field(default=False, kw_only=True)
+    """Whether the peer is a facilitator, with a catalogue of what it settles."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
 
     def payer(self, variant: Variant) -> Buyer:
@@ -235,7 +237,9 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
             our_shop = OurShop.open(chain, routes(pair), facilitator=theirs.url)
             async with our_buyer as buyer, our_contract as contract, our_shop as server:
                 who = {theirs.account}
-                yield Meeting(buyer, server, theirs.peer, who, contract=contract)
+                yield Meeting(
+                    buyer, server, theirs.peer, who, contract=contract, lists=True
+                )
         case ("facilitator", "server"):
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
@@ -318,10 +322,20 @@ async def judge(
             price=USED if scheme == "upto" else PRICE,
             senders=meeting.senders,
             verified=meeting.verified,
+            listed=listed(meeting, variant),
         )
         why = await doubt(chain, seen, variant, expected)
     parties = pair[0], f"{meeting.peer.version} {pair[1]}"
     return Cell.of(parties, meeting.peer.version, variant, seen, why)
+
+
+def listed(meeting: Meeting, variant: Variant) -> str:
+    """What a facilitator lists, of what pays for a request; "" where it does not."""
+    scheme, name = variant
+    if not meeting.lists or name in ("claim", "settle", "refund"):
+        return ""
+    sold_by = "eip3009" if name in STEPS else SOLD_BY.get(name, name)
+    return f"GET {meeting.shop.url}/{scheme}/{sold_by}"
 
 
 # Saying it.

@@ -64,7 +64,7 @@ class _Answer:
             return "asked", ""
         if not code:
             return "free", ""
-        return ("refused" if self.status == 402 else "failed"), code
+        return ("refused" if self.status in (402, 412) else "failed"), code
 
     def _code(self, receipt: dict[str, Any]) -> str:
         """One of few, so that nobody outside can make metrics of their own."""

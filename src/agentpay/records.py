@@ -34,6 +34,8 @@ class PayeeRecord:
     config: Config
     ledger: PayeeChannel
     refund_nonce: int = 0
+    withdrawal_started: int = 0
+    """When its payer began to withdraw (block time), or 0; of x402's channels only."""
     last_voucher_at: int = 0
     chain_seen_at: int = 0
 
@@ -43,13 +45,13 @@ class PayeeRecord:
             raise InvariantViolated(f"channel {self.channel} has books of another kind")
 
     @property
-    def seen(self) -> tuple[int, int, int, int]:
+    def seen(self) -> tuple[int, int, int, int, int]:
         """
         What the chain showed of it. A look that began before this changed is too old.
         """
         ledger = self.ledger
         of_money = (ledger.balance, ledger.claimed, ledger.pending_withdrawal)
-        return (*of_money, self.refund_nonce)
+        return (*of_money, self.refund_nonce, self.withdrawal_started)
 
     def moved(self, ledger: PayeeChannel, *, at: int) -> "PayeeRecord":
         """This channel once its ledger has moved: what every request does thrice."""

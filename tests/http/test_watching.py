@@ -123,6 +123,7 @@ async def test_requests_are_counted_by_what_became_of_their_payment(
     assert outcomes[3]["agentpay.code"] == failed.split(" ")[1]
 
 
+@pytest.mark.parametrize("status", [402, 412])
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -134,12 +135,12 @@ async def test_requests_are_counted_by_what_became_of_their_payment(
     ],
 )
 async def test_c17_nobody_outside_makes_metrics_of_their_own(
-    error: object, code: str
+    error: object, code: str, status: int
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
         said = {PAYMENT_REQUIRED: encode_json({"error": error})}
-        await answer(send, 402, b"{}", said)
+        await answer(send, status, b"{}", said)
 
     async with a_watch_without_chain(app) as watch:
         async with httpx.AsyncClient(transport=through(watch)) as client:

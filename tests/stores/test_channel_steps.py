@@ -127,6 +127,7 @@ changes: dict[str, st.SearchStrategy[Any]] = {
 }
 of_records: dict[str, st.SearchStrategy[Any]] = {
     "refund_nonce": amounts,
+    "withdrawal_started": integers,
     "last_voucher_at": integers,
     "chain_seen_at": integers,
 }
@@ -195,6 +196,7 @@ UNSAVEABLE: list[dict[str, Any]] = [
     *({name: TOO_MUCH} for name in ("highest", "closing_voucher", "refund_nonce")),
     *({name: 2**63} for name in ("window", "in_flight_max")),
     *({name: -(2**63)} for name in ("last_voucher_at", "chain_seen_at")),
+    {"withdrawal_started": 2**63},
     {"pending_withdrawal": TOO_MUCH},
     {"part": PartRefund(amount=TOO_MUCH)},
     {"part": PartRefund(amount=1, nonce=-1)},

@@ -115,6 +115,30 @@ async def test_an_older_schema_is_brought_forward_with_what_is_in_it(
     await connection.close(timeout=5)
 
 
+PARTS = ("part_amount", "part_nonce", "part_refunded", "part_transaction")
+
+
+async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
+    postgres_url: str,
+) -> None:
+    """The tables as they were in version 3, with what was kept in them."""
+    leaving, staying = payee_record(1), payee_record(2)
+    leaving = replace(leaving, ledger=replace(leaving.ledger, pending_withdrawal=7))
+    async with await open_store(postgres_url) as store:
+        for record in (leaving, staying):
+            await store.payee.update(record.channel, is_put(record))
+    connection = await connected(postgres_url)
+    for later in ("withdrawal_started", *PARTS):
+        await connection.execute(f"ALTER TABLE payee_channels DROP {later}")
+    await connection.execute("UPDATE schema_version SET version = 3")
+    await connection.close(timeout=5)
+
+    async with await open_store(postgres_url) as store:
+        kept = [await store.payee.read(r.channel) for r in (leaving, staying)]
+
+    assert kept == [replace(leaving, withdrawal_started=1), staying]
+
+
 async def test_tables_are_not_changed_under_processes_that_use_them(
     postgres_url: str,
 ) -> None:

@@ -72,7 +72,7 @@ async def test_an_unknown_channel_is_none(store: Store) -> None:
 
 
 async def test_what_was_saved_is_read(store: Store) -> None:
-    record = payee_record()
+    record = replace(payee_record(), refund_nonce=1, withdrawal_started=2**40 - 1)
 
     await store.payee.update(record.channel, is_put(record))
 

@@ -19,13 +19,15 @@ from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.deposit_gas import DepositGas
-from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import Spent
+from agentpay.facilitator.outcomes import transfer_result
 from agentpay.facilitator.sponsor import Sponsor
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.sending_ports import Sender
 from agentpay.types import Address
+from agentpay.wire.bazaar import Listing
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +74,11 @@ class BatchingFacilitator(Facilitator):
         )
         self._batches = TransferBatches(chain=chain, facilitator=self, policy=policy)
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         """See `Settler.settle_transfer`."""
+        del listing
         return await self._batches.settle_transfer(transfer, amount)
 
 

@@ -106,6 +106,7 @@ class Settlement:
                 record,
                 ledger=transition.channel,
                 refund_nonce=state.refund_nonce,
+                withdrawal_started=state.withdrawal_started,
                 chain_seen_at=now,
             )
             return PayeeStep(record=after, answer=after)

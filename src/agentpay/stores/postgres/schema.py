@@ -129,7 +129,17 @@ VERSION_3: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
+# When a payer began to withdraw. Of one that did before this was kept, it is not known
+# until its channel is looked at again: 1 says that it did.
 VERSION_4: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN withdrawal_started BIGINT NOT NULL DEFAULT 0""",
+    """UPDATE payee_channels SET withdrawal_started = 1
+        WHERE escrow IS NULL AND pending_withdrawal > 0""",
+)
+
+# A part of a channel that is given back, once its number is kept.
+VERSION_5: Final = (
     """ALTER TABLE payee_channels
         ADD COLUMN part_amount NUMERIC(78,0), ADD COLUMN part_nonce NUMERIC(78,0),
         ADD COLUMN part_refunded NUMERIC(78,0),
@@ -141,6 +151,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_2,
     VERSION_3,
     VERSION_4,
+    VERSION_5,
 )
 """What leads from each version to the next. Only ever appended to."""
 

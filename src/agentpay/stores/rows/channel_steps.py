@@ -109,6 +109,7 @@ def _check_numbers(record: PayeeRecord) -> None:
     integers = (
         ledger.window,
         ledger.in_flight_max,
+        record.withdrawal_started,
         record.last_voucher_at,
         record.chain_seen_at,
     )

@@ -45,7 +45,7 @@ CHANNELS: Final = Table(
     " in_flight_max integer, status text, balance amount, claimed amount,"
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
-    " last_voucher_at integer, chain_seen_at integer,"
+    " withdrawal_started integer, last_voucher_at integer, chain_seen_at integer,"
     " part_amount amount, part_nonce amount, part_refunded amount,"
     " part_transaction text, unclaimed amount",
     keys=1,
@@ -122,6 +122,7 @@ def _state(record: PayeeRecord) -> Columns:
         None if asked is None else amount(asked),
         pack_held(ledger.held),
         amount(record.refund_nonce),
+        integer(record.withdrawal_started),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
         *_part(ledger.part),
@@ -228,7 +229,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    last_voucher_at, chain_seen_at, *part, _ = state
+    withdrawal_started, last_voucher_at, chain_seen_at, *part, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -253,6 +254,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         config=to_config(tuple(config), ChainId(chain)),
         ledger=ledger,
         refund_nonce=refund_nonce,
+        withdrawal_started=withdrawal_started,
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
     )

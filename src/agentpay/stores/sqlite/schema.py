@@ -151,8 +151,17 @@ VERSION_9: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-# A part of a channel that is given back, once its number is kept.
+# When a payer began to withdraw. Of one that did before this was kept, it is not known
+# until its channel is looked at again: 1 says that it did.
 VERSION_10: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN withdrawal_started INTEGER NOT NULL DEFAULT 0""",
+    """UPDATE payee_channels SET withdrawal_started = 1
+        WHERE escrow IS NULL AND pending_withdrawal > zeroblob(32)""",
+)
+
+# A part of a channel that is given back, once its number is kept.
+VERSION_11: Final = (
     "ALTER TABLE payee_channels ADD COLUMN part_amount BLOB",
     "ALTER TABLE payee_channels ADD COLUMN part_nonce BLOB",
     "ALTER TABLE payee_channels ADD COLUMN part_refunded BLOB",
@@ -170,6 +179,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_8,
     VERSION_9,
     VERSION_10,
+    VERSION_11,
 )
 """What leads from each version to the next. Only ever appended to."""
 
