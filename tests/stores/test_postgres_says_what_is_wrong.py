@@ -115,6 +115,9 @@ async def test_an_older_schema_is_brought_forward_with_what_is_in_it(
     await connection.close(timeout=5)
 
 
+PARTS = ("part_amount", "part_nonce", "part_refunded", "part_transaction")
+
+
 async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
     postgres_url: str,
 ) -> None:
@@ -125,7 +128,8 @@ async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
         for record in (leaving, staying):
             await store.payee.update(record.channel, is_put(record))
     connection = await connected(postgres_url)
-    await connection.execute("ALTER TABLE payee_channels DROP withdrawal_started")
+    for later in ("withdrawal_started", *PARTS):
+        await connection.execute(f"ALTER TABLE payee_channels DROP {later}")
     await connection.execute("UPDATE schema_version SET version = 3")
     await connection.close(timeout=5)
 

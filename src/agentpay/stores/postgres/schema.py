@@ -138,11 +138,20 @@ VERSION_4: Final = (
         WHERE escrow IS NULL AND pending_withdrawal > 0""",
 )
 
+# A part of a channel that is given back, once its number is kept.
+VERSION_5: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN part_amount NUMERIC(78,0), ADD COLUMN part_nonce NUMERIC(78,0),
+        ADD COLUMN part_refunded NUMERIC(78,0),
+        ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''""",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
     VERSION_3,
     VERSION_4,
+    VERSION_5,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -14,6 +14,7 @@ from typing import Final
 from agentpay.core.payee_channel import (
     Fate,
     HeldVoucher,
+    PartRefund,
     PayeeChannel,
     Reservation,
     Status,
@@ -45,7 +46,8 @@ CHANNELS: Final = Table(
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
     " withdrawal_started integer, last_voucher_at integer, chain_seen_at integer,"
-    " unclaimed amount",
+    " part_amount amount, part_nonce amount, part_refunded amount,"
+    " part_transaction text, unclaimed amount",
     keys=1,
 )
 USED: Final = Table(
@@ -123,7 +125,20 @@ def _state(record: PayeeRecord) -> Columns:
         integer(record.withdrawal_started),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
+        *_part(ledger.part),
         amount(ledger.unclaimed),
+    )
+
+
+def _part(part: PartRefund | None) -> Columns:
+    if part is None:
+        return (None, None, None, "")
+    nonce, refunded = part.nonce, part.refunded
+    return (
+        amount(part.amount),
+        None if nonce is None else amount(nonce),
+        None if refunded is None else amount(refunded),
+        text(part.transaction),
     )
 
 
@@ -214,7 +229,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    withdrawal_started, last_voucher_at, chain_seen_at, _ = state
+    withdrawal_started, last_voucher_at, chain_seen_at, *part, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -230,6 +245,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         running=tuple(map(_to_reservation, running)),
         held=unpack_held(held),
         closing_voucher=asked,
+        part=_to_part(*part),
         pays_whole=config[-1] is not None,
     )
     return PayeeRecord(
@@ -241,6 +257,16 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         withdrawal_started=withdrawal_started,
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
+    )
+
+
+def _to_part(
+    amount: int | None, nonce: int | None, refunded: int | None, transaction: str
+) -> PartRefund | None:
+    if amount is None:
+        return None
+    return PartRefund(
+        amount=amount, nonce=nonce, refunded=refunded, transaction=transaction
     )
 
 

@@ -160,6 +160,14 @@ VERSION_10: Final = (
         WHERE escrow IS NULL AND pending_withdrawal > zeroblob(32)""",
 )
 
+# A part of a channel that is given back, once its number is kept.
+VERSION_11: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN part_amount BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_nonce BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_refunded BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''",
+)
+
 MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_1,
     VERSION_2,
@@ -171,6 +179,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_8,
     VERSION_9,
     VERSION_10,
+    VERSION_11,
 )
 """What leads from each version to the next. Only ever appended to."""
 
