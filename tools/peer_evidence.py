@@ -28,6 +28,8 @@ CONTRACT = "erc1271"
 CHARGE = "charge"
 BODY = "body"
 """A charge of MPP for a request with a body, which its challenge names."""
+PART = "refund-part"
+"""A refund of as much as a request costs, after which the channel goes on."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
@@ -36,6 +38,7 @@ EVENTS = {
     CONTRACT: DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
+    PART: REFUNDED,
     "refund": REFUNDED,
 }
 """What the channel contract says of each step."""
@@ -121,6 +124,8 @@ async def doubt(
         topics: list[str] = [EVENTS[name]]
         topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
         logs = _logs(receipt, BATCH_SETTLEMENT, topics)
+        if name == PART and [int(log["data"], 16) for log in logs] != [expected.price]:
+            return "the transaction gives no part of what was asked for"
         return "" if logs else "the transaction has no such event of the channel"
     sent = [TRANSFER, Hash32.of(address_word(expected.payer))]
     paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]

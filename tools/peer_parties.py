@@ -15,7 +15,7 @@ from typing import Protocol
 import httpx
 import uvicorn
 from peer_evidence import CHANNEL
-from peer_process import Peer
+from peer_process import Peer, PeerFailed
 from peer_wallets import chain_settings, contract_wallet, hex_key, rich_wallet
 
 from agentpay import (
@@ -74,8 +74,8 @@ class Buyer(Protocol):
         """Pay for one request."""
         ...
 
-    async def refund(self, url: str) -> None:
-        """Get back what is left in the channel behind a URL."""
+    async def refund(self, url: str, *, part: int | None = None) -> None:
+        """Get back what is left in the channel behind a URL, or a part of that."""
         ...
 
 
@@ -175,8 +175,10 @@ class OurBuyer:
         """See `Buyer.get`."""
         await self.agent.get(url)
 
-    async def refund(self, url: str) -> None:
-        """See `Buyer.refund`."""
+    async def refund(self, url: str, *, part: int | None = None) -> None:
+        """See `Buyer.refund`; a parallel channel gives no parts."""
+        if part is not None:
+            raise PeerFailed("our buyer asks for all that is left")
         del url
         (record,) = await self.agent.channels()
         await self.agent.close_channel(record.channel)
@@ -331,9 +333,10 @@ class TheirBuyer:
         """See `Buyer.get`."""
         await self.peer.ask(do="get", url=url)
 
-    async def refund(self, url: str) -> None:
+    async def refund(self, url: str, *, part: int | None = None) -> None:
         """See `Buyer.refund`."""
-        await self.peer.ask(do="refund", url=url)
+        amount = None if part is None else str(part)
+        await self.peer.ask(do="refund", url=url, amount=amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from peer_burst import many_at_once
 from peer_evidence import (
     CHANNEL,
     CONTRACT,
+    PART,
     PERMIT,
     VOUCHERS,
     Evidence,
@@ -68,6 +69,7 @@ STEPS = (
     "top-up",
     "claim",
     "settle",
+    PART,
     "refund",
 )
 VARIANTS: tuple[Variant, ...] = (
@@ -163,6 +165,10 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
         seen = [n for n in await meeting.peer.notes() if n.kind == step]
         status = seen[-1].status if seen else last.status
         found[CHANNEL, step] = replace(done, status=status)
+    if (CHANNEL, PART) in wanted:
+        await buyer.refund(url, part=PRICE)
+        found[CHANNEL, PART] = (await meeting.peer.notes())[-1]
+        await until(meeting, url, "voucher")  # it goes on
     await buyer.refund(url)
     for refunded in await meeting.peer.notes():
         found[CHANNEL, "refund"] = refunded
@@ -254,7 +260,10 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
 
 
 def variants_of(pair: Pair) -> list[Variant]:
-    """The cells of a pair: no facilitator sees the vouchers that our server takes."""
+    """
+    The cells of a pair: no facilitator sees the vouchers that our server takes, and our
+    buyer asks for no parts.
+    """
     if pair == ("server", "facilitator"):
         left_out = VOUCHERS
     else:
@@ -262,6 +271,8 @@ def variants_of(pair: Pair) -> list[Variant]:
         left_out = frozenset({(CHANNEL, by)})
     if pair[1] == "client" or pair == ("facilitator", "server"):
         left_out |= {variant for variant in VARIANTS if variant[1] == CONTRACT}
+    else:
+        left_out |= {(CHANNEL, PART)}
     return [variant for variant in VARIANTS if variant not in left_out]
 
 

@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentpay.core.payee_channel import Fate, HeldVoucher, Reservation, Used
+from agentpay.core.payee_channel import (
+    Fate,
+    HeldVoucher,
+    PartRefund,
+    Reservation,
+    Used,
+)
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord
@@ -107,6 +113,14 @@ changes: dict[str, st.SearchStrategy[Any]] = {
     "highest": amounts,
     "floor": amounts,
     "closing_voucher": st.none() | amounts,
+    "part": st.none()
+    | st.builds(
+        PartRefund,
+        amount=amounts,
+        nonce=st.none() | amounts,
+        refunded=st.none() | amounts,
+        transaction=texts,
+    ),
     "running": st.lists(reservations, max_size=3).map(tuple),
     "held": st.lists(held, max_size=2).map(tuple),
     "used": windows,
@@ -186,6 +200,10 @@ UNSAVEABLE: list[dict[str, Any]] = [
     *({name: -(2**63)} for name in OF_TIME),
     {"withdrawal_started": 2**63},
     {"pending_withdrawal": TOO_MUCH},
+    {"part": PartRefund(amount=TOO_MUCH)},
+    {"part": PartRefund(amount=1, nonce=-1)},
+    {"part": PartRefund(amount=1, refunded=TOO_MUCH)},
+    {"part": PartRefund(amount=1, transaction="half \ud800")},
     {"held": (HeldVoucher(amount=TOO_MUCH, signature=b""),)},
     {"held": (HeldVoucher(amount=1, signature=bytes(65_536)),)},
     {"used": (replace(USES, cumulative=TOO_MUCH),)},

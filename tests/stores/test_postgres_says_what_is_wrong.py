@@ -126,13 +126,16 @@ async def test_a_debt_of_an_older_schema_counts_from_its_last_voucher(
         owed = await store.payee.owed(limit=9)
     connection = await connected(postgres_url)
     await connection.execute("ALTER TABLE payee_channels DROP COLUMN owing_since")
-    await connection.execute("UPDATE schema_version SET version = 4")
+    await connection.execute("UPDATE schema_version SET version = 5")
     await connection.close(timeout=5)
     async with await open_store(postgres_url) as store:
         found = await store.payee.owed(limit=9)
 
     assert owed == Owed(amount=1, channels=1, since=7)
     assert found == Owed(amount=1, channels=1, since=9)
+
+
+PARTS = ("part_amount", "part_nonce", "part_refunded", "part_transaction")
 
 
 async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
@@ -145,8 +148,8 @@ async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
         for record in (leaving, staying):
             await store.payee.update(record.channel, is_put(record))
     connection = await connected(postgres_url)
-    for column in ("withdrawal_started", "owing_since"):
-        await connection.execute(f"ALTER TABLE payee_channels DROP {column}")
+    for later in ("withdrawal_started", *PARTS, "owing_since"):
+        await connection.execute(f"ALTER TABLE payee_channels DROP {later}")
     await connection.execute("UPDATE schema_version SET version = 3")
     await connection.close(timeout=5)
 

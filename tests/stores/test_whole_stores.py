@@ -367,7 +367,7 @@ async def test_a_debt_of_an_older_file_counts_from_its_last_voucher(
             await payee_step(store, 1, voucher(amount))
             await payee_step(store, 1, Delivered(cumulative=amount, owner="us"))
         owed = await store.payee.owed(limit=9)
-    as_of_version(10, new, old)
+    as_of_version(11, new, old)
     async with await SqliteStore.open(old) as store:
         found = await store.payee.owed(limit=9)
 

@@ -14,6 +14,7 @@ from agentpay.core.payee_channel import HeldVoucher
 from agentpay.errors import TransactionFailed
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.batch_settlement import (
+    REFUND_ALL,
     ChannelConfig,
     VoucherClaim,
     channel_id,
@@ -295,10 +296,12 @@ class Facilitator:
 
     async def send_refund(self, refund: SignedRefund) -> Settled:
         """See `Settler.refund`, with the authorizer's signatures made before."""
-        config = refund.config
-        receipt = await self.send(
-            refund.call(), gas_max=self._refund_gas(refund), payee=config.receiver
-        )
+        config, gas = refund.config, self._refund_gas(refund)
+        send = partial(self.send, refund.call(), gas_max=gas, payee=config.receiver)
+        if refund.amount == REFUND_ALL:
+            receipt = await send()
+        else:  # a payer may ask for many parts of one deposit
+            receipt = await self._deposits.send(self.address, gas, send)
         channel = channel_id(config, self._chain.chain_id)
         refunded = channels.amount_in(receipt.logs, channels.REFUNDED, channel) or 0
         _log.info("refunded %d of channel %s to %s", refunded, channel, config.payer)

@@ -15,20 +15,27 @@ from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     ChainSeen,
     OwnersDied,
+    PartBegun,
     RefundDone,
     VoucherPublished,
 )
 from agentpay.errors import GasMissing, GasTooExpensive, TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.onchain import read_channel, read_unsettled
+from agentpay.onchain import find_refund, read_channel, read_unsettled
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
-from agentpay.records import PayeeRecord, PayeeStep, Taken, channel_config
+from agentpay.records import (
+    PayeeRecord,
+    PayeeStep,
+    Settled,
+    Taken,
+    channel_config,
+)
 from agentpay.types import Hash32
 
 
@@ -247,7 +254,7 @@ class Settlement:
 
     async def refund(self, channel: Hash32) -> tuple[PayeeRecord, str, int] | None:
         """
-        Claim what is due on a closing channel and give the rest back.
+        Claim what is due on a closing channel and give the rest back, or a part of it.
 
         Returns the channel, the transaction ("" if it was done before) and the amount;
         None while requests still run, or while others have to be claimed first.
@@ -269,28 +276,64 @@ class Settlement:
                 record = await self.see_chain(channel, whole=True)
             if record is None:
                 return None
-            transaction, amount = "", 0
-            ledger = record.ledger
-            if ledger.status is Status.CLOSING and ledger.balance > ledger.due:
-                transaction, amount = await self._send_refund(record)
-            await note(self._store, channel, RefundDone())
+            done = await self._refund(record)
+            if done is None:
+                return None
+            await note(self._store, channel, done)
             record = await self.see_chain(channel) or record
-            return record, transaction, amount
+            return record, done.transaction, done.refunded
 
-    async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
+    async def _refund(self, record: PayeeRecord) -> RefundDone | None:
+        """What came of it; None if others have ended it meanwhile."""
+        ledger = record.ledger
+        if ledger.status is not Status.CLOSING:
+            return RefundDone()
+        if ledger.part is not None:
+            return await self._refund_part(record)
+        if ledger.balance <= ledger.due:
+            return RefundDone()
+        settled = await self._send_refund(record, REFUND_ALL, record.refund_nonce)
+        return RefundDone(refunded=settled.amount, transaction=settled.transaction)
+
+    async def _refund_part(self, seen: PayeeRecord) -> RefundDone | None:
+        """
+        Send it as the refund of one number, which is kept first. After a crash, the
+        chain is past that number if it was made, and makes it once if it was not.
+        """
+        asked = seen.ledger.closing_voucher or 0
+        begun = PartBegun(cumulative=asked, nonce=seen.refund_nonce)
+        await note(self._store, seen.channel, begun)
+        record = await self._store.read(seen.channel)
+        part = record.ledger.part if record is not None else None
+        if record is None or part is None or part.nonce is None:
+            return None
+        nonce = part.nonce
+        if record.refund_nonce > nonce:
+            since = record.last_voucher_at
+            made = await find_refund(self._chain, seen.channel, since=since)
+        elif record.ledger.balance <= record.ledger.due:
+            made = Settled(transaction="", amount=0)
+        else:
+            made = await self._send_refund(record, part.amount, nonce)
+        return RefundDone(
+            nonce=nonce, refunded=made.amount, transaction=made.transaction
+        )
+
+    async def _send_refund(
+        self, record: PayeeRecord, amount: int, nonce: int
+    ) -> Settled:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
             published = VoucherPublished(amount=claim.max_claimable)
             await note(self._store, record.channel, published)
         with self._watched.step("refund", 1):
-            settled = await self._facilitator.refund(
+            return await self._facilitator.refund(
                 channel_config(record),
-                amount=REFUND_ALL,
-                nonce=record.refund_nonce,
+                amount=amount,
+                nonce=nonce,
                 claims=[claim] if claim else [],
                 authorizer=self._authorizer,
             )
-        return settled.transaction, settled.amount
 
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:

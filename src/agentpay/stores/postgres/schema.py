@@ -138,7 +138,15 @@ VERSION_4: Final = (
         WHERE escrow IS NULL AND pending_withdrawal > 0""",
 )
 
+# A part of a channel that is given back, once its number is kept.
 VERSION_5: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN part_amount NUMERIC(78,0), ADD COLUMN part_nonce NUMERIC(78,0),
+        ADD COLUMN part_refunded NUMERIC(78,0),
+        ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''""",
+)
+
+VERSION_6: Final = (
     "ALTER TABLE payee_channels ADD COLUMN owing_since BIGINT NOT NULL DEFAULT 0",
     # Nobody knows of the first any more: the last, until all is claimed once.
     "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
@@ -150,6 +158,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_3,
     VERSION_4,
     VERSION_5,
+    VERSION_6,
 )
 """What leads from each version to the next. Only ever appended to."""
 

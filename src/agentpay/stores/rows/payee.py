@@ -14,6 +14,7 @@ from typing import Final
 from agentpay.core.payee_channel import (
     Fate,
     HeldVoucher,
+    PartRefund,
     PayeeChannel,
     Reservation,
     Status,
@@ -45,7 +46,8 @@ CHANNELS: Final = Table(
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
     " withdrawal_started integer, last_voucher_at integer, chain_seen_at integer,"
-    " owing_since integer, unclaimed amount",
+    " part_amount amount, part_nonce amount, part_refunded amount,"
+    " part_transaction text, owing_since integer, unclaimed amount",
     keys=1,
 )
 USED: Final = Table(
@@ -123,8 +125,21 @@ def _state(record: PayeeRecord) -> Columns:
         integer(record.withdrawal_started),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
+        *_part(ledger.part),
         integer(record.owing_since),
         amount(ledger.unclaimed),
+    )
+
+
+def _part(part: PartRefund | None) -> Columns:
+    if part is None:
+        return (None, None, None, "")
+    nonce, refunded = part.nonce, part.refunded
+    return (
+        amount(part.amount),
+        None if nonce is None else amount(nonce),
+        None if refunded is None else amount(refunded),
+        text(part.transaction),
     )
 
 
@@ -215,7 +230,8 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    withdrawal_started, last_voucher_at, chain_seen_at, owing_since, _ = state
+    withdrawal_started, last_voucher_at, chain_seen_at, *state = state
+    *part, owing_since, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -231,6 +247,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         running=tuple(map(_to_reservation, running)),
         held=unpack_held(held),
         closing_voucher=asked,
+        part=_to_part(*part),
         pays_whole=config[-1] is not None,
     )
     return PayeeRecord(
@@ -243,6 +260,16 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
         owing_since=owing_since,
+    )
+
+
+def _to_part(
+    amount: int | None, nonce: int | None, refunded: int | None, transaction: str
+) -> PartRefund | None:
+    if amount is None:
+        return None
+    return PartRefund(
+        amount=amount, nonce=nonce, refunded=refunded, transaction=transaction
     )
 
 

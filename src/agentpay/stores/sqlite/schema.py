@@ -160,7 +160,15 @@ VERSION_10: Final = (
         WHERE escrow IS NULL AND pending_withdrawal > zeroblob(32)""",
 )
 
+# A part of a channel that is given back, once its number is kept.
 VERSION_11: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN part_amount BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_nonce BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_refunded BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''",
+)
+
+VERSION_12: Final = (
     "ALTER TABLE payee_channels ADD COLUMN owing_since INTEGER NOT NULL DEFAULT 0",
     # Nobody knows of the first any more: the last, until all is claimed once.
     "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
@@ -178,6 +186,7 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_9,
     VERSION_10,
     VERSION_11,
+    VERSION_12,
 )
 """What leads from each version to the next. Only ever appended to."""
 
