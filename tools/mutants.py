@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
 COPIED = ("src", "tests", "vectors", "tools", "docs", "examples", "pyproject.toml")
 SECONDS = 600
-LEDGERS = re.compile(r"src/agentpay/core/(budget|pay|session)\w*\.py")
+LEDGERS = re.compile(r"src/agentpay/core/(budget|pay|refund|session)\w*\.py")
 
 Run = Callable[[Path, "Mutant"], subprocess.CompletedProcess[str]]
 """What must fail once a mutant is planted."""

@@ -28,6 +28,8 @@ CONTRACT = "erc1271"
 CHARGE = "charge"
 BODY = "body"
 """A charge of MPP for a request with a body, which its challenge names."""
+PART = "refund-part"
+"""A refund of as much as a request costs, after which the channel goes on."""
 EVENTS = {
     "deposit": DEPOSITED,
     "top-up": DEPOSITED,
@@ -36,6 +38,7 @@ EVENTS = {
     CONTRACT: DEPOSITED,
     "claim": CLAIMED,
     "settle": SETTLED,
+    PART: REFUNDED,
     "refund": REFUNDED,
 }
 """What the channel contract says of each step."""
@@ -59,6 +62,8 @@ class Evidence:
     """Its voucher was shown to a facilitator, which found it valid."""
     bound: bool = False
     """It answers a challenge (MPP) that is for one body of a request."""
+    listed: str = ""
+    """What a facilitator has in its catalogue since: a method and a URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +78,8 @@ class Expected:
     """Who may have sent the transaction."""
     verified: bool = False
     """Vouchers are verified by the facilitator."""
+    listed: str = ""
+    """What the facilitator has to list; "" is not asked."""
 
 
 def read_note(note: Json) -> Evidence:
@@ -85,6 +92,7 @@ def read_note(note: Json) -> Evidence:
         kind=payload.get("type", ""),
         verified=note.get("verified", False),
         bound=note.get("bound", False),
+        listed=note.get("listed", ""),
     )
 
 
@@ -102,6 +110,8 @@ async def doubt(
         return "the challenge is not bound to the body"
     if not seen.transaction:
         return "there is no transaction"
+    if expected.listed and seen.listed != expected.listed:
+        return f"the facilitator lists {seen.listed!r}"
     receipt = await chain.node.rpc("eth_getTransactionReceipt", seen.transaction)
     if receipt is None or receipt["status"] != "0x1":
         return "the transaction is not on the chain, or failed"
@@ -114,6 +124,8 @@ async def doubt(
         topics: list[str] = [EVENTS[name]]
         topics += [] if name == "settle" else [seen.voucher.get("channelId", "?")]
         logs = _logs(receipt, BATCH_SETTLEMENT, topics)
+        if name == PART and [int(log["data"], 16) for log in logs] != [expected.price]:
+            return "the transaction gives no part of what was asked for"
         return "" if logs else "the transaction has no such event of the channel"
     sent = [TRANSFER, Hash32.of(address_word(expected.payer))]
     paid = [int(log["data"], 16) for log in _logs(receipt, chain.usdc.address, sent)]

@@ -15,10 +15,11 @@ from typing import Protocol
 import httpx
 import uvicorn
 from peer_evidence import CHANNEL
-from peer_process import Peer
+from peer_process import Peer, PeerFailed
 from peer_wallets import chain_settings, contract_wallet, hex_key, rich_wallet
 
 from agentpay import (
+    About,
     Agent,
     Budget,
     MppTerms,
@@ -73,8 +74,8 @@ class Buyer(Protocol):
         """Pay for one request."""
         ...
 
-    async def refund(self, url: str) -> None:
-        """Get back what is left in the channel behind a URL."""
+    async def refund(self, url: str, *, part: int | None = None) -> None:
+        """Get back what is left in the channel behind a URL, or a part of that."""
         ...
 
 
@@ -174,8 +175,10 @@ class OurBuyer:
         """See `Buyer.get`."""
         await self.agent.get(url)
 
-    async def refund(self, url: str) -> None:
-        """See `Buyer.refund`."""
+    async def refund(self, url: str, *, part: int | None = None) -> None:
+        """See `Buyer.refund`; a parallel channel gives no parts."""
+        if part is not None:
+            raise PeerFailed("our buyer asks for all that is left")
         del url
         (record,) = await self.agent.channels()
         await self.agent.close_channel(record.channel)
@@ -208,39 +211,34 @@ class OurShop:
         """
         ether = 0 if facilitator else 1
         wallets = {m: await chain.funded_wallet(0, ether=ether) for _, m in routes}
-        payees: dict[str, Payee] = {}
         paywalls: dict[str, Paywall] = {}
-        for method, wallet in wallets.items():
-            payees[method] = Payee(
-                wallet,
-                network=chain.network,
-                facilitator=RemoteFacilitator([facilitator]) if facilitator else None,
-                withdraw_delay=WITHDRAW_DELAY,
-                min_deposit=10 * PRICE,
-                claim_at="$1000",
-                transfer_methods=(method,),
-                mpp=mpp,
-            )
-            prices: dict[str, Money | Route] = {
-                f"/{scheme}/{method}": Route(
-                    price=PRICE,
-                    schemes=(scheme,) if scheme in SCHEMES else SOLD_BY_ALL,
-                    metered=scheme == "upto",
-                )
-                for scheme, sold_by in routes
-                if sold_by == method
-            }
-            paywalls[method] = Paywall(_sold, payee=payees[method], routes=prices)
 
         async def shop(scope: Scope, receive: Receive, send: Send) -> None:
             method = str(scope["path"]).rpartition("/")[2]
             await paywalls[method](scope, receive, send)
 
         async with contextlib.AsyncExitStack() as stack:
-            for payee in payees.values():
+            url = await stack.enter_async_context(_serving(shop))
+            payees: dict[str, Payee] = {}
+            for method, wallet in wallets.items():
+                payees[method] = payee = Payee(
+                    wallet,
+                    network=chain.network,
+                    facilitator=(
+                        RemoteFacilitator([facilitator]) if facilitator else None
+                    ),
+                    withdraw_delay=WITHDRAW_DELAY,
+                    min_deposit=10 * PRICE,
+                    claim_at="$1000",
+                    transfer_methods=(method,),
+                    mpp=mpp,
+                )
                 await payee.start()
                 stack.push_async_callback(payee.stop)
-            url = await stack.enter_async_context(_serving(shop))
+                prices = _prices(routes, method)
+                paywalls[method] = Paywall(
+                    _sold, payee=payee, routes=prices, origin=url
+                )
             yield cls(
                 url=url,
                 accounts=frozenset(wallet.address for wallet in wallets.values()),
@@ -262,6 +260,20 @@ class OurShop:
         where = {"address": BATCH_SETTLEMENT, "topics": [event], "fromBlock": "0x0"}
         logs = await self.chain.node.rpc("eth_getLogs", where)
         return str(logs[-1]["transactionHash"]) if logs else ""
+
+
+def _prices(routes: list[list[str]], method: str) -> dict[str, Money | Route]:
+    """What is sold by a method of transfer, as catalogues are told too."""
+    return {
+        f"/{scheme}/{method}": Route(
+            price=PRICE,
+            schemes=(scheme,) if scheme in SCHEMES else SOLD_BY_ALL,
+            metered=scheme == "upto",
+            about=About(description="Sold to peers", output="sold"),
+        )
+        for scheme, sold_by in routes
+        if sold_by == method
+    }
 
 
 async def _sold(scope: Scope, receive: Receive, send: Send) -> None:
@@ -321,9 +333,10 @@ class TheirBuyer:
         """See `Buyer.get`."""
         await self.peer.ask(do="get", url=url)
 
-    async def refund(self, url: str) -> None:
+    async def refund(self, url: str, *, part: int | None = None) -> None:
         """See `Buyer.refund`."""
-        await self.peer.ask(do="refund", url=url)
+        amount = None if part is None else str(part)
+        await self.peer.ask(do="refund", url=url, amount=amount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

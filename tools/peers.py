@@ -27,6 +27,7 @@ from peer_burst import many_at_once
 from peer_evidence import (
     CHANNEL,
     CONTRACT,
+    PART,
     PERMIT,
     VOUCHERS,
     Evidence,
@@ -68,6 +69,7 @@ STEPS = (
     "top-up",
     "claim",
     "settle",
+    PART,
     "refund",
 )
 VARIANTS: tuple[Variant, ...] = (
@@ -114,6 +116,8 @@ class Meeting:
     """Another buyer, which is a contract; None where the official client buys."""
     verified: bool = field(default=False, kw_only=True)
     """Whether the facilitator sees all vouchers."""
+    lists: bool = field(default=False, kw_only=True)
+    """Whether the peer is a facilitator, with a catalogue of what it settles."""
     found: dict[Variant, Evidence] = field(default_factory=dict[Variant, Evidence])
 
     def payer(self, variant: Variant) -> Buyer:
@@ -161,6 +165,10 @@ async def live_a_channel(meeting: Meeting, wanted: Collection[Variant]) -> None:
         seen = [n for n in await meeting.peer.notes() if n.kind == step]
         status = seen[-1].status if seen else last.status
         found[CHANNEL, step] = replace(done, status=status)
+    if (CHANNEL, PART) in wanted:
+        await buyer.refund(url, part=PRICE)
+        found[CHANNEL, PART] = (await meeting.peer.notes())[-1]
+        await until(meeting, url, "voucher")  # it goes on
     await buyer.refund(url)
     for refunded in await meeting.peer.notes():
         found[CHANNEL, "refund"] = refunded
@@ -229,7 +237,9 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
             our_shop = OurShop.open(chain, routes(pair), facilitator=theirs.url)
             async with our_buyer as buyer, our_contract as contract, our_shop as server:
                 who = {theirs.account}
-                yield Meeting(buyer, server, theirs.peer, who, contract=contract)
+                yield Meeting(
+                    buyer, server, theirs.peer, who, contract=contract, lists=True
+                )
         case ("facilitator", "server"):
             their_shop = TheirShop.open(
                 chain, ours.url, routes(pair), verifies_itself=False
@@ -250,7 +260,10 @@ async def meet(place: Place, pair: Pair) -> AsyncIterator[Meeting]:
 
 
 def variants_of(pair: Pair) -> list[Variant]:
-    """The cells of a pair: no facilitator sees the vouchers that our server takes."""
+    """
+    The cells of a pair: no facilitator sees the vouchers that our server takes, and our
+    buyer asks for no parts.
+    """
     if pair == ("server", "facilitator"):
         left_out = VOUCHERS
     else:
@@ -258,6 +271,8 @@ def variants_of(pair: Pair) -> list[Variant]:
         left_out = frozenset({(CHANNEL, by)})
     if pair[1] == "client" or pair == ("facilitator", "server"):
         left_out |= {variant for variant in VARIANTS if variant[1] == CONTRACT}
+    else:
+        left_out |= {(CHANNEL, PART)}
     return [variant for variant in VARIANTS if variant not in left_out]
 
 
@@ -307,10 +322,20 @@ async def judge(
             price=USED if scheme == "upto" else PRICE,
             senders=meeting.senders,
             verified=meeting.verified,
+            listed=listed(meeting, variant),
         )
         why = await doubt(chain, seen, variant, expected)
     parties = pair[0], f"{meeting.peer.version} {pair[1]}"
     return Cell.of(parties, meeting.peer.version, variant, seen, why)
+
+
+def listed(meeting: Meeting, variant: Variant) -> str:
+    """What a facilitator lists, of what pays for a request; "" where it does not."""
+    scheme, name = variant
+    if not meeting.lists or name in ("claim", "settle", "refund"):
+        return ""
+    sold_by = "eip3009" if name in STEPS else SOLD_BY.get(name, name)
+    return f"GET {meeting.shop.url}/{scheme}/{sold_by}"
 
 
 # Saying it.

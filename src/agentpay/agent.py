@@ -303,6 +303,8 @@ class Agent(httpx.AsyncClient):
         Gone is who has not answered three sweeps and
         `Policy.withdraw_when_silent_seconds`. With that set, an agent sweeps in the
         background; what cannot be done is logged, and tried again by the next sweep.
+        So is leaving a payee that contradicted our signatures, where that failed or was
+        cut short, with `Policy.withdraw_when_cheated`.
         """
         if self._sweeper is None:
             self._sweeper = Sweeper(
@@ -311,9 +313,12 @@ class Agent(httpx.AsyncClient):
                 ask=self._payments.ask,
                 chain=self._asset.chain,
                 after_seconds=self._policy.withdraw_when_silent_seconds,
+                leaves_stopped=self._policy.withdraw_when_cheated,
                 clock=self._clock,
             )
         async with self._sweep_lock:
+            if self._departures:  # what is being sent is not sent twice
+                await asyncio.wait(self._departures.values())
             return await self._sweeper.sweep()
 
     async def _keep_sweeping(self, silent_seconds: float) -> None:
@@ -343,7 +348,8 @@ class Agent(httpx.AsyncClient):
         except AgentPayError as error:
             _log.warning(
                 "the payee of channel %s contradicted our signatures, and leaving it"
-                " failed (%s): give a key of ours gas and call start_withdrawal",
+                " failed (%s): give a key of ours gas and call start_withdrawal, or"
+                " sweep",
                 channel,
                 error,
             )

@@ -1,11 +1,14 @@
 """
-Metrics for Prometheus and spans for OpenTelemetry: what is answered, and what is owed.
+Metrics for Prometheus and spans for OpenTelemetry: what is answered, what is owed, and
+what becomes of that.
 
 Put a `Watch` around a paywall where it is wanted (`agentpay-sdk[metrics]`); nothing
 else knows of it. Metrics are for looking at: money itself stays in the books.
 """
 
 import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,11 +20,14 @@ from prometheus_client import (
     Gauge,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from agentpay.errors import AgentPayError, MalformedMessage
 from agentpay.http.asgi import App, Message, Receive, Scope, Send, send_whole
 from agentpay.payee.offers import NO_PAYMENT
 from agentpay.payee.payee import Payee
+from agentpay.payee.watched import Watched
 from agentpay.wire.headers import decode_json
 from agentpay.wire.mpp.problem import PROBLEM_JSON, read_problem
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
@@ -64,7 +70,7 @@ class _Answer:
             return "asked", ""
         if not code:
             return "free", ""
-        return ("refused" if self.status == 402 else "failed"), code
+        return ("refused" if self.status in (402, 412) else "failed"), code
 
     def _code(self, receipt: dict[str, Any]) -> str:
         """One of few, so that nobody outside can make metrics of their own."""
@@ -93,8 +99,41 @@ def _short(words: object) -> str:
     return code if _CODE.fullmatch(code) else "other"
 
 
+class _Beside(Collector):
+    """What a payee counts beside its requests, read when it is asked for."""
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector.collect`."""
+        steps = CounterMetricFamily(
+            "agentpay_keeper_steps",
+            "Rounds, claims, settlements and refunds, by code of what went wrong.",
+            labels=("step", "code"),
+        )
+        for labels, count in self._watched.steps.items():
+            steps.add_metric(labels, count)
+        rpc = CounterMetricFamily(
+            "agentpay_rpc_failures",
+            "Requests that an endpoint gave no answer to, by code.",
+            labels=("endpoint", "code"),
+        )
+        for labels, count in self._watched.rpc_failures.items():
+            rpc.add_metric(labels, count)
+        yield from (steps, rpc)
+        yield GaugeMetricFamily(
+            "agentpay_synced_timestamp_seconds",
+            "When the keeper last saw the chain.",
+            value=self._watched.synced_at,
+        )
+
+
 class Watch:
-    """An application behind a paywall, watched: one span and one count per request."""
+    """
+    An application behind a paywall, watched: one span and one count per request, and
+    per step that turns what is owed into money.
+    """
 
     def __init__(
         self,
@@ -129,6 +168,21 @@ class Watch:
             ("code",),
             registry=self.registry,
         )
+        self.registry.register(_Beside(payee.watched))
+        payee.watched.span = self._step
+
+    @contextmanager
+    def _step(self, name: str, count: int) -> Generator[None]:
+        with self._tracer.start_as_current_span(
+            f"agentpay.{name}",
+            kind=SpanKind.INTERNAL,
+            attributes={"agentpay.count": count},
+        ) as span:
+            try:
+                yield
+            except AgentPayError as error:
+                span.set_attribute("agentpay.code", error.code)
+                raise
 
     def _gauge(self, name: str, about: str) -> Gauge:
         gauge = Gauge(f"agentpay_{name}", about, registry=self.registry)

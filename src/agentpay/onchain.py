@@ -32,11 +32,15 @@ from agentpay.evm.signature import BadSignature, is_signed_by_key
 from agentpay.evm.transfer import Transfer, own_logs
 from agentpay.history import logs_between
 from agentpay.ports import Chain
+from agentpay.records import Settled
 from agentpay.types import ZERO_ADDRESS, Address, Asset, Hash32
 from agentpay.wire.x402_transfers import FACTORY_NOT_ALLOWED
 
 _GOOD_SECONDS_MAX: Final = 24 * 3600
 """Longer is not looked back from when a signature expired, or from now."""
+
+_CLOCKS_DIFFER_SECONDS: Final = 60
+_NEVER: Final = 2**62
 
 _REPLACED_SECONDS: Final = 3.0
 """An endpoint may know of a used nonce before it knows who used it."""
@@ -140,6 +144,24 @@ async def find_deposit(chain: Chain, deposit: Deposit) -> Hash32 | None:
             if receipt is not None and await _is_made_by(chain, deposit, receipt):
                 return log.transaction
     return None
+
+
+async def find_refund(chain: Chain, channel: Hash32, *, since: int) -> Settled:
+    """The last refund of a channel, where there was one since it was asked for."""
+    topics = [channels.REFUNDED, channel]
+    logs = logs_between(
+        chain,
+        address=BATCH_SETTLEMENT,
+        topics=topics,
+        earliest=since - _CLOCKS_DIFFER_SECONDS,
+        latest=_NEVER,
+        seconds_max=_GOOD_SECONDS_MAX,
+    )
+    async with aclosing(logs):
+        async for log in logs:
+            amount = channels.amount_in([log], topics[0], channel) or 0
+            return Settled(transaction=log.transaction, amount=amount)
+    return Settled(transaction="", amount=0)
 
 
 def _logs(

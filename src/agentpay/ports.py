@@ -22,11 +22,11 @@ from agentpay.records import (
     PayerDecide,
     PayerRecord,
     PaymentRecord,
-    PaymentStatus,
     Settled,
 )
-from agentpay.sending_ports import SendBook
+from agentpay.sending_ports import PaymentBook, SendBook
 from agentpay.types import Address, Asset, ChainId, Hash32
+from agentpay.wire.bazaar import Listing
 
 T = TypeVar("T")
 
@@ -155,22 +155,34 @@ class Settler(Protocol):
         """Let go of connections."""
         ...
 
-    async def verify(self, transfer: Transfer) -> None:
-        """Whether a transfer of all that it may move would go through now."""
+    async def verify(
+        self, transfer: Transfer, *, listing: Listing | None = None
+    ) -> None:
+        """
+        Whether a transfer of all that it may move would go through now.
+
+        Here and below, `listing` is for its catalogue, where it keeps one.
+        """
         ...
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         """
         Send a transfer once, however often it is asked for; somebody else's sending it
         counts too, so read the amount.
         """
         ...
 
-    async def verify_deposit(self, deposit: Deposit, voucher: HeldVoucher) -> None:
+    async def verify_deposit(
+        self, deposit: Deposit, voucher: HeldVoucher, *, listing: Listing | None = None
+    ) -> None:
         """Whether a deposit, which comes with a voucher, would go through now."""
         ...
 
-    async def deposit(self, deposit: Deposit, voucher: HeldVoucher) -> Settled:
+    async def deposit(
+        self, deposit: Deposit, voucher: HeldVoucher, *, listing: Listing | None = None
+    ) -> Settled:
         """Fund a channel with money that its payer signed for it alone."""
         ...
 
@@ -198,54 +210,6 @@ class Settler(Protocol):
         authorizer: Signer,
     ) -> Settled:
         """Claim what is due and give the rest, at most `amount`, back in one go."""
-        ...
-
-
-class PaymentBook(Protocol):
-    """What was asked to be settled: the part of a `PayeeStore` a facilitator needs."""
-
-    @property
-    def owner(self) -> str:
-        """Who holds reservations made now; see `PayeeChannel.living` for others."""
-        ...
-
-    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
-        """
-        Record a payment unless its id is known; returns what is recorded, durably.
-
-        Of two concurrent calls with one id, exactly one gets its own record back: the
-        very object (`recorded is payment`), since two records may be equal.
-        """
-        ...
-
-    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
-        """What is recorded of a payment."""
-        ...
-
-    async def finish_payment(
-        self,
-        payment_id: str,
-        *,
-        owner: str,
-        status: PaymentStatus,
-        transaction: str,
-        charged: int,
-    ) -> bool:
-        """
-        Say how far its owner's payment is.
-
-        False, and nothing is saved, if somebody else has taken it, or it is delivered:
-        who lost its connection to the store, and was taken for dead, learns it here,
-        before its answer leaves.
-        """
-        ...
-
-    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
-        """Make a dead owner's payment ours; False if it lives, or others were first."""
-        ...
-
-    async def sweep_payments(self, *, now: int) -> None:
-        """See `PayeeStore.sweep_payments`."""
         ...
 
 

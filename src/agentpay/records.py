@@ -3,7 +3,7 @@ What stores keep: the pure ledgers, with what is needed to act on them after a c
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -34,8 +34,12 @@ class PayeeRecord:
     config: Config
     ledger: PayeeChannel
     refund_nonce: int = 0
+    withdrawal_started: int = 0
+    """When its payer began to withdraw (block time), or 0; of x402's channels only."""
     last_voucher_at: int = 0
     chain_seen_at: int = 0
+    owing_since: int = 0
+    """When the first of what is unclaimed was charged, or before; 0 is none."""
 
     def __post_init__(self) -> None:
         _check_chain(self.config, self.chain)
@@ -43,17 +47,50 @@ class PayeeRecord:
             raise InvariantViolated(f"channel {self.channel} has books of another kind")
 
     @property
-    def seen(self) -> tuple[int, int, int, int]:
+    def seen(self) -> tuple[int, int, int, int, int]:
         """
         What the chain showed of it. A look that began before this changed is too old.
         """
         ledger = self.ledger
         of_money = (ledger.balance, ledger.claimed, ledger.pending_withdrawal)
-        return (*of_money, self.refund_nonce)
+        return (*of_money, self.refund_nonce, self.withdrawal_started)
 
     def moved(self, ledger: PayeeChannel, *, at: int) -> "PayeeRecord":
         """This channel once its ledger has moved: what every request does thrice."""
-        return evolve(self, ledger=ledger, last_voucher_at=at)
+        since = (self.owing_since or at) if ledger.owes else 0
+        return evolve(self, ledger=ledger, last_voucher_at=at, owing_since=since)
+
+    def seen_on_chain(
+        self,
+        ledger: PayeeChannel,
+        *,
+        at: int,
+        refund_nonce: int = 0,
+        withdrawal_started: int = 0,
+        taken: "Taken | None" = None,
+    ) -> "PayeeRecord":
+        """This channel once its ledger has heard what the chain says of it."""
+        since = self.owing_since or self.last_voucher_at
+        if taken is not None and ledger.claimed >= taken.amount:
+            since = max(since, taken.asked_at)
+        return replace(
+            self,
+            ledger=ledger,
+            refund_nonce=refund_nonce,
+            withdrawal_started=withdrawal_started,
+            chain_seen_at=at,
+            owing_since=since if ledger.owes else 0,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """A claim of all that was due on a channel at some moment."""
+
+    amount: int
+    """What the chain shows as claimed once it is made."""
+    asked_at: int
+    """When it was put together: what it leaves became due no earlier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +158,7 @@ class Owed:
     amount: int = 0
     channels: int = 0
     since: int = 0
-    """When the last voucher came of the one that has waited the longest; 0 is none."""
+    """The least `owing_since` of them; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

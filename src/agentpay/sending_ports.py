@@ -7,7 +7,7 @@ from typing import Protocol
 
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.eip1559 import SignedCall
-from agentpay.records import SentTransaction
+from agentpay.records import PaymentRecord, PaymentStatus, SentTransaction
 from agentpay.types import Address, ChainId
 
 
@@ -109,4 +109,52 @@ class SendBook(Protocol):
         Of two callers, one gets what a dead owner left. Where both have a nonce, the
         chain takes one of them at most, and only ours is kept.
         """
+        ...
+
+
+class PaymentBook(Protocol):
+    """What was asked to be settled: the part of a `PayeeStore` a facilitator needs."""
+
+    @property
+    def owner(self) -> str:
+        """Who holds reservations made now; see `PayeeChannel.living` for others."""
+        ...
+
+    async def begin_payment(self, payment: PaymentRecord) -> PaymentRecord:
+        """
+        Record a payment unless its id is known; returns what is recorded, durably.
+
+        Of two concurrent calls with one id, exactly one gets its own record back: the
+        very object (`recorded is payment`), since two records may be equal.
+        """
+        ...
+
+    async def find_payment(self, payment_id: str) -> PaymentRecord | None:
+        """What is recorded of a payment."""
+        ...
+
+    async def finish_payment(
+        self,
+        payment_id: str,
+        *,
+        owner: str,
+        status: PaymentStatus,
+        transaction: str,
+        charged: int,
+    ) -> bool:
+        """
+        Say how far its owner's payment is.
+
+        False, and nothing is saved, if somebody else has taken it, or it is delivered:
+        who lost its connection to the store, and was taken for dead, learns it here,
+        before its answer leaves.
+        """
+        ...
+
+    async def take_payment(self, payment_id: str, *, owner: str) -> bool:
+        """Make a dead owner's payment ours; False if it lives, or others were first."""
+        ...
+
+    async def sweep_payments(self, *, now: int) -> None:
+        """See `PayeeStore.sweep_payments`."""
         ...

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,8 @@ from agentpay import Wallet
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
 from tests.facilitator.world import AMOUNT, a_transfer
+from tests.payee.test_sponsored_approvals import mint
+from tests.wallets import deploy
 
 COMMAND = "from agentpay.cli.main import main; main()"
 
@@ -81,6 +84,42 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
     assert await chain.balance(payee) == AMOUNT
 
 
+async def test_it_pays_gas_for_what_it_is_told_to_and_for_nothing_else(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain, key = agentpay_shared_chain, await agentpay_shared_chain.funded_wallet(0)
+    token = await deploy(chain, "Plain3009")
+    plain = replace(chain.usdc, address=token, name="Plain 3009", version="1")
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    await mint(chain, plain, payer.address, 3 * AMOUNT)
+    process = await start(
+        *("--rpc-url", chain.rpc_url, "--port", "0", "--key-env", "GAS_KEY"),
+        *("--asset", token, "--scheme", "exact", "--amount-min", str(AMOUNT)),
+        cwd=tmp_path,
+        GAS_KEY=key.gas_key().hex(),
+    )
+    assert process.stdout is not None
+    url = (await process.stdout.readline()).decode().split()[-1]
+    answers = []
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        supported = (await client.get("/supported")).json()
+        for asset, amount in (
+            (plain, AMOUNT),
+            (plain, AMOUNT - 1),
+            (chain.usdc, AMOUNT),
+        ):
+            transfer = await a_transfer(asset, payer, payee, amount)
+            request = asks.transfer_request(transfer, amount)
+            answers.append((await client.post("/settle", json=request)).json())
+    process.send_signal(signal.SIGINT)
+    await process.communicate()
+
+    assert [kind["scheme"] for kind in supported["kinds"]] == ["exact"]
+    assert [answer["success"] for answer in answers] == [True, False, False]
+    assert "not worth its gas" in answers[1]["errorMessage"]
+    assert "no gas is paid here for asset" in answers[2]["errorMessage"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -91,6 +130,10 @@ async def test_it_serves_until_it_is_told_to_stop_and_keeps_its_book(
         (["--key-env", "GAS_KEY", "--payee", "0x12"], "not an address"),
         (["--key-env", "GAS_KEY", "--wallet-factory", "x"], "--wallet-factory: not"),
         (["--key-env", "GAS_KEY", "--authorizer-env", "GAS_KEY"], "require a token"),
+        (["--key-env", "GAS_KEY", "--asset", "USDC"], "--asset: not an address"),
+        (["--key-env", "GAS_KEY", "--asset", "0x" + "77" * 20], "no contract at this"),
+        (["--key-env", "GAS_KEY", "--scheme", "gift"], "one of exact, upto, batch"),
+        (["--key-env", "GAS_KEY", "--amount-min", "0"], "1 or more, not 0"),
     ],
 )
 async def test_what_it_cannot_do_is_one_sentence_and_a_status_of_1(

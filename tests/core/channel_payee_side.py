@@ -15,6 +15,7 @@ from agentpay.core.payee_events import (
     GivenBack,
     Noted,
     OwnersDied,
+    PartBegun,
     RefundDone,
     VoucherPublished,
 )
@@ -52,6 +53,14 @@ class PayeeSide:
     exposure_max: int | None = None
     """The most that the payee lets a channel owe it, unclaimed."""
     withdrawing: int = 0
+    nonce: int = 0
+    """How many refunds the contract has made of it."""
+    parts: dict[int, tuple[int, int]] = field(
+        default_factory=dict[int, tuple[int, int]]
+    )
+    """Of each total that asked for one: the part, and how much came back."""
+    parts_ended: list[int] = field(default_factory=list[int])
+    """The numbers of those that were noted."""
     now: int = 0
     workers: int = 1
     """Owners that live at once and share these books."""
@@ -279,13 +288,56 @@ class PayeeSide:
         self.bury()
         if self.payee.running:
             return
+        if self.payee.part is not None:
+            self.give_part()
+            return
         self.claim()
         returned = self.balance - self.claimed
+        self.nonce += 1
+        self.parts.pop(self.payee.closing_voucher or 0, None)
         self.balance, self.withdrawing = self.claimed, 0
         self.ended = True
         self.tell_payee(RefundDone())
         self.see_chain()
         self.tell_payer(ChannelEmptied(returned=max(0, returned)))
+
+    def give_part(self, *, dies: bool = False) -> None:
+        """The same of a part; perhaps who sent it dies before it notes what came."""
+        self.see_chain()
+        total = self.payee.closing_voucher
+        assert total is not None, "nobody asked for it"
+        late = total - 1, max(0, self.nonce - 1)
+        for asked, nonce in (late, (total, self.nonce)):
+            self.tell_payee(PartBegun(cumulative=asked, nonce=nonce))
+        part = self.payee.part
+        assert part is not None, "a part that is asked for was forgotten"
+        assert part.nonce is not None, "a part is given without its number"
+        if self.nonce == part.nonce:
+            assert total not in self.parts, "a part was given twice"
+            self.claim()
+            given = max(0, min(part.amount, self.balance - self.claimed))
+            self.balance -= given
+            self.withdrawing = max(0, self.withdrawing - given)
+            self.nonce += 1
+            self.parts[total] = part.amount, given
+            self.disturbed = True
+        if dies:
+            self.crash()
+            return
+        asked, given = self.parts[total]
+        assert asked == part.amount, "another part was given than was asked for"
+        self.tell_payee(RefundDone(nonce=part.nonce, refunded=given))
+        self.parts_ended.append(part.nonce)
+        assert self.payee.status is Status.OPEN, "it does not go on"
+        self.see_chain()
+
+    def end_late(self, pick: int) -> None:
+        """Another worker says only now that something is done, which is long noted."""
+        before, ended = self.payee, list[int | None](self.parts_ended)
+        ended += [] if before.part is None else [None]
+        if ended:
+            self.tell_payee(RefundDone(nonce=ended[pick % len(ended)]))
+            assert self.payee == before, "what was not made was ended"
 
     # Both ends, and what must hold.
 

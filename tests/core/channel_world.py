@@ -15,6 +15,7 @@ from agentpay.core.payee_events import (
     Closing,
     Event,
     OutcomeAsked,
+    PartGiven,
     RefundAsked,
     Refused,
     Spent,
@@ -189,6 +190,31 @@ class World(PayeeSide):
             cumulative=cumulative, maximum=maximum, kind=Kind.FIXED, resource="/reused"
         )
         self.receive(Copy(request=request, purpose="buy"), honest=False)
+
+    def ask_for_part(self, part: int | None) -> None:
+        """
+        Or for all: who proves what was charged, as anybody does once that was claimed.
+        """
+        before, total = self.payee, self.payee.charged
+        if total not in self.seen and total:
+            return
+        event = RefundAsked(
+            cumulative=total,
+            signature=signed(total),
+            owner=self.owner,
+            part=part,
+        )
+        answer = self.tell_payee(event)
+        if isinstance(answer, PartGiven):
+            told = answer.part.amount, answer.part.refunded
+            assert self.parts[total] == told, "not what came of it"
+            assert self.payee.part == before.part, "what was done is asked for again"
+        elif isinstance(answer, Closing) and before.status is not Status.OPEN:
+            under_way = before.part.amount if before.part is not None else None
+            assert under_way == part, "something else is given"
+        elif isinstance(answer, Closing) and part is not None:
+            assert part > 0, "a part of nothing was taken on"
+            assert total not in self.parts, "a part was taken on twice"
 
     def receive(self, copy: Copy, *, honest: bool) -> None:
         request, cumulative = copy.request, copy.request.cumulative

@@ -78,9 +78,17 @@ def given_back(cumulative: int, amount: int = 0, *, owner: str = ALIVE) -> Given
     return GivenBack(cumulative=cumulative, owner=owner, charged=amount)
 
 
-def refund_asked(cumulative: int, *, owner: str = ALIVE) -> RefundAsked:
+def refund_asked(
+    cumulative: int,
+    *,
+    owner: str = ALIVE,
+    part: int | None = None,
+) -> RefundAsked:
     return RefundAsked(
-        cumulative=cumulative, signature=signature(cumulative), owner=owner
+        cumulative=cumulative,
+        signature=signature(cumulative),
+        owner=owner,
+        part=part,
     )
 
 

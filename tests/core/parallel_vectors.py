@@ -302,6 +302,8 @@ OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
 
 OF_OURS = {"living", "exposure_max"}
 """What is not of the protocol: other processes, and a payee's own limit."""
+OF_PARTS = {"part", "nonce", "refunded", "transaction"}
+"""What is said of a refund of a part, which no parallel channel makes."""
 
 
 def encode(value: object) -> Json:
@@ -320,7 +322,7 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.name not in OF_SESSIONS | OF_OURS
+            if field.init and field.name not in OF_SESSIONS | OF_OURS | OF_PARTS
         }
     raise TypeError(f"no JSON for {value!r}")
 

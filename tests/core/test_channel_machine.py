@@ -214,6 +214,21 @@ class StrictMachine(ChannelMachine):
     tagged = False
     hostile = True
 
+    @rule(part=st.sampled_from((None, 0, 1, 2, 10, 100)))
+    def ask_for_part(self, part: int | None) -> None:
+        self.world.ask_for_part(part)
+
+    @precondition(lambda self: self.world.payee.part)
+    @precondition(lambda self: self.world.payee.status is Status.CLOSING)
+    @rule(dies=st.booleans())
+    def give_part(self, dies: bool) -> None:
+        self.world.give_part(dies=dies)
+
+    @precondition(has("parts_ended"))
+    @rule(pick=PICKS)
+    def end_late(self, pick: int) -> None:
+        self.world.end_late(pick)
+
 
 PACE = settings(
     max_examples=150,

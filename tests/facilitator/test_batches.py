@@ -1,9 +1,10 @@
 """Many `exact` payments in one transaction: each is paid, or is told why not."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations
 
 import pytest
@@ -13,21 +14,29 @@ from hypothesis import strategies as st
 from agentpay import Wallet
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
-from agentpay.errors import TransactionFailed
+from agentpay.errors import (
+    ChainError,
+    GasMissing,
+    GasTooExpensive,
+    TransactionFailed,
+)
 from agentpay.evm import eip3009_abi as tokens
 from agentpay.evm.calls import Log
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.hashing import address_word, uint_word
+from agentpay.evm.multicall3_abi import aggregate_call
 from agentpay.evm.transfer import TokenTransfer, own_logs
 from agentpay.facilitator.batches import BatchPolicy, TransferBatches
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits
 from agentpay.onchain import is_used
 from agentpay.records import Settled
+from agentpay.sending_ports import Sender
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire import x402_asks as asks
+from tests.dear_sender import DearSender
 from tests.facilitator.world import AMOUNT, a_desk, a_transfer
 
 PAYMENTS = 200
@@ -59,7 +68,11 @@ class Scene:
 
 @asynccontextmanager
 async def a_scene(
-    local: LocalChain, *, seconds: float = 0.5, gas: GasLimits | None = None
+    local: LocalChain,
+    *,
+    seconds: float = 0.5,
+    gas: GasLimits | None = None,
+    dear: Callable[[TransactionSender], Sender] = lambda sender: sender,
 ) -> AsyncIterator[Scene]:
     key = await local.funded_wallet(0)
     async with (
@@ -68,7 +81,7 @@ async def a_scene(
         ) as chain,
         TransactionSender(chain, key=key.gas_key()) as sender,
     ):
-        facilitator = Facilitator(chain=chain, senders=[sender], gas=gas)
+        facilitator = Facilitator(chain=chain, senders=[dear(sender)], gas=gas)
         batches = TransferBatches(
             chain=chain,
             facilitator=facilitator,
@@ -139,6 +152,41 @@ async def test_what_does_not_fit_one_transaction_goes_into_two(
     assert all(isinstance(outcome, Settled) for outcome in outcomes)
     assert sent == 3  # four, four, and one alone
     assert await local.balance(payee) == 9 * AMOUNT
+
+
+@pytest.mark.parametrize("error", [GasTooExpensive("5 gwei"), GasMissing("too little")])
+async def test_what_costs_too_much_together_is_settled_in_parts(
+    agentpay_shared_chain: LocalChain, error: ChainError
+) -> None:
+    local = agentpay_shared_chain
+    payer = await local.funded_wallet("$1", ether=0)
+    payee = Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(4)]
+    two = len(aggregate_call([t.call(t.maximum) for t in transfers[:2]]).data)
+
+    async with a_scene(
+        local, dear=partial(DearSender, error=error, bytes_max=two)
+    ) as s:
+        outcomes = await s.settle(transfers)
+        sent = await s.transactions()
+
+    assert all(isinstance(outcome, Settled) for outcome in outcomes), outcomes
+    assert sent == 2
+    assert await local.balance(payee) == 4 * AMOUNT
+
+
+async def test_who_waits_hears_that_even_one_transfer_costs_too_much(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer = await local.funded_wallet("$1", ether=0)
+    payee = Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
+    dear = partial(DearSender, error=GasTooExpensive("5 gwei"), bytes_max=0)
+    async with a_scene(local, dear=dear) as scene:
+        outcomes = await scene.settle(transfers)
+
+    assert [type(outcome) for outcome in outcomes] == [GasTooExpensive] * 3
 
 
 async def test_f6_a_payer_with_code_is_settled_alone_so_that_it_cannot_use_up_the_gas(

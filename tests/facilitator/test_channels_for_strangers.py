@@ -1,7 +1,7 @@
 """`batch-settlement` for payees that ask over HTTP, from deposit to refund."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -186,6 +186,51 @@ async def test_f2_a_deposit_that_another_made_at_the_same_time_is_made(
 
     assert [answer["success"] for answer in answers] == [True, True]
     assert len({answer["transaction"] for answer in answers}) == 1
+
+
+async def mined_together(
+    chain: LocalChain, *settling: Coroutine[Any, Any, dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """What is answered to requests whose transactions come into one block."""
+    tasks = [asyncio.create_task(one) for one in settling]
+    async with asyncio.timeout(20):
+        sent = 0
+        while sent < len(tasks):
+            await asyncio.sleep(0.02)
+            pool = await chain.node.rpc("txpool_status")
+            sent = int(pool["pending"], 16)
+    await chain.node.mine()
+    return await asyncio.gather(*tasks)
+
+
+async def test_f2_an_order_that_two_processes_take_at_once_is_done_once() -> None:
+    """They keep no book of orders together: the contract does, and it costs gas."""
+    async with LocalChain(no_mining=True) as chain:
+        payer = await chain.funded_wallet(ether=0)
+        channel = Channel(chain.usdc, payer, Wallet.create())
+        before, payee = await chain.balance(payer.address), channel.payee.address
+        claim = await channel.claim(3000)
+        signature = await channel.authorize(claim)
+        refund = await channel.refund(REFUND_ALL, 0)
+        orders = {
+            "claim": asks.claim_request([claim], signature, channel.asset),
+            "settle": asks.settle_request(payee, channel.asset),
+            "refund": asks.refund_request(refund, channel.asset),
+        }
+        async with a_desk(chain) as one, a_desk(chain) as other:
+            (opened,) = await mined_together(chain, one.settle(await funding(channel)))
+            assert opened["success"]
+            for order, request in orders.items():
+                answers = await mined_together(
+                    chain, one.settle(request), other.settle(request)
+                )
+
+                assert sorted(a["success"] for a in answers) == [False, True]
+                (failed,) = [a for a in answers if not a["success"]]
+                assert failed["errorReason"] == f"{PREFIX}{order}_transaction_failed"
+
+        assert await chain.balance(payee) == 3000
+        assert await chain.balance(payer.address) == before - 3000
 
 
 async def test_a_deposit_that_cannot_be_made_is_refused_before_it_is_sent(

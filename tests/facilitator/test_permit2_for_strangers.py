@@ -4,10 +4,11 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from agentpay import Wallet
+from agentpay import Route, Wallet
 from agentpay.errors import FacilitatorUnavailable
 from agentpay.evm import allowance_abi
 from agentpay.evm.addresses import PERMIT2
@@ -15,24 +16,31 @@ from agentpay.evm.eip2612 import Permit, SignedPermit, permit_digest
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.service import FacilitatorTerms
+from agentpay.http.facilitator_client import RemoteFacilitator
+from agentpay.payee.sales import Refusal
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
 from agentpay.wire import x402_asks as asks
 from tests.facilitator.test_remote_facilitators import a_client, a_front
 from tests.facilitator.world import AMOUNT, Channel, Desk, a_desk
+from tests.http.world import a_payee
+from tests.payee.hand import HandPayer, refused, terms_of
 
 
 @pytest.fixture
 async def payer(agentpay_shared_chain: LocalChain) -> Wallet:
     """Has approved Permit2 for what these tests pay."""
-    chain = agentpay_shared_chain
-    wallet = await chain.funded_wallet()
+    wallet = await agentpay_shared_chain.funded_wallet()
+    await allow(agentpay_shared_chain, wallet.address)
+    return wallet
+
+
+async def allow(chain: LocalChain, owner: Address) -> None:
     call = allowance_abi.approve_call(
         chain.usdc.address, spender=PERMIT2, amount=10 * AMOUNT
     )
-    await chain.node.set_balance(wallet.address, 10**18)
-    await chain.node.transact(wallet.address, call.data, to=call.to)
-    return wallet
+    await chain.node.set_balance(owner, 10**18)
+    await chain.node.transact(owner, call.data, to=call.to)
 
 
 @pytest.fixture
@@ -136,20 +144,22 @@ async def test_upto_that_allows_nothing_is_answered_and_moves_nothing(
     assert int(sent, 16) == 0
 
 
-async def test_what_is_missing_is_said_money_or_leave_to_move_it(
+async def test_what_is_missing_is_said_leave_to_move_it_before_money(
     agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
 ) -> None:
+    """In the order of x402's `exact` on EVM, "Verification Logic"."""
     chain, payee = agentpay_shared_chain, Wallet.create().address
-    rich, poor = await chain.funded_wallet(), Wallet.create()
+    rich, poor, willing = await chain.funded_wallet(), Wallet.create(), Wallet.create()
+    await allow(chain, willing.address)
     reasons = []
-    for signer in (rich, poor):
+    for signer in (rich, poor, willing):
         transfer = await a_permit2_transfer(chain, signer, payee)
         refused = await desk.settle(asks.transfer_request(transfer, AMOUNT))
         reasons.append(refused["errorReason"])
     dear = await a_permit2_transfer(chain, payer, payee, amount=10 * AMOUNT + 1)
     verified = await desk.verify(asks.transfer_request(dear, 10 * AMOUNT + 1))
 
-    assert reasons == ["permit2_allowance_required", "insufficient_funds"]
+    assert reasons == [*["permit2_allowance_required"] * 2, "insufficient_funds"]
     assert verified["invalidReason"] == "permit2_allowance_required"
     assert not await chain.balance(payee)
 
@@ -273,3 +283,39 @@ async def test_a_remote_facilitator_settles_by_permit_what_is_bound_to_it(
     assert (settled.amount, held.amount) == (400, AMOUNT)
     assert second.asked["/settle"] == 1
     assert first.asked["/settle"] == 1  # the deposit, which anybody may send
+
+
+NO: dict[str, Any] = {"isValid": False, "invalidReason": "permit2_allowance_required"}
+
+
+@pytest.mark.parametrize("said", [None, NO, (412, NO)])
+async def test_a_payee_says_what_its_payer_lacks_whoever_settles_for_it(
+    agentpay_shared_chain: LocalChain, payer: Wallet, said: Any
+) -> None:
+    """A facilitator's word for it is not believed: the chain's allowance is."""
+    chain = agentpay_shared_chain
+    route = Route(price=AMOUNT, schemes=("exact",))
+    async with (
+        a_front(chain) as (url, front),
+        a_payee(
+            chain,
+            wallet=Wallet.create(),
+            facilitator=RemoteFacilitator([url]),
+            transfer_methods=("permit2",),
+        ) as payee,
+    ):
+        terms = terms_of(payee, route)
+        lacking = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        allowed = HandPayer(payer, payee.settings)
+        if said is not None:
+            front.instead["/verify"] = said
+        outcomes = [
+            await payee.answer(await who.permit2(terms), terms)
+            for who in (lacking, allowed)
+        ]
+
+    assert refused(outcomes[0]).status == 412
+    if said is None:
+        assert not isinstance(outcomes[1], Refusal)
+    else:
+        assert refused(outcomes[1]).status == 402

@@ -51,7 +51,7 @@ class Front:
         self.app = app
         self.asked: Counter[str] = Counter()
         self.instead: dict[str, Any] = {}
-        """By path: what is answered, a status or a body; the request goes nowhere."""
+        """By path: what is answered, a status, a body or both; it goes nowhere."""
         self.after: dict[str, Any] = {}
         """The same, once the request was carried out."""
 
@@ -73,6 +73,8 @@ class Front:
         if what == "hangs":
             await asyncio.sleep(1.5)
         status = what if isinstance(what, int) else 200
+        if isinstance(what, tuple):
+            status, what = what
         body = what if isinstance(what, bytes) else json.dumps(what).encode()
         await answer(send, status, body)
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
 from agentpay.payee.transfer_sale import TransferSale
 from agentpay.records import PaymentStatus
+from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import (
@@ -213,6 +215,40 @@ async def test_p10_a_client_that_leaves_during_settlement_is_served_later(
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
         await chain.node.mine()
+        again = await client.get(path, headers=headers)
+
+    assert again.status_code == 200
+    assert await chain.balance(payee.settings.pay_to) == PRICE
+
+
+class SlowStore:
+    """A store whose words on what became of a payment wait until they may be said."""
+
+    def __init__(self, store: MemoryPayeeStore) -> None:
+        self.said = asyncio.Event()
+        self.gate = asyncio.Event()
+        self._finish = store.finish_payment
+        store.finish_payment = self.finish  # type: ignore[method-assign]
+
+    async def finish(self, payment_id: str, **said: Any) -> bool:
+        self.said.set()
+        await self.gate.wait()
+        return await self._finish(payment_id, **said)
+
+
+async def test_p10_a_client_that_leaves_while_its_settlement_is_booked_is_served_later(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, path = agentpay_shared_chain, path_of(Order.RESERVE)
+    async with a_shop(chain) as (_, payee, wall), client_of(wall) as client:
+        store = payee._running.store.payee
+        assert isinstance(store, MemoryPayeeStore)
+        slow, headers = SlowStore(store), await a_payment(chain, payee, Order.RESERVE)
+        leaving = asyncio.create_task(client.get(path, headers=headers))
+        await slow.said.wait()
+        leaving.cancel()
+        slow.gate.set()
+        await asyncio.gather(leaving, return_exceptions=True)
         again = await client.get(path, headers=headers)
 
     assert again.status_code == 200

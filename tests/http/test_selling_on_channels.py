@@ -8,9 +8,16 @@ import httpx
 import pytest
 
 from agentpay import Wallet
+from agentpay.chain.rpc import RpcChain
 from agentpay.errors import StoreUnavailable
 from agentpay.evm.batch_settlement import channel_id
+from agentpay.evm.batch_settlement_abi import (
+    finalize_withdraw_call,
+    initiate_withdraw_call,
+)
+from agentpay.evm.calls import Call
 from agentpay.http.paywall import Paywall
+from agentpay.onchain import read_channel
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order
 from agentpay.records import PayeeDecide
@@ -373,3 +380,41 @@ async def test_p10_a_request_that_is_cancelled_while_it_is_admitted_holds_nothin
             return record is not None and not record.ledger.running
 
         await eventually(nothing_runs)
+
+
+async def test_receipts_say_since_when_a_payer_withdraws(
+    agentpay_chain: LocalChain,
+) -> None:
+    """In the chain's time, on a voucher and on a top-up; and that it is over."""
+    chain = agentpay_chain
+    async with (
+        a_shop(chain, withdraw_delay=900) as (_, payee, wall),
+        client_of(wall) as client,
+        RpcChain(chain.rpc_url, chain_id=chain.network.chain) as rpc,
+    ):
+        payer = HandPayer(await chain.funded_wallet(), payee.settings)
+        config, terms = payer.config(), terms_of(payee)
+        channel = channel_id(config, chain.network.chain)
+
+        async def said(header: str) -> int:
+            await payee.settlement.see_chain(channel)
+            answer = await client.get("/ok", headers={"payment-signature": header})
+            assert answer.status_code == 200
+            receipt = decoded(answer.headers["payment-response"])
+            requested: int = receipt["extra"]["channelState"]["withdrawRequestedAt"]
+            return requested
+
+        async def sends(call: Call) -> None:
+            await chain.node.transact(payer.wallet.address, call.data, to=call.to)
+
+        before = await said(await payer.funding(config, 10_000, PRICE, terms))
+        await sends(initiate_withdraw_call(config, 1000))
+        started = (await read_channel(rpc, channel)).withdrawal_started
+        by_voucher = await said(await payer.voucher(config, 2 * PRICE, terms))
+        by_top_up = await said(await payer.funding(config, 10_000, 3 * PRICE, terms))
+        await chain.node.increase_time(901)
+        await sends(finalize_withdraw_call(config))
+        after = await said(await payer.voucher(config, 4 * PRICE, terms))
+
+    assert started > 10**9
+    assert (before, by_voucher, by_top_up, after) == (0, started, started, 0)

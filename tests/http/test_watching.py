@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentpay import Agent, Wallet
+from agentpay.errors import GasMissing
 from agentpay.http.asgi import App, Receive, Scope, Send
 from agentpay.metrics import Watch
 from agentpay.payee.payee import Payee
@@ -32,6 +33,7 @@ from tests.http.world import (
     open_payee,
     through,
 )
+from tests.keeper.test_batches_fit_the_chain import Dear
 from tests.payee.mpp_hand import MPP
 
 EXACT = "/exact/settle-first/ok"
@@ -123,6 +125,7 @@ async def test_requests_are_counted_by_what_became_of_their_payment(
     assert outcomes[3]["agentpay.code"] == failed.split(" ")[1]
 
 
+@pytest.mark.parametrize("status", [402, 412])
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -134,12 +137,12 @@ async def test_requests_are_counted_by_what_became_of_their_payment(
     ],
 )
 async def test_c17_nobody_outside_makes_metrics_of_their_own(
-    error: object, code: str
+    error: object, code: str, status: int
 ) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
         said = {PAYMENT_REQUIRED: encode_json({"error": error})}
-        await answer(send, 402, b"{}", said)
+        await answer(send, status, b"{}", said)
 
     async with a_watch_without_chain(app) as watch:
         async with httpx.AsyncClient(transport=through(watch)) as client:
@@ -170,6 +173,67 @@ async def test_figures_that_cannot_be_read_are_not_nothing(
 
     assert math.isnan(page["agentpay_exposure_units"])
     assert page["agentpay_unread_total chain_unreachable"] == 1
+
+
+async def test_what_becomes_of_claims_is_counted_and_told_as_spans(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with watched(agentpay_shared_chain) as (watch, payee, agent, spans):
+        await payee._running.keeper.stop()
+        await agent.get(BASE + "/ok")
+        settlement = payee.settlement
+        good = settlement._facilitator
+        settlement._facilitator = Dear(good, GasMissing("too little"), most=0)
+        with pytest.raises(GasMissing):
+            await settlement.claim()
+        settlement._facilitator = good
+        await settlement.claim()
+        await settlement.settle()
+        page = await scraped(watch)
+        told = [s for s in spans.get_finished_spans() if s.name != "agentpay.request"]
+
+    assert page["agentpay_keeper_steps_total gas_missing claim"] == 1
+    assert page["agentpay_keeper_steps_total claim"] == 1
+    assert page["agentpay_keeper_steps_total settle"] == 1
+    assert [(span.name, dict(span.attributes or {})) for span in told] == [
+        ("agentpay.claim", {"agentpay.count": 1, "agentpay.code": "gas_missing"}),
+        ("agentpay.claim", {"agentpay.count": 1}),
+        ("agentpay.settle", {"agentpay.count": 1}),
+    ]
+    assert [span.status.is_ok for span in told] == [False, True, True]
+
+
+async def test_a_keeper_whose_chain_is_out_of_reach_is_seen(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with (
+        FaultyRpc(chain.rpc_url) as proxy,
+        a_payee(chain, rpc_url=f"{proxy.url}/SECRET", poll_seconds=0.02) as payee,
+    ):
+        watch, steps = Watch(nothing, payee=payee), payee.watched.steps
+
+        async def rounds(code: str) -> None:
+            before = steps["round", code]
+
+            async def one_more() -> bool:
+                return steps["round", code] > before
+
+            await eventually(one_more)
+
+        await rounds("")
+        proxy.outage = Fault.UNAVAILABLE
+        await rounds("chain_unreachable")
+        page = await scraped(watch)
+        synced_at = payee.watched.synced_at
+        proxy.heal()
+        await rounds("")
+
+    where = proxy.url.rstrip("/")
+    assert page["agentpay_keeper_steps_total chain_unreachable round"] >= 1
+    assert page[f"agentpay_rpc_failures_total chain_unreachable {where}"] >= 1
+    assert page["agentpay_synced_timestamp_seconds"] == synced_at
+    assert payee.watched.synced_at > synced_at
 
 
 async def test_each_movement_of_money_is_one_line_without_a_secret(

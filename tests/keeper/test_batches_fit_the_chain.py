@@ -90,9 +90,9 @@ async def test_claims_on_a_chain_of_small_blocks_are_of_what_fits(
 class Dear(Listening):
     """A facilitator that can pay for a claim of few channels only."""
 
-    def __init__(self, settler: Settler, error: ChainError) -> None:
+    def __init__(self, settler: Settler, error: ChainError, *, most: int = 2) -> None:
         super().__init__(settler)
-        self.most = 2
+        self.most = most
         self._error = error
 
     async def claim(

@@ -281,8 +281,8 @@ async def serve(outcome: Sale | Refusal, charged: int | None = None) -> PaymentR
 
 
 def said(refusal: Refusal) -> PaymentRequired:
-    """The 402 that a refusal is."""
-    assert refusal.status == 402, refusal
+    """The 402 that a refusal is, or the 412 that offers the same."""
+    assert refusal.status in (402, 412), refusal
     return parse_payment_required(refusal.headers[PAYMENT_REQUIRED.lower()])
 
 

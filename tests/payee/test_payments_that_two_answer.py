@@ -68,6 +68,9 @@ class Purse:
     async def is_over(self) -> bool:
         return False
 
+    async def lacks_allowance(self) -> bool:
+        return False
+
 
 class Two:
     """Two workers over one book."""

@@ -1,6 +1,7 @@
 """What Permit2 moves: `exact`, `upto`, deposits, and approvals that come along."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from agentpay.evm.allowance_abi import approve_call
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address
+from agentpay.wire.x402 import parse_payment
+from agentpay.wire.x402_transfers import payment_id
 from tests.http.world import a_payee
 from tests.payee.hand import (
     NOBODY,
@@ -125,9 +128,75 @@ async def test_t8_an_approval_comes_along_and_needs_no_gas(
         header = await payer.permit2(terms, extensions=approval)
         receipt = await serve(await payee.answer(header, terms))
 
-        assert bare.status == 402
+        assert bare.status == 412
         assert "eip2612GasSponsoring" in said(bare).extensions
         assert receipt.success
+
+
+LACKING = {
+    "exact": EXACT,
+    "exact, settled first": replace(EXACT, order=Order.SETTLE_FIRST),
+    "exact, served first": replace(EXACT, order=Order.SERVE_FIRST),
+    "upto": UPTO,
+}
+
+
+@pytest.mark.parametrize("route", LACKING.values(), ids=LACKING)
+async def test_a_payment_that_lacks_an_allowance_is_a_412_until_it_is_given(
+    agentpay_shared_chain: LocalChain, route: Route
+) -> None:
+    """x402's `exact` and `upto` on EVM, "Verification Logic", 2."""
+    chain, (scheme,) = agentpay_shared_chain, route.schemes
+    async with a_payee(chain, transfer_methods=BY_PERMIT2) as payee:
+        payer = await a_payer(chain, payee, approved=False)
+        await approve(chain, payer.wallet.address, 999)
+        terms = terms_of(payee, route)
+        header = await payer.permit2(terms, scheme=scheme)
+        asked = refused(await payee.answer(None, terms))
+        lacking = refused(await payee.answer(header, terms))
+        kept = await payee.settlement._store.find_payment(
+            payment_id(parse_payment(header), payee.asset)
+        )
+        await approve(chain, payer.wallet.address, 1000)
+        receipt = await serve(await payee.answer(header, terms))
+
+        assert lacking.status == 412
+        assert said(lacking).error == "permit2_allowance_required"
+        assert said(lacking).accepts == said(asked).accepts
+        assert receipt_of(lacking).error_reason == "permit2_allowance_required"
+        assert receipt_of(lacking).payer == payer.wallet.address
+        assert kept is None
+        assert receipt.success
+        assert await chain.balance(payee.settings.pay_to) == 1000
+
+
+async def test_what_fails_for_something_else_is_no_412(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain, transfer_methods=BY_PERMIT2) as payee:
+        poor = await a_payer(chain, payee, dollars=0)
+        terms, config = terms_of(payee, EXACT), poor.config()
+        channel = terms_of(payee)
+        by_token = await poor.transfer(terms)
+        permitted = await a_payer(chain, payee, dollars=0, approved=False)
+        along = await permitted.approval(1000)
+        unfunded = await poor.voucher(
+            config,
+            1000,
+            channel,
+            kind="deposit",
+            accepted=poor.offer(channel, method="permit2"),
+            deposit=await poor.permit2_deposit(config, 5000),
+        )
+        answers = [
+            await payee.answer(await poor.permit2(terms), terms),
+            await payee.answer(by_token, terms),
+            await payee.answer(await permitted.permit2(terms, extensions=along), terms),
+            await payee.answer(unfunded, channel),
+        ]
+
+        assert [refused(answer).status for answer in answers] == [402] * 4
 
 
 async def test_c11_an_approval_for_another_amount_is_refused(

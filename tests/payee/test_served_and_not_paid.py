@@ -17,6 +17,7 @@ from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.stores.memory import MemoryPayeeStore
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.x402 import PAYMENT_RESPONSE, parse_payment, parse_response
 from agentpay.wire.x402_transfers import payment_id
 from tests.http.world import BASE, PRICE, ROUTES, Shop, eventually, open_payee, through
@@ -115,9 +116,11 @@ class Together:
         self._settler = settler
         self._all_here = asyncio.Barrier(count)
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         await self._all_here.wait()
-        return await self._settler.settle_transfer(transfer, amount)
+        return await self._settler.settle_transfer(transfer, amount, listing=listing)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._settler, name)
@@ -264,10 +267,12 @@ class Gated:
         self.begun = asyncio.Event()
         self.gate = asyncio.Event()
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         self.begun.set()
         await self.gate.wait()
-        return await self._settler.settle_transfer(transfer, amount)
+        return await self._settler.settle_transfer(transfer, amount, listing=listing)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._settler, name)
@@ -331,8 +336,10 @@ class Refusing:
         self._settler = settler
         self._rpc = rpc
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
-        del amount
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
+        del amount, listing
         self._rpc.plan("eth_getBlockByNumber", Fault.UNAVAILABLE, times=1000)
         raise TransactionFailed(transfer.id, reason="it was used")
 

@@ -348,7 +348,8 @@ async def test_a_payee_that_does_not_sponsor_offers_nothing_and_pays_nothing(
         refusal = refused(await scene.payee.answer(await scene.header(), terms))
 
         assert APPROVAL_KEY not in said(bare).extensions
-        assert code(refusal) == "invalid_transaction_state"
+        assert refusal.status == 412
+        assert code(refusal) == "permit2_allowance_required"
         assert await scene.coin() == 0
 
 

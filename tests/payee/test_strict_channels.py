@@ -3,17 +3,13 @@
 import asyncio
 from typing import Any
 
-import pytest
-
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.payee.pricing import Route
 from agentpay.testing.local_chain import LocalChain
-from agentpay.wire.headers import encode_json
 from agentpay.wire.x402 import parse_response
 from tests.http.world import a_payee
 from tests.payee.hand import (
     code,
-    decoded,
     receipt_of,
     refused,
     said,
@@ -152,40 +148,6 @@ async def test_a_refund_by_what_was_charged_empties_the_channel_once(
         assert receipt_of(done).amount == "9000"
         assert receipt_of(again).amount == "0"
         assert balance == 100_000_000 - 1000
-
-
-async def asking_for(shop: Opened, amount: int, *, charged: int = 1000) -> str:
-    """The header of a refund of so much."""
-    header = await shop.payer.voucher(shop.config, charged, shop.terms, kind="refund")
-    message = decoded(header)
-    message["payload"]["amount"] = str(amount)
-    return encode_json(message)
-
-
-async def test_a_refund_of_a_part_is_refused_and_moves_nothing(
-    agentpay_shared_chain: LocalChain,
-) -> None:
-    async with a_payee(agentpay_shared_chain) as payee:
-        shop = await lane(agentpay_shared_chain, payee)
-        for amount in (0, 1, 8999):
-            part = refused(await shop.answer(await asking_for(shop, amount)))
-            assert (part.status, code(part)) == (402, "refund_amount_invalid")
-        stale = await asking_for(shop, 1, charged=999)
-        assert code(refused(await shop.answer(stale))) == "cumulative_amount_mismatch"
-        going_on = await shop.payer.voucher(shop.config, 2000, shop.terms)
-        await serve(await shop.answer(going_on))
-
-
-@pytest.mark.parametrize("amount", [9000, 9001, 2**128 - 1])
-async def test_a_refund_of_no_less_than_is_left_gives_all_of_it(
-    agentpay_shared_chain: LocalChain, amount: int
-) -> None:
-    async with a_payee(agentpay_shared_chain) as payee:
-        shop = await lane(agentpay_shared_chain, payee)
-        done = refused(await shop.answer(await asking_for(shop, amount)))
-
-        assert done.status == 200
-        assert receipt_of(done).amount == "9000"
 
 
 async def test_a_refunded_channel_can_be_funded_again(

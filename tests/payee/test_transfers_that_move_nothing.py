@@ -16,7 +16,7 @@ from agentpay.evm.hashing import (
     typed_digest,
     uint_word,
 )
-from agentpay.facilitator.embedded import transfer_result
+from agentpay.facilitator.outcomes import transfer_result
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Hash32
 from tests.facilitator.world import AMOUNT, a_transfer

@@ -316,6 +316,50 @@ async def test_c13_a_channel_is_left_by_itself_where_there_is_gas_for_it(
     assert record.ledger.status == "stopped"
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+async def test_c13_a_channel_that_could_not_be_left_is_left_by_a_later_sweep(
+    agentpay_shared_chain: LocalChain, tmp_path: Path, wanted: bool
+) -> None:
+    """Also by another process, and though its payee answers."""
+    chain, wallet = agentpay_shared_chain, await agentpay_shared_chain.funded_wallet()
+    policy = Policy(deposit="$0.1", withdraw_when_cheated=wanted, give_up_seconds=3)
+    kept: dict[str, Any] = {"wallet": wallet, "policy": policy}
+    kept["store"] = str(tmp_path / "payer.db")
+    await chain.node.set_balance(wallet.address, 0)
+    async with a_shop(chain) as (_, _, wall):
+        wire = Wire(through(wall))
+        async with await an_agent(chain, wire, **kept) as agent:
+            await agent.get(BASE + "/ok")
+            await cheat(agent, wire)
+            poor = await agent.sweep()
+        await chain.node.set_balance(wallet.address, 10**18)
+        async with await an_agent(chain, through(wall), **kept) as agent:
+            left = await agent.sweep()
+            again = await agent.sweep()
+            (record,) = await agent.channels()
+            state = await read_channel(agent._chain, record.channel)
+
+    assert poor == again == []
+    assert [withdrawal.channel for withdrawal in left] == [record.channel] * wanted
+    assert (state.withdrawal_started > 0) is wanted
+
+
+async def test_a_channel_that_was_found_is_left_by_no_sweep(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Another agent of the same wallet may be paying on it."""
+    chain, wallet = agentpay_shared_chain, await agentpay_shared_chain.funded_wallet()
+    async with a_shop(chain) as (_, _, wall):
+        async with await an_agent(chain, through(wall), wallet=wallet) as agent:
+            await agent.get(BASE + "/ok")
+        async with await an_agent(chain, through(wall), wallet=wallet) as other:
+            found = await other.find_lost_channels(BASE + "/ok")
+            left = await other.sweep()
+
+    assert len(found) == 1
+    assert left == []
+
+
 async def logged(caplog: pytest.LogCaptureFixture, word: str) -> bool:
     return word in caplog.text
 

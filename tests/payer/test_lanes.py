@@ -228,11 +228,19 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 assert len(await agent.channels()) == 1
 
 
-@pytest.mark.parametrize("claimed", [1500, 500])
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"chargedCumulativeAmount": "1500"},
+        {"chargedCumulativeAmount": "500"},
+        {"chargedCumulativeAmount": "0", "channelId": "0x" + "ab" * 32},
+    ],
+    ids=["more", "less", "of another channel"],
+)
 async def test_c13_a_corrective_total_without_our_voucher_is_not_believed(
-    agentpay_shared_chain: LocalChain, claimed: int
+    agentpay_shared_chain: LocalChain, state: dict[str, str]
 ) -> None:
-    claims = {"channelState": {"chargedCumulativeAmount": str(claimed)}}
+    claims = {"channelState": state}
 
     def lying(app: App) -> App:
         async def liar(scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from agentpay import Budget, Policy
+from agentpay.core.payer_channel import PayerStatus
 from agentpay.errors import (
     AgentPayError,
     AnswerLost,
@@ -27,9 +28,11 @@ from tests.http.world import (
     Wire,
     a_shop,
     an_agent,
+    eventually,
     rewriting,
     through,
 )
+from tests.payer.books import at_rest, charged, spent
 from tests.payer.test_lanes import EXACTLESS, official
 from tests.payer.test_paying_by_permit2 import a_pair
 
@@ -197,6 +200,49 @@ async def test_c14_a_deposit_is_signed_in_one_way_after_a_restart_too(
     signed = {str(payload.get("deposit")) for payload in payloads} - {"None"}
     assert len(wire.credentials) > 1
     assert len(signed) == 1
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["parallel", "lane"])
+async def test_c13_a_receipt_for_another_channel_is_not_believed(
+    agentpay_shared_chain: LocalChain, plain: bool
+) -> None:
+    """Whatever it says: that this cost nothing, or all that was ever signed."""
+
+    class Mixing(Wire):
+        lies: tuple[str, str] | None = None
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            answer = await super().handle_async_request(request)
+            if self.lies is not None and PAYMENT_RESPONSE in answer.headers:
+                said: Any = decode_json(answer.headers[PAYMENT_RESPONSE], name="x")
+                charged, total = self.lies
+                state = {**said["extra"]["channelState"], "channelId": "0x" + "ab" * 32}
+                state["chargedCumulativeAmount"] = total
+                said["extra"] = {"channelState": state, "chargedAmount": charged}
+                for info in said.get("extensions", {}).values():
+                    info["info"]["charged"] = charged
+                answer.headers[PAYMENT_RESPONSE] = encode_json(said)
+            return answer
+
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        wire = Mixing(through(official(wall) if plain else wall))
+        policy = replace(QUICK, give_up_seconds=0.5)
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            await agent.get(EXACTLESS)
+            for lies in (("0", str(PRICE)), (str(10**9), str(10**9))):
+                wire.lies = lies
+                answer = await agent.get(EXACTLESS)
+                booked = await spent(agent)
+                wire.lies = None
+                await eventually(lambda: at_rest(agent))
+
+                assert answer.status_code == 200
+                assert (
+                    booked + PRICE == await spent(agent) == await charged(payee, agent)
+                )
+            channels = await agent.channels()
+
+    assert all(r.ledger.status is PayerStatus.OPEN for r in channels)
 
 
 class Broken(httpx.AsyncByteStream):

@@ -87,7 +87,8 @@ class Buyer:
             case "many":
                 return await self._many(command["url"], command["count"])
             case "refund":
-                await asyncio.to_thread(self._refund, command["url"])
+                amount = command["amount"]
+                await asyncio.to_thread(self._refund, command["url"], amount)
                 return {}
             case _:
                 notes, self._recorder.notes = self._recorder.notes, []
@@ -104,7 +105,7 @@ class Buyer:
         seconds = round(time.perf_counter() - began, 2)
         return {"ok": done.count(True), "seconds": seconds}
 
-    def _refund(self, url: str) -> None:
+    def _refund(self, url: str, amount: str | None) -> None:
         def fetch(url: str, headers: dict[str, str]) -> Answer:
             response = httpx.get(url, headers=headers, timeout=60)
             if payment := headers.get("PAYMENT-SIGNATURE"):
@@ -114,7 +115,7 @@ class Buyer:
                 )
             return Answer(response.status_code, response.headers)
 
-        self._channels.refund(url, RefundOptions(fetch=fetch))
+        self._channels.refund(url, RefundOptions(amount=amount, fetch=fetch))
 
 
 async def main() -> None:

@@ -1,10 +1,14 @@
-"""The official facilitator, as a service with the three endpoints of the protocol."""
+"""
+The official facilitator, as a service with the three endpoints of the protocol, and
+with a catalogue of what it settled (the extension `bazaar`).
+"""
 
 import asyncio
 
 from fastapi import FastAPI
 from lines import Json, named, read, serve
 from x402 import x402FacilitatorSync
+from x402.extensions.bazaar import BAZAAR, extract_discovery_info
 from x402.mechanisms.evm import FacilitatorWeb3Signer
 from x402.mechanisms.evm.batch_settlement.facilitator import (
     BatchSettlementEvmFacilitator,
@@ -24,7 +28,18 @@ class Service:
         self._facilitator.register(network, ExactEvmFacilitatorScheme(signer))
         self._facilitator.register(network, UptoEvmFacilitatorScheme(signer))
         self._facilitator.register(network, BatchSettlementEvmFacilitator(signer))
+        self._facilitator.register_extension(BAZAAR)
+        self._facilitator.on_after_settle(self._list)
+        self._catalogue: dict[str, str] = {}
+        """By a payment's signatures: the URL that it would list."""
         self.notes: list[Json] = []
+
+    def _list(self, settled) -> None:
+        """What the SDK reads of a payment, once it has held it against its schema."""
+        found = extract_discovery_info(settled.payment_payload, settled.requirements)
+        if found is not None:
+            signed = str(settled.payment_payload.payload)
+            self._catalogue[signed] = f"{found.method} {found.resource_url}"
 
     def app(self) -> FastAPI:
         app = FastAPI()
@@ -40,9 +55,12 @@ class Service:
 
         @app.post("/settle")
         def settle(asked: Json) -> Json:
-            answer = _plain(self._facilitator.settle(*_read(asked)))
+            payment, wanted = _read(asked)
+            answer = _plain(self._facilitator.settle(payment, wanted))
             payload = asked["paymentPayload"]["payload"]
-            self.notes.append({"status": 200, "payload": payload, "receipt": answer})
+            seen = {"status": 200, "payload": payload, "receipt": answer}
+            listed = self._catalogue.pop(str(payment.payload), "")
+            self.notes.append({**seen, "listed": listed})
             return answer
 
         return app

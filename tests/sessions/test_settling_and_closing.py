@@ -5,13 +5,20 @@ from dataclasses import replace
 import pytest
 
 from agentpay.core.payee_channel import HeldVoucher
-from agentpay.errors import ChainError, TransactionFailed
+from agentpay.errors import (
+    ChainError,
+    GasMissing,
+    GasTooExpensive,
+    TransactionFailed,
+)
 from agentpay.evm import session_escrow_abi as escrows
 from agentpay.evm.hashing import address_word, selector
-from agentpay.facilitator.session_desk import SessionGas
+from agentpay.evm.multicall3_abi import aggregate_call
+from agentpay.facilitator.gas import SessionGas
 from agentpay.session_ports import SessionOrder
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.local_chain import LocalChain
+from tests.dear_sender import DearSender
 from tests.sessions.world import Table, seated
 
 BY_WHOM = pytest.mark.parametrize(
@@ -61,6 +68,27 @@ async def test_k7_one_session_that_cannot_be_settled_holds_up_no_other(
 
     assert set(settled) == {configs[0].channel, configs[3].channel}
     assert await earned(table) == 20
+
+
+@pytest.mark.parametrize("error", [GasTooExpensive("5 gwei"), GasMissing("too little")])
+async def test_sessions_that_cost_too_much_together_are_settled_in_parts(
+    agentpay_shared_chain: LocalChain, error: ChainError
+) -> None:
+    async with seated(agentpay_shared_chain, pays_gas=False) as table:
+        dear = DearSender(table.sender, error, bytes_max=0)
+        desk = table.desk(senders=[dear])
+        await desk.start()
+        configs = [await table.opened(100) for _ in range(4)]
+        orders = [await table.order(config, 10) for config in configs]
+        calls = [await desk._call(order, closes=False) for order in orders]
+        with pytest.raises(type(error)):
+            await desk.settle(orders)
+        dear.bytes_max = len(aggregate_call(calls[:2]).data)
+        settled = await desk.settle(orders)
+
+    assert set(settled) == {config.channel for config in configs}
+    assert dear.sent == 2
+    assert await earned(table) == 40
 
 
 @BY_WHOM

@@ -8,6 +8,7 @@ shrinks what it finds.
 import random
 from collections.abc import Callable, Sequence
 
+from agentpay.core.payee_channel import Status
 from tests.core.channel_messages import Kind
 from tests.core.channel_promises import check, check_goes_on, come_to_rest
 from tests.core.channel_world import World, make_world
@@ -133,6 +134,19 @@ def refund(world: World, dice: random.Random) -> None:
     world.refund()
 
 
+def ask_for_part(world: World, dice: random.Random) -> None:
+    world.ask_for_part(dice.choice((None, 0, 1, 2, 10, 100)))
+
+
+def give_part(world: World, dice: random.Random) -> None:
+    if world.payee.part is not None and world.payee.status is Status.CLOSING:
+        world.give_part(dies=dice.random() < 0.3)
+
+
+def end_late(world: World, dice: random.Random) -> None:
+    world.end_late(dice.randrange(6))
+
+
 def start_withdrawal(world: World, dice: random.Random) -> None:
     world.start_withdrawal(dice.randint(1, 60))
 
@@ -170,6 +184,11 @@ HOSTILE: Steps = (
     (2, finish_withdrawal),
     (1, reorganize),
 )
+PARTS: Steps = (
+    (6, ask_for_part),
+    (6, give_part),
+    (6, end_late),
+)
 
 
 def parallel(dice: random.Random, tally: Tally) -> None:
@@ -200,6 +219,8 @@ def strict(dice: random.Random, tally: Tally) -> None:
     forgotten = dice.choice((0, 0, 0, 5))
     world = _make(dice, tagged=False, forgotten=forgotten)
     steps = STEPS if dice.random() < 0.5 else (*STEPS, *HOSTILE)
+    if dice.random() < 0.5:
+        steps = (*steps, *PARTS)
     _live(world, dice, steps, tally)
 
 

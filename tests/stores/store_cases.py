@@ -18,6 +18,7 @@ from agentpay.core.payee_events import (
     GivenBack,
     OutcomeAsked,
     OwnersDied,
+    PartBegun,
     RefundAsked,
     RefundDone,
     VoucherPublished,
@@ -133,6 +134,7 @@ def payee_record(
             balance=balance,
             pays_whole=session,
         ),
+        last_voucher_at=1,
     )
 
 
@@ -194,12 +196,8 @@ def happens(
         done = _apply(before.ledger, event)
         if record is not None and done.channel is record.ledger:
             return PayeeStep(record=record, answer=done.answer)
-        after = replace(
-            before,
-            ledger=done.channel,
-            last_voucher_at=max(now, before.last_voucher_at),
-            refund_nonce=before.refund_nonce + 1,
-        )
+        moved = before.moved(done.channel, at=max(now, before.last_voucher_at))
+        after = replace(moved, refund_nonce=before.refund_nonce + 1)
         return PayeeStep(record=after, answer=done.answer, touched=done.touched)
 
     return decide
@@ -242,6 +240,7 @@ def books(
 LIMITS = Limits(total=2 * 10**20, per_host=10**20, per_request=10**20)
 """Low enough for `budget_events` to be refused sometimes."""
 
+_nonces = st.integers(0, 2)
 _small = st.integers(1, 30)
 _owners = st.sampled_from(["us", "them"])
 
@@ -268,7 +267,13 @@ def payee_events(scale: int = 1) -> st.SearchStrategy[Event]:
         st.builds(Charged, cumulative=amounts, owner=_owners, charged=prices),
         st.builds(Delivered, cumulative=amounts, owner=_owners),
         st.builds(GivenBack, cumulative=amounts, owner=_owners, charged=prices),
-        st.builds(RefundAsked, cumulative=amounts, signature=signatures, owner=_owners),
+        st.builds(
+            RefundAsked,
+            cumulative=amounts,
+            signature=signatures,
+            owner=_owners,
+            part=st.none() | prices,
+        ),
         st.builds(OwnersDied, owner=_owners),
         st.builds(
             ChainSeen,
@@ -277,7 +282,14 @@ def payee_events(scale: int = 1) -> st.SearchStrategy[Event]:
             pending_withdrawal=st.integers(0, 5).map(lambda amount: amount * scale),
         ),
         st.builds(VoucherPublished, amount=amounts),
+        st.builds(PartBegun, cumulative=amounts, nonce=_nonces),
         st.just(RefundDone()),
+        st.builds(
+            RefundDone,
+            nonce=_nonces,
+            refunded=amounts,
+            transaction=st.sampled_from(["", "0x" + "ab" * 32]),
+        ),
     )
 
 

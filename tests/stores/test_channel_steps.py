@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentpay.core.payee_channel import Fate, HeldVoucher, Reservation, Used
+from agentpay.core.payee_channel import (
+    Fate,
+    HeldVoucher,
+    PartRefund,
+    Reservation,
+    Used,
+)
 from agentpay.core.session_rules import SessionEvent
 from agentpay.errors import InvariantViolated
 from agentpay.records import PayeeRecord
@@ -107,14 +113,24 @@ changes: dict[str, st.SearchStrategy[Any]] = {
     "highest": amounts,
     "floor": amounts,
     "closing_voucher": st.none() | amounts,
+    "part": st.none()
+    | st.builds(
+        PartRefund,
+        amount=amounts,
+        nonce=st.none() | amounts,
+        refunded=st.none() | amounts,
+        transaction=texts,
+    ),
     "running": st.lists(reservations, max_size=3).map(tuple),
     "held": st.lists(held, max_size=2).map(tuple),
     "used": windows,
 }
 of_records: dict[str, st.SearchStrategy[Any]] = {
     "refund_nonce": amounts,
+    "withdrawal_started": integers,
     "last_voucher_at": integers,
     "chain_seen_at": integers,
+    "owing_since": integers,
 }
 
 
@@ -176,12 +192,18 @@ RUNS = Reservation(
     cumulative=1, maximum=1, charged=1, prepaid=True, owner="us", resource="/one"
 )
 USES = Used(cumulative=1, fate=Fate.CHARGED, charged=1)
+OF_TIME = ("last_voucher_at", "chain_seen_at", "owing_since")
 UNSAVEABLE: list[dict[str, Any]] = [
     *({name: -1} for name in ("balance", "claimed", "charged", "floor")),
     *({name: TOO_MUCH} for name in ("highest", "closing_voucher", "refund_nonce")),
     *({name: 2**63} for name in ("window", "in_flight_max")),
-    *({name: -(2**63)} for name in ("last_voucher_at", "chain_seen_at")),
+    *({name: -(2**63)} for name in OF_TIME),
+    {"withdrawal_started": 2**63},
     {"pending_withdrawal": TOO_MUCH},
+    {"part": PartRefund(amount=TOO_MUCH)},
+    {"part": PartRefund(amount=1, nonce=-1)},
+    {"part": PartRefund(amount=1, refunded=TOO_MUCH)},
+    {"part": PartRefund(amount=1, transaction="half \ud800")},
     {"held": (HeldVoucher(amount=TOO_MUCH, signature=b""),)},
     {"held": (HeldVoucher(amount=1, signature=bytes(65_536)),)},
     {"used": (replace(USES, cumulative=TOO_MUCH),)},

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agentpay.core.payee_events import Delivered
 from agentpay.errors import (
     ConfigurationError,
     InvariantViolated,
@@ -14,11 +15,11 @@ from agentpay.errors import (
     StoreNewer,
     StoreUnavailable,
 )
-from agentpay.records import PayeeStep
+from agentpay.records import Owed, PayeeStep
 from agentpay.stores import PostgresStore, open_store
 from agentpay.stores.postgres import schema
 from agentpay.stores.postgres.connection import Connection, connect
-from tests.stores.store_cases import channel, is_put, payee_record
+from tests.stores.store_cases import channel, happens, is_put, payee_record, voucher
 
 
 async def connected(url: str) -> Connection:
@@ -113,6 +114,49 @@ async def test_an_older_schema_is_brought_forward_with_what_is_in_it(
     assert await connection.fetchval("SELECT count(*) FROM later") == 0
     assert await connection.fetchval("SELECT count(*) FROM payee_channels") == 1
     await connection.close(timeout=5)
+
+
+async def test_a_debt_of_an_older_schema_counts_from_its_last_voucher(
+    postgres_url: str,
+) -> None:
+    async with await open_store(postgres_url) as store:
+        await store.payee.update(channel(), happens(voucher(5), now=7))
+        delivered = Delivered(cumulative=5, owner="us")
+        await store.payee.update(channel(), happens(delivered, now=9))
+        owed = await store.payee.owed(limit=9)
+    connection = await connected(postgres_url)
+    await connection.execute("ALTER TABLE payee_channels DROP COLUMN owing_since")
+    await connection.execute("UPDATE schema_version SET version = 5")
+    await connection.close(timeout=5)
+    async with await open_store(postgres_url) as store:
+        found = await store.payee.owed(limit=9)
+
+    assert owed == Owed(amount=1, channels=1, since=7)
+    assert found == Owed(amount=1, channels=1, since=9)
+
+
+PARTS = ("part_amount", "part_nonce", "part_refunded", "part_transaction")
+
+
+async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
+    postgres_url: str,
+) -> None:
+    """The tables as they were in version 3, with what was kept in them."""
+    leaving, staying = payee_record(1), payee_record(2)
+    leaving = replace(leaving, ledger=replace(leaving.ledger, pending_withdrawal=7))
+    async with await open_store(postgres_url) as store:
+        for record in (leaving, staying):
+            await store.payee.update(record.channel, is_put(record))
+    connection = await connected(postgres_url)
+    for later in ("withdrawal_started", *PARTS, "owing_since"):
+        await connection.execute(f"ALTER TABLE payee_channels DROP {later}")
+    await connection.execute("UPDATE schema_version SET version = 3")
+    await connection.close(timeout=5)
+
+    async with await open_store(postgres_url) as store:
+        kept = [await store.payee.read(r.channel) for r in (leaving, staying)]
+
+    assert kept == [replace(leaving, withdrawal_started=1), staying]
 
 
 async def test_tables_are_not_changed_under_processes_that_use_them(

@@ -121,6 +121,43 @@ def test_an_old_transfer_is_charged_what_it_moved(path: Path) -> None:
     assert int.from_bytes(charged, "big") == 7
 
 
+def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
+    path: Path,
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        migrate(connection, MIGRATIONS[:9])
+        for number, pending, escrow in ((1, 0, None), (2, 7, None), (3, 7, bytes(20))):
+            row = _old_channel(number, pending=pending, escrow=escrow)
+            marks = ", ".join("?" * len(row))
+            connection.execute(
+                f"INSERT INTO payee_channels ({', '.join(row)}) VALUES ({marks})",  # noqa: S608 - our own words
+                tuple(row.values()),
+            )
+        migrate(connection, MIGRATIONS)
+        started = connection.execute(
+            "SELECT withdrawal_started FROM payee_channels ORDER BY channel"
+        ).fetchall()
+
+    assert started == [(0,), (1,), (0,)]
+
+
+def _old_channel(
+    number: int, *, pending: int, escrow: bytes | None
+) -> dict[str, object]:
+    amounts = "balance claimed charged highest floor refund_nonce unclaimed"
+    hashes = "payer payer_authorizer receiver receiver_authorizer token salt held"
+    numbers = "chain withdraw_delay tagged window in_flight_max last_voucher_at"
+    return {
+        **dict.fromkeys(amounts.split(), bytes(32)),
+        **dict.fromkeys(hashes.split(), b""),
+        **dict.fromkeys((*numbers.split(), "chain_seen_at"), 0),
+        "channel": number.to_bytes(32, "big"),
+        "status": "open",
+        "pending_withdrawal": pending.to_bytes(32, "big"),
+        "escrow": escrow,
+    }
+
+
 def test_a_migration_is_applied_once_and_whole(path: Path) -> None:
     versions = [["CREATE TABLE a (x)"], ["ALTER TABLE a ADD COLUMN y"]]
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:

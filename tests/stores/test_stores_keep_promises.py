@@ -72,7 +72,7 @@ async def test_an_unknown_channel_is_none(store: Store) -> None:
 
 
 async def test_what_was_saved_is_read(store: Store) -> None:
-    record = payee_record()
+    record = replace(payee_record(), refund_nonce=1, withdrawal_started=2**40 - 1)
 
     await store.payee.update(record.channel, is_put(record))
 
@@ -229,6 +229,16 @@ async def test_what_is_owed_is_that_of_those_that_owe_the_most(store: Store) -> 
 
     assert all_of_them == Owed(amount=2**64 + 510, channels=4, since=97)
     assert two == Owed(amount=2**64 + 500, channels=2, since=97)
+
+
+async def test_what_is_owed_is_owed_since_the_first_of_it(store: Store) -> None:
+    for now, amount in [(100, 5), (200, 10)]:
+        event = voucher(amount, maximum=5)
+        await store.payee.update(channel(), happens(event, now=now))
+        delivered = Delivered(cumulative=amount, owner="us")
+        await store.payee.update(channel(), happens(delivered, now=now + 1))
+
+    assert await store.payee.owed(limit=9) == Owed(amount=10, channels=1, since=100)
 
 
 async def test_claimable_sorts_amounts_beyond_64_bits(store: Store) -> None:

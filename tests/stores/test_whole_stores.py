@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from agentpay.cli.app import app
 from agentpay.core.budget import Hold, Reserved, Spent
-from agentpay.core.payee_events import Admitted
+from agentpay.core.payee_events import Admitted, Delivered
 from agentpay.core.payer_channel import (
     DepositArrived,
     PendingDeposit,
@@ -23,7 +23,7 @@ from agentpay.core.payer_channel import (
 )
 from agentpay.errors import ConfigurationError, StoreNotEmpty
 from agentpay.evm import rlp
-from agentpay.records import AnswerRecord, SentTransaction
+from agentpay.records import AnswerRecord, Owed, SentTransaction
 from agentpay.stores import PostgresStore, SqliteStore, Store, open_store
 from agentpay.stores.checking import Books
 from agentpay.stores.rows import payee, payer
@@ -241,6 +241,19 @@ async def test_what_cannot_be_true_is_found(
     assert any(finding in sentence for sentence in found), found
 
 
+async def test_a_debt_without_a_beginning_is_found(path: Path) -> None:
+    async with await SqliteStore.open(path) as store:
+        await payee_step(store, 1, voucher(5))
+        await payee_step(store, 1, Delivered(cumulative=5, owner="us"))
+        rows = await store.all_rows()
+    since = payee.CHANNELS.names.index("owing_since")
+    ((table, row), *_) = [each for each in rows if each[0] is payee.CHANNELS]
+
+    found = Books([(table, (*row[:since], 0, *row[since + 1 :]))]).check()
+
+    assert any("since some moment" in sentence for sentence in found), found
+
+
 def test_every_table_is_moved() -> None:
     modules = (payee, payer)
     ours = {t for m in modules for t in vars(m).values() if isinstance(t, Table)}
@@ -343,6 +356,23 @@ async def test_a_file_of_any_version_is_opened_with_all_that_is_in_it(
     ]
     assert {table.name for table, _ in found} >= {"payer_tickets", "budget_holds"}
     assert isinstance(sold_on, Admitted)
+
+
+async def test_a_debt_of_an_older_file_counts_from_its_last_voucher(
+    tmp_path: Path,
+) -> None:
+    new, old = tmp_path / "new.db", tmp_path / "old.db"
+    async with await SqliteStore.open(new) as store:
+        for amount in (5, 6):
+            await payee_step(store, 1, voucher(amount))
+            await payee_step(store, 1, Delivered(cumulative=amount, owner="us"))
+        owed = await store.payee.owed(limit=9)
+    as_of_version(11, new, old)
+    async with await SqliteStore.open(old) as store:
+        found = await store.payee.owed(limit=9)
+
+    assert owed == Owed(amount=2, channels=1, since=5)
+    assert found == Owed(amount=2, channels=1, since=6)
 
 
 def as_of_version(version: int, new: Path, old: Path) -> dict[str, set[str]]:

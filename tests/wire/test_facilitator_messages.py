@@ -24,6 +24,7 @@ from agentpay.types import (
 )
 from agentpay.wire import x402_asks as asks
 from agentpay.wire import x402_facilitator as wire
+from agentpay.wire.bazaar import BYTES_MAX, Listing
 from agentpay.wire.x402 import DepositPayload, ExactPayload
 from agentpay.wire.x402_asks import SettleAnswer, SupportedAnswer, VerifyAnswer
 from agentpay.wire.x402_deposits import read_config, read_deposit
@@ -67,6 +68,24 @@ CLAIMS = st.builds(
     max_claimable=AMOUNTS,
     signature=SIGNATURES,
     total_claimed=AMOUNTS,
+)
+
+
+_USDC: Any = {
+    "address": Address("0x" + "0a" * 20),
+    "decimals": 6,
+    "name": "USDC",
+    "version": "2",
+}
+_NOBODY = Address("0x" + "00" * 20)
+_CONFIG = ChannelConfig(
+    payer=_NOBODY,
+    payer_authorizer=_NOBODY,
+    receiver=_NOBODY,
+    receiver_authorizer=_NOBODY,
+    token=_NOBODY,
+    withdraw_delay=900,
+    salt=Hash32.of(bytes(32)),
 )
 
 
@@ -128,6 +147,68 @@ def test_a_deposit_arrives_as_it_was_sent(deposit: TokenDeposit) -> None:
     assert wrong == (None if config.token == asset.address else "token_mismatch")
 
 
+LISTINGS = st.builds(
+    Listing,
+    resource=st.dictionaries(st.text(max_size=9), st.text(max_size=9), max_size=3),
+    extension=st.dictionaries(st.text(max_size=9), st.none() | st.lists(st.integers())),
+    price=AMOUNTS,
+)
+
+
+@given(DEPOSITS, LISTINGS)
+def test_a_listing_goes_along_and_changes_no_payment(
+    deposit: TokenDeposit, listing: Listing
+) -> None:
+    voucher = HeldVoucher(amount=7, signature=deposit.signature)
+    told = asks.deposit_request(deposit, voucher, listing)
+    plain = asks.deposit_request(deposit, voucher)
+    sent: Any = told["paymentPayload"]
+
+    assert read(told).payment_payload.payload == read(plain).payment_payload.payload
+    assert sent["resource"] == listing.resource
+    assert sent["extensions"] == {"bazaar": listing.extension}
+
+
+@pytest.mark.parametrize("most", ["x", "[]"])
+def test_a_listing_that_fits_is_read_and_a_longer_one_is_left_out(most: str) -> None:
+    """The worst that fits, text or values, is read by our own facilitator."""
+    deposit = TokenDeposit(
+        config=_CONFIG,
+        asset=Asset(chain=ChainId(1), **_USDC),
+        amount=1,
+        valid_after=0,
+        valid_before=1,
+        salt=Hash32.of(bytes(32)),
+        signature=bytes(65),
+    )
+    voucher = HeldVoucher(amount=7, signature=bytes(65))
+
+    def asked(size: int) -> dict[str, Any]:
+        filled: Any = "x" * size if most == "x" else [[]] * size
+        listing = Listing(resource={}, extension={"info": filled}, price=1)
+        request = asks.deposit_request(deposit, voucher, listing)
+        assert isinstance(read(request).payment_payload.payload, DepositPayload)
+        payment: Any = request["paymentPayload"]
+        return dict(payment)
+
+    room = (BYTES_MAX - len('[{}, {"info": ""}]')) // (1 if most == "x" else 4)
+
+    assert "resource" in asked(room)
+    assert not {"resource", "extensions"} & set(asked(room + 2))
+
+
+@given(DEPOSITS, AMOUNTS, AMOUNTS)
+def test_what_is_listed_costs_its_price_and_not_what_a_voucher_adds_up_to(
+    deposit: TokenDeposit, price: int, cumulative: int
+) -> None:
+    voucher = HeldVoucher(amount=cumulative, signature=deposit.signature)
+    listing = Listing(resource={}, extension={}, price=price)
+    request = read(asks.deposit_request(deposit, voucher, listing))
+
+    assert request.payment_requirements.amount == price
+    assert request.payment_payload.accepted.amount == price
+
+
 @given(ASSETS, st.lists(CLAIMS, min_size=1, max_size=4), SIGNATURES)
 def test_claims_arrive_as_they_were_sent(
     asset: Asset, claims: list[VoucherClaim], signature: bytes
@@ -171,14 +252,6 @@ def test_an_extension_that_we_do_not_know_stops_no_payment(strange: Any) -> None
         )
         assert asked.payment_payload.payload == plain.payment_payload.payload
         assert not asked.payment_payload.extensions.get("known")
-
-
-_USDC: Any = {
-    "address": Address("0x" + "0a" * 20),
-    "decimals": 6,
-    "name": "USDC",
-    "version": "2",
-}
 
 
 def test_an_answer_whose_members_are_null_says_that_they_are_not_there() -> None:

@@ -29,7 +29,7 @@ def charged(
         payer=Address("0x" + "cd" * 20),
         balance=balance,
         claimed=0,
-        withdrawing=False,
+        withdraw_requested_at=0,
         refund_nonce=0,
         total=total,
         charged=paid,

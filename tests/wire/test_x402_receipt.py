@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.core.payee_channel import Fate
-from agentpay.types import Address, ChainId, Hash32
+from agentpay.types import UINT40_MAX, Address, ChainId, Hash32
 from agentpay.wire import parallel, x402_receipt
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import JsonObject, encode_json
@@ -21,7 +21,7 @@ def put_together(
     payer: Address,
     balance: int,
     claimed: int,
-    withdrawing: bool,
+    withdraw_requested_at: int,
     refund_nonce: int,
     total: int,
     charged: int,
@@ -35,7 +35,7 @@ def put_together(
         channel=channel,
         balance=balance,
         claimed=claimed,
-        withdraw_requested_at=1 if withdrawing else 0,
+        withdraw_requested_at=withdraw_requested_at,
         refund_nonce=refund_nonce,
         charged=total,
     )
@@ -55,7 +55,7 @@ def put_together(
             "channel": hashes,
             "chain": st.integers(1, 2**63).map(ChainId),
             "payer": addresses,
-            "withdrawing": st.booleans(),
+            "withdraw_requested_at": st.integers(0, UINT40_MAX),
             "cumulative": st.none() | amounts,
             **dict.fromkeys(
                 ("balance", "claimed", "refund_nonce", "total", "charged"), amounts

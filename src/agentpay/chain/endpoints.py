@@ -17,7 +17,8 @@ from typing import Any, Final
 from agentpay.chain.decoding import quantity
 from agentpay.chain.height import BehindOthers, Height
 from agentpay.chain.json_rpc import JsonRpc, NodeRefused, RequestNotSent, Rpc
-from agentpay.chain.refusals import Refusal, is_poor, is_revert, refusal_of
+from agentpay.chain.refusals import Refusal, is_about_the_call, refusal_of
+from agentpay.chain.told import Tell, ToldRpc
 from agentpay.errors import (
     ChainError,
     ChainUnreachable,
@@ -41,7 +42,7 @@ _REST_SECONDS_MAX: Final = 60.0
 class Endpoint:
     """One of them: whether it is of the right chain, and how it did lately."""
 
-    def __init__(self, rpc: JsonRpc, chain: ChainId) -> None:
+    def __init__(self, rpc: Rpc, chain: ChainId) -> None:
         self.rpc = rpc
         self.wrong: WrongChain | None = None
         self._chain = chain
@@ -263,17 +264,20 @@ def _weight(answer: Any | NodeRefused) -> int:
 
 def _may_do_elsewhere(answer: Any | NodeRefused) -> bool:
     """Whether a node refused for reasons of its own, not for what was asked."""
-    if not isinstance(answer, NodeRefused):
-        return False
-    about_the_call = is_revert(answer) or is_poor(answer) or "gas" in answer.message
-    return not about_the_call
+    return isinstance(answer, NodeRefused) and not is_about_the_call(answer)
 
 
 def open_endpoints(
-    url: str | Sequence[str], *, chain: ChainId, timeout_seconds: float
+    url: str | Sequence[str],
+    *,
+    chain: ChainId,
+    timeout_seconds: float,
+    failed: Tell | None = None,
 ) -> list[Endpoint]:
     """
     The endpoints that a setting names: a list of URLs, or one text with commas.
+
+    `failed` is told of each failure of each.
 
     Raises:
         ConfigurationError: None at all, or not http or https URLs.
@@ -281,10 +285,12 @@ def open_endpoints(
     urls = re.split(r"[,\s]+(?=https?://)", url) if isinstance(url, str) else url
     if not urls:
         raise ConfigurationError("a chain needs at least one RPC endpoint")
-    return [
-        Endpoint(JsonRpc(one.strip(), timeout_seconds=timeout_seconds), chain)
-        for one in urls
+    rpcs: list[Rpc] = [
+        JsonRpc(one.strip(), timeout_seconds=timeout_seconds) for one in urls
     ]
+    if failed is not None:
+        rpcs = [ToldRpc(rpc, failed) for rpc in rpcs]
+    return [Endpoint(rpc, chain) for rpc in rpcs]
 
 
 async def check_all(endpoints: Sequence[Endpoint]) -> None:

@@ -73,6 +73,11 @@ def is_poor(answer: NodeRefused) -> bool:
     return "insufficient funds" in said or "exceeds allowance" in said
 
 
+def is_about_the_call(refusal: NodeRefused) -> bool:
+    """Whether a node refused what was asked, and not for reasons of its own."""
+    return is_revert(refusal) or is_poor(refusal) or "gas" in refusal.message
+
+
 def is_revert(refusal: NodeRefused) -> bool:
     """Whether a node refused a call because the contract reverts (geth says 3)."""
     said = refusal.message.lower()

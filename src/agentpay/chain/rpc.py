@@ -16,6 +16,7 @@ from agentpay.chain.height import TURNED_BACK_SECONDS, Height
 from agentpay.chain.json_rpc import BATCH_MAX, NodeRefused, Rpc
 from agentpay.chain.refusals import is_revert
 from agentpay.chain.reverts import revert_reason
+from agentpay.chain.told import Tell
 from agentpay.errors import ChainError, ChainUnreachable, TransactionFailed
 from agentpay.evm.calls import Block, Call, Log, Receipt, Standing
 from agentpay.evm.test_keys import LOCAL_CHAINS
@@ -39,6 +40,7 @@ class RpcChain:
         timeout_seconds: float = 10,
         error_names: Mapping[bytes, str] | None = None,
         turned_back_seconds: float | None = None,
+        failed: Tell | None = None,
     ) -> None:
         """
         `url` is one endpoint, or several (also in one text, with commas between), of
@@ -46,13 +48,13 @@ class RpcChain:
         errors to names, for reasons. State is not read from before what was seen,
         unless for `turned_back_seconds` nobody had anything else: a minute (ten, where
         more is missing than a reorg takes), and no time at all for the one node of a
-        local chain, which tests turn back.
+        local chain, which tests turn back. `failed` is told of what endpoints fail at.
 
         Raises:
             ConfigurationError: Not http or https URLs.
         """
         self._endpoints = open_endpoints(
-            url, chain=chain_id, timeout_seconds=timeout_seconds
+            url, chain=chain_id, timeout_seconds=timeout_seconds, failed=failed
         )
         only = self._endpoints[0].rpc if len(self._endpoints) == 1 else None
         if turned_back_seconds is None:

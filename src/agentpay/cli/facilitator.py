@@ -10,23 +10,25 @@ import gc
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from agentpay.chain.rpc import RpcChain
 from agentpay.cli.running import err, run
 from agentpay.errors import ChainUnreachable, ConfigurationError, ToolMissing
-from agentpay.evm.networks import NETWORKS, find_network
+from agentpay.evm.networks import NETWORKS, Network, find_network
+from agentpay.facilitator.assets import read_asset
 from agentpay.facilitator.batches import BatchPolicy
 from agentpay.facilitator.host import FacilitatorHost, FacilitatorLimits
-from agentpay.facilitator.service import FacilitatorTerms
+from agentpay.facilitator.service import SCHEMES, FacilitatorTerms
 from agentpay.facilitator.sponsor import SponsorLimits
 from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.signers.wallet import Wallet
-from agentpay.types import Address
+from agentpay.types import Address, Asset
 
 _LIMITS = FacilitatorLimits()
 
@@ -66,6 +68,22 @@ def facilitator(
         list[str] | None,
         typer.Option(help="Whom to pay gas for, anybody if not given; repeatable."),
     ] = None,
+    asset: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A token to pay gas for, by its address; repeatable. It is read"
+            " from the chain at the start. The network's dollar if not given."
+        ),
+    ] = None,
+    scheme: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(SCHEMES)}, all if not given; repeatable."
+        ),
+    ] = None,
+    amount_min: Annotated[
+        int, typer.Option(help="The least to pay gas for, in a token's base units.")
+    ] = 1,
     store: Annotated[str, typer.Option(help="Its book.")] = "facilitator.db",
     gas_per_hour: Annotated[int, typer.Option(min=1)] = _LIMITS.gas_per_hour,
     gas_per_payee_hour: Annotated[int, typer.Option(min=1)] = (
@@ -99,7 +117,9 @@ def facilitator(
                 f"on {host} anybody could make it pay gas: give a --token-env"
             )
         terms = FacilitatorTerms(
-            assets=(find_network(network).usdc,),
+            assets=await _assets(find_network(network), rpc_url, asset or ()),
+            schemes=tuple(dict.fromkeys(scheme or SCHEMES)),
+            amount_min=amount_min,
             payees=_accounts("--payee", payee) if payee else None,
             wallet_factories=_accounts("--wallet-factory", wallet_factory or ()),
         )
@@ -150,6 +170,21 @@ async def _serve(
         sys.stdout.write(f"gas is paid by {address}\n")
     sys.stdout.flush()
     await serving
+
+
+async def _assets(
+    network: Network, rpc_url: str | None, texts: Sequence[str]
+) -> tuple[Asset, ...]:
+    """The tokens of these addresses, as they are on the chain."""
+    if not texts:
+        return (network.usdc,)
+    url = rpc_url or network.rpc_url
+    if not url:
+        raise ConfigurationError("an --asset is read from the chain: give an --rpc-url")
+    tokens = sorted(_accounts("--asset", texts))
+    async with RpcChain(url, chain_id=network.chain) as chain:
+        await chain.check()
+        return tuple([await read_asset(chain, token) for token in tokens])
 
 
 def _variable(name: str) -> str:

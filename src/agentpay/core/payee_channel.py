@@ -90,6 +90,20 @@ _amount: Callable[[HeldVoucher], int] = attrgetter("amount")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartRefund:
+    """A part of what is left, as `closing_voucher` asked for it back."""
+
+    amount: int
+    """What was asked for; the contract gives no more than is left."""
+    nonce: int | None = None
+    """Which refund of its channel it is, from before it may be sent."""
+    refunded: int | None = None
+    """What came of it, once it is over."""
+    transaction: str = ""
+    """Where it is seen, as far as we know."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PayeeChannel:
     """Everything a payee must remember of one channel. Amounts are base units."""
 
@@ -113,6 +127,8 @@ class PayeeChannel:
     held: tuple[HeldVoucher, ...] = ()
     closing_voucher: int | None = None
     """The amount that asked for the refund, if one did."""
+    part: PartRefund | None = None
+    """How much of what is left it asked for, if not for all."""
     pays_whole: bool = False
     """A claim takes a whole voucher, as of MPP's sessions, and not what was charged."""
     living: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
@@ -151,6 +167,16 @@ class PayeeChannel:
             voucher = self.settle_voucher()
             return voucher.amount - self.claimed if voucher else 0
         return max(0, min(self.due, self.balance) - self.claimed)
+
+    @property
+    def owes(self) -> bool:
+        """
+        Whether anything may be unclaimed: cheaper than `unclaimed`, and never false
+        where that is above 0. What runs counts as if it were over.
+        """
+        if self.pays_whole:
+            return any(self.claimed < v.amount <= self.charged for v in self.held)
+        return self.charged > self.claimed < self.balance
 
     def is_exposed(self, more: int, limit: int | None) -> bool:
         """Whether with so much more it would owe us more than `limit`, unclaimed."""

@@ -40,6 +40,17 @@ def _broken(before: PayeeChannel, after: PayeeChannel) -> str:
         return "every remembered amount is above the floor"
     if before.status is Status.CLOSED and after.status is not Status.CLOSED:
         return "a closed channel is not opened again"
+    return _broken_part(before, after)
+
+
+def _broken_part(before: PayeeChannel, after: PayeeChannel) -> str:
+    was, part = before.part, after.part
+    if part is not None and part.refunded is None and after.status is Status.OPEN:
+        return "a channel is not used while a part of it is given back"
+    if was is None or was.nonce is None or was.refunded is not None:
+        return ""
+    if part is None or part.amount != was.amount or part.nonce != was.nonce:
+        return "a refund that may have been sent is not forgotten"
     return ""
 
 

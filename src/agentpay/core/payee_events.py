@@ -6,7 +6,7 @@ Whoever makes an event has checked what its docstring says. `payee_rules` decide
 
 from dataclasses import dataclass
 
-from agentpay.core.payee_channel import Fate, Reservation
+from agentpay.core.payee_channel import Fate, PartRefund, Reservation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,8 @@ class RefundAsked:
     cumulative: int
     signature: bytes
     owner: str
+    part: int | None = None
+    """How much of it; None is all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +109,24 @@ class VoucherPublished:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartBegun:
+    """
+    The part that this amount asked for may be sent next, as the channel's refund of
+    this nonce.
+    """
+
+    cumulative: int
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RefundDone:
-    """The refund is on the chain."""
+    """The refund is on the chain: all that was left, or the part with this nonce."""
+
+    nonce: int | None = None
+    refunded: int = 0
+    """How much of a part came back."""
+    transaction: str = ""
 
 
 Event = (
@@ -122,6 +140,7 @@ Event = (
     | OwnersDied
     | ChainSeen
     | VoucherPublished
+    | PartBegun
     | RefundDone
 )
 
@@ -157,6 +176,13 @@ class Closing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartGiven:
+    """This part was given back before; nothing moves."""
+
+    part: PartRefund
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseLost:
     """The reservation is not this owner's any more; its handler sends nothing."""
 
@@ -168,7 +194,7 @@ class Noted:
     charged: int = 0
 
 
-Answer = Admitted | Spent | Refused | Closing | LeaseLost | Noted
+Answer = Admitted | Spent | Refused | Closing | PartGiven | LeaseLost | Noted
 
 MISMATCH = "cumulative_amount_mismatch"
 EXCEEDS_BALANCE = "cumulative_exceeds_balance"
@@ -176,3 +202,4 @@ BUSY = "channel_busy"
 CLOSING = "channel_closing"
 NOT_COVERED = "charge_exceeds_signed_cumulative"
 EXPOSED = "too_much_unclaimed"
+REFUND_AMOUNT = "refund_amount_invalid"

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import assert_never
 
+from agentpay.core import refund_rules
 from agentpay.core.evolve import evolve
 from agentpay.core.payee_channel import (
     Fate,
@@ -28,6 +29,7 @@ from agentpay.core.payee_events import (
     EXPOSED,
     MISMATCH,
     NOT_COVERED,
+    REFUND_AMOUNT,
     Admitted,
     Answer,
     ChainSeen,
@@ -40,6 +42,7 @@ from agentpay.core.payee_events import (
     Noted,
     OutcomeAsked,
     OwnersDied,
+    PartBegun,
     RefundAsked,
     RefundDone,
     Refused,
@@ -101,8 +104,12 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
             used, touched = channel.with_shown(event.amount), (event.amount,)
             shown = evolve(channel, floor=max(channel.floor, floor), used=used)
             return Transition(channel=shown, answer=Noted(), touched=touched)
+        case PartBegun():
+            begun = refund_rules.begin_part(channel, event)
+            return Transition(channel=begun, answer=Noted())
         case RefundDone():
-            return Transition(channel=_end_refund(channel), answer=Noted())
+            ended = refund_rules.end(channel, event)
+            return Transition(channel=ended, answer=Noted())
         case _:
             assert_never(event)
 
@@ -349,18 +356,20 @@ def _expire(channel: PayeeChannel, event: OwnersDied) -> Transition:
 
 
 def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
+    if not channel.tagged:
+        buried = _expire(channel, OwnersDied(owner=event.owner))
+        after, answer = refund_rules.ask(buried.channel, event)
+        return Transition(channel=after, answer=answer, touched=buried.touched)
+    spent = _seen(channel, event.cumulative)
     if channel.status is not Status.OPEN:
-        fresh = channel.tagged and _seen(channel, event.cumulative) is None
-        if fresh or channel.closing_voucher == event.cumulative:
+        if spent is None or channel.closing_voucher == event.cumulative:
             ready = not channel.running
             return Transition(channel=channel, answer=Closing(ready=ready))
         return refuse(channel, CLOSING)
-    if not channel.tagged:
-        expired = _expire(channel, OwnersDied(owner=event.owner))
-        asked = _start_strict_refund(expired.channel, event)
-        return replace(asked, touched=expired.touched + asked.touched)
-    if (spent := _seen(channel, event.cumulative)) is not None:
+    if spent is not None:
         return Transition(channel=channel, answer=spent)
+    if event.part is not None:
+        return _burn(channel, event.cumulative, REFUND_AMOUNT)
     burnt = _burn(channel, event.cumulative, CLOSING)
     closing = evolve(
         burnt.channel, status=Status.CLOSING, closing_voucher=event.cumulative
@@ -370,30 +379,3 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
         answer=Closing(ready=not closing.running),
         touched=burnt.touched,
     )
-
-
-def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
-    """By c = S, as the specification has it; the channel can be funded again."""
-    if channel.running:
-        return refuse(channel, BUSY)
-    if event.cumulative != channel.charged:
-        return refuse(channel, MISMATCH)
-    voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
-    closing = evolve(
-        channel,
-        status=Status.CLOSING,
-        closing_voucher=event.cumulative,
-        highest=max(channel.highest, event.cumulative),
-        held=channel.keep((*channel.held, voucher), channel.due),
-    )
-    return Transition(channel=closing, answer=Closing(ready=True))
-
-
-def _end_refund(channel: PayeeChannel) -> PayeeChannel:
-    """A tagged channel is never used again; the specification's may be."""
-    if channel.tagged:
-        return evolve(channel, status=Status.CLOSED)
-    if channel.status is not Status.CLOSING:
-        return channel
-    left = min(channel.balance, max(channel.due, channel.claimed))
-    return evolve(channel, status=Status.OPEN, balance=left)

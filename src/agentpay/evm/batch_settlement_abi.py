@@ -14,7 +14,7 @@ from eth_abi.abi import decode, encode
 from agentpay.evm.addresses import BATCH_SETTLEMENT, ERC3009_COLLECTOR
 from agentpay.evm.batch_settlement import ChannelConfig, VoucherClaim
 from agentpay.evm.calls import Call, Log
-from agentpay.evm.hashing import keccak, selector
+from agentpay.evm.hashing import keccak, selector, uint_word
 from agentpay.types import Address, Hash32
 
 _CONFIG = "(address,address,address,address,address,uint40,bytes32)"
@@ -36,6 +36,7 @@ _CHANNELS = selector("channels(bytes32)")
 _PENDING = selector("pendingWithdrawals(bytes32)")
 _REFUND_NONCE = selector("refundNonce(bytes32)")
 _RECEIVERS = selector("receivers(address,address)")
+_VOUCHER_DIGEST = selector("getVoucherDigest(bytes32,uint128)")
 
 DEPOSITED: Final = _topic("Deposited(bytes32,address,uint128,uint128)")
 CLAIMED: Final = _topic("Claimed(bytes32,address,uint128,uint128)")
@@ -255,6 +256,12 @@ def decode_claimed(answer: bytes) -> int:
     if len(answer) != 64:
         raise ValueError("the channel contract is not at its address on this chain")
     return int.from_bytes(answer[32:], "big")
+
+
+def voucher_digest_call(channel: Hash32, max_claimable: int) -> Call:
+    """What the contract takes a voucher's signature to be of: 32 bytes."""
+    data = _VOUCHER_DIGEST + channel.to_bytes() + uint_word(max_claimable)
+    return Call(to=BATCH_SETTLEMENT, data=data, what="read the digest of a voucher")
 
 
 def receiver_state_call(receiver: Address, token: Address) -> Call:

@@ -27,6 +27,9 @@ _AUTHORIZATION_STATE = selector("authorizationState(address,bytes32)")
 _BALANCE_OF = selector("balanceOf(address)")
 _DECIMALS = selector("decimals()")
 _DOMAIN_SEPARATOR = selector("DOMAIN_SEPARATOR()")
+_DOMAIN = selector("eip712Domain()")
+_NAME = selector("name()")
+_VERSION = selector("version()")
 _IS_VALID_SIGNATURE = selector("isValidSignature(bytes32,bytes)")
 _MAGIC_VALUE = _IS_VALID_SIGNATURE.ljust(32, b"\0")
 
@@ -136,6 +139,49 @@ def decode_token_facts(answers: Sequence[bytes]) -> TokenFacts:
     if len(separator) != 32 or not isinstance(state, bool):
         raise ValueError("it has no EIP-712 domain separator")
     return TokenFacts(decimals=int(places), domain_separator=Hash32.of(separator))
+
+
+def domain_call(token: Address) -> Call:
+    """Ask a token for its EIP-712 domain (EIP-5267)."""
+    return Call(to=token, data=_DOMAIN, what=f"read domain of {token}")
+
+
+def decode_domain(answers: Sequence[bytes]) -> tuple[str, str]:
+    """
+    Read the name and version in the answer to `domain_call`.
+
+    Raises:
+        ValueError: The contract has no such function.
+    """
+    types = ["bytes1", "string", "string", "uint256", "address", "bytes32", "uint256[]"]
+    (answer,) = answers
+    try:
+        _, name, version, *_ = decode(types, answer)
+    except DecodingError as error:
+        raise ValueError("it tells no EIP-712 domain") from error
+    return str(name), str(version)
+
+
+def name_calls(token: Address) -> tuple[Call, Call]:
+    """What USDC's kind has in place of `domain_call`."""
+    return (
+        Call(to=token, data=_NAME, what=f"read name of {token}"),
+        Call(to=token, data=_VERSION, what=f"read version of {token}"),
+    )
+
+
+def decode_names(answers: Sequence[bytes]) -> tuple[str, str]:
+    """
+    Read the answers to `name_calls`.
+
+    Raises:
+        ValueError: The contract lacks one of the functions.
+    """
+    try:
+        ((name,), (version,)) = (decode(["string"], answer) for answer in answers)
+    except DecodingError as error:
+        raise ValueError("it tells no name and version") from error
+    return str(name), str(version)
 
 
 def amounts_paid(

@@ -13,19 +13,26 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from agentpay.errors import ChainError, TransactionFailed
+from agentpay.errors import (
+    ChainError,
+    GasMissing,
+    GasTooExpensive,
+    TransactionFailed,
+)
 from agentpay.evm.calls import Call, Receipt
 from agentpay.evm.erc6492 import is_wrapped
 from agentpay.evm.multicall3_abi import aggregate_call, decode_results
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.deposit_gas import DepositGas
-from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import Spent
+from agentpay.facilitator.outcomes import transfer_result
 from agentpay.facilitator.sponsor import Sponsor
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.sending_ports import Sender
 from agentpay.types import Address
+from agentpay.wire.bazaar import Listing
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +79,11 @@ class BatchingFacilitator(Facilitator):
         )
         self._batches = TransferBatches(chain=chain, facilitator=self, policy=policy)
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         """See `Settler.settle_transfer`."""
+        del listing
         return await self._batches.settle_transfer(transfer, amount)
 
 
@@ -161,9 +171,10 @@ class TransferBatches:
         call = aggregate_call([waiting.call for waiting in batch])
         try:
             receipt = await self._facilitator.send_reserved(call)
-        except TransactionFailed as error:
-            # Too much gas for one transaction, or a node that will not have it.
-            if len(batch) == 1 or error.transaction:
+        except (TransactionFailed, GasTooExpensive, GasMissing) as error:
+            # Too much gas for one transaction, or too dear, or no node will have it.
+            sent = isinstance(error, TransactionFailed) and error.transaction
+            if len(batch) == 1 or sent:
                 await asyncio.gather(*(self._alone(waiting) for waiting in batch))
                 return
             half = len(batch) // 2

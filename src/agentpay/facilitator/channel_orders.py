@@ -38,7 +38,13 @@ from agentpay.wire.x402_facilitator import (
 
 
 class ChannelOrders:
-    """Takes what payees want done with channels, for one facilitator."""
+    """
+    Takes what payees want done with channels, for one facilitator.
+
+    That the same order is under way is known within a process. Two that are asked at
+    once may both send it: the contract does it once, so that one of them says that it
+    failed, and has paid gas for that.
+    """
 
     def __init__(
         self, *, chain: Chain, facilitator: Facilitator, authorizer: Signer | None

@@ -1,10 +1,11 @@
 """
-What a payee pays in an hour for the gas of its payers' deposits.
+What a payee pays in an hour for the gas of its payers' deposits, and of refunds of
+parts of them.
 
 Whoever opens a channel pays the payee nothing for that, and may ask for the money back
-at once: one deposit is enough to spend a payee's gas again and again. So an hour's
-deposits cost no more than is allowed, as gas is priced when they are sent; what ends
-the channels costs about as much again.
+at once, or for part after part of it: one deposit is enough to spend a payee's gas
+again and again. So an hour's deposits, and parts, cost no more than is allowed, as gas
+is priced when they are sent; what ends the channels costs about as much again.
 """
 
 import logging

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from agentpay.errors import TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.deposit import Deposit
-from agentpay.facilitator.embedded import Facilitator, deposit_result
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused
+from agentpay.facilitator.outcomes import deposit_result
 from agentpay.onchain import find_deposit, is_used
 from agentpay.ports import Chain
 from agentpay.records import Settled

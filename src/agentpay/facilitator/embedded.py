@@ -14,6 +14,7 @@ from agentpay.core.payee_channel import HeldVoucher
 from agentpay.errors import TransactionFailed
 from agentpay.evm import batch_settlement_abi as channels
 from agentpay.evm.batch_settlement import (
+    REFUND_ALL,
     ChannelConfig,
     VoucherClaim,
     channel_id,
@@ -26,10 +27,11 @@ from agentpay.evm.charge_permit import ChargePermit
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
-from agentpay.evm.transfer import Transfer, own_logs
+from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.gas import ClaimSize, GasLimits, GasSpending, Spent
 from agentpay.facilitator.new_wallets import NewWallets
+from agentpay.facilitator.outcomes import claimed_in, deposit_result, transfer_result
 from agentpay.facilitator.senders import SenderPool
 from agentpay.facilitator.sponsor import SPONSORED, Sponsor, before_the_payment
 from agentpay.onchain import find_transfer
@@ -37,6 +39,7 @@ from agentpay.ports import Chain, Signer
 from agentpay.records import Settled
 from agentpay.sending_ports import Sender
 from agentpay.types import Address, Asset, Hash32
+from agentpay.wire.bazaar import Listing
 
 _log = logging.getLogger(__name__)
 
@@ -114,8 +117,11 @@ class Facilitator:
     async def stop(self) -> None:
         """Nothing to let go of: chain and senders are whose made them."""
 
-    async def verify(self, transfer: Transfer) -> None:
-        """See `Settler.verify`."""
+    async def verify(
+        self, transfer: Transfer, *, listing: Listing | None = None
+    ) -> None:
+        """See `Settler.verify`; it keeps no catalogue."""
+        del listing
         if await self._waits_for_approval(transfer):
             return
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
@@ -130,8 +136,11 @@ class Facilitator:
             by=transfer.facilitator,
         )
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         """See `Settler.settle_transfer`."""
+        del listing
         try:
             receipt = await self._transfer(transfer, amount)
         except TransactionFailed:
@@ -159,10 +168,14 @@ class Facilitator:
         return self._gas.transfers(parts)
 
     async def verify_deposit(
-        self, deposit: Deposit, voucher: HeldVoucher | None = None
+        self,
+        deposit: Deposit,
+        voucher: HeldVoucher | None = None,
+        *,
+        listing: Listing | None = None,
     ) -> None:
         """See `Settler.verify_deposit`; its voucher is whose it is to check."""
-        del voucher
+        del voucher, listing
         if await self._waits_for_approval(deposit):
             return
         call, gas = await self._deposit(deposit)
@@ -170,10 +183,14 @@ class Facilitator:
         await self._deposits.check(self.address, gas)
 
     async def deposit(
-        self, deposit: Deposit, voucher: HeldVoucher | None = None
+        self,
+        deposit: Deposit,
+        voucher: HeldVoucher | None = None,
+        *,
+        listing: Listing | None = None,
     ) -> Settled:
         """See `Settler.deposit`."""
-        del voucher
+        del voucher, listing
         await self._approve(deposit, deposit.config.receiver)
         call, gas = await self._deposit(deposit)
         send = partial(self.send, call, gas_max=gas, payee=deposit.config.receiver)
@@ -279,10 +296,12 @@ class Facilitator:
 
     async def send_refund(self, refund: SignedRefund) -> Settled:
         """See `Settler.refund`, with the authorizer's signatures made before."""
-        config = refund.config
-        receipt = await self.send(
-            refund.call(), gas_max=self._refund_gas(refund), payee=config.receiver
-        )
+        config, gas = refund.config, self._refund_gas(refund)
+        send = partial(self.send, refund.call(), gas_max=gas, payee=config.receiver)
+        if refund.amount == REFUND_ALL:
+            receipt = await send()
+        else:  # a payer may ask for many parts of one deposit
+            receipt = await self._deposits.send(self.address, gas, send)
         channel = channel_id(config, self._chain.chain_id)
         refunded = channels.amount_in(receipt.logs, channels.REFUNDED, channel) or 0
         _log.info("refunded %d of channel %s to %s", refunded, channel, config.payer)
@@ -336,55 +355,3 @@ class Facilitator:
         return await authorizer.sign_digest(
             claim_batch_digest(claims, chain), chain=chain
         )
-
-
-def transfer_result(transfer: Transfer, receipt: Receipt) -> Settled:
-    """
-    What a transaction that should have used a transfer really moved.
-
-    Raises:
-        TransactionFailed: Nothing that its payer signed for.
-    """
-    if not (moved := transfer.moved(own_logs(transfer, receipt.logs))):
-        raise TransactionFailed(
-            f"transfer from {transfer.payer}",
-            reason="it left no matching Transfer event",
-            transaction=receipt.transaction,
-        )
-    _log.info(
-        "settled %d of %s from %s to %s in %s",
-        moved,
-        transfer.asset.address,
-        transfer.payer,
-        transfer.to,
-        receipt.transaction,
-    )
-    return Settled(transaction=receipt.transaction, amount=moved)
-
-
-def deposit_result(deposit: Deposit, receipt: Receipt) -> Settled:
-    """
-    What a transaction that should have made a deposit really put into its channel.
-
-    Raises:
-        TransactionFailed: Not what its payer signed for.
-    """
-    channel = channel_id(deposit.config, deposit.asset.chain)
-    arrived = channels.amount_in(receipt.logs, channels.DEPOSITED, channel)
-    if arrived is None or arrived != deposit.amount:
-        raise TransactionFailed(
-            f"deposit by {deposit.config.payer}",
-            reason="it left no matching Deposited event",
-            transaction=receipt.transaction,
-        )
-    _log.info("deposited %d in channel %s", arrived, channel)
-    return Settled(transaction=receipt.transaction, amount=arrived)
-
-
-def claimed_in(claims: Sequence[VoucherClaim], receipt: Receipt, chain: Chain) -> int:
-    """What a claim added to what was claimed before, by its events."""
-    ids = {channel_id(claim.config, chain.chain_id) for claim in claims}
-    amounts = (
-        channels.amount_in(receipt.logs, channels.CLAIMED, channel) for channel in ids
-    )
-    return sum(amount or 0 for amount in amounts)

@@ -56,6 +56,16 @@ class GasLimits:
         return self.claim + rows * self.claim_row if rows else 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionGas:
+    """The most gas that one call of each kind may use, whatever a token asks for."""
+
+    opening: int = 350_000
+    top_up: int = 250_000
+    settle: int = 200_000
+    close: int = 250_000
+
+
 TRANSACTION_GAS_MAX: Final = 2**24
 """What one transaction may have on any chain (EIP-7825)."""
 

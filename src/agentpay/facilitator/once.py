@@ -21,8 +21,9 @@ from agentpay.errors import (
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.calls import Receipt
-from agentpay.ports import Chain, PaymentBook
+from agentpay.ports import Chain
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
+from agentpay.sending_ports import PaymentBook
 from agentpay.types import Address, Hash32
 from agentpay.wire.x402_facilitator import PENDING
 

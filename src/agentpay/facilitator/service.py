@@ -6,7 +6,7 @@ nothing but calls that it built itself from what it read, and simulates each fir
 """
 
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Final, assert_never
 
 from agentpay.errors import ChainError, ConfigurationError
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
@@ -40,6 +40,9 @@ from agentpay.wire.x402_facilitator import (
 )
 from agentpay.wire.x402_transfers import TransferPayload
 
+SCHEMES: Final = (EXACT, UPTO, BATCH_SETTLEMENT)
+"""What a facilitator can settle."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FacilitatorTerms:
@@ -50,16 +53,28 @@ class FacilitatorTerms:
     payees: frozenset[Address] | None = None
     """None is anybody."""
     amount_min: int = 1
-    """What moves less than this at most is not worth its gas."""
+    """What moves less than this at most is not worth its gas; in base units."""
     wallet_factories: frozenset[Address] = frozenset()
     """Called to make the wallets of payers (ERC-6492); none is none."""
-    schemes: tuple[str, ...] = (EXACT, UPTO, BATCH_SETTLEMENT)
+    schemes: tuple[str, ...] = SCHEMES
 
     def __post_init__(self) -> None:
         chains = {asset.chain for asset in self.assets}
         if len(chains) != 1:
             raise ConfigurationError(
                 f"a facilitator has assets of one chain, not of {len(chains)}"
+            )
+        for scheme in self.schemes:
+            if scheme not in SCHEMES:
+                raise ConfigurationError(
+                    f"no facilitator settles {scheme!r}: it is one of"
+                    f" {', '.join(SCHEMES)}"
+                )
+        if not self.schemes:
+            raise ConfigurationError("a facilitator has at least one scheme")
+        if self.amount_min < 1:
+            raise ConfigurationError(
+                f"amount_min is in base units, 1 or more, not {self.amount_min}"
             )
 
     @property

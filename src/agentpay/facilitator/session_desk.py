@@ -9,13 +9,14 @@ send, and many go into one transaction.
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from typing import Final
 
 from agentpay.errors import (
     ChainError,
+    GasMissing,
+    GasTooExpensive,
     SessionFault,
     SessionUnfit,
     TransactionFailed,
@@ -32,6 +33,7 @@ from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.evm.session_escrow_events import ChannelClosed, events_in
 from agentpay.evm.session_escrow_events import Settled as SettledEvent
 from agentpay.facilitator.deposit_gas import DepositGas
+from agentpay.facilitator.gas import SessionGas
 from agentpay.facilitator.senders import SenderPool
 from agentpay.onchain import is_signed, is_used
 from agentpay.ports import Chain, Signer
@@ -56,16 +58,6 @@ _CLOSING = 1 << 128
 """Orders to close have numbers of their own, above all amounts."""
 _POLL_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.6)
 """Anybody may have us wait for a transaction, so that waiting asks little."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionGas:
-    """The most gas that one call of each kind may use, whatever a token asks for."""
-
-    opening: int = 350_000
-    top_up: int = 250_000
-    settle: int = 200_000
-    close: int = 250_000
 
 
 class EscrowDesk:
@@ -230,6 +222,12 @@ class EscrowDesk:
         """See `SessionDesk.settle`."""
         size = 1 if self._pays_gas or not self._together else ORDERS_MAX
         parts = [list(orders[n : n + size]) for n in range(0, len(orders), size)]
+        return await self._settle_parts(parts, deadline)
+
+    async def _settle_parts(
+        self, parts: Sequence[list[SessionOrder]], deadline: int
+    ) -> dict[Hash32, Settled]:
+        """Each by itself, and what becomes of one holds up no other."""
         outcomes = await asyncio.gather(
             *(self._settle_part(part, deadline) for part in parts),
             return_exceptions=True,
@@ -289,7 +287,7 @@ class EscrowDesk:
     async def _settle_part(
         self, orders: list[SessionOrder], deadline: int
     ) -> dict[Hash32, Settled]:
-        """In one transaction, or in halves where that has too much gas."""
+        """In one transaction, or in halves where that has too much gas, or costs it."""
         calls = [await self._call(order, closes=False) for order in orders]
         good = orders
         if len(orders) == 1:
@@ -304,12 +302,11 @@ class EscrowDesk:
             receipt = await self._senders.send(
                 call, gas_max=gas_max, by=self._sends_by, deadline=deadline
             )
-        except TransactionFailed:
+        except (TransactionFailed, GasTooExpensive, GasMissing):
             if len(good) == 1:
                 raise
             half = len(good) // 2
-            first = await self._settle_part(good[:half], deadline)
-            return first | await self._settle_part(good[half:], deadline)
+            return await self._settle_parts([good[:half], good[half:]], deadline)
         return _settled_in(good, receipt)
 
     async def _good(

@@ -9,8 +9,9 @@ from typing import Protocol
 from agentpay.errors import MalformedMessage, TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.transfer import Transfer
-from agentpay.facilitator.embedded import Facilitator, transfer_result
+from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
+from agentpay.facilitator.outcomes import transfer_result
 from agentpay.onchain import find_transfer, is_used, read_words, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
@@ -210,10 +211,10 @@ class TransferMovement:
                 return Refused(code=_FAILED, message="it was used or cancelled")
             calls = self._transfer.funds_calls()
             held, *allowed = await read_words(self._chain, calls)
-            if held < self._amount:
-                return Refused(code="insufficient_funds")
             if any(allowance < self._amount for allowance in allowed):
                 return Refused(code="permit2_allowance_required")
+            if held < self._amount:
+                return Refused(code="insufficient_funds")
             return Refused(code=_FAILED, message=error.reason)
         return None
 

@@ -31,7 +31,7 @@ from agentpay.evm.calls import Receipt
 from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.transfer import Transfer
-from agentpay.facilitator.embedded import (
+from agentpay.facilitator.outcomes import (
     claimed_in,
     deposit_result,
     transfer_result,
@@ -50,6 +50,7 @@ from agentpay.ports import Chain, Signer
 from agentpay.records import Settled
 from agentpay.types import Address, Asset, Hash32, network_of
 from agentpay.wire import x402_asks as asks
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
 from agentpay.wire.x402_facilitator import PENDING
@@ -144,12 +145,13 @@ class RemoteFacilitator:
 
     # What payers signed.
 
-    async def verify(self, transfer: Transfer) -> None:
+    async def verify(
+        self, transfer: Transfer, *, listing: Listing | None = None
+    ) -> None:
         """See `Settler.verify`; a facilitator's yes needs the chain's as well."""
         what = f"transfer from {transfer.payer}"
-        answer = await self._endpoints.question(
-            asks.transfer_request(transfer, transfer.maximum), by=self._by(transfer)
-        )
+        request = asks.transfer_request(transfer, transfer.maximum, listing)
+        answer = await self._endpoints.question(request, by=self._by(transfer))
         if not answer.is_valid:
             raise TransactionFailed(what, reason=answer.invalid_reason or "invalid")
         if not self._check:
@@ -160,7 +162,9 @@ class RemoteFacilitator:
         if await read_funds(self._reads, transfer) < transfer.maximum:
             raise TransactionFailed(what, reason="insufficient_funds")
 
-    async def settle_transfer(self, transfer: Transfer, amount: int) -> Settled:
+    async def settle_transfer(
+        self, transfer: Transfer, amount: int, *, listing: Listing | None = None
+    ) -> Settled:
         """
         See `Settler.settle_transfer`.
 
@@ -169,9 +173,8 @@ class RemoteFacilitator:
         """
         order, by = self._transfer_order(transfer, amount), self._by(transfer)
         due = min(amount, self._endpoints.asked_for(order.key, amount))
-        settled = await self._orders.carry_out(
-            order, asks.transfer_request(transfer, amount), by=by
-        )
+        request = asks.transfer_request(transfer, amount, listing)
+        settled = await self._orders.carry_out(order, request, by=by)
         self._compare(transfer, settled, due)
         return settled
 
@@ -219,13 +222,15 @@ class RemoteFacilitator:
             result=result,
         )
 
-    async def verify_deposit(self, deposit: Deposit, voucher: HeldVoucher) -> None:
+    async def verify_deposit(
+        self, deposit: Deposit, voucher: HeldVoucher, *, listing: Listing | None = None
+    ) -> None:
         """
         See `Settler.verify_deposit`.
 
         What somebody was given may be mined yet, whatever is said of it now.
         """
-        request = asks.deposit_request(deposit, voucher)
+        request = asks.deposit_request(deposit, voucher, listing)
         answer = await self._endpoints.question(request, by=None)
         if answer.is_valid:
             return
@@ -235,9 +240,11 @@ class RemoteFacilitator:
             raise TransactionFailed(order.what, reason=reason)
         await self._orders.resolve(order)
 
-    async def deposit(self, deposit: Deposit, voucher: HeldVoucher) -> Settled:
+    async def deposit(
+        self, deposit: Deposit, voucher: HeldVoucher, *, listing: Listing | None = None
+    ) -> Settled:
         """See `Settler.deposit`."""
-        request = asks.deposit_request(deposit, voucher)
+        request = asks.deposit_request(deposit, voucher, listing)
         return await self._orders.carry_out(
             self._deposit_order(deposit), request, by=None
         )

@@ -42,6 +42,10 @@ _NOT_SENT: Final = (
 _TURNED_AWAY: Final = frozenset({401, 403, 404, 405, 413, 429})
 """Statuses that say that nothing was done: no token, no such thing, no gas left."""
 
+_ANSWERS: Final = {"/supported": {200}, "/verify": {200, 412}, "/settle": {200}}
+"""Statuses of answers: 412 where Permit2 may not move the token (x402's `exact` and
+`upto` on EVM, "Verification Logic"), which some say as their verdict."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
@@ -254,7 +258,7 @@ class Endpoints:
             raise _NoAnswer(f"no answer ({type(error).__name__})") from error
         if response.status_code in _TURNED_AWAY:
             raise _NotSent(f"turned away with status {response.status_code}")
-        if response.status_code != 200:
+        if response.status_code not in _ANSWERS[path]:
             raise _NoAnswer(f"status {response.status_code}")
         return bytes(body)
 

@@ -1,9 +1,9 @@
 """
 A paywall for any ASGI application: no framework is imported, bodies stream untouched.
 
-Rejected is 402 with a fresh offer, malformed 400, unknown 503 and never 402, paid is
-the application's own answer with a receipt. What an application answers with a status
-of 400 or more is not charged.
+Rejected is 402 with a fresh offer (412 where Permit2 may not move a payer's token),
+malformed 400, unknown 503 and never 402, paid is the application's own answer with a
+receipt. What an application answers with a status of 400 or more is not charged.
 """
 
 import asyncio

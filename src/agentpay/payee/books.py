@@ -167,7 +167,7 @@ class ChannelBooks:
             payer=call.config.payer,
             balance=ledger.balance,
             claimed=ledger.claimed,
-            withdrawing=ledger.pending_withdrawal > 0,
+            withdraw_requested_at=record.withdrawal_started,
             refund_nonce=record.refund_nonce,
             total=ledger.receipt_total(cumulative),
             charged=charged,

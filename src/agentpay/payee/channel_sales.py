@@ -11,13 +11,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from agentpay.core.payee_channel import Fate, PayeeChannel
+from agentpay.core.payee_channel import Fate, PartRefund, PayeeChannel
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
     Admitted,
     Closing,
     OutcomeAsked,
+    PartGiven,
     RefundAsked,
     Refused,
     Spent,
@@ -276,12 +277,11 @@ class ChannelSales:
     # Refunds.
 
     async def _refund(self, call: ChannelRequest) -> Refusal:
-        if await self._is_of_a_part(call):
-            return self._books.refuse(call.terms, "refund_amount_invalid")
         event = RefundAsked(
             cumulative=call.cumulative,
             signature=call.payment.signature,
             owner=self._books.store.owner,
+            part=call.payment.part,
         )
         record, result = await self._books.update(call, event)
         if record is None:
@@ -290,6 +290,8 @@ class ChannelSales:
             return self._spent(record, call, result)
         if isinstance(result, Refused):
             return self._refused(record, call, result)
+        if isinstance(result, PartGiven):
+            return self._refunded(record, call, result.part)
         if not isinstance(result, Closing):
             raise InvariantViolated(f"a refund was answered with {result}")
         try:
@@ -313,13 +315,25 @@ class ChannelSales:
                 payment=call.key,
             )
         after, transaction, amount = done
+        part = after.ledger.part
+        if part is None or part.amount != call.payment.part:
+            part = PartRefund(amount=amount, refunded=amount, transaction=transaction)
+        return self._refunded(after, call, part)
+
+    def _refunded(
+        self, record: PayeeRecord, call: ChannelRequest, given: PartRefund
+    ) -> Refusal:
+        """How much came back; and how its channel stands, to who knows its total."""
+        ledger, extra = record.ledger, None
+        if ledger.tagged or ledger.charged == call.cumulative:
+            extra = channel_extra(record, cumulative=0, charged=None)
         receipt = write.receipt(
             success=True,
             chain=self._chain,
             payer=call.config.payer,
-            transaction=transaction,
-            amount=str(amount),
-            extra=channel_extra(after, cumulative=0, charged=None),
+            transaction=given.transaction,
+            amount=str(given.refunded or 0),
+            extra=extra,
         )
         headers = {
             "content-type": "application/json",
@@ -328,18 +342,6 @@ class ChannelSales:
         }
         body = {"message": "Refund acknowledged", "channelId": call.channel}
         return Refusal(status=200, headers=headers, body=to_json(body))
-
-    async def _is_of_a_part(self, call: ChannelRequest) -> bool:
-        """
-        Whether less is asked for than is left. That is refused: all of it at once would
-        not be what its payer books, and a part at a time costs us gas each time.
-        """
-        part, record = call.payment.part, await self._books.store.read(call.channel)
-        if part is None or record is None or record.ledger.tagged:
-            return False
-        ledger = record.ledger
-        proven = call.cumulative == ledger.charged  # or it is told nothing of this
-        return proven and part < ledger.balance - ledger.charged
 
     async def _finish_refund(
         self, channel: Hash32

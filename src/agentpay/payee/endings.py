@@ -9,7 +9,7 @@ in the next one.
 from collections.abc import Callable
 
 from agentpay.core.payee_channel import Status
-from agentpay.errors import TransactionFailed
+from agentpay.errors import GasLimitReached, TransactionFailed
 from agentpay.payee.quarantine import Quarantine
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
@@ -51,7 +51,7 @@ class Endings:
             self._refunds.had(channel)
             try:
                 await self._settlement.refund(channel)
-            except TransactionFailed as error:
+            except (TransactionFailed, GasLimitReached) as error:
                 held.put(channel, error)
             else:
                 held.release(channel)

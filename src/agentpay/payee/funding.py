@@ -88,8 +88,9 @@ class ChannelFunding:
         if late is not None:
             return self._books.refuse(call.terms, late)
         voucher = HeldVoucher(amount=call.cumulative, signature=call.payment.signature)
+        listing = call.terms.for_catalogue
         try:
-            await self._facilitator.verify_deposit(deposit, voucher)
+            await self._facilitator.verify_deposit(deposit, voucher, listing=listing)
         except TransactionFailed as error:
             # Perhaps it was mined just now, for a caller that did not wait.
             if not await is_used(self._chain, deposit):
@@ -99,7 +100,7 @@ class ChannelFunding:
         if not await self.open_record(call):
             return self._books.refuse(call.terms, "channel_not_found")
         try:
-            settled = await self._facilitator.deposit(deposit, voucher)
+            settled = await self._facilitator.deposit(deposit, voucher, listing=listing)
         except TransactionFailed as error:
             # Perhaps it was sent before, for a caller that did not wait.
             if not await is_used(self._chain, deposit):
@@ -149,6 +150,7 @@ class ChannelFunding:
             config=call.config,
             ledger=ledger,
             refund_nonce=state.refund_nonce,
+            withdrawal_started=state.withdrawal_started,
             chain_seen_at=self._books.now(),
         )
 

@@ -29,6 +29,7 @@ from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.served import ServedPayments
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.payee.settlement import Settlement
+from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.types import Address, Hash32
@@ -85,6 +86,7 @@ class Keeper:
         settlement: Settlement,
         served: ServedPayments,
         sessions: SessionSettlement | None = None,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         """`sessions` are those of MPP, where they are sold or were."""
@@ -95,6 +97,7 @@ class Keeper:
         self._settlement = settlement
         self._served = served
         self._sessions = sessions
+        self._watched = watched or Watched()
         self._clock = clock
         # What becomes due while a payer withdraws is claimed before its delay is over.
         self._claim_every = min(policy.claim_every_seconds, settings.withdraw_delay / 3)
@@ -152,7 +155,7 @@ class Keeper:
             failed: ChainError | None = None
             while first <= head.number:
                 last = min(head.number, first + _BLOCKS_AT_ONCE - 1)
-                for address, topics in self._watched():
+                for address, topics in self._sources():
                     logs = await self._chain.logs(
                         address=address,
                         topics=topics,
@@ -176,7 +179,7 @@ class Keeper:
             if failed is not None:
                 raise failed
             await self._store.write_cursor(f"synced {chain}", int(started))
-            self.synced_at = started
+            self.synced_at = self._watched.synced_at = started
             self._caught_up = True
 
     async def _catch_up(self, again: Block, head: Block) -> None:
@@ -200,10 +203,11 @@ class Keeper:
             record = await self._settlement.see_chain(channel)
             if record is None and self._sessions is not None:
                 await self._sessions.see_chain(channel)
-        except InvariantViolated:  # a bug, of which nothing was saved
+        except InvariantViolated as bug:  # of which nothing was saved
+            self._watched.failed("look", bug)
             _log.exception("keeper: channel %s could not be looked at", channel)
 
-    def _watched(self) -> list[tuple[Address, list[Hash32 | None]]]:
+    def _sources(self) -> list[tuple[Address, list[Hash32 | None]]]:
         """Contracts, and which of their events are about us."""
         watched: list[tuple[Address, list[Hash32 | None]]] = [
             (BATCH_SETTLEMENT, [topic]) for topic in _WATCHED
@@ -252,7 +256,8 @@ class Keeper:
             )
         try:
             await self._act(address, log, leaving)
-        except InvariantViolated:  # a bug, of which nothing was saved
+        except InvariantViolated as bug:  # of which nothing was saved
+            self._watched.failed("look", bug)
             _log.exception(
                 "keeper: an event of channel %s cannot be followed", log.topics[1]
             )
@@ -292,7 +297,8 @@ class Keeper:
         await self.sync()
         try:
             await self._bury()
-        except InvariantViolated:  # a bug, of which nothing was saved
+        except InvariantViolated as bug:  # of which nothing was saved
+            self._watched.failed("bury", bug)
             _log.exception("keeper: what died at work could not be ended")
         # A facilitator that is down keeps no session from being settled in time.
         await _all(
@@ -368,12 +374,13 @@ class Keeper:
             return
         self._caught_up = False  # whoever leads follows, and may die of it
         synced_at = await self._store.read_cursor(f"synced {chain}")
-        self.synced_at = max(self.synced_at, synced_at)
+        self.synced_at = self._watched.synced_at = max(self.synced_at, synced_at)
 
     async def _run(self) -> None:
         while True:
             try:
-                await self._round()
+                with self._watched.counting("round"):
+                    await self._round()
             except (ChainError, StoreError) as error:
                 _log.warning("keeper: %s", error)
             except Exception:  # noqa: BLE001

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from agentpay.errors import TransactionFailed
+from agentpay.errors import ChainError, TransactionFailed
 from agentpay.evm.calls import Receipt
 from agentpay.evm.eip1559 import SignedCall
 from agentpay.evm.eip3009_abi import balance_call
+from agentpay.evm.permit2_signed import Permit2Transfer
 from agentpay.evm.plain_transfer import PlainTransfer
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import find_transfer, is_void, moved_by, read_funds, read_words
@@ -21,6 +22,7 @@ from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
 from agentpay.sending_ports import Relay
 from agentpay.types import Address, ChainId, Hash32
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.x402 import Extension, Permit2Payload
 from agentpay.wire.x402_approvals import read_approvals
 from agentpay.wire.x402_transfers import TransferPayload, kept_transfer, read_transfer
@@ -88,6 +90,10 @@ class Movement(Protocol):
         """Whether what was sent of it can not be mined any more, and was not."""
         ...
 
+    async def lacks_allowance(self) -> bool:
+        """Whether it is by Permit2, which may not move its token, and is not let."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferMovement:
@@ -96,6 +102,8 @@ class TransferMovement:
     transfer: Transfer
     chain: Chain
     facilitator: Settler
+    listing: Listing | None = None
+    """What its facilitator's catalogue is told of what it pays for."""
 
     @property
     def id(self) -> str:
@@ -123,7 +131,7 @@ class TransferMovement:
 
     async def check(self) -> None:
         """See `Movement.check`."""
-        await self.facilitator.verify(self.transfer)
+        await self.facilitator.verify(self.transfer, listing=self.listing)
 
     async def found(self) -> Settled | None:
         """See `Movement.found`."""
@@ -135,7 +143,9 @@ class TransferMovement:
 
     async def send(self, amount: int) -> Settled:
         """See `Movement.send`."""
-        return await self.facilitator.settle_transfer(self.transfer, amount)
+        return await self.facilitator.settle_transfer(
+            self.transfer, amount, listing=self.listing
+        )
 
     async def funds(self) -> int:
         """See `Movement.funds`."""
@@ -145,6 +155,16 @@ class TransferMovement:
         """See `Movement.is_over`; it may be mined until it expires."""
         head = await self.chain.head()
         return head.timestamp > self.transfer.valid_before
+
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`; what comes along lets it."""
+        if not isinstance(self.transfer, Permit2Transfer):
+            return False
+        try:
+            _, *allowed = await read_words(self.chain, self.transfer.funds_calls())
+        except ChainError:
+            return False
+        return any(allowance < self.maximum for allowance in allowed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +242,10 @@ class TransactionMovement:
         """See `Movement.is_over`; another one of its payer may have its nonce."""
         return await is_void(self.chain, self.signed)
 
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`."""
+        return False
+
     def _result(self, receipt: Receipt) -> Settled:
         if self.transfer.payer_in(receipt.logs) != self.payer:
             raise TransactionFailed(
@@ -273,6 +297,10 @@ class SentMovement:
         """See `Movement.is_over`."""
         return False
 
+    async def lacks_allowance(self) -> bool:
+        """See `Movement.lacks_allowance`."""
+        return False
+
 
 def read_signed(
     payload: TransferPayload,
@@ -296,6 +324,14 @@ def read_signed(
             sponsors=settings.sponsors_approvals,
         )
     return read_transfer(payload, asset, approvals=approvals)
+
+
+async def surely_over(movement: Movement) -> bool:
+    """Whether it is known that nothing of it can be mined any more."""
+    try:
+        return await movement.is_over()
+    except ChainError:
+        return False
 
 
 def transaction_id(chain: ChainId, transaction: Hash32) -> str:

@@ -239,7 +239,7 @@ def channel_extra(
             channel=record.channel,
             balance=ledger.balance,
             claimed=ledger.claimed,
-            withdraw_requested_at=1 if ledger.pending_withdrawal else 0,
+            withdraw_requested_at=record.withdrawal_started,
             refund_nonce=record.refund_nonce,
             charged=ledger.receipt_total(cumulative),
         )

@@ -51,6 +51,7 @@ from agentpay.payee.pricing import Route, Terms, terms_of
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
+from agentpay.payee.watched import Watched
 from agentpay.payee.works import Plan, Works, open_works
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -149,6 +150,7 @@ class Payee:
                 " credential_types, or the facilitator"
             )
         self._facilitator, self._clock = facilitator, clock
+        self.watched = Watched()
         account = account_of(pay_to) if pay_to else wallet.address
         signs = authorizer or wallet
         # Only the account that a session pays may settle it, so its key must be here.
@@ -189,6 +191,7 @@ class Payee:
             batch_seconds=batch_seconds,
             sponsor_wei=sponsor_approvals_up_to,
             deposit_wei=deposit_wei_of(deposit_wei_per_hour, place),
+            watched=self.watched,
         )
         self._reader, self._reading = VoucherReader(), ChannelReading()
         self._works: Works | None = None

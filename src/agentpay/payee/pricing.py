@@ -10,8 +10,10 @@ from agentpay.core.meter import REQUEST, Tariff
 from agentpay.errors import ConfigurationError
 from agentpay.payee.about import About
 from agentpay.types import Money, to_base_units
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
+from agentpay.wire.x402_write import resource
 
 
 class Order(StrEnum):
@@ -112,7 +114,7 @@ class Terms:
     query: str = ""
     about: About | None = None
     listing: JsonObject | None = None
-    """What catalogues are told."""
+    """What catalogues are told: the extension `bazaar`."""
     access_seconds: int = 0
     challenge: JsonObject | None = None
     """What who has paid already may sign instead of paying again."""
@@ -124,6 +126,21 @@ class Terms:
     def at(self, resource: str, *, url: str, query: str, bound: bool) -> "Terms":
         """These terms for one request: what is bought, and where."""
         return evolve(self, resource=resource, url=url, query=query, bound=bound)
+
+    @property
+    def for_catalogue(self) -> Listing | None:
+        """
+        What a facilitator may list; nothing where who asks could say which host this
+        is, and so have another's listed as ours. Nor what was asked for there.
+        """
+        if self.listing is None or self.about is None or not self.bound:
+            return None
+        place, _, _ = self.url.partition("?")
+        return Listing(
+            resource=resource(place, self.about.resource()),
+            extension=self.listing,
+            price=self.maximum,
+        )
 
     @property
     def first(self) -> int:

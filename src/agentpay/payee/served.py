@@ -14,6 +14,7 @@ from typing import Final
 from agentpay.errors import ChainError, TransactionFailed
 from agentpay.evm.transfer import Transfer
 from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.wire.x402_transfers import read_kept
@@ -35,12 +36,14 @@ class ServedPayments:
         facilitator: Settler,
         store: PayeeStore,
         *,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._chain = chain
         self._facilitator = facilitator
         self._store = store
+        self._watched = watched or Watched()
         self._clock = clock
         self._swept_at = 0.0
 
@@ -74,7 +77,10 @@ class ServedPayments:
             return
         transfer = read_kept(record.request, self._settings.asset)
         try:
-            settled = await self._facilitator.settle_transfer(transfer, record.charged)
+            with self._watched.step("settle_transfer", 1):
+                settled = await self._facilitator.settle_transfer(
+                    transfer, record.charged
+                )
         except TransactionFailed as error:
             if await self._may_be_mined(transfer):
                 return

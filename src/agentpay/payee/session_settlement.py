@@ -22,8 +22,9 @@ from agentpay.evm.session_escrow_abi import SessionOnChain
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note, noted
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
+from agentpay.payee.watched import Watched
 from agentpay.ports import PayeeStore
-from agentpay.records import PayeeRecord, PayeeStep, Settled, session_config
+from agentpay.records import PayeeRecord, PayeeStep, Settled, Taken, session_config
 from agentpay.session_ports import SessionDesk, SessionOrder
 from agentpay.types import Hash32
 
@@ -44,11 +45,13 @@ class SessionSettlement:
         desk: SessionDesk,
         store: PayeeStore,
         credited: Credits | None = None,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         """With `credited`, a deposit that is not final is not spent in full."""
         self.desk = desk
         self._credits = credited
+        self._watched = watched or Watched()
         self._store = store
         self._clock = clock
         self._settling = asyncio.Lock()
@@ -70,18 +73,24 @@ class SessionSettlement:
         credited = await self._credits.of(state.deposit, deposit_at)
         return replace(state, deposit=credited)
 
-    async def see_chain(self, channel: Hash32) -> PayeeRecord | None:
-        """Read a session from the chain into its books; None if it is not ours."""
+    async def see_chain(
+        self, channel: Hash32, *, taken: Taken | None = None
+    ) -> PayeeRecord | None:
+        """
+        Read a session from the chain into its books; None if it is not ours.
+
+        `taken` is what the chain was asked for just before.
+        """
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, SessionConfig):
                 return None
-            after = await self._see(known, known.config)
+            after = await self._see(known, known.config, taken)
             if after is not None:
                 return after
         return None
 
     async def _see(
-        self, known: PayeeRecord, config: SessionConfig
+        self, known: PayeeRecord, config: SessionConfig, taken: Taken | None
     ) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
         state = await self.look(config)
@@ -94,7 +103,7 @@ class SessionSettlement:
             if record is None or record.seen != known.seen:
                 return PayeeStep(record=record, answer=None)
             ledger = _seen(record.ledger, state)
-            after = replace(record, ledger=ledger, chain_seen_at=now)
+            after = record.seen_on_chain(ledger, at=now, taken=taken)
             return PayeeStep(record=after, answer=after)
 
         return await self._store.update(known.channel, decide)
@@ -163,7 +172,8 @@ class SessionSettlement:
                 return None
             order = SessionOrder(config=record.config, voucher=voucher)
             try:
-                closed = await self.desk.close(order)
+                with self._watched.step("close_session", 1):
+                    closed = await self.desk.close(order)
             except TransactionFailed:
                 # A payer that the token has frozen is paid nothing, and we are.
                 await self._take([record], PayeeChannel.last_voucher)
@@ -180,6 +190,7 @@ class SessionSettlement:
         self, records: Sequence[PayeeRecord], choose: Choose, *, deadline: int = 0
     ) -> int:
         """Settle these sessions with a voucher each, where there is one to choose."""
+        asked_at = int(self._clock())
         vouchers = await asyncio.gather(
             *(self._publish(record.channel, choose) for record in records)
         )
@@ -192,20 +203,27 @@ class SessionSettlement:
             return 0
         failed: TransactionFailed | None = None
         try:
-            settled = await self.desk.settle(orders, deadline=deadline)
+            with self._watched.step("settle_sessions", len(orders)):
+                settled = await self.desk.settle(orders, deadline=deadline)
         except TransactionFailed as error:
             settled, failed = dict[Hash32, Settled](), error
-        channels = [order.config.channel for order in orders]
-        for channel in channels:
+        taken = {
+            order.config.channel: Taken(amount=order.voucher.amount, asked_at=asked_at)
+            for order in orders
+        }
+        for channel in taken:
             if channel in settled:
                 self._unsettled.release(channel)
             else:
                 what = f"session {channel}"
                 reason = "the chain does not show it"
                 why = failed or TransactionFailed(what, reason=reason)
+                if failed is None:
+                    self._watched.failed("settle_sessions", why)
                 self._unsettled.put(channel, why)
         # Whatever became of them, also if the chain took a deposit back.
-        await asyncio.gather(*(self.see_chain(channel) for channel in channels))
+        looks = (self.see_chain(channel, taken=t) for channel, t in taken.items())
+        await asyncio.gather(*looks)
         return len(settled)
 
     async def _publish(self, channel: Hash32, choose: Choose) -> HeldVoucher | None:

@@ -19,6 +19,7 @@ from agentpay.payee.session_closing import SessionClosing
 from agentpay.payee.session_funding import SessionFunding
 from agentpay.payee.session_sales import SessionSales
 from agentpay.payee.session_settlement import SessionSettlement
+from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, Signer
 from agentpay.sending_ports import Sender
 from agentpay.stores import Store
@@ -34,6 +35,7 @@ async def look_after_sessions(
     sender: Sender,
     deposits: DepositGas,
     store: Store,
+    watched: Watched,
     clock: Callable[[], float],
 ) -> SessionSettlement | None:
     """
@@ -62,6 +64,7 @@ async def look_after_sessions(
         desk=desk,
         store=store.payee,
         credited=Credits(chain, settings.finality),
+        watched=watched,
         clock=clock,
     )
 
@@ -74,9 +77,9 @@ async def _has_sessions(store: Store) -> bool:
 def sell_on_sessions(
     mpp: MppTerms | None,
     settings: PayeeSettings,
-    *,
     settlement: SessionSettlement | None,
     answers: Answers,
+    *,
     store: Store,
     clock: Callable[[], float],
 ) -> SessionSales | None:

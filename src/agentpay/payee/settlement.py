@@ -15,19 +15,27 @@ from agentpay.core.payee_channel import Status
 from agentpay.core.payee_events import (
     ChainSeen,
     OwnersDied,
+    PartBegun,
     RefundDone,
     VoucherPublished,
 )
 from agentpay.errors import GasMissing, GasTooExpensive, TransactionFailed
 from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClaim
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
-from agentpay.onchain import read_channel, read_unsettled
+from agentpay.onchain import find_refund, read_channel, read_unsettled
 from agentpay.payee.finality import Credits
 from agentpay.payee.noting import note
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
+from agentpay.payee.watched import Watched
 from agentpay.ports import Chain, PayeeStore, Settler, Signer
-from agentpay.records import PayeeRecord, PayeeStep, channel_config
+from agentpay.records import (
+    PayeeRecord,
+    PayeeStep,
+    Settled,
+    Taken,
+    channel_config,
+)
 from agentpay.types import Hash32
 
 
@@ -42,6 +50,7 @@ class Settlement:
         facilitator: Settler,
         store: PayeeStore,
         authorizer: Signer,
+        watched: Watched | None = None,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
@@ -50,6 +59,7 @@ class Settlement:
         self._store = store
         self._authorizer = authorizer
         self._clock = clock
+        self._watched = watched or Watched()
         self._one_at_a_time = asyncio.Lock()
         self._hurried = 0
         self._credits = Credits(chain, settings.finality)
@@ -68,22 +78,25 @@ class Settlement:
         return replace(state, balance=credited)
 
     async def see_chain(
-        self, channel: Hash32, *, whole: bool = False
+        self, channel: Hash32, *, whole: bool = False, taken: Taken | None = None
     ) -> PayeeRecord | None:
         """
         Read a channel of x402's from the chain into the ledger; None if it is not ours.
 
         With `whole`, also what is not final yet: to be given back, and not to be spent.
+        `taken` is what the chain was asked for just before.
         """
         while (known := await self._store.read(channel)) is not None:
             if not isinstance(known.config, ChannelConfig):
                 return None
-            after = await self._see(known, whole=whole)
+            after = await self._see(known, whole=whole, taken=taken)
             if after is not None:
                 return after
         return None
 
-    async def _see(self, known: PayeeRecord, *, whole: bool) -> PayeeRecord | None:
+    async def _see(
+        self, known: PayeeRecord, *, whole: bool, taken: Taken | None
+    ) -> PayeeRecord | None:
         """None if others, of any process, saw something new meanwhile: look again."""
         channel = known.channel
         state = await (
@@ -94,22 +107,26 @@ class Settlement:
             claimed=state.claimed,
             pending_withdrawal=state.withdrawal,
         )
-        now = int(self._clock())
+        now = self._now()
 
         def decide(record: PayeeRecord | None) -> PayeeStep[PayeeRecord | None]:
             # An older look saved last would hide that a payer leaves.
             if record is None or record.seen != known.seen:
                 return PayeeStep(record=record, answer=None)
             transition = payee_rules.apply(record.ledger, seen)
-            after = replace(
-                record,
-                ledger=transition.channel,
+            after = record.seen_on_chain(
+                transition.channel,
+                at=now,
                 refund_nonce=state.refund_nonce,
-                chain_seen_at=now,
+                withdrawal_started=state.withdrawal_started,
+                taken=taken,
             )
             return PayeeStep(record=after, answer=after)
 
         return await self._store.update(known.channel, decide)
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     async def claim(self, *, at_least: int = 1) -> int:
         """
@@ -121,10 +138,10 @@ class Settlement:
             ChainError: Some could not be; those before them were.
         """
         async with self._one_at_a_time:
-            claimed = 0
+            claimed, asked_at = 0, self._now()
             skip = self._unclaimable.held()
             while records := await self._next_batch(at_least, skip):
-                claimed += await self._claim_batch(records, skip)
+                claimed += await self._claim_batch(records, skip, asked_at=asked_at)
             return claimed
 
     async def claim_channels(
@@ -138,12 +155,15 @@ class Settlement:
         self._hurried += 1
         try:
             async with self._one_at_a_time:
+                asked_at = self._now()
                 found = [await self._prepare(c) for c in dict.fromkeys(wanted)]
                 due = [record for record in found if record is not None]
                 most = self._facilitator.claims_max
                 for at in range(0, len(due), most):
                     batch = due[at : at + most]
-                    await self._claim_batch(batch, set(), deadline=deadline)
+                    await self._claim_batch(
+                        batch, set(), asked_at=asked_at, deadline=deadline
+                    )
         finally:
             self._hurried -= 1
 
@@ -167,7 +187,12 @@ class Settlement:
         return [r for r in records if r.channel not in skip][:most]
 
     async def _claim_batch(
-        self, records: Sequence[PayeeRecord], skip: set[Hash32], *, deadline: int = 0
+        self,
+        records: Sequence[PayeeRecord],
+        skip: set[Hash32],
+        *,
+        asked_at: int,
+        deadline: int = 0,
     ) -> int:
         """Claim these, or find by halving the ones that cannot be, or not together."""
         pairs = [(record, _claim_of(record)) for record in records]
@@ -180,9 +205,10 @@ class Settlement:
             published = VoucherPublished(amount=claim.max_claimable)
             await note(self._store, record.channel, published)
         try:
-            await self._facilitator.claim(
-                claims, authorizer=self._authorizer, deadline=deadline
-            )
+            with self._watched.step("claim", len(claims)):
+                await self._facilitator.claim(
+                    claims, authorizer=self._authorizer, deadline=deadline
+                )
         except (TransactionFailed, GasTooExpensive, GasMissing) as error:
             # What costs too much gas as a whole can be had in parts.
             if len(ready) == 1:
@@ -196,14 +222,17 @@ class Settlement:
             half = len(ready) // 2
             halves = (ready[:half], ready[half:])
             counts = [
-                await self._claim_batch(each, skip, deadline=deadline)
+                await self._claim_batch(
+                    each, skip, asked_at=asked_at, deadline=deadline
+                )
                 for each in halves
             ]
             return sum(counts)
-        for record in ready:
+        for record, claim in zip(ready, claims, strict=True):
             self._unclaimable.release(record.channel)
             skip.add(record.channel)  # once each, whatever the chain made of it
-            await self.see_chain(record.channel)
+            taken = Taken(amount=claim.total_claimed, asked_at=asked_at)
+            await self.see_chain(record.channel, taken=taken)
         return len(ready)
 
     async def settle(self, *, at_least: int = 1) -> int:
@@ -218,12 +247,14 @@ class Settlement:
             waiting = await read_unsettled(self._chain, receiver, token)
             if waiting < max(1, at_least):
                 return 0
-            settled = await self._facilitator.settle(receiver, self._settings.asset)
+            with self._watched.step("settle", 1):
+                asset = self._settings.asset
+                settled = await self._facilitator.settle(receiver, asset)
             return settled.amount
 
     async def refund(self, channel: Hash32) -> tuple[PayeeRecord, str, int] | None:
         """
-        Claim what is due on a closing channel and give the rest back.
+        Claim what is due on a closing channel and give the rest back, or a part of it.
 
         Returns the channel, the transaction ("" if it was done before) and the amount;
         None while requests still run, or while others have to be claimed first.
@@ -245,27 +276,64 @@ class Settlement:
                 record = await self.see_chain(channel, whole=True)
             if record is None:
                 return None
-            transaction, amount = "", 0
-            ledger = record.ledger
-            if ledger.status is Status.CLOSING and ledger.balance > ledger.due:
-                transaction, amount = await self._send_refund(record)
-            await note(self._store, channel, RefundDone())
+            done = await self._refund(record)
+            if done is None:
+                return None
+            await note(self._store, channel, done)
             record = await self.see_chain(channel) or record
-            return record, transaction, amount
+            return record, done.transaction, done.refunded
 
-    async def _send_refund(self, record: PayeeRecord) -> tuple[str, int]:
+    async def _refund(self, record: PayeeRecord) -> RefundDone | None:
+        """What came of it; None if others have ended it meanwhile."""
+        ledger = record.ledger
+        if ledger.status is not Status.CLOSING:
+            return RefundDone()
+        if ledger.part is not None:
+            return await self._refund_part(record)
+        if ledger.balance <= ledger.due:
+            return RefundDone()
+        settled = await self._send_refund(record, REFUND_ALL, record.refund_nonce)
+        return RefundDone(refunded=settled.amount, transaction=settled.transaction)
+
+    async def _refund_part(self, seen: PayeeRecord) -> RefundDone | None:
+        """
+        Send it as the refund of one number, which is kept first. After a crash, the
+        chain is past that number if it was made, and makes it once if it was not.
+        """
+        asked = seen.ledger.closing_voucher or 0
+        begun = PartBegun(cumulative=asked, nonce=seen.refund_nonce)
+        await note(self._store, seen.channel, begun)
+        record = await self._store.read(seen.channel)
+        part = record.ledger.part if record is not None else None
+        if record is None or part is None or part.nonce is None:
+            return None
+        nonce = part.nonce
+        if record.refund_nonce > nonce:
+            since = record.last_voucher_at
+            made = await find_refund(self._chain, seen.channel, since=since)
+        elif record.ledger.balance <= record.ledger.due:
+            made = Settled(transaction="", amount=0)
+        else:
+            made = await self._send_refund(record, part.amount, nonce)
+        return RefundDone(
+            nonce=nonce, refunded=made.amount, transaction=made.transaction
+        )
+
+    async def _send_refund(
+        self, record: PayeeRecord, amount: int, nonce: int
+    ) -> Settled:
         claim = _claim_of(record) if record.ledger.unclaimed else None
         if claim is not None:
             published = VoucherPublished(amount=claim.max_claimable)
             await note(self._store, record.channel, published)
-        settled = await self._facilitator.refund(
-            channel_config(record),
-            amount=REFUND_ALL,
-            nonce=record.refund_nonce,
-            claims=[claim] if claim else [],
-            authorizer=self._authorizer,
-        )
-        return settled.transaction, settled.amount
+        with self._watched.step("refund", 1):
+            return await self._facilitator.refund(
+                channel_config(record),
+                amount=amount,
+                nonce=nonce,
+                claims=[claim] if claim else [],
+                authorizer=self._authorizer,
+            )
 
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:

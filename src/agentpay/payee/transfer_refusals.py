@@ -7,7 +7,7 @@ from dataclasses import replace
 from agentpay.errors import TransactionFailed
 from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.sales import Refusal
-from agentpay.payee.transfer_sale import Purchase
+from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.types import ChainId
 from agentpay.wire import x402_write as write
@@ -15,6 +15,7 @@ from agentpay.wire.headers import encode_json
 
 PENDING = "settlement_pending"
 _FAILED = "invalid_transaction_state"
+_ALLOWANCE = "permit2_allowance_required"
 
 
 def receipt_of(purchase: Purchase, settled: Settled, *, chain: ChainId) -> str:
@@ -65,6 +66,30 @@ def failed(
     return payment_required(
         settings, purchase.terms, error=f"{_FAILED}: {error.reason}", receipt=receipt
     )
+
+
+async def explained(
+    settings: PayeeSettings, purchase: Purchase, outcome: TransferSale | Refusal
+) -> TransferSale | Refusal:
+    """
+    What a payment buys, and where it is refused, that Permit2 may not move its token:
+    412, by which its payer knows to approve that once (x402's `exact` and `upto` on
+    EVM, "Verification Logic"). Asked only once it has failed, so that few are.
+    """
+    if isinstance(outcome, TransferSale) or outcome.status != 402:
+        return outcome
+    if not await purchase.movement.lacks_allowance():
+        return outcome
+    receipt = write.receipt(
+        success=False,
+        chain=settings.asset.chain,
+        payer=purchase.movement.payer,
+        error=_ALLOWANCE,
+    )
+    asked = payment_required(
+        settings, purchase.terms, error=_ALLOWANCE, receipt=receipt
+    )
+    return replace(asked, status=412)
 
 
 def unknown(purchase: Purchase, transaction: str, *, chain: ChainId) -> Refusal:

@@ -19,13 +19,19 @@ from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
 from agentpay.payee.finality import Depth
-from agentpay.payee.movements import Movement, TransferMovement, read_signed
+from agentpay.payee.movements import (
+    Movement,
+    TransferMovement,
+    read_signed,
+    surely_over,
+)
 from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
 from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import Extension
 from agentpay.wire.x402_transfers import (
@@ -104,7 +110,7 @@ class TransferSales:
         wrong = await self.wrong(transfer)
         if wrong is not None:
             return self._refuse(terms, wrong)
-        movement = self.movement(transfer)
+        movement = self.movement(transfer, terms.for_catalogue)
         return await self.sell(movement, scheme, terms, only_for=only_for)
 
     async def wrong(self, transfer: Transfer) -> str | None:
@@ -130,10 +136,13 @@ class TransferSales:
             return late
         return None
 
-    def movement(self, transfer: Transfer) -> Movement:
-        """How a signed transfer moves its money here."""
+    def movement(self, transfer: Transfer, listing: Listing | None = None) -> Movement:
+        """How a signed transfer moves its money here; `listing` is for catalogues."""
         return TransferMovement(
-            transfer=transfer, chain=self._chain, facilitator=self._facilitator
+            transfer=transfer,
+            chain=self._chain,
+            facilitator=self._facilitator,
+            listing=listing,
         )
 
     async def sell(
@@ -166,7 +175,7 @@ class TransferSales:
                 again=record is not ours,
             )
             sold = await self._sell(purchase)
-            return sold
+            return await refusals.explained(self._settings, purchase, sold)
         finally:
             if not isinstance(sold, TransferSale):
                 self._release(ours.id)
@@ -361,7 +370,7 @@ class TransferSales:
         """It was refused. What was sent before may be mined until it expires."""
         payment = purchase.record.id
         if payment in self._perhaps:
-            if not await _is_over(purchase.movement):
+            if not await surely_over(purchase.movement):
                 return self._unknown(purchase, error.transaction)
             self._perhaps.discard(payment)
             await self.void(purchase)
@@ -389,11 +398,3 @@ class TransferSales:
     def receipt(self, purchase: Purchase, settled: Settled) -> str:
         """The receipt header of a payment."""
         return refusals.receipt_of(purchase, settled, chain=self._settings.asset.chain)
-
-
-async def _is_over(movement: Movement) -> bool:
-    """Whether it is known that nothing of it can be mined any more."""
-    try:
-        return await movement.is_over()
-    except ChainError:
-        return False

@@ -4,7 +4,7 @@ What a started payee runs on, and how it is put together.
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from agentpay.chain.relay import TransactionRelay
@@ -34,6 +34,7 @@ from agentpay.payee.session_works import look_after_sessions, sell_on_sessions
 from agentpay.payee.settlement import Settlement
 from agentpay.payee.sign_in import SignIns
 from agentpay.payee.transfer_sales import TransferSales
+from agentpay.payee.watched import Watched
 from agentpay.payee.whose_books import check_books
 from agentpay.ports import Settler, Signer
 from agentpay.signers.wallet import Wallet
@@ -62,6 +63,8 @@ class Plan:
     """For each payer's approval of Permit2, where the facilitator is our own."""
     deposit_wei: int | None = None
     """For the gas of payers' deposits in an hour; None is no limit."""
+    watched: Watched = field(default_factory=Watched)
+    """Told of what is done beside requests."""
 
     def signer_for(self, account: Address) -> Signer:
         """Which of our keys is an account's."""
@@ -112,8 +115,8 @@ class Works:
         sessions = sell_on_sessions(
             self.mpp,
             settings,
-            settlement=self.session_settlement,
-            answers=self.answers,
+            self.session_settlement,
+            self.answers,
             store=self.store,
             clock=clock,
         )
@@ -150,7 +153,10 @@ async def open_works(
     """
     refuse_test_key(plan.wallet.address, settings.asset.chain)
     reads = RpcChain(
-        plan.rpc_url, chain_id=settings.asset.chain, error_names=ERROR_NAMES
+        plan.rpc_url,
+        chain_id=settings.asset.chain,
+        error_names=ERROR_NAMES,
+        failed=plan.watched.rpc_failed,
     )
     async with AsyncExitStack() as opened:
         chain = await opened.enter_async_context(reads)
@@ -186,6 +192,7 @@ async def open_works(
                 sender=sender,
                 deposits=deposits,
                 store=store,
+                watched=plan.watched,
                 clock=clock,
             ),
             store=store,
@@ -225,6 +232,7 @@ def _wire(
         facilitator=facilitator,
         store=store.payee,
         authorizer=plan.authorizer,
+        watched=plan.watched,
         clock=clock,
     )
     answers = Answers(
@@ -267,12 +275,7 @@ def _wire(
         transfers=transfers,
         charges=charges,
         sessions=sell_on_sessions(
-            plan.mpp,
-            settings,
-            settlement=sessions,
-            answers=answers,
-            store=store,
-            clock=clock,
+            plan.mpp, settings, sessions, answers, store=store, clock=clock
         ),
         session_settlement=sessions,
         answers=answers,
@@ -292,7 +295,14 @@ def _keeper(
     store: Store,
     clock: Callable[[], float],
 ) -> Keeper:
-    served = ServedPayments(settings, chain, facilitator, store.payee, clock=clock)
+    served = ServedPayments(
+        settings,
+        chain,
+        facilitator,
+        store.payee,
+        watched=plan.watched,
+        clock=clock,
+    )
     return Keeper(
         settings=settings,
         policy=plan.keeping,
@@ -301,6 +311,7 @@ def _keeper(
         settlement=settlement,
         sessions=sessions,
         served=served,
+        watched=plan.watched,
         clock=clock,
     )
 

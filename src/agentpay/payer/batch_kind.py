@@ -8,8 +8,20 @@ from dataclasses import astuple
 from functools import partial
 
 from agentpay.core.payer_channel import PendingDeposit
-from agentpay.errors import ChannelUnusable, InvariantViolated
-from agentpay.evm.batch_settlement import PARALLEL_TAG, ChannelConfig, channel_id
+from agentpay.errors import (
+    ChannelUnusable,
+    InvariantViolated,
+    OfferUntrusted,
+    TransactionFailed,
+)
+from agentpay.evm.addresses import BATCH_SETTLEMENT
+from agentpay.evm.batch_settlement import (
+    PARALLEL_TAG,
+    ChannelConfig,
+    channel_id,
+    voucher_digest,
+)
+from agentpay.evm.batch_settlement_abi import voucher_digest_call
 from agentpay.evm.deposit import Deposit
 from agentpay.onchain import read_channel
 from agentpay.payer.approvals import Approvals
@@ -39,6 +51,9 @@ from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire.voucher_receipts import ReceiptReader
 from agentpay.wire.x402_terms import method_of
 
+_ANY_CHANNEL = Hash32.of(bytes(32))
+"""Whose voucher is hashed to see how: it need not exist."""
+
 
 class BatchKind:
     """x402's channels, of one payer. Implements `ChannelKind`."""
@@ -59,6 +74,7 @@ class BatchKind:
         self._approvals = approvals
         self._forms = VoucherForms()
         self._receipts = ReceiptReader()
+        self._checked: set[ChainId] = set()
 
     def key_of(self, offer: Offer, target: Target, authorizer: Address) -> Key | None:
         """See `ChannelKind.key_of`."""
@@ -91,7 +107,23 @@ class BatchKind:
         )
 
     async def check(self, key: Key) -> None:
-        """See `ChannelKind.check`: the contract is at one address everywhere."""
+        """
+        See `ChannelKind.check`. Once per chain: what stands at the one address of the
+        contract hashes a voucher as we do, so that we sign for what holds the money.
+        """
+        if key.chain in self._checked:
+            return
+        call = voucher_digest_call(_ANY_CHANNEL, 1)
+        try:
+            (digest,) = await self._chains[key.chain].read([call])
+        except TransactionFailed:
+            digest = b""
+        if digest != voucher_digest(_ANY_CHANNEL, 1, key.chain):
+            raise OfferUntrusted(
+                f"what is at {BATCH_SETTLEMENT} on chain {key.chain} is not x402's"
+                " contract of channels: use another chain, or another scheme"
+            )
+        self._checked.add(key.chain)
 
     async def config(self, key: Key, index: int) -> ChannelConfig:
         """See `ChannelKind.config`."""

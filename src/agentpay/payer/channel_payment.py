@@ -87,8 +87,7 @@ class ChannelPayment:
 
     async def book(self, answer: Answer, *, resent: bool) -> Judgement:
         """See `Payment.book`."""
-        header = answer.headers.get(PAYMENT_RESPONSE.lower())
-        receipt = self.read_receipt(header) if header is not None else None
+        receipt = self._receipt(answer)
         tagged = self.record.ledger.tagged
         spent = 0 if tagged else await self.ledger.spent(self.record.channel)
         read = self._read(answer, receipt, spent)
@@ -115,6 +114,21 @@ class ChannelPayment:
             final=verdict.booking not in (Booking.OPEN, Booking.ARRIVED),
             streams=following is Next.DELIVER and verdict.booking is Booking.ARRIVED,
         )
+
+    def _receipt(self, answer: Answer) -> VoucherReceipt | None:
+        """
+        Its receipt, unless that is another channel's.
+
+        Source: x402 `scheme_batch_settlement_evm.md`, "Client Verification Rules". We
+        do not leave a payee that mixed receipts up: its voucher stays open and is asked
+        about, and counts as spent. What it says of the balance is not compared: nothing
+        is signed on that word, and a deposit may rightly count for less until final.
+        """
+        header = answer.headers.get(PAYMENT_RESPONSE.lower())
+        receipt = self.read_receipt(header) if header is not None else None
+        if receipt is None or receipt.channel in (None, self.record.channel):
+            return receipt
+        return None
 
     def _read(
         self, answer: Answer, receipt: VoucherReceipt | None, spent: int
@@ -159,6 +173,9 @@ class ChannelPayment:
         state = requirements.extra.get("channelState")
         proof = requirements.extra.get("voucherState")
         if not isinstance(state, dict):
+            return None
+        named = str(state.get("channelId", self.record.channel))
+        if named.lower() != self.record.channel:
             return None
         try:
             total = parse_amount(str(state.get("chargedCumulativeAmount")))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from agentpay.types import Address, Asset
-from agentpay.wire.headers import JsonObject
+from agentpay.wire.headers import JsonObject, JsonValue
 from agentpay.wire.mpp.challenge import Challenge
 from agentpay.wire.mpp.digest import digest_matches
 from agentpay.wire.mpp.evm_charge import ChargeRequest
@@ -77,7 +77,7 @@ class Offer:
     max_timeout_seconds: int
     words: JsonObject
     extensions: JsonObject
-    about: JsonObject = field(default_factory=dict)
+    about: JsonObject = field(default_factory=dict[str, JsonValue])
     """What it says of the resource beside its URL, for the echo."""
     channel: ChannelTerms | None = None
     facilitator: Address | None = None

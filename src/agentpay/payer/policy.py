@@ -113,7 +113,10 @@ class Policy:
     quarantine_seconds: int = 600
     """For how long, after the last of them. Lapses further apart are not in a row."""
     withdraw_when_cheated: bool = True
-    """Leave a channel whose payee contradicted our signatures, if a key has gas."""
+    """
+    Leave a channel whose payee contradicted our signatures, if a key has gas; a sweep
+    does so where that failed or was cut short.
+    """
     withdraw_when_silent_seconds: float | None = None
     """
     Leave a payee that has not answered for so long, and finish once the delay is over;

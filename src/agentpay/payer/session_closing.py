@@ -11,6 +11,7 @@ import json
 
 from agentpay.core.exchange import Trouble
 from agentpay.core.payer_channel import (
+    ChannelEmptied,
     CloseWanted,
     Issued,
     PayerAnswer,
@@ -53,9 +54,15 @@ async def close_session(
     if not record.url:
         raise ChannelUnusable(f"session {record.channel} was never used")
     await payer.sessions.inquiry.look_for_deposit(record.channel)
-    if not (await read_session(chain, session_config(record))).exists:
+    exists = (await read_session(chain, session_config(record))).exists
+    now = await payer.ledger.read(record.channel) or record
+    if not exists and now.ledger.balance:
         raise ChannelUnusable(f"session {record.channel} holds nothing")
     (said,) = await payer.ledger.book(record.channel, CloseWanted())
+    if not exists:  # its deposit was never made, and its signature is void
+        _amount(record, said)
+        await payer.ledger.book(record.channel, ChannelEmptied(returned=0))
+        return "", 0, 0
     transaction = await _Closing(record, payer, ask, _amount(record, said)).ask()
     state = await read_session(chain, session_config(record))
     if not state.finalized and transaction is None:

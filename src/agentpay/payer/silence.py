@@ -1,5 +1,6 @@
 """
 Payees that do not answer any more, with money of ours in their channels: leave them.
+So those that contradicted our signatures, where leaving them at once failed.
 
 How long one has been silent is counted while the agent runs, by questions that buy
 nothing. That is kept in memory: after a restart it counts anew, and leaves later.
@@ -43,20 +44,26 @@ class Sweeper:
         ask: Asker,
         chain: ChainId,
         after_seconds: float | None,
+        leaves_stopped: bool,
         clock: Callable[[], float],
     ) -> None:
-        """With `after_seconds` None, nobody is left, and nobody is asked."""
+        """
+        With `after_seconds` None, nobody is asked, and nobody left for being silent.
+        With `leaves_stopped`, channels on which we sign nothing more are left at once.
+        """
         self._exit = exit
         self._ledger = ledger
         self._ask = ask
         self._chain = chain
         self._after = after_seconds
+        self._leaves_stopped = leaves_stopped
         self._clock = clock
         self._silent: dict[str, _Silent] = {}
 
     async def sweep(self) -> list[Withdrawal]:
         """
-        Finish the withdrawals whose delay is over, and start those of silent payees.
+        Finish the withdrawals whose delay is over, and start those of silent payees and
+        of stopped channels.
 
         What fails is logged and tried again by the next sweep; it stops no other.
         """
@@ -84,6 +91,9 @@ class Sweeper:
                 return await self._exit.finish(record.channel)
             if stage is Stage.WAITING:
                 return None
+            # One that was found on the chain may be in use elsewhere: ours has signed.
+            if self._leaves_stopped and record.ledger.signed:
+                return await self._start(record, "nothing more is signed for it")
         if self._after is None:
             return None
         if record.origin not in heard:
@@ -91,11 +101,11 @@ class Sweeper:
             self._count(record.origin, heard[record.origin])
         if not self._is_gone(record.origin, self._after):
             return None
+        return await self._start(record, f"it has not answered for {self._after:.0f} s")
+
+    async def _start(self, record: PayerRecord, why: str) -> Withdrawal:
         _log.warning(
-            "%s has not answered for %d s: leaving channel %s",
-            record.origin,
-            self._after,
-            record.channel,
+            "leaving channel %s with %s: %s", record.channel, record.origin, why
         )
         return await self._exit.start(record.channel)
 

@@ -138,6 +138,8 @@ class Books:
                 "amounts are remembered once, in order": amounts
                 == sorted(set(amounts)),
                 "what may be claimed is what is due": unclaimed == ledger.unclaimed,
+                "what is due has been so since some moment": not ledger.unclaimed
+                or record.owing_since > 0,
                 "whatever is due can be had": _can_be_had(ledger),
             },
         )

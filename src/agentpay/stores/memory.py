@@ -90,7 +90,7 @@ class MemoryPayeeStore:
         return Owed(
             amount=sum(record.ledger.unclaimed for record in owing),
             channels=len(owing),
-            since=min((record.last_voucher_at for record in owing), default=0),
+            since=min((record.owing_since for record in owing), default=0),
         )
 
     async def closing(self, *, sessions: bool, limit: int) -> list[PayeeRecord]:

@@ -5,13 +5,18 @@ Source: x402 `specs/extensions/bazaar.md`. What is said here is checked by facil
 against the schema that goes along, so both are made from the same parts.
 """
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from agentpay.wire.headers import JsonObject, JsonValue
 
 KEY: Final = "bazaar"
+
+BYTES_MAX: Final = 8 * 1024
+"""Of what a facilitator is told: it must not refuse a payment for its length."""
 
 QUERY_METHODS: Final = ("GET", "HEAD", "DELETE")
 BODY_METHODS: Final = ("POST", "PUT", "PATCH")
@@ -22,6 +27,22 @@ _TEXTS: Final[JsonObject] = {
     "additionalProperties": {"type": "string"},
 }
 _TEMPLATE: Final = re.compile(r"/[a-zA-Z0-9_/:.\-~%]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """What a payee tells its facilitator's catalogue of what it sells."""
+
+    resource: JsonObject
+    """Its URL, and what a 402 says of it beside that."""
+    extension: JsonObject
+    price: int
+    """What is asked for it, whatever a voucher adds up to."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it is short enough to go along with a payment."""
+        return len(json.dumps([self.resource, self.extension])) <= BYTES_MAX
 
 
 def offer(

@@ -4,7 +4,7 @@ The values that messages are made of, read strictly: addresses, hashes, amounts,
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, model_validator
 from pydantic.alias_generators import to_camel
@@ -73,6 +73,7 @@ class HeardMessage(WireMessage):
     @model_validator(mode="before")
     @classmethod
     def _there(cls, value: object) -> object:
-        if not isinstance(value, dict) or None not in value.values():
+        if not isinstance(value, dict):
             return value
-        return {name: member for name, member in value.items() if member is not None}
+        members = cast("dict[object, object]", value)
+        return {name: said for name, said in members.items() if said is not None}

@@ -14,6 +14,7 @@ from typing import Final
 
 from agentpay.core.evolve import evolve
 from agentpay.errors import MalformedMessage
+from agentpay.types import Hash32
 from agentpay.wire import parallel
 from agentpay.wire.headers import HEADER_BYTES_MAX
 from agentpay.wire.x402 import parse_response
@@ -41,6 +42,8 @@ class VoucherReceipt:
     success: bool
     reason: str
     """Why it was refused; empty if it does not say."""
+    channel: Hash32 | None
+    """The channel that it is about; None where it does not say."""
     total: int | None
     """What was charged on the channel in all."""
     charged: int | None
@@ -65,6 +68,7 @@ def read_receipt(header: str) -> VoucherReceipt | None:
     return VoucherReceipt(
         success=receipt.success,
         reason=receipt.error_reason or "",
+        channel=state.channel_id if state is not None else None,
         total=state.charged_cumulative_amount if state is not None else None,
         charged=extra.charged_amount if extra is not None else None,
         named=outcome.cumulative if outcome is not None else None,

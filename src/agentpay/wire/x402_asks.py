@@ -21,7 +21,9 @@ from agentpay.evm.hashing import checksummed
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.evm.transfer import TokenTransfer, Transfer
 from agentpay.types import Address, Asset, Hash32
+from agentpay.wire import bazaar
 from agentpay.wire import x402_write as write
+from agentpay.wire.bazaar import Listing
 from agentpay.wire.fields import HeardMessage, WireMessage
 from agentpay.wire.headers import JsonObject, read_object
 from agentpay.wire.x402 import (
@@ -113,8 +115,10 @@ def to_body(request: JsonObject) -> bytes:
     return json.dumps(request, separators=(",", ":")).encode()
 
 
-def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
-    """Verify or settle `amount` of a transfer."""
+def transfer_request(
+    transfer: Transfer, amount: int, listing: Listing | None = None
+) -> JsonObject:
+    """Verify or settle `amount` of a transfer; `listing` is for a catalogue."""
     asset, extra, approvals = transfer.asset, _domain(transfer.asset), None
     match transfer:
         case TokenTransfer():
@@ -135,13 +139,18 @@ def transfer_request(transfer: Transfer, amount: int) -> JsonObject:
     # What was accepted is the maximum, also where less of `upto` is due.
     accepted = _requirements(scheme, asset, transfer.maximum, transfer.to, extra)
     extensions = approvals.info(asset) if approvals else None
-    return _request(wanted, payload, accepted=accepted, extensions=extensions)
+    return _request(
+        wanted, payload, accepted=accepted, extensions=extensions, listing=listing
+    )
 
 
-def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
+def deposit_request(
+    deposit: Deposit, voucher: HeldVoucher, listing: Listing | None = None
+) -> JsonObject:
     """Verify or settle a deposit, which comes with a voucher."""
     asset, approvals = deposit.asset, None
-    wanted = _channel_requirements(deposit.config, asset, voucher.amount)
+    price = listing.price if listing else voucher.amount
+    wanted = _channel_requirements(deposit.config, asset, price)
     match deposit:
         case TokenDeposit():
             part = write.deposit_part(
@@ -166,7 +175,7 @@ def deposit_request(deposit: Deposit, voucher: HeldVoucher) -> JsonObject:
     payload = _voucher("deposit", deposit.config, asset, voucher)
     payload["deposit"] = part
     extensions = approvals.info(asset) if approvals else None
-    return _request(wanted, payload, extensions=extensions)
+    return _request(wanted, payload, extensions=extensions, listing=listing)
 
 
 def claim_request(
@@ -221,14 +230,25 @@ def _request(
     *,
     accepted: JsonObject | None = None,
     extensions: JsonObject | None = None,
+    listing: Listing | None = None,
 ) -> JsonObject:
+    """
+    What goes to `/verify` and `/settle`.
+
+    Its catalogue reads what is sold from the payment (`specs/extensions/bazaar.md`,
+    "Facilitator Behavior"). It is told in our words: a payer may echo others.
+    """
     payment: JsonObject = {
         "x402Version": VERSION,
         "accepted": accepted or wanted,
         "payload": payload,
     }
-    if extensions:
-        payment["extensions"] = extensions
+    said = dict(extensions or {})
+    if listing is not None and listing.fits:
+        payment["resource"] = listing.resource
+        said[bazaar.KEY] = listing.extension
+    if said:
+        payment["extensions"] = said
     return {
         "x402Version": VERSION,
         "paymentPayload": payment,

@@ -17,7 +17,7 @@ def charged_voucher(
     payer: Address,
     balance: int,
     claimed: int,
-    withdrawing: bool,
+    withdraw_requested_at: int,
     refund_nonce: int,
     total: int,
     charged: int,
@@ -26,6 +26,7 @@ def charged_voucher(
     """
     The `PAYMENT-RESPONSE` header for a voucher that bought a request.
 
+    `withdraw_requested_at` is when the payer began to leave, in the chain's time, or 0.
     `total` is what was charged on the channel in all, and `cumulative` the voucher's
     amount where it is one of a parallel channel.
     """
@@ -40,7 +41,7 @@ def charged_voucher(
         f'{{"success":true,"payer":"{payer}","transaction":"",'
         f'"network":"{network_of(chain)}","amount":"","extra":{{"channelState":{{'
         f'"channelId":"{channel}","balance":"{balance:d}","totalClaimed":"{claimed:d}",'
-        f'"withdrawRequestedAt":{1 if withdrawing else 0},'
+        f'"withdrawRequestedAt":{withdraw_requested_at:d},'
         f'"refundNonce":"{refund_nonce:d}","chargedCumulativeAmount":"{total:d}"}},'
         f'"chargedAmount":"{charged:d}"}}{outcome}}}'
     )

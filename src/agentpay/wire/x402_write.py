@@ -39,6 +39,11 @@ def requirements(
     }
 
 
+def resource(url: str, about: JsonObject | None) -> JsonObject:
+    """What is sold; `about` is what is said of it beside its URL."""
+    return {"url": url, "description": "", "mimeType": "", **(about or {})}
+
+
 def payment_required(
     *,
     url: str,
@@ -52,7 +57,7 @@ def payment_required(
     message: JsonObject = {
         "x402Version": VERSION,
         "error": error,
-        "resource": {"url": url, "description": "", "mimeType": "", **(about or {})},
+        "resource": resource(url, about),
         "accepts": offers,
     }
     if extensions:

@@ -37,7 +37,7 @@ def _ending(sessions: bool) -> str:
 
 def _most(sessions: bool) -> str:
     return (
-        "(SELECT unclaimed, last_voucher_at FROM payee_channels"  # noqa: S608
+        "(SELECT unclaimed, owing_since FROM payee_channels"  # noqa: S608
         f" WHERE {_kind(sessions)} AND unclaimed > 0"
         " ORDER BY unclaimed DESC, channel LIMIT $1)"
     )
@@ -45,7 +45,7 @@ def _most(sessions: bool) -> str:
 
 OWED: Final = (
     "SELECT coalesce(sum(unclaimed), 0), count(*),"  # noqa: S608
-    " coalesce(min(last_voucher_at), 0)"
+    " coalesce(min(owing_since), 0)"
     f" FROM ({_most(sessions=False)} UNION ALL {_most(sessions=True)}) AS owing"
 )
 """How much, how many and since when, of `$1` of each kind: those that owe the most."""

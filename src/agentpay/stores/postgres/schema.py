@@ -129,8 +129,31 @@ VERSION_3: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-# What was held before names no request, and is carried on by none.
+# When a payer began to withdraw. Of one that did before this was kept, it is not known
+# until its channel is looked at again: 1 says that it did.
 VERSION_4: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN withdrawal_started BIGINT NOT NULL DEFAULT 0""",
+    """UPDATE payee_channels SET withdrawal_started = 1
+        WHERE escrow IS NULL AND pending_withdrawal > 0""",
+)
+
+# A part of a channel that is given back, once its number is kept.
+VERSION_5: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN part_amount NUMERIC(78,0), ADD COLUMN part_nonce NUMERIC(78,0),
+        ADD COLUMN part_refunded NUMERIC(78,0),
+        ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''""",
+)
+
+VERSION_6: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN owing_since BIGINT NOT NULL DEFAULT 0",
+    # Nobody knows of the first any more: the last, until all is claimed once.
+    "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
+)
+
+# What was held before names no request, and is carried on by none.
+VERSION_7: Final = (
     "ALTER TABLE budget_holds ADD COLUMN request TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE budget_holds ADD COLUMN presented_until BIGINT NOT NULL DEFAULT 0",
 )
@@ -140,6 +163,9 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_2,
     VERSION_3,
     VERSION_4,
+    VERSION_5,
+    VERSION_6,
+    VERSION_7,
 )
 """What leads from each version to the next. Only ever appended to."""
 

@@ -91,7 +91,7 @@ def _check(
 
 def _check_numbers(record: PayeeRecord) -> None:
     ledger = record.ledger
-    amounts = (
+    amounts = [
         ledger.balance,
         ledger.claimed,
         ledger.pending_withdrawal,
@@ -100,14 +100,19 @@ def _check_numbers(record: PayeeRecord) -> None:
         ledger.floor,
         ledger.closing_voucher or 0,
         record.refund_nonce,
-    )
+    ]
+    if (part := ledger.part) is not None:
+        amounts += [part.amount, part.nonce or 0, part.refunded or 0]
+        text(part.transaction)
     if min(amounts) < 0 or max(amounts) > AMOUNT_MAX:
         raise InvariantViolated(f"no amounts of a token: {amounts}")
     integers = (
         ledger.window,
         ledger.in_flight_max,
+        record.withdrawal_started,
         record.last_voucher_at,
         record.chain_seen_at,
+        record.owing_since,
     )
     if min(integers) < -INTEGER_MAX or max(integers) > INTEGER_MAX:
         raise InvariantViolated(f"no store keeps the numbers {integers}")

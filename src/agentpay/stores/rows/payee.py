@@ -14,6 +14,7 @@ from typing import Final
 from agentpay.core.payee_channel import (
     Fate,
     HeldVoucher,
+    PartRefund,
     PayeeChannel,
     Reservation,
     Status,
@@ -44,7 +45,9 @@ CHANNELS: Final = Table(
     " in_flight_max integer, status text, balance amount, claimed amount,"
     " pending_withdrawal amount, charged amount, highest amount, floor amount,"
     " closing_voucher amount, held bytes, refund_nonce amount,"
-    " last_voucher_at integer, chain_seen_at integer, unclaimed amount",
+    " withdrawal_started integer, last_voucher_at integer, chain_seen_at integer,"
+    " part_amount amount, part_nonce amount, part_refunded amount,"
+    " part_transaction text, owing_since integer, unclaimed amount",
     keys=1,
 )
 USED: Final = Table(
@@ -119,9 +122,24 @@ def _state(record: PayeeRecord) -> Columns:
         None if asked is None else amount(asked),
         pack_held(ledger.held),
         amount(record.refund_nonce),
+        integer(record.withdrawal_started),
         integer(record.last_voucher_at),
         integer(record.chain_seen_at),
+        *_part(ledger.part),
+        integer(record.owing_since),
         amount(ledger.unclaimed),
+    )
+
+
+def _part(part: PartRefund | None) -> Columns:
+    if part is None:
+        return (None, None, None, "")
+    nonce, refunded = part.nonce, part.refunded
+    return (
+        amount(part.amount),
+        None if nonce is None else amount(nonce),
+        None if refunded is None else amount(refunded),
+        text(part.transaction),
     )
 
 
@@ -212,7 +230,8 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
     config, state = rest[:CONFIG_COUNT], rest[CONFIG_COUNT:]
     tagged, window, in_flight_max, status, balance, claimed, pending, *state = state
     charged, highest, floor, asked, held, refund_nonce, *state = state
-    last_voucher_at, chain_seen_at, _ = state
+    withdrawal_started, last_voucher_at, chain_seen_at, *state = state
+    *part, owing_since, _ = state
     ledger = PayeeChannel(
         tagged=bool(tagged),
         window=window,
@@ -228,6 +247,7 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         running=tuple(map(_to_reservation, running)),
         held=unpack_held(held),
         closing_voucher=asked,
+        part=_to_part(*part),
         pays_whole=config[-1] is not None,
     )
     return PayeeRecord(
@@ -236,8 +256,20 @@ def to_record(row: Row, used: Iterable[Row], running: Iterable[Row]) -> PayeeRec
         config=to_config(tuple(config), ChainId(chain)),
         ledger=ledger,
         refund_nonce=refund_nonce,
+        withdrawal_started=withdrawal_started,
         last_voucher_at=last_voucher_at,
         chain_seen_at=chain_seen_at,
+        owing_since=owing_since,
+    )
+
+
+def _to_part(
+    amount: int | None, nonce: int | None, refunded: int | None, transaction: str
+) -> PartRefund | None:
+    if amount is None:
+        return None
+    return PartRefund(
+        amount=amount, nonce=nonce, refunded=refunded, transaction=transaction
     )
 
 

@@ -46,7 +46,7 @@ def add_up_owed(connection: sqlite3.Connection, *, limit: int) -> Owed:
         row
         for sessions in (False, True)
         for row in connection.execute(
-            "SELECT unclaimed, last_voucher_at FROM payee_channels"  # noqa: S608
+            "SELECT unclaimed, owing_since FROM payee_channels"  # noqa: S608
             f" WHERE {_kind(sessions)} AND unclaimed > zeroblob(32)"
             " ORDER BY unclaimed DESC, channel LIMIT ?",
             (limit,),
@@ -55,7 +55,7 @@ def add_up_owed(connection: sqlite3.Connection, *, limit: int) -> Owed:
     return Owed(
         amount=sum(int.from_bytes(unclaimed, "big") for unclaimed, _ in rows),
         channels=len(rows),
-        since=min((last for _, last in rows), default=0),
+        since=min((since for _, since in rows), default=0),
     )
 
 

@@ -151,8 +151,31 @@ VERSION_9: Final = (
     "CREATE INDEX payee_channels_seen ON payee_channels (chain_seen_at)",
 )
 
-# What was held before names no request, and is carried on by none.
+# When a payer began to withdraw. Of one that did before this was kept, it is not known
+# until its channel is looked at again: 1 says that it did.
 VERSION_10: Final = (
+    """ALTER TABLE payee_channels
+        ADD COLUMN withdrawal_started INTEGER NOT NULL DEFAULT 0""",
+    """UPDATE payee_channels SET withdrawal_started = 1
+        WHERE escrow IS NULL AND pending_withdrawal > zeroblob(32)""",
+)
+
+# A part of a channel that is given back, once its number is kept.
+VERSION_11: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN part_amount BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_nonce BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_refunded BLOB",
+    "ALTER TABLE payee_channels ADD COLUMN part_transaction TEXT NOT NULL DEFAULT ''",
+)
+
+VERSION_12: Final = (
+    "ALTER TABLE payee_channels ADD COLUMN owing_since INTEGER NOT NULL DEFAULT 0",
+    # Nobody knows of the first any more: the last, until all is claimed once.
+    "UPDATE payee_channels SET owing_since = last_voucher_at WHERE charged > claimed",
+)
+
+# What was held before names no request, and is carried on by none.
+VERSION_13: Final = (
     "ALTER TABLE budget_holds ADD COLUMN request TEXT NOT NULL DEFAULT ''",
     """ALTER TABLE budget_holds
         ADD COLUMN presented_until INTEGER NOT NULL DEFAULT 0""",
@@ -169,6 +192,9 @@ MIGRATIONS: Final[Sequence[Sequence[str]]] = (
     VERSION_8,
     VERSION_9,
     VERSION_10,
+    VERSION_11,
+    VERSION_12,
+    VERSION_13,
 )
 """What leads from each version to the next. Only ever appended to."""
 
