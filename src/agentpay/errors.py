@@ -160,12 +160,7 @@ class PaymentRejected(AgentPayError):
 
 
 class PaymentOutcomeUnknown(AgentPayError):
-    """
-    The payment was sent and no answer says what became of it.
-
-    Ask again for the same: a transfer, or a voucher of a parallel channel, is carried
-    on then, and nothing else is signed for it meanwhile.
-    """
+    """Sent, and no answer says what became of it: ask again for the same."""
 
     code = "payment_outcome_unknown"
 

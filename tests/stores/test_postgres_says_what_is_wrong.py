@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agentpay.core.budget import Hold, Reserved
 from agentpay.core.payee_events import Delivered
 from agentpay.errors import (
     ConfigurationError,
@@ -19,7 +20,15 @@ from agentpay.records import Owed, PayeeStep
 from agentpay.stores import PostgresStore, open_store
 from agentpay.stores.postgres import schema
 from agentpay.stores.postgres.connection import Connection, connect
-from tests.stores.store_cases import channel, happens, is_put, payee_record, voucher
+from tests.stores.store_cases import (
+    ACCOUNT,
+    channel,
+    happens,
+    is_put,
+    payee_record,
+    voucher,
+)
+from tests.stores.store_machine import payer_step
 
 
 async def connected(url: str) -> Connection:
@@ -116,6 +125,26 @@ async def test_an_older_schema_is_brought_forward_with_what_is_in_it(
     await connection.close(timeout=5)
 
 
+UNASKED = "ALTER TABLE budget_holds DROP request, DROP presented_until"
+"""Holds, before they named the request that they pay for."""
+
+
+async def test_a_hold_of_an_older_schema_is_carried_on_by_no_request(
+    postgres_url: str,
+) -> None:
+    hold = Hold(id="h", host="x", amount=7, valid_before=99, detail="{}")
+    async with await open_store(postgres_url) as store:
+        await payer_step(store, None, None, Reserved(hold=hold))
+    connection = await connected(postgres_url)
+    await connection.execute(UNASKED)
+    await connection.execute("UPDATE schema_version SET version = 6")
+    await connection.close(timeout=5)
+    async with await open_store(postgres_url) as store:
+        kept = await store.payer.budget(ACCOUNT)
+
+    assert kept.holds == (hold,)
+
+
 async def test_a_debt_of_an_older_schema_counts_from_its_last_voucher(
     postgres_url: str,
 ) -> None:
@@ -126,6 +155,7 @@ async def test_a_debt_of_an_older_schema_counts_from_its_last_voucher(
         owed = await store.payee.owed(limit=9)
     connection = await connected(postgres_url)
     await connection.execute("ALTER TABLE payee_channels DROP COLUMN owing_since")
+    await connection.execute(UNASKED)
     await connection.execute("UPDATE schema_version SET version = 5")
     await connection.close(timeout=5)
     async with await open_store(postgres_url) as store:
@@ -150,6 +180,7 @@ async def test_of_an_old_withdrawal_it_is_known_that_it_began_and_not_when(
     connection = await connected(postgres_url)
     for later in ("withdrawal_started", *PARTS, "owing_since"):
         await connection.execute(f"ALTER TABLE payee_channels DROP {later}")
+    await connection.execute(UNASKED)
     await connection.execute("UPDATE schema_version SET version = 3")
     await connection.close(timeout=5)
 
