@@ -21,6 +21,7 @@ from agentpay.core.budget import (
     Budget,
     BudgetEvent,
     Delivered,
+    Due,
     Hold,
     Lapse,
     Limits,
@@ -345,6 +346,19 @@ def test_c8_what_has_moved_is_still_owed_an_answer_and_is_spent_once() -> None:
 
     after = apply(budget, Spent(id="1", amount=10), LIMITS)
     assert (after.exposure, after.holds) == (7, ())
+
+
+@pytest.mark.parametrize("end", [Spent(id="1", amount=9), Answered(id="1")])
+def test_c8_an_answer_that_broke_off_is_due_and_moves_no_money(
+    end: BudgetEvent,
+) -> None:
+    wanted = hold(10, request="r")
+    before = budget_after(Reserved(hold=wanted), end)
+    assert carried_on(before, "r", lambda _: True) is None
+
+    after = apply(before, Due(hold=wanted), LIMITS)
+    assert carried_on(after, "r", at_nobody) is not None
+    assert after.exposure == before.exposure
 
 
 # Hosts that take payments and deliver nothing (C15).

@@ -23,6 +23,7 @@ from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.pricing import Order
 from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
 from tests.http.world import (
     PRICE,
@@ -419,7 +420,7 @@ def without_receipts(app: App, *, status: int) -> App:
     async def changed(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_changed(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 200:
-                kept = [h for h in message["headers"] if h[0] != RECEIPT]
+                kept = [h for h in message["headers"] if h[0] not in RECEIPTS]
                 message = {**message, "status": status, "headers": kept}
             await send(message)
 
@@ -428,7 +429,7 @@ def without_receipts(app: App, *, status: int) -> App:
     return changed
 
 
-RECEIPT = PAYMENT_RESPONSE.lower().encode()
+RECEIPTS = (PAYMENT_RESPONSE.lower().encode(), PAYMENT_RECEIPT.lower().encode())
 
 
 @pytest.mark.parametrize(("status", "payments"), [(502, 1), (404, 2), (200, 2)])
@@ -445,6 +446,58 @@ async def test_c8_an_error_that_may_be_any_proxys_is_no_answer(
 
         assert world.paid_with == world.begun == payments
         assert await world.arrived() == payments * PRICE
+
+
+class Breaking(httpx.AsyncBaseTransport):
+    """The first answer to a payment arrives whole, and is cut off on its way."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._broken = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        paid = {"payment-signature", "authorization"} & set(request.headers)
+        if paid and not self._broken:
+            self._broken = True
+            await response.aread()
+            return httpx.Response(
+                response.status_code, headers=response.headers, stream=Cut()
+            )
+        return response
+
+
+class Cut(httpx.AsyncByteStream):
+    """Breaks off after a byte."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield b"{"
+        raise httpx.ReadError("planned")
+
+
+@KINDS
+@pytest.mark.parametrize("told", [True, False])
+async def test_c8_an_answer_that_broke_off_is_due_to_who_asks_again(
+    agentpay_shared_chain: LocalChain, policy: Policy, url: str, told: bool
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=policy) as world,
+        await world.agent() as agent,
+    ):
+        inner = world.wire.inner
+        assert isinstance(inner, httpx.ASGITransport)
+        app = inner.app if told else without_receipts(inner.app, status=200)
+        world.wire.inner = Breaking(through(app))
+        with pytest.raises(AnswerLost if told else PaymentOutcomeUnknown):
+            await agent.get(url)
+        world.wire.inner = inner
+        assert (await agent.get(url)).json() == {"answer": 42}
+
+        assert world.paid_with == world.begun == 1
+        assert await world.arrived() == PRICE
+        assert (await spent(agent), await held(agent)) == (PRICE, 0)
+        assert (await agent.get(url)).status_code == 200
+        assert world.paid_with == world.begun == 2
 
 
 # Crashes, and other processes.

@@ -16,6 +16,7 @@ from agentpay.core.budget import (
     Budget,
     BudgetEvent,
     Delivered,
+    Due,
     Hold,
     Limits,
     Moved,
@@ -69,6 +70,7 @@ class Purchase:
     signed: Signed
     sent: int = 1
     sent_at: int
+    """Also when it began to be presented."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -99,6 +101,8 @@ class AgentWorld:
     returners: set[str] = field(default_factory=set[str])
     left: set[str] = field(default_factory=set[str])
     """Transfers whose callers had no answer, and nobody has asked again for."""
+    answered: set[str] = field(default_factory=set[str])
+    """Transfers whose callers had an answer, and may be held."""
     freed: set[str] = field(default_factory=set[str])
     """Transfers that are known to have expired unused."""
     booked: set[str] = field(default_factory=set[str])
@@ -122,33 +126,25 @@ class AgentWorld:
             self.budget, request, lambda hold: hold.id not in self.waiting
         )
         if earlier is not None:
+            assert earlier.id not in self.answered, "it had its answer"
             self._carry_on(self.signed[earlier.id], request)
             return
         again = [n for n in self.left - self.freed if self.signed[n].request == request]
         assert not again, ("paid anew while its outcome is unknown", again)
         self.names += 1
         name = f"transfer {self.names}"
-        hold = Hold(
-            id=name,
-            host=host,
-            amount=amount,
-            valid_before=self.now + VALID_SECONDS,
-            detail="",
-            request=request,
-            presented_until=self.now + VALID_SECONDS,
-        )
-        try:
-            budgets.check_request(self.limits, amount)
-            self.tell(Reserved(hold=hold))
-        except BudgetExceeded:
-            return
         signed = Signed(
             id=name,
             host=host,
             amount=amount,
-            valid_before=hold.valid_before,
+            valid_before=self.now + VALID_SECONDS,
             request=request,
         )
+        try:
+            budgets.check_request(self.limits, amount)
+            self.tell(Reserved(hold=_hold(signed)))
+        except BudgetExceeded:
+            return
         self.signed[name] = signed
         self.waiting[name] = Purchase(signed=signed, sent_at=self.now)
         if self.dice.random() < 0.9:
@@ -174,6 +170,19 @@ class AgentWorld:
         except NonceBusy:
             return
         raise AssertionError("two payments hold one nonce")
+
+    def want_the_same(self) -> None:
+        """Another process wants what one of ours is at, and knows our books alone."""
+        if not self.waiting:
+            return
+        at = self.waiting[self.dice.choice(sorted(self.waiting))]
+        found = budgets.carried_on(
+            self.budget,
+            at.signed.request,
+            lambda hold: hold.presented_until <= self.now,
+        )
+        late = self.now >= at.sent_at + VALID_SECONDS
+        assert late or found is None or found.id != at.signed.id, "two are at it"
 
     def lose(self) -> None:
         if self.network:
@@ -281,12 +290,16 @@ class AgentWorld:
             self.network.append(heard.id)
             return
         del self.waiting[heard.id]
-        if booking is not Booking.CHARGED:
+        if booking is Booking.CHARGED and self.dice.random() < 0.1:
+            self.left.add(heard.id)  # its body broke off
+            self.tell(Due(hold=_hold(purchase.signed)))
+        elif booking is not Booking.CHARGED:
             delivered = following is Next.DELIVER
             error = delivered and heard.answer.status >= 500
             if error and heard.answer.success is not False:
                 self._leave(heard.id)
             else:
+                self.answered.add(heard.id)
                 self.tell(Answered(id=heard.id))
         self._note(purchase, delivered=following is Next.DELIVER)
 
@@ -355,3 +368,16 @@ class AgentWorld:
             self.returners.add(host)
             self.gone[host] = max(0, self.gone.get(host, 0) - amount)
             self.tell(Returned(host=host, amount=amount))
+
+
+def _hold(signed: Signed) -> Hold:
+    """What is set aside for it, while a request is at it."""
+    return Hold(
+        id=signed.id,
+        host=signed.host,
+        amount=signed.amount,
+        valid_before=signed.valid_before,
+        detail="",
+        request=signed.request,
+        presented_until=signed.valid_before,
+    )

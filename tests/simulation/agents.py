@@ -13,6 +13,7 @@ from .tally import Tally
 STEPS: Sequence[tuple[float, Callable[[AgentWorld], None]]] = (
     (30, AgentWorld.want),
     (2, AgentWorld.want_its_nonce),
+    (4, AgentWorld.want_the_same),
     (30, AgentWorld.arrive),
     (25, AgentWorld.hear),
     (4, AgentWorld.lose),

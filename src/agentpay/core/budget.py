@@ -124,6 +124,13 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What answered a hold's request broke off: its answer is due, and nothing else."""
+
+    hold: Hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Released:
     """A hold's signature can no longer move money, and did not."""
 
@@ -175,6 +182,7 @@ BudgetEvent = (
     | Moved
     | Presented
     | Answered
+    | Due
     | Released
     | Returned
     | Found
@@ -236,6 +244,8 @@ def _decide(budget: Budget, event: BudgetEvent, limits: Limits) -> Budget:
         case Spent() | Moved() | Presented() | Answered():
             hold = budget.hold(event.id)
             return budget if hold is None else _say_of(budget, hold, event)
+        case Due():
+            return _owe(budget, event.hold)
         case Released():
             return _without(budget, event.id)
         case Found():
@@ -269,6 +279,15 @@ def _say_of(
             return _changed(budget, replace(hold, request="", presented_until=0))
         case _:
             assert_never(event)
+
+
+def _owe(budget: Budget, hold: Hold) -> Budget:
+    """Where its money is gone, nothing is held."""
+    known = budget.hold(hold.id)
+    if known is not None:
+        return _changed(budget, replace(known, request=hold.request, presented_until=0))
+    due = replace(hold, amount=0, presented_until=0)
+    return replace(budget, holds=(*budget.holds, due))
 
 
 def _reserve(budget: Budget, hold: Hold, limits: Limits) -> Budget:
@@ -331,7 +350,7 @@ def _check(before: Budget, after: Budget, event: BudgetEvent, limits: Limits) ->
             not isinstance(event, Reserved) or after.exposure <= limits.total
         ),
         "what is presented, and what was answered, moves no money": (
-            not isinstance(event, Presented | Answered)
+            not isinstance(event, Presented | Answered | Due)
             or after.exposure == before.exposure
         ),
         "only a reservation adds exposure": (

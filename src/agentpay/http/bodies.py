@@ -5,7 +5,7 @@ A 402 comes after the body was sent, and a payment whose answer was lost is sent
 with the same request. A stream can be read once, so it is read first, up to a bound.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import httpx
 
@@ -75,11 +75,16 @@ class PaidBody(httpx.AsyncByteStream):
     """The body of an answer that was paid for, or may have been: it may break off."""
 
     def __init__(
-        self, response: httpx.Response, lost: Callable[[str], AgentPayError]
+        self,
+        response: httpx.Response,
+        lost: Callable[[str], AgentPayError],
+        *,
+        broke_off: Callable[[], Awaitable[None]],
     ) -> None:
-        """`lost` says what that means, where it breaks off."""
+        """`lost` says what that means, where it breaks off, and `broke_off` is told."""
         self._stream = response.stream
         self._lost = lost
+        self._broke_off = broke_off
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if not isinstance(self._stream, httpx.AsyncByteStream):
@@ -88,6 +93,7 @@ class PaidBody(httpx.AsyncByteStream):
             async for part in self._stream:
                 yield part
         except httpx.TransportError as error:
+            await self._broke_off()
             raise self._lost(str(error)) from error
 
     async def aclose(self) -> None:

@@ -52,11 +52,15 @@ def carry(
     elif judged.charged:
         charged = judged.charged
         response.stream = PaidBody(
-            response, lambda _: AnswerLost(payment.id, charged=charged)
+            response,
+            lambda _: AnswerLost(payment.id, charged=charged),
+            broke_off=payment.broke_off,
         )
     elif not judged.final:
         response.stream = PaidBody(
-            response, lambda why: PaymentOutcomeUnknown(payment.id, why)
+            response,
+            lambda why: PaymentOutcomeUnknown(payment.id, why),
+            broke_off=payment.broke_off,
         )
 
 

@@ -81,6 +81,9 @@ class ChannelPayment:
         """See `VoucherPayment.carried_on`: its answers mean the same."""
         return self
 
+    async def broke_off(self) -> None:
+        """See `Payment.broke_off`: the next request is another one."""
+
     async def renew(self, offer: Offer) -> None:
         """See `Payment.renew`: in x402 an offer is over when its payment is."""
         del offer

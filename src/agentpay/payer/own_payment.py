@@ -65,6 +65,9 @@ class OwnPayment:
         """See `Payment.leave_open`: the hold stays."""
         self.let_go()
 
+    async def broke_off(self) -> None:
+        """See `Payment.broke_off`: the next request is another one."""
+
     async def renew(self, offer: Offer) -> "OwnPayment | None":
         """See `Payment.renew`: the same transaction, where it is still the price."""
         was = self.offer

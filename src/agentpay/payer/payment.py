@@ -184,6 +184,10 @@ class Payment(Protocol):
         """
         ...
 
+    async def broke_off(self) -> None:
+        """Its answer began, and broke off while it was read."""
+        ...
+
     async def leave_open(self) -> None:
         """The request ends here with its outcome unknown: find it out later."""
         ...

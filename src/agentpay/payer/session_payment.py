@@ -106,6 +106,9 @@ class SessionPayment:
         """See `VoucherPayment.carried_on`."""
         return replace(self, again=True)
 
+    async def broke_off(self) -> None:
+        """See `Payment.broke_off`: the next request is another one."""
+
     async def renew(self, offer: Offer) -> "SessionPayment | None":
         """
         The same voucher under a fresh challenge: None if that is for another session.

@@ -86,6 +86,10 @@ class TransferPayment:
         self.approval.end()
         await self.unanswered.leave(self.hold, self)
 
+    async def broke_off(self) -> None:
+        """See `Payment.broke_off`: its payee may have kept the whole of it."""
+        await self.unanswered.owed(self.hold, self)
+
     async def renew(self, offer: Offer) -> None:
         """See `Payment.renew`: what is signed is for one offer."""
         del offer

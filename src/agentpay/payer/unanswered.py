@@ -18,6 +18,7 @@ from agentpay.core.budget import (
     Answered,
     Budget,
     BudgetEvent,
+    Due,
     Hold,
     Presented,
     carried_on,
@@ -155,6 +156,11 @@ class Unanswered(Generic[T]):
         """Its request had an answer or a refusal, and its money is held."""
         self.end(hold)
         await self._note(Answered(id=hold.id))
+
+    async def owed(self, hold: Hold, payment: T) -> None:
+        """Its answer broke off while it was read: the same request is to have it."""
+        self._left[hold.id] = (0, payment)
+        await self._note(Due(hold=hold))
 
     def end(self, hold: Hold) -> None:
         """The hold is no more, or is nothing that a request could carry on."""
