@@ -299,7 +299,7 @@ def test_a_negative_cost_is_our_bug() -> None:
 
 
 def at_nobody(held: Hold) -> bool:
-    return not held.presented_until
+    return held.presented_until <= 0
 
 
 def test_c8_the_oldest_of_the_same_request_that_nobody_is_at_is_carried_on() -> None:

@@ -573,6 +573,30 @@ async def test_c8_what_another_agent_left_is_carried_on_by_one_alone(
         assert await world.arrived() == await spent(one) == 3 * PRICE
 
 
+async def test_c8_of_two_that_know_how_it_was_left_one_takes_it_up(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """All within one second: the times that they say are no others for that."""
+    store, now = str(tmp_path / "agent.db"), time.time()
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(store=store, clock=lambda: now) as one,
+        await world.agent(store=store, clock=lambda: now) as two,
+    ):
+        await two.get(RESERVED)
+        await unknown(world, one, RESERVED)
+        world.wire.hang, sent = asyncio.Event(), len(world.wire.credentials)
+        first = asyncio.create_task(two.get(RESERVED))
+        await until(lambda: len(world.wire.credentials) > sent)
+        assert world.paid_with == 2
+        second = asyncio.create_task(one.get(RESERVED))
+        await until(lambda: len(world.wire.credentials) > sent + 1)
+        world.wire.hang.set()
+
+        assert (await first).status_code == (await second).status_code == 200
+        assert world.paid_with == world.begun == 3
+
+
 async def test_c8_what_another_agent_is_at_is_not_carried_on(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:

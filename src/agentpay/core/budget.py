@@ -36,7 +36,10 @@ class Hold:
     request: str = ""
     """The request that it may still be answered for, as a hash; "" is none."""
     presented_until: int = 0
-    """Until then somebody may be at it, unless it is left before (Unix time)."""
+    """
+    Until then somebody may be at it (Unix time). The same below 0 was left: nobody is,
+    and who takes it up says a later time, so that no two take up the same.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +111,8 @@ class Moved:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
     """
-    Somebody presents a hold's signature, until then at the latest; 0 is nobody any
-    more, and nobody knows what became of it.
+    Somebody presents a hold's signature, until then at the latest; below 0 is nobody
+    any more, and nobody knows what became of it.
     """
 
     id: str
@@ -284,9 +287,10 @@ def _say_of(
 def _owe(budget: Budget, hold: Hold) -> Budget:
     """Where its money is gone, nothing is held."""
     known = budget.hold(hold.id)
+    amount = known.amount if known is not None else 0
+    due = replace(hold, amount=amount, presented_until=-abs(hold.presented_until))
     if known is not None:
-        return _changed(budget, replace(known, request=hold.request, presented_until=0))
-    due = replace(hold, amount=0, presented_until=0)
+        return _changed(budget, due)
     return replace(budget, holds=(*budget.holds, due))
 
 

@@ -100,9 +100,8 @@ class Unanswered(Generic[T]):
         if found is None:
             doubtful = carried_on(budget, request, self._is_doubtful)
             return (), (None, doubtful is not None)
-        # Above what it was: then nobody takes it who knows it as it was left.
-        left, _ = self._left.get(found.id, (0, None))
-        until = max(self.until(), found.presented_until + 1, left + 1)
+        # Later than ever: then nobody takes it up who knows it as it was left.
+        until = max(self.until(), abs(found.presented_until) + 1)
         ours = replace(found, presented_until=until)
         return (Presented(id=found.id, until=until),), (ours, False)
 
@@ -150,7 +149,7 @@ class Unanswered(Generic[T]):
         self._left[hold.id] = (hold.presented_until, payment)
         if len(self._left) > _LEFT_MAX:
             self._left.popitem(last=False)
-        await self._note(Presented(id=hold.id, until=0))
+        await self._note(Presented(id=hold.id, until=-hold.presented_until))
 
     async def answered(self, hold: Hold) -> None:
         """Its request had an answer or a refusal, and its money is held."""
@@ -159,7 +158,7 @@ class Unanswered(Generic[T]):
 
     async def owed(self, hold: Hold, payment: T) -> None:
         """Its answer broke off while it was read: the same request is to have it."""
-        self._left[hold.id] = (0, payment)
+        self._left[hold.id] = (hold.presented_until, payment)
         await self._note(Due(hold=hold))
 
     def end(self, hold: Hold) -> None:
