@@ -225,7 +225,7 @@ async def test_t9_a_wallet_is_made_before_permit2_moves_its_money(
         )
         receipt = await serve(await payee.answer(header, terms))
 
-        assert code(poor) == "invalid_transaction_state"
+        assert code(poor) == "permit2_allowance_required"
         assert not there
         assert receipt.success
         assert await chain.balance(payee.settings.pay_to) == 1000

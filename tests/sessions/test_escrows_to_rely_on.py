@@ -11,7 +11,8 @@ from agentpay.evm.session_escrow import Escrow
 from agentpay.session_onchain import check_escrow
 from agentpay.signers.wallet import Wallet
 from agentpay.testing.local_chain import LocalChain
-from tests.sessions.world import seated
+from agentpay.types import Address
+from tests.sessions.world import Table, seated
 
 OURS = load_artifact("EVMPaymentChannel").runtime
 GRACE = 15 * 60
@@ -34,12 +35,18 @@ async def test_our_escrow_gives_a_payee_fifteen_minutes(
     assert desk.grace_seconds == GRACE
 
 
+async def put(table: Table, address: Address, code: bytes) -> None:
+    """Code that the state of the next block has, at which it is read."""
+    await table.local.node.set_code(address, code)
+    await table.local.node.mine()
+
+
 async def test_another_escrow_is_used_at_the_word_of_who_configured_it(
     agentpay_chain: LocalChain,
 ) -> None:
     async with seated(agentpay_chain) as table:
         there = replace(table.escrow, contract=Wallet.create().address)
-        await table.local.node.set_code(there.contract, with_grace(600))
+        await put(table, there.contract, with_grace(600))
 
         assert await check_escrow(table.chain, there) == 600
 
@@ -59,7 +66,7 @@ async def test_c12_what_is_no_escrow_to_rely_on_is_refused(
 ) -> None:
     async with seated(agentpay_chain) as table:
         there = replace(table.escrow, contract=Wallet.create().address)
-        await table.local.node.set_code(there.contract, code)
+        await put(table, there.contract, code)
         with pytest.raises(UnsuitableEscrow, match=why):
             await table.desk(escrow=there).start()
 
@@ -68,7 +75,7 @@ async def test_c12_another_contract_at_the_address_of_ours_is_refused(
     agentpay_chain: LocalChain,
 ) -> None:
     async with seated(agentpay_chain) as table:
-        await table.local.node.set_code(SESSION_ESCROW, with_grace(900 + 1))
+        await put(table, SESSION_ESCROW, with_grace(900 + 1))
         ours = Escrow(chain=table.local.chain_id, contract=SESSION_ESCROW)
         with pytest.raises(UnsuitableEscrow, match="another contract"):
             await check_escrow(table.chain, ours)
