@@ -316,6 +316,15 @@ def test_c8_the_oldest_of_the_same_request_that_nobody_is_at_is_carried_on() -> 
     assert budget.exposure == 3
 
 
+def test_c8_who_left_late_says_nothing_of_who_has_taken_it_up() -> None:
+    left = replace(hold(1, request="r"), presented_until=5)
+    budget = budget_after(Reserved(hold=left), Presented(id="1", until=6))
+
+    assert apply(budget, Presented(id="1", until=-5), LIMITS) == budget
+    budget = apply(budget, Presented(id="1", until=-6), LIMITS)
+    assert budget.holds == (replace(left, presented_until=-6),)
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["", "r", "other"]), st.sampled_from("-ma"))),
     st.sampled_from(["", "r"]),

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -18,10 +18,12 @@ from agentpay.errors import (
     BudgetExceeded,
     PaymentOutcomeUnknown,
     PaymentRejected,
+    StoreOutcomeUnknown,
 )
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.pricing import Order
+from agentpay.ports import PayerStore
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
 from agentpay.wire.x402 import PAYMENT_RESPONSE
@@ -409,6 +411,62 @@ async def test_c8_who_has_no_budget_left_still_gets_what_was_paid_for(
             await agent.get(RESERVED)
 
         assert await spent(agent) == await world.arrived() == PRICE
+
+
+async def test_c8_what_is_bought_in_another_way_now_is_not_paid_again(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """By then a channel is open, which pays before a transfer does."""
+    policy = replace(BY_EXACT, prefer=("exact", "batch-settlement"))
+    store, other = str(tmp_path / "agent.db"), RESERVED.replace("/exact/", "/channel/")
+    async with a_world(agentpay_shared_chain, policy=policy) as world:
+        async with await world.agent(store=store) as agent:
+            await unknown(world, agent, WHOLE)
+            await agent.get(other)
+        async with await world.agent(store=store) as agent:
+            assert (await agent.get(WHOLE)).json() == {"answer": 42}
+            assert world.begun == 2
+            assert (await agent.get(WHOLE)).status_code == 200
+            assert world.begun == 3
+            assert await world.arrived() == PRICE
+
+
+class Unheard:
+    """A payer's store, a step of which is carried out or not, and nobody is told."""
+
+    def __init__(self, store: PayerStore, *, saved: bool) -> None:
+        self._store = store
+        self._saved = saved
+        self.doubtful = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def update(self, *step: Any, durable: bool = True) -> Any:
+        lost = self.doubtful and durable
+        if self._saved or not lost:
+            answer = await self._store.update(*step, durable=durable)
+        if lost:
+            self.doubtful = False
+            raise StoreOutcomeUnknown("planned")
+        return answer
+
+
+@pytest.mark.parametrize("saved", [True, False])
+async def test_c8_what_was_perhaps_taken_up_is_carried_on(
+    agentpay_shared_chain: LocalChain, saved: bool
+) -> None:
+    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+        await unknown(world, agent, RESERVED)
+        ledger = agent.payer.ledger
+        ledger.store = cast("PayerStore", Unheard(ledger.store, saved=saved))
+        with pytest.raises(StoreOutcomeUnknown):
+            await agent.get(RESERVED)
+        assert (await agent.get(RESERVED)).status_code == 200
+
+        assert world.paid_with == world.begun == 1
+        assert (await agent.get(RESERVED)).status_code == 200
+        assert world.paid_with == world.begun == 2
 
 
 # What a caller is told that says nothing of the payment.

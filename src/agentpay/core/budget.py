@@ -112,7 +112,8 @@ class Moved:
 class Presented:
     """
     Somebody presents a hold's signature, until then at the latest; below 0 is nobody
-    any more, and nobody knows what became of it.
+    any more, and nobody knows what became of it. That is said by who was at it, and
+    says nothing of who has taken it up meanwhile.
     """
 
     id: str
@@ -277,6 +278,8 @@ def _say_of(
             gone = min(event.amount, hold.amount)
             return _move(_changed(budget, replace(hold, amount=0)), hold.host, gone)
         case Presented():
+            if event.until < 0 and hold.presented_until != -event.until:
+                return budget  # somebody else has taken it up, and is at it
             return _changed(budget, replace(hold, presented_until=event.until))
         case Answered():
             return _changed(budget, replace(hold, request="", presented_until=0))

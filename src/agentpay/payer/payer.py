@@ -179,7 +179,9 @@ class Payer:
             PaymentOutcomeUnknown: Our own transaction was sent, and is not mined.
             ChainError: The chain is needed first, and cannot be read.
         """
-        if self.channels_for(offer) is None and offer.method not in OWN_WAYS:
+        # Whatever is offered now: it may be another way than the first time.
+        by_transfer = self.channels_for(offer) is None and offer.method not in OWN_WAYS
+        if by_transfer or await self.transfers.any_left():
             earlier = await self.transfers.carry_on(target)
             if earlier is not None:
                 return earlier

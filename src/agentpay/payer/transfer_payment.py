@@ -199,6 +199,10 @@ class TransferPayments:
             ledger, policy, is_ours=self._is_ours
         )
 
+    async def any_left(self) -> bool:
+        """Whether there may be anything to carry on."""
+        return await self._unanswered.any_left()
+
     async def carry_on(self, target: Target) -> TransferPayment | None:
         """
         What an earlier request for the same was paid with, and had no answer for; None

@@ -55,6 +55,8 @@ class Unanswered(Generic[T]):
         """Holds that requests of this process are at."""
         self._left: OrderedDict[str, tuple[int, T | None]] = OrderedDict()
         """Holds that one of ours was at last, as its books say, and its payment."""
+        self._unsure: dict[str, int] = {}
+        """Until when we took them up, if that was saved: nobody says."""
         self._earlier: dict[str, int] | None = None
         """Holds of processes that ended before we began, or live beside us."""
         self._calm_at = 0.0
@@ -75,16 +77,38 @@ class Unanswered(Generic[T]):
         """
         await self._look()
         while await self._is_known(request):
-            step = self._ledger.choose(lambda budget: self._choose(budget, request))
-            hold, wait = await take_whole(step, self._give_back)
+            hold, wait = await take_whole(self._take_up(request), self._give_back)
             if hold is not None:
                 self._running.add(hold.id)
+                self._unsure.pop(hold.id, None)
                 _, payment = self._left.pop(hold.id, (0, None))
                 return hold, payment
             if not wait:
                 return None
             await asyncio.sleep(_LOOK_AGAIN_SECONDS)
         return None
+
+    async def any_left(self) -> bool:
+        """Whether there may be any of ours to take: seen without a step of a store."""
+        await self._look()
+        return bool(self._left or self._earlier)
+
+    async def _take_up(self, request: str) -> tuple[Hold | None, bool]:
+        chosen: list[Hold] = []
+
+        def choose(
+            budget: Budget,
+        ) -> tuple[tuple[BudgetEvent, ...], tuple[Hold | None, bool]]:
+            events, (hold, wait) = self._choose(budget, request)
+            chosen[:] = [] if hold is None else [hold]
+            return events, (hold, wait)
+
+        try:
+            return await self._ledger.choose(choose)
+        except StoreError:
+            for hold in chosen:  # nobody is at it, whether that was saved or not
+                self._unsure[hold.id] = hold.presented_until
+            raise
 
     async def _is_known(self, request: str) -> bool:
         """Nearly always not, which takes no durable step to see."""
@@ -111,7 +135,7 @@ class Unanswered(Generic[T]):
         if hold.presented_until <= self._ledger.now():
             return True
         left, _ = self._left.get(hold.id, (0, None))
-        return hold.presented_until == left or (
+        return hold.presented_until in (left, self._unsure.get(hold.id)) or (
             self._is_earlier(hold) and not self._is_doubtful(hold)
         )
 
