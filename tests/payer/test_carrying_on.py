@@ -558,6 +558,24 @@ async def test_c8_an_answer_that_broke_off_is_due_to_who_asks_again(
         assert world.paid_with == world.begun == 2
 
 
+async def test_c8_what_broke_off_is_due_no_longer_than_answers_are_kept(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    ahead = [0.0]
+    async with (
+        a_world(agentpay_shared_chain) as world,
+        await world.agent(clock=lambda: time.time() + ahead[-1]) as agent,
+    ):
+        ledger, inner = agent.payer.ledger, world.wire.inner
+        for later, due in ((0.0, 1), (1000.0, 2), (9000.0, 1)):
+            ahead.append(later)
+            world.wire.inner = Breaking(inner)
+            with pytest.raises(AnswerLost):
+                await agent.get(RESERVED, params={"later": later})
+            holds = (await ledger.store.budget(ledger.account)).holds
+            assert (len(holds), sum(hold.amount for hold in holds)) == (due, 0)
+
+
 # Crashes, and other processes.
 
 

@@ -10,7 +10,7 @@ two purchases. What is known of it is in the hold of its budget, and outlives us
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Generic, TypeVar
 
@@ -21,11 +21,13 @@ from agentpay.core.budget import (
     Due,
     Hold,
     Presented,
+    Released,
     carried_on,
 )
 from agentpay.errors import StoreError
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import Policy
+from agentpay.payer.transfer_holds import ANSWER_KEPT_SECONDS
 from agentpay.types import MONEY_DECIMALS
 from agentpay.whole_steps import take_whole
 
@@ -170,9 +172,7 @@ class Unanswered(Generic[T]):
     async def leave(self, hold: Hold, payment: T | None) -> None:
         """Nobody is at it any more, and nobody knows what became of it."""
         self._running.discard(hold.id)
-        self._left[hold.id] = (hold.presented_until, payment)
-        if len(self._left) > _LEFT_MAX:
-            self._left.popitem(last=False)
+        self._remember(hold, payment)
         await self._note(Presented(id=hold.id, until=-hold.presented_until))
 
     async def answered(self, hold: Hold) -> None:
@@ -181,17 +181,35 @@ class Unanswered(Generic[T]):
         await self._note(Answered(id=hold.id))
 
     async def owed(self, hold: Hold, payment: T) -> None:
-        """Its answer broke off while it was read: the same request is to have it."""
+        """
+        Its answer broke off while it was read: the same request is to have it. What
+        nobody asked for while it was kept, and holds no money, is no more.
+        """
+        self._remember(hold, payment)
+        until = self._ledger.now() - ANSWER_KEPT_SECONDS
+
+        def owe(budget: Budget) -> tuple[tuple[BudgetEvent, ...], None]:
+            due = (h for h in budget.holds if h.request and not h.amount)
+            over = [Released(id=h.id) for h in due if h.valid_before < until]
+            return (*over, Due(hold=hold)), None
+
+        await self._say(self._ledger.choose(owe))
+
+    def _remember(self, hold: Hold, payment: T | None) -> None:
         self._left[hold.id] = (hold.presented_until, payment)
-        await self._note(Due(hold=hold))
+        if len(self._left) > _LEFT_MAX:
+            self._left.popitem(last=False)
 
     def end(self, hold: Hold) -> None:
         """The hold is no more, or is nothing that a request could carry on."""
         self._running.discard(hold.id)
 
     async def _note(self, event: BudgetEvent) -> None:
+        await self._say(self._ledger.move(MONEY_DECIMALS, event))
+
+    async def _say(self, step: Awaitable[None]) -> None:
         """Never in the way of an answer: here it is known, whatever the store says."""
         try:
-            await self._ledger.move(MONEY_DECIMALS, event)
+            await step
         except StoreError as error:
             _log.warning("how a payment ended could not be recorded: %s", error)
