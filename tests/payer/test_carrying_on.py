@@ -558,6 +558,38 @@ async def test_c8_an_answer_that_broke_off_is_due_to_who_asks_again(
         assert world.paid_with == world.begun == 2
 
 
+@VOUCHERS
+@pytest.mark.parametrize("kept", [True, False])
+async def test_c8_an_answer_to_a_voucher_that_broke_off_is_due_to_who_asks_again(
+    agentpay_shared_chain: LocalChain, prefer: str, kept: bool
+) -> None:
+    answers = AnswerPolicy() if kept else NONE_KEPT
+    async with (
+        a_world(
+            agentpay_shared_chain, policy=by_voucher(prefer), answers=answers
+        ) as world,
+        await world.agent() as agent,
+    ):
+        await agent.get(WHOLE)
+        inner = world.wire.inner
+        assert isinstance(inner, httpx.ASGITransport)
+        world.wire.inner = Breaking(through(inner.app))
+        with pytest.raises(AnswerLost):
+            await agent.get(WHOLE)
+        world.wire.inner = inner
+        if kept:
+            assert (await agent.get(WHOLE)).json() == {"answer": 42}
+        else:
+            with pytest.raises(AnswerLost):
+                await agent.get(WHOLE)
+
+        assert world.begun == 2
+        assert (await agent.get(WHOLE)).status_code == 200
+        assert world.begun == 3
+        await eventually(lambda: at_rest(agent))
+        assert await spent(agent) == await charged(world.payee, agent) == 3 * PRICE
+
+
 async def test_c8_what_broke_off_is_due_no_longer_than_answers_are_kept(
     agentpay_shared_chain: LocalChain,
 ) -> None:

@@ -82,7 +82,8 @@ class ChannelPayment:
         return self
 
     async def broke_off(self) -> None:
-        """See `Payment.broke_off`: the next request is another one."""
+        """See `Payment.broke_off`: its payee may have kept the whole of it."""
+        await self.left(self)
 
     async def renew(self, offer: Offer) -> None:
         """See `Payment.renew`: in x402 an offer is over when its payment is."""

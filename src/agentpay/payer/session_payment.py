@@ -107,7 +107,9 @@ class SessionPayment:
         return replace(self, again=True)
 
     async def broke_off(self) -> None:
-        """See `Payment.broke_off`: the next request is another one."""
+        """See `Payment.broke_off`: its payee may have kept the whole of it."""
+        if self._buys:
+            await self.left(self)
 
     async def renew(self, offer: Offer) -> "SessionPayment | None":
         """
