@@ -19,6 +19,7 @@ from agentpay.core.exchange import (
     judge,
     judge_session,
     judge_transfer,
+    next_of_carried,
 )
 
 STATUSES = st.sampled_from((200, 204, 301, 400, 402, 409, 429, 500, 502, 503))
@@ -29,6 +30,7 @@ ANSWERS = st.builds(
     success=st.none() | st.booleans(),
     fate=st.none() | st.sampled_from(("charged", "void", "running", "old", "?")),
     charged=st.none() | AMOUNTS,
+    repeated=st.booleans(),
     corrected=st.none() | AMOUNTS,
     offered=st.booleans(),
     busy=st.booleans(),
@@ -102,6 +104,18 @@ def test_nothing_is_paid_again_while_it_may_still_be_charged(
 
     if verdict.next is Next.PAY_AGAIN:
         assert verdict.booking is not Booking.OPEN
+
+
+@given(ANSWERS)
+def test_c8_of_what_is_lost_only_what_cost_nothing_is_bought_by_who_asks_again(
+    answer: ChannelAnswer,
+) -> None:
+    verdict = tagged(answer)
+    free = verdict.booking is Booking.CHARGED and verdict.charged == 0
+
+    lost = verdict.next is Next.LOST
+    changed = next_of_carried(verdict)
+    assert changed is (Next.PAY_AGAIN if lost and free else verdict.next)
 
 
 @pytest.mark.parametrize(

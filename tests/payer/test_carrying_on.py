@@ -259,6 +259,24 @@ async def test_c8_a_voucher_that_is_found_void_is_not_presented_again(
         assert await spent(agent) == await charged(world.payee, agent) == 2 * PRICE
 
 
+@VOUCHERS
+async def test_c8_what_failed_and_cost_nothing_is_bought_by_who_asks_again(
+    agentpay_shared_chain: LocalChain, prefer: str
+) -> None:
+    """It is asked what became of its voucher meanwhile, and they are faster."""
+    async with (
+        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
+        await world.agent() as agent,
+    ):
+        for tries in (1, 2):
+            assert (await agent.get(f"{BASE}/raises")).status_code == 500
+            assert world.begun == tries
+        assert (await agent.get(WHOLE)).status_code == 200
+
+        await eventually(lambda: at_rest(agent))
+        assert await spent(agent) == await charged(world.payee, agent) == PRICE
+
+
 # Which request is the same.
 
 

@@ -202,6 +202,15 @@ def _judge_strict(
     return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
 
 
+def next_of_carried(verdict: Verdict) -> Next:
+    """
+    What comes next for a voucher of an earlier request: if that cost nothing, as where
+    its application failed, there is no answer to be had, and the same is bought now.
+    """
+    free = verdict.booking is Booking.CHARGED and not verdict.charged
+    return Next.PAY_AGAIN if verdict.next is Next.LOST and free else verdict.next
+
+
 def judge_session(
     answer: SessionAnswer, *, tagged: bool, spent: int, resent: bool
 ) -> Verdict:

@@ -259,11 +259,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
     ) -> Offer | None:
         """
         The offer to pay now: a fresh one, where the answer is a 402, or that of a
-        session which it did not doubt. The answer itself is done with.
+        session or an earlier voucher which it did not doubt. The answer itself is done
+        with.
         """
         fresh = None
         if following in (Next.PAY_AGAIN, Next.RENEW):
-            fresh = offer if offer.mpp is not None else None
+            doubted = offer.mpp is None and response.status_code != 409
+            fresh = None if doubted else offer
             if response.status_code == 402:
                 fresh = await self._choose(response, target)
         await response.aclose()

@@ -3,10 +3,17 @@ One voucher for one request: what it says, and how its answers are booked.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agentpay.core.budget import BudgetEvent, Spent
-from agentpay.core.exchange import Booking, ChannelAnswer, Next, Verdict, judge
+from agentpay.core.exchange import (
+    Booking,
+    ChannelAnswer,
+    Next,
+    Verdict,
+    judge,
+    next_of_carried,
+)
 from agentpay.core.payer_channel import (
     DepositArrived,
     PayerEvent,
@@ -62,6 +69,8 @@ class ChannelPayment:
     leave: Callable[[VoucherPayment], Awaitable[None]]
     left: Callable[[VoucherPayment], Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
+    again: bool = False
+    """Whether an earlier request has presented it."""
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
     read_receipt: Callable[[str], VoucherReceipt | None] = read_receipt
@@ -78,8 +87,8 @@ class ChannelPayment:
         await self.left(self)
 
     def carried_on(self) -> "ChannelPayment":
-        """See `VoucherPayment.carried_on`: its answers mean the same."""
-        return self
+        """See `VoucherPayment.carried_on`."""
+        return replace(self, again=True)
 
     async def broke_off(self) -> None:
         """See `Payment.broke_off`: its payee may have kept the whole of it."""
@@ -103,6 +112,8 @@ class ChannelPayment:
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
+        if self.again and following is Next.LOST:
+            following = next_of_carried(verdict)
         if following is not Next.RESEND:
             self.approval.end()
         if verdict.booking is Booking.OPEN and following in (

@@ -16,6 +16,7 @@ from agentpay.core.exchange import (
     Trouble,
     Verdict,
     judge_session,
+    next_of_carried,
 )
 from agentpay.core.payer_channel import DepositArrived, PendingDeposit, SpentReported
 from agentpay.core.payer_session_rules import AcceptedReported, PayerSessionEvent
@@ -152,6 +153,8 @@ class SessionPayment:
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
+        if self.again and following is Next.LOST:
+            following = next_of_carried(verdict)
         if following not in (Next.RESEND, Next.RENEW):
             self.approval.end()
         if verdict.booking is Booking.OPEN and following in (
