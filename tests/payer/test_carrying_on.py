@@ -524,6 +524,56 @@ async def test_c8_an_error_that_may_be_any_proxys_is_no_answer(
         assert await world.arrived() == payments * PRICE
 
 
+@pytest.mark.parametrize("policy", [BY_EXACT, BY_CHARGE], ids=["exact", "charge"])
+async def test_c8_what_failed_and_is_refused_is_bought_by_who_asks_again(
+    agentpay_shared_chain: LocalChain, policy: Policy
+) -> None:
+    """A payee never settles what its application failed at."""
+    url = RESERVED.replace("/ok", "/raises")
+    async with (
+        a_world(agentpay_shared_chain, policy=policy) as world,
+        await world.agent() as agent,
+    ):
+        for tries in (1, 2):
+            assert (await agent.get(url)).status_code == 500
+            assert world.paid_with == world.begun == tries
+
+        assert (await spent(agent), await held(agent)) == (0, 2 * PRICE)
+        assert await world.arrived() == 0
+
+
+class Refusing(httpx.AsyncBaseTransport):
+    """Whatever a request pays with, it is asked to pay."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        unpaid = httpx.Request(request.method, request.url)
+        return await self._inner.handle_async_request(unpaid)
+
+
+@pytest.mark.parametrize("policy", [BY_EXACT, BY_CHARGE], ids=["exact", "charge"])
+async def test_c8_what_nobody_answered_and_is_refused_is_its_callers_to_pay_again(
+    agentpay_shared_chain: LocalChain, policy: Policy
+) -> None:
+    async with (
+        a_world(agentpay_shared_chain, policy=policy) as world,
+        await world.agent() as agent,
+    ):
+        world.wire.lose_requests = 10**6
+        with pytest.raises(PaymentOutcomeUnknown):
+            await agent.get(RESERVED)
+        world.wire.lose_requests, inner = 0, world.wire.inner
+        world.wire.inner = Refusing(inner)
+        with pytest.raises(PaymentRejected):
+            await agent.get(RESERVED)
+        assert world.paid_with == 1
+        world.wire.inner = inner
+        assert (await agent.get(RESERVED)).status_code == 200
+        assert (world.paid_with, world.begun) == (2, 1)
+
+
 class Breaking(httpx.AsyncBaseTransport):
     """The first answer to a payment arrives whole, and is cut off on its way."""
 

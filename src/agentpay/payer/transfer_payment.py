@@ -73,6 +73,8 @@ class TransferPayment:
     approval: Approval = field(default_factory=Approval)
     again: bool = False
     """Whether an earlier request has presented it."""
+    failed: bool = False
+    """Whether that had an error for it: refused now, it is nothing that is due."""
 
     @property
     def id(self) -> str:
@@ -84,7 +86,7 @@ class TransferPayment:
         request for the same finds out.
         """
         self.approval.end()
-        await self.unanswered.leave(self.hold, self)
+        await self.unanswered.leave(self.hold, replace(self, failed=False))
 
     async def broke_off(self) -> None:
         """See `Payment.broke_off`: its payee may have kept the whole of it."""
@@ -112,20 +114,24 @@ class TransferPayment:
             await self._end_open(read, verdict)
         if verdict.next is not Next.RESEND:
             self.approval.end()
+        following = verdict.next
+        if self.failed and following is Next.REJECTED and answer.status == 402:
+            following = Next.PAY_AGAIN
         reason = (receipt.error_reason if receipt else None) or why_of(answer)
         final = verdict.booking is Booking.CHARGED
-        return Judgement(next=verdict.next, charged=charged, reason=reason, final=final)
+        return Judgement(next=following, charged=charged, reason=reason, final=final)
 
     async def _end_open(self, read: TransferAnswer, verdict: Verdict) -> None:
         """
         An answer, and nobody knows what it cost. One that is an error, and not said to
-        be of no cost, may be any proxy's: the same request is not to pay anew for it.
+        be of no cost, may be any proxy's: the same request is not to pay anew for it,
+        unless its payee will not have it any more.
         """
         if says_no(read, verdict):
             self.ledger.refused(self.hold)
             await self.unanswered.answered(self.hold)
         elif read.status >= 500:
-            await self.leave_open()
+            await self.unanswered.leave(self.hold, replace(self, failed=True))
         else:
             await self.unanswered.answered(self.hold)
 
