@@ -337,7 +337,9 @@ class AgentWorld:
     def _leave(self, name: str) -> None:
         """Nobody is at it any more, and nobody knows what became of it."""
         self.left.add(name)
-        self.tell(Presented(id=name, until=-self.now))
+        hold = self.budget.hold(name)
+        if hold is not None:
+            self.tell(Presented(id=name, until=-hold.presented_until))
 
     def crash(self) -> None:
         """The agent's process dies: its callers are gone, its books are not."""
