@@ -28,6 +28,7 @@ from agentpay.core.payer_channel import (
     Issued,
     Misbehaved,
     PayerChannel,
+    PayerStatus,
     PendingDeposit,
     SpentReported,
     Ticket,
@@ -106,7 +107,11 @@ class World(PayeeSide):
         self.network.append(Copy(request=request, purpose=purpose))
 
     def want_refund(self) -> None:
+        before = self.payer
         issued = self.tell_payer(CloseWanted())
+        if before.status is PayerStatus.OPEN and not (before.open or before.balance):
+            closed = self.payer.status is PayerStatus.CLOSED
+            assert closed is (before.deposit is None), "empty, and not closed"
         if not isinstance(issued, Issued):
             return
         self.closing = True

@@ -282,6 +282,23 @@ def test_a_channel_spent_to_the_end_can_still_be_closed() -> None:
     assert payer_answer(channel, CloseWanted()) == Issued(cumulative=9)
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_channel_that_no_deposit_came_to_is_closed_without_its_payee(
+    tagged: bool,
+) -> None:
+    deposit = pending_deposit(50)
+    never = payer_channel(balance=0, tagged=tagged)
+    tried = payer_after(never, wanted(10, deposit=deposit))
+    failed = payer_after(tried, TicketVoid(cumulative=10))
+    lapsed = payer_after(failed, DepositLapsed(salt=deposit.salt))
+
+    assert isinstance(payer_answer(tried, CloseWanted()), Wait)
+    assert isinstance(payer_answer(failed, CloseWanted()), Wait)
+    for empty in (never, lapsed):
+        assert payer_answer(empty, CloseWanted()) == Booked()
+        assert payer_after(empty, CloseWanted()).status is PayerStatus.CLOSED
+
+
 def test_an_emptied_channel_is_closed() -> None:
     channel = payer_after(
         payer_channel(), wanted(10), TicketCharged(cumulative=10, charged=10)

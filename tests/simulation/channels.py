@@ -238,6 +238,13 @@ def _live(world: World, dice: random.Random, steps: Steps, tally: Tally) -> None
     tally.transitions += world.steps
 
 
+def _balance(dice: random.Random, forgotten: int) -> int:
+    """What was deposited: nothing at times, where the first request carries it."""
+    if not forgotten and dice.random() < 0.05:
+        return 0
+    return dice.choice((dice.randint(3, 15), dice.randint(15, 120)))
+
+
 def _make(
     dice: random.Random,
     *,
@@ -255,7 +262,7 @@ def _make(
         forgotten=forgotten,
         hasty=hasty,
         exposure_max=dice.choice((None, None, None, 3, 10)),
-        balance=dice.choice((dice.randint(3, 15), dice.randint(15, 120))),
+        balance=_balance(dice, forgotten),
         headroom=dice.choice((3, 10, 20, 40, 80)),
         window=window,
         in_flight_max=dice.randint(1, window),

@@ -175,7 +175,10 @@ class DepositLapsed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseWanted:
-    """Ask for the refund: nothing more is signed but the voucher that asks."""
+    """
+    Ask for the refund: nothing more is signed but the voucher that asks. A channel to
+    which no deposit came is closed by that alone.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

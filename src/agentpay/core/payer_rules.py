@@ -299,6 +299,8 @@ def _ask_refund(channel: PayerChannel) -> PayerTransition:
         return answered(channel, Issued(cumulative=channel.open[0].cumulative))
     if channel.open:
         return answered(channel, Wait(reason="requests are in flight"))
+    if not channel.balance:
+        return _close_empty(channel)
     if not channel.tagged:
         return _closing(channel, channel.spent)
     floor = _floor(channel)
@@ -311,6 +313,13 @@ def _ask_refund(channel: PayerChannel) -> PayerTransition:
     if amount is None:
         return answered(channel, Unusable(reason="its amounts are used up"))
     return _closing(channel, amount)
+
+
+def _close_empty(channel: PayerChannel) -> PayerTransition:
+    """No deposit came, and so none can come back: there is nobody to ask."""
+    if channel.deposit is not None:
+        return answered(channel, Wait(reason="a deposit is on its way"))
+    return answered(replace(channel, status=PayerStatus.CLOSED), Booked())
 
 
 def _closing(channel: PayerChannel, amount: int) -> PayerTransition:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agentpay.core.budget import Returned
 from agentpay.core.payer_channel import (
+    Booked,
     ChannelEmptied,
     CloseWanted,
     Issued,
@@ -66,8 +67,7 @@ async def close_channel(
         )
     else:
         spent = record.ledger.spent
-        transaction = await _ask_for_refund(record, payer, ask)
-        returned = await _book_return(record, payer, chain)
+        transaction, returned = await _close(record, payer, chain, ask)
     return Closed(
         channel=channel,
         spent=spent,
@@ -76,12 +76,25 @@ async def close_channel(
     )
 
 
-async def _ask_for_refund(record: PayerRecord, payer: Payer, ask: Asker) -> str:
+async def _close(
+    record: PayerRecord, payer: Payer, chain: Chain, ask: Asker
+) -> tuple[str, int]:
+    """The transaction of the refund, and what came back."""
     payer.keys.of(record)  # or raises, before the channel is closed to requests
-    cumulative = await _closing_amount(record, payer)
-    method, _, url = record.url.partition(" ")
-    if not url:
+    if not record.url:
         raise ChannelUnusable(f"channel {record.channel} was never used")
+    await payer.channels.inquiry.look_for_deposit(record.channel)
+    cumulative = await _closing_amount(record, payer)
+    if cumulative is None:
+        return "", 0
+    transaction = await _ask_for_refund(record, cumulative, payer, ask)
+    return transaction, await _book_return(record, payer, chain)
+
+
+async def _ask_for_refund(
+    record: PayerRecord, cumulative: int, payer: Payer, ask: Asker
+) -> str:
+    method, _, url = record.url.partition(" ")
     credential = await sign_voucher(
         payer.keys,
         record,
@@ -106,11 +119,16 @@ async def _ask_for_refund(record: PayerRecord, payer: Payer, ask: Asker) -> str:
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _closing_amount(record: PayerRecord, payer: Payer) -> int:
-    """The amount that asks: recorded before it is signed, the same when asked again."""
+async def _closing_amount(record: PayerRecord, payer: Payer) -> int | None:
+    """
+    The amount that asks: recorded before it is signed, the same when asked again. None
+    if there is nothing to ask for.
+    """
     (answer,) = await payer.ledger.book(record.channel, CloseWanted())
     if isinstance(answer, Issued):
         return answer.cumulative
+    if isinstance(answer, Booked):
+        return None
     why = answer.reason if isinstance(answer, Wait) else str(answer)
     raise ChannelUnusable(f"channel {record.channel} cannot be closed now: {why}")
 
