@@ -7,12 +7,13 @@ Exits with 1 if anything was lost, doubled, served unpaid, or stuck.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,14 +31,15 @@ async def main() -> int:
     parser.add_argument("--at-once", type=int, default=6)
     parser.add_argument("--stores", default="sqlite,postgres")
     parser.add_argument("--journal", type=Path, help="a file that is added to")
+    parser.add_argument("--keep", type=Path, help="a directory for all files, to stay")
     asked = parser.parse_args()
     known = _read(asked.journal)
     done = {report.seed for report in known}
     seeds = [s for s in range(asked.first, asked.first + asked.runs) if s not in done]
     stores = tuple(asked.stores.split(","))
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="agentpay-faults-") as directory:
-        async with Pool(Path(directory), providers=_PROVIDERS, stores=stores) as pool:
+    with _directory(asked.keep) as directory:
+        async with Pool(directory, providers=_PROVIDERS, stores=stores) as pool:
             fresh = await _live_all(pool, seeds, asked.at_once, asked.journal)
             lost = await _reconcile(pool, fresh)
             made = [s for p in pool.providers for s in read_served(p.place.served)]
@@ -53,6 +55,16 @@ async def main() -> int:
     return _summarize([*known, *fresh], lost) or int(nameless > 0)
 
 
+@contextlib.contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True)
+        yield keep
+        return
+    with tempfile.TemporaryDirectory(prefix="agentpay-faults-") as directory:
+        yield Path(directory)
+
+
 async def _live_all(
     pool: Pool, seeds: Sequence[int], at_once: int, journal: Path | None
 ) -> list[Report]:
@@ -62,9 +74,6 @@ async def _live_all(
     async def live(seed: int) -> None:
         report = await History(seed, pool).live(room)
         reports.append(report)
-        for words in report.wrong:
-            place = f"{report.provider}, {report.protocol}"
-            print(f"seed {seed}, {place}, {report.faults}: {words}")
         if journal is not None:
             with journal.open("a") as file:
                 file.write(json.dumps(asdict(report)) + "\n")
@@ -105,6 +114,10 @@ def _summarize(reports: Sequence[Report], lost: int) -> int:
     print(sum(report.missed for report in reports))
     for kind, times in kinds.most_common():
         print(f"  {times:5} {kind}")
+    for report in reports:
+        for words in report.wrong:
+            place = f"{report.provider}, {report.protocol}"
+            print(f"seed {report.seed}, {place}, {report.faults}: {words}")
     bad = _sums(reports, "lost", "doubled", "unpaid", "stuck")
     bad["lost"] += lost
     bad["runs without a fault"] = sum(not report.faults for report in reports)

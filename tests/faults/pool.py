@@ -23,6 +23,7 @@ from tests.faults.provider import Place
 from tests.postgres_server import PostgresServer
 
 ROOT = Path(__file__).parents[2]
+_START_SECONDS = 300
 
 
 async def run_module(
@@ -64,8 +65,15 @@ class Provider:
         return Wallet.from_key(self.place.key)
 
     async def start(self) -> None:
-        """Start it, and again if it cannot start yet, until it answers."""
-        async with self.busy, asyncio.timeout(120), httpx.AsyncClient() as client:
+        """
+        Start it, and again for as long as it cannot: it refuses to begin with an
+        endpoint that fails, as it may for each fault that is planned.
+        """
+        async with (
+            self.busy,
+            asyncio.timeout(_START_SECONDS),
+            httpx.AsyncClient() as client,
+        ):
             while True:
                 if self.process is None or self.process.returncode is not None:
                     self.starts += 1

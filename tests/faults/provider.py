@@ -91,7 +91,7 @@ def main(told: str) -> None:
     }
     paywall = Paywall(Application(place.served, payee), payee=payee, routes=routes)
     door = Door(paywall, place.served)
-    uvicorn.run(door, port=place.port, log_level="critical", ws="none")
+    uvicorn.run(door, port=place.port, log_level="error", ws="none")
 
 
 if __name__ == "__main__":
