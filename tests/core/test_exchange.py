@@ -5,7 +5,7 @@ What a payer makes of an answer: only one that names its voucher closes it.
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agentpay.core.exchange import (
@@ -107,6 +107,8 @@ def test_nothing_is_paid_again_while_it_may_still_be_charged(
 
 
 @given(ANSWERS)
+@example(says(409, fate="charged", charged=3, repeated=True))
+@example(says(409, fate="charged", charged=0, repeated=True))
 def test_c8_of_what_is_lost_only_what_cost_nothing_is_bought_by_who_asks_again(
     answer: ChannelAnswer,
 ) -> None:
