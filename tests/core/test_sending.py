@@ -1,12 +1,14 @@
 """The rules of sending: nonces in a row, fees that rise to a limit, nothing twice."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from agentpay.core.sending import (
     GWEI,
+    MARKS,
+    TURNS,
     Attempt,
     FeePolicy,
     Fees,
@@ -22,6 +24,7 @@ from agentpay.core.sending import (
     first_fees,
     free_nonce,
     higher_fees,
+    marked_gas,
     wants_more,
 )
 from agentpay.errors import ConfigurationError, InvariantViolated
@@ -52,6 +55,42 @@ def sending(nonce: int = 0, *, deadline: int = 0) -> Sending:
         block=10,
         deadline=deadline,
     )
+
+
+TWO_MARKS = st.lists(st.integers(0, MARKS - 1), min_size=2, max_size=2, unique=True)
+
+
+@given(needs=st.lists(GAS, min_size=2, max_size=2), marks=TWO_MARKS, turn=st.integers())
+@example(needs=[100_000, 100_000], marks=[0, 1], turn=0)
+def test_f8_two_senders_never_ask_for_the_same_gas(
+    needs: list[int], marks: list[int], turn: int
+) -> None:
+    one, other = (
+        marked_gas(needed, mark=mark, turn=turn, most=2**25)
+        for needed, mark in zip(needs, marks, strict=True)
+    )
+
+    assert one != other
+    assert needs[0] * 5 // 4 <= one < needs[0] * 5 // 4 + MARKS * TURNS
+
+
+@given(needed=GAS, mark=st.integers(0, MARKS - 1), first=st.integers(0))
+def test_f8_the_same_call_asks_for_other_gas_when_it_is_sent_again(
+    needed: int, mark: int, first: int
+) -> None:
+    asked = {
+        marked_gas(needed, mark=mark, turn=turn, most=2**25)
+        for turn in range(first, first + TURNS)
+    }
+
+    assert len(asked) == TURNS
+
+
+@given(needed=GAS, mark=st.integers(0, MARKS - 1), most=GAS)
+def test_no_mark_asks_for_more_gas_than_allowed(
+    needed: int, mark: int, most: int
+) -> None:
+    assert marked_gas(needed, mark=mark, turn=0, most=most) <= most
 
 
 @given(market=MARKETS, gas=GAS, policy=POLICIES)

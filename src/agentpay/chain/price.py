@@ -25,7 +25,6 @@ from agentpay.types import Address
 
 log = logging.getLogger(__name__)
 
-_GAS_SALT: Final = 2**15
 _LOW_TRANSACTIONS: Final = 10
 """Fewer than so many more can be paid for: somebody should know."""
 _PRICE: Final = (
@@ -81,6 +80,8 @@ class Pricing:
         self._chain = chain
         self._account = account
         self._policy = policy
+        self._mark = secrets.randbelow(rules.MARKS)
+        self._turn = 0
         self._low = False
 
     async def terms(self, call: Call, cap: int, *, capped: bool) -> Terms:
@@ -117,10 +118,8 @@ class Pricing:
     def _offer(
         self, call: Call, price: Price, gas: int, cap: int, balance: int
     ) -> Terms:
-        # Two senders of one key must not make the same bytes of two calls: "already
-        # known" has to mean our own transaction. Gas that is not used costs nothing,
-        # whereas a difference in fees would let one replace the other.
-        gas = min(gas + gas // 4 + secrets.randbelow(_GAS_SALT), cap)
+        self._turn += 1
+        gas = rules.marked_gas(gas, mark=self._mark, turn=self._turn, most=cap)
         fees = rules.first_fees(price.market, gas=gas, policy=self._policy)
         if fees is None:
             raise GasTooExpensive(

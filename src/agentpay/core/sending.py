@@ -14,6 +14,10 @@ from agentpay.errors import ConfigurationError, InvariantViolated
 from agentpay.types import Hash32
 
 GWEI: Final = 10**9
+MARKS: Final = 2**12
+"""So many senders of one key can be told apart by the gas that they ask for."""
+TURNS: Final = 2**3
+"""So many calls of one sender, one after the other, can be."""
 _BLOCKS_WITHOUT_US: Final = 2
 """A chain that stands still takes no higher fee either."""
 _HURRY_SECONDS_MIN: Final = 1.0
@@ -188,6 +192,20 @@ def free_nonce(queue: Queue, first: int, taken: Collection[int] = ()) -> int:
     while first in held or first in taken:
         first += 1
     return first
+
+
+def marked_gas(needed: int, *, mark: int, turn: int, most: int) -> int:
+    """
+    The gas to ask for: at least a quarter more than is needed, and such that it bears
+    the mark of its sender and the turn of its call, unless that is above `most`.
+
+    So the same call makes other bytes when another sender of the key sends it, and when
+    it is sent again: what a node has already is this call. Gas that is not used costs
+    nothing, whereas by a difference in fees one would replace the other.
+    """
+    roomy = needed + needed // 4
+    own = MARKS * (turn % TURNS) + mark
+    return min(roomy + (own - roomy) % (MARKS * TURNS), most)
 
 
 def first_fees(market: Market, *, gas: int, policy: FeePolicy) -> Fees | None:
