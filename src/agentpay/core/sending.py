@@ -199,9 +199,9 @@ def marked_gas(needed: int, *, mark: int, turn: int, most: int) -> int:
     The gas to ask for: at least a quarter more than is needed, and such that it bears
     the mark of its sender and the turn of its call, unless that is above `most`.
 
-    So the same call makes other bytes when another sender of the key sends it, and when
-    it is sent again: what a node has already is this call. Gas that is not used costs
-    nothing, whereas by a difference in fees one would replace the other.
+    So the same call makes other bytes when a sender with another mark sends it, and
+    when it is sent again: what a node has already is this call. Gas that is not used
+    costs nothing, whereas by a difference in fees one would replace the other.
     """
     roomy = needed + needed // 4
     own = MARKS * (turn % TURNS) + mark

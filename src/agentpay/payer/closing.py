@@ -15,6 +15,7 @@ from agentpay.core.payer_channel import (
     CloseWanted,
     Issued,
     PayerStatus,
+    Unusable,
     Wait,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
@@ -129,7 +130,7 @@ async def _closing_amount(record: PayerRecord, payer: Payer) -> int | None:
         return answer.cumulative
     if isinstance(answer, Booked):
         return None
-    why = answer.reason if isinstance(answer, Wait) else str(answer)
+    why = answer.reason if isinstance(answer, Wait | Unusable) else str(answer)
     raise ChannelUnusable(f"channel {record.channel} cannot be closed now: {why}")
 
 

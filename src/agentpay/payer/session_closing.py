@@ -15,6 +15,7 @@ from agentpay.core.payer_channel import (
     CloseWanted,
     Issued,
     PayerAnswer,
+    Unusable,
     Wait,
 )
 from agentpay.core.payer_session_rules import CloseCorrected
@@ -152,5 +153,5 @@ class _Closing:
 def _amount(record: PayerRecord, said: PayerAnswer) -> int:
     if isinstance(said, Issued):
         return said.cumulative
-    why = said.reason if isinstance(said, Wait) else str(said)
+    why = said.reason if isinstance(said, Wait | Unusable) else str(said)
     raise ChannelUnusable(f"session {record.channel} cannot be closed now: {why}")
