@@ -1,21 +1,12 @@
 """A payer can always leave a session of MPP, whatever its payee does about it."""
 
 import shutil
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
-from agentpay import Policy
 from agentpay.core.payer_channel import PayerStatus
-from agentpay.errors import (
-    ChannelUnusable,
-    PaymentOutcomeUnknown,
-    PaymentRejected,
-    TransactionFailed,
-)
-from agentpay.testing.faulty_http import FaultyHttp, HttpFault
+from agentpay.errors import ChannelUnusable, PaymentRejected, TransactionFailed
 
 from .world import DEPOSIT, GRACE, PRICE, a_session_world
 
@@ -108,30 +99,3 @@ async def test_a_session_that_was_closed_meanwhile_is_booked_as_over(
         assert (again.amount, again.transaction) == (0, "")
         assert (spending.deposited, spending.held) == (0, 0)
         assert spending.spent == PRICE * 10**12
-
-
-async def test_a_session_that_was_never_opened_is_closed_once_it_cannot_be() -> None:
-    quick, ahead = Policy(prefer=("session",), give_up_seconds=1), 0.0
-    async with a_session_world() as world:
-        shop = urlsplit(world.url)
-        async with (
-            FaultyHttp(f"{shop.scheme}://{shop.netloc}") as faulty,
-            world.agent(policy=quick, clock=lambda: time.time() + ahead) as agent,
-        ):
-            faulty.plan(HttpFault.REQUEST_DROPPED, times=1000, header="authorization")
-            with pytest.raises(PaymentOutcomeUnknown):
-                await agent.get(faulty.url + shop.path)
-            (record,) = await agent.channels()
-            with pytest.raises(ChannelUnusable):
-                await agent.close_channel(record.channel)
-            (still,) = await agent.channels()
-            ahead = 24 * 3600.0
-            await world.chain.node.increase_time(24 * 3600)
-            closed = await agent.close_channel(record.channel)
-            (left,) = await agent.channels()
-            spending = await agent.spending()
-
-    assert still.ledger.status is not PayerStatus.CLOSED
-    assert (closed.spent, closed.returned, closed.transaction) == (0, 0, "")
-    assert left.ledger.status is PayerStatus.CLOSED
-    assert (spending.spent, spending.held, spending.deposited) == (0, 0, 0)

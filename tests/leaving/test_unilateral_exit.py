@@ -1,15 +1,11 @@
 """A payer can always leave: its payee claims in time, or is silent, or forgot it."""
 
 import asyncio
-import time
-from urllib.parse import urlsplit
 
 import pytest
 
-from agentpay import PaymentOutcomeUnknown, PaymentRejected, Policy
-from agentpay.core.payer_channel import PayerStatus
+from agentpay import PaymentOutcomeUnknown, PaymentRejected
 from agentpay.errors import ChainError, ChannelUnusable, TransactionFailed
-from agentpay.testing.faulty_http import FaultyHttp, HttpFault
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import BASE, Wire, a_shop, an_agent, through
 
@@ -160,33 +156,3 @@ async def test_c9_a_withdrawal_that_is_finished_twice_at_once_comes_back_once() 
 
         assert spending.spent == PRICE * 10**12
         assert spending.deposited == spending.held == 0
-
-
-async def test_a_channel_that_no_deposit_came_to_is_closed_once_none_can() -> None:
-    quick, ahead = Policy(give_up_seconds=1), 0.0
-    async with a_world() as world:
-        shop = urlsplit(world.url)
-        async with (
-            FaultyHttp(f"{shop.scheme}://{shop.netloc}") as faulty,
-            world.agent(policy=quick, clock=lambda: time.time() + ahead) as agent,
-        ):
-            faulty.plan(
-                HttpFault.REQUEST_DROPPED, times=1000, header="payment-signature"
-            )
-            with pytest.raises(PaymentOutcomeUnknown):
-                await agent.get(faulty.url + shop.path)
-            (record,) = await agent.channels()
-            with pytest.raises(ChannelUnusable):
-                await agent.close_channel(record.channel)
-            (still,) = await agent.channels()
-            ahead = 24 * 3600.0
-            await world.chain.node.increase_time(24 * 3600)
-            await agent.payer.resolve()
-            closed = await agent.close_channel(record.channel)
-            (left,) = await agent.channels()
-            spending = await agent.spending()
-
-    assert still.ledger.status is not PayerStatus.CLOSED
-    assert (closed.spent, closed.returned, closed.transaction) == (0, 0, "")
-    assert left.ledger.status is PayerStatus.CLOSED
-    assert (spending.spent, spending.held, spending.deposited) == (0, 0, 0)

@@ -102,6 +102,23 @@ async def unknown(
     world.wire.lose_answers = 0
 
 
+async def unsent(world: World, agent: Agent, url: str) -> None:
+    """A request that never arrives, whatever it pays with."""
+    world.wire.lose_requests = 10**6
+    with pytest.raises(PaymentOutcomeUnknown):
+        await agent.get(url)
+    world.wire.lose_requests = 0
+
+
+@contextlib.asynccontextmanager
+async def at_work(
+    chain: LocalChain, **options: Any
+) -> AsyncIterator[tuple[World, Agent]]:
+    """A world, and one agent in it."""
+    async with a_world(chain, **options) as world, await world.agent() as agent:
+        yield world, agent
+
+
 KINDS = pytest.mark.parametrize(
     ("policy", "url"),
     [
@@ -118,10 +135,7 @@ KINDS = pytest.mark.parametrize(
 async def test_c8_the_same_request_again_is_told_the_answer_that_was_kept(
     agentpay_shared_chain: LocalChain, policy: Policy, url: str
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=policy) as world,
-        await world.agent() as agent,
-    ):
+    async with at_work(agentpay_shared_chain, policy=policy) as (world, agent):
         await unknown(world, agent, url)
         again = await agent.get(url)
 
@@ -139,16 +153,9 @@ async def test_c8_the_same_request_again_is_told_the_answer_that_was_kept(
 async def test_c8_what_never_arrived_is_bought_by_the_same_request(
     agentpay_shared_chain: LocalChain, policy: Policy, url: str
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=policy) as world,
-        await world.agent() as agent,
-    ):
-        world.wire.lose_requests = 10**6
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(url)
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(url)
-        world.wire.lose_requests = 0
+    async with at_work(agentpay_shared_chain, policy=policy) as (world, agent):
+        await unsent(world, agent, url)
+        await unsent(world, agent, url)
         again = await agent.get(url)
 
         assert again.status_code == 200
@@ -161,9 +168,9 @@ async def test_c8_what_never_arrived_is_bought_by_the_same_request(
 async def test_c8_an_answer_that_is_not_kept_is_lost_and_not_paid_again(
     agentpay_shared_chain: LocalChain, policy: Policy, url: str
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=policy, answers=NONE_KEPT) as world,
-        await world.agent() as agent,
+    async with at_work(agentpay_shared_chain, policy=policy, answers=NONE_KEPT) as (
+        world,
+        agent,
     ):
         world.wire.hang = asyncio.Event()
         leaving = asyncio.create_task(agent.get(url))
@@ -199,9 +206,9 @@ def by_voucher(prefer: str) -> Policy:
 async def test_c8_the_same_request_again_presents_the_same_voucher(
     agentpay_shared_chain: LocalChain, prefer: str, first: bool
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
-        await world.agent() as agent,
+    async with at_work(agentpay_shared_chain, policy=by_voucher(prefer)) as (
+        world,
+        agent,
     ):
         if not first:
             await agent.get(WHOLE)
@@ -224,9 +231,9 @@ async def test_c8_the_same_request_again_presents_the_same_voucher(
 async def test_c8_an_answer_that_a_voucher_bought_is_due_after_it_was_asked_about(
     agentpay_shared_chain: LocalChain, prefer: str
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
-        await world.agent() as agent,
+    async with at_work(agentpay_shared_chain, policy=by_voucher(prefer)) as (
+        world,
+        agent,
     ):
         await unknown(world, agent, WHOLE)
         await eventually(lambda: at_rest(agent))
@@ -241,15 +248,12 @@ async def test_c8_an_answer_that_a_voucher_bought_is_due_after_it_was_asked_abou
 async def test_c8_a_voucher_that_is_found_void_is_not_presented_again(
     agentpay_shared_chain: LocalChain, prefer: str
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
-        await world.agent() as agent,
+    async with at_work(agentpay_shared_chain, policy=by_voucher(prefer)) as (
+        world,
+        agent,
     ):
         await agent.get(WHOLE)
-        world.wire.lose_requests = 10**6
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(WHOLE)
-        world.wire.lose_requests = 0
+        await unsent(world, agent, WHOLE)
         await eventually(lambda: none_open(agent))
         sent = len(world.wire.credentials)
         assert (await agent.get(WHOLE)).status_code == 200
@@ -264,9 +268,9 @@ async def test_c8_what_failed_and_cost_nothing_is_bought_by_who_asks_again(
     agentpay_shared_chain: LocalChain, prefer: str
 ) -> None:
     """It is asked what became of its voucher meanwhile, and they are faster."""
-    async with (
-        a_world(agentpay_shared_chain, policy=by_voucher(prefer)) as world,
-        await world.agent() as agent,
+    async with at_work(agentpay_shared_chain, policy=by_voucher(prefer)) as (
+        world,
+        agent,
     ):
         for tries in (1, 2):
             assert (await agent.get(f"{BASE}/raises")).status_code == 500
@@ -296,7 +300,7 @@ async def test_c8_another_request_is_another_purchase(
     agentpay_shared_chain: LocalChain, other: dict[str, Any]
 ) -> None:
     asked: dict[str, Any] = {"method": "POST", "url": RESERVED, "content": b"words"}
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         await unknown(world, agent, **asked)
         assert (await agent.request(**{**asked, **other})).status_code == 200
         assert world.paid_with == 2
@@ -309,7 +313,7 @@ async def test_c8_another_request_is_another_purchase(
 async def test_c8_the_fields_of_an_attempt_do_not_make_another_request(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         ours = {"x-user": "one"}
         await unknown(world, agent, RESERVED, headers={**ours, "traceparent": "00-1"})
         again = {**ours, "traceparent": "00-2", "x-request-id": "2", "user-agent": "x"}
@@ -321,7 +325,7 @@ async def test_c8_the_fields_of_an_attempt_do_not_make_another_request(
 async def test_c8_two_at_once_are_two_purchases_and_one_of_them_carries_on(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         first = await asyncio.gather(*(agent.get(RESERVED) for _ in range(2)))
         assert world.paid_with == world.begun == len(first) == 2
         await unknown(world, agent, RESERVED)
@@ -335,7 +339,7 @@ async def test_c8_two_at_once_are_two_purchases_and_one_of_them_carries_on(
 async def test_c8_the_oldest_of_several_is_carried_on_first(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         await agent.get(RESERVED)
         world.wire.lose_answers = 10**6
         both = await asyncio.gather(
@@ -365,10 +369,7 @@ async def test_c8_what_expired_unused_is_paid_anew(
         a_world(chain) as world,
         await world.agent(clock=lambda: times[-1]) as agent,
     ):
-        world.wire.lose_requests = 10**6
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(RESERVED)
-        world.wire.lose_requests = 0
+        await unsent(world, agent, RESERVED)
         times.append(now)
         assert (await agent.get(RESERVED)).status_code == 200
 
@@ -379,11 +380,8 @@ async def test_c8_what_expired_unused_is_paid_anew(
 async def test_c8_a_payment_that_is_refused_at_last_is_not_carried_on(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
-        world.wire.lose_requests = 10**6
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(RESERVED)
-        world.wire.lose_requests = 0
+    async with at_work(agentpay_shared_chain) as (world, agent):
+        await unsent(world, agent, RESERVED)
         app = world.wire.inner
         world.wire.inner = httpx.MockTransport(
             lambda request: httpx.Response(400, headers={"payment-required": "e30="})
@@ -401,7 +399,7 @@ async def test_c8_an_answer_is_due_for_what_the_chain_shows_as_paid(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     """Asking the chain in between books the money, and gives up no answer."""
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         await unknown(world, agent, RESERVED)
         for _ in range(2):
             assert await agent.payer.resolve() == 0
@@ -474,7 +472,7 @@ class Unheard:
 async def test_c8_what_was_perhaps_taken_up_is_carried_on(
     agentpay_shared_chain: LocalChain, saved: bool
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         await unknown(world, agent, RESERVED)
         ledger = agent.payer.ledger
         ledger.store = cast("PayerStore", Unheard(ledger.store, saved=saved))
@@ -512,7 +510,7 @@ RECEIPTS = (PAYMENT_RESPONSE.lower().encode(), PAYMENT_RECEIPT.lower().encode())
 async def test_c8_an_error_that_may_be_any_proxys_is_no_answer(
     agentpay_shared_chain: LocalChain, status: int, payments: int
 ) -> None:
-    async with a_world(agentpay_shared_chain) as world, await world.agent() as agent:
+    async with at_work(agentpay_shared_chain) as (world, agent):
         inner = world.wire.inner
         assert isinstance(inner, httpx.ASGITransport)
         world.wire.inner = through(without_receipts(inner.app, status=status))
@@ -530,10 +528,7 @@ async def test_c8_what_failed_and_is_refused_is_bought_by_who_asks_again(
 ) -> None:
     """A payee never settles what its application failed at."""
     url = RESERVED.replace("/ok", "/raises")
-    async with (
-        a_world(agentpay_shared_chain, policy=policy) as world,
-        await world.agent() as agent,
-    ):
+    async with at_work(agentpay_shared_chain, policy=policy) as (world, agent):
         for tries in (1, 2):
             assert (await agent.get(url)).status_code == 500
             assert world.paid_with == world.begun == tries
@@ -557,14 +552,9 @@ class Refusing(httpx.AsyncBaseTransport):
 async def test_c8_what_nobody_answered_and_is_refused_is_its_callers_to_pay_again(
     agentpay_shared_chain: LocalChain, policy: Policy
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=policy) as world,
-        await world.agent() as agent,
-    ):
-        world.wire.lose_requests = 10**6
-        with pytest.raises(PaymentOutcomeUnknown):
-            await agent.get(RESERVED)
-        world.wire.lose_requests, inner = 0, world.wire.inner
+    async with at_work(agentpay_shared_chain, policy=policy) as (world, agent):
+        await unsent(world, agent, RESERVED)
+        inner = world.wire.inner
         world.wire.inner = Refusing(inner)
         with pytest.raises(PaymentRejected):
             await agent.get(RESERVED)
@@ -606,10 +596,7 @@ class Cut(httpx.AsyncByteStream):
 async def test_c8_an_answer_that_broke_off_is_due_to_who_asks_again(
     agentpay_shared_chain: LocalChain, policy: Policy, url: str, told: bool
 ) -> None:
-    async with (
-        a_world(agentpay_shared_chain, policy=policy) as world,
-        await world.agent() as agent,
-    ):
+    async with at_work(agentpay_shared_chain, policy=policy) as (world, agent):
         inner = world.wire.inner
         assert isinstance(inner, httpx.ASGITransport)
         app = inner.app if told else without_receipts(inner.app, status=200)
@@ -632,12 +619,9 @@ async def test_c8_an_answer_to_a_voucher_that_broke_off_is_due_to_who_asks_again
     agentpay_shared_chain: LocalChain, prefer: str, kept: bool
 ) -> None:
     answers = AnswerPolicy() if kept else NONE_KEPT
-    async with (
-        a_world(
-            agentpay_shared_chain, policy=by_voucher(prefer), answers=answers
-        ) as world,
-        await world.agent() as agent,
-    ):
+    async with at_work(
+        agentpay_shared_chain, policy=by_voucher(prefer), answers=answers
+    ) as (world, agent):
         await agent.get(WHOLE)
         inner = world.wire.inner
         assert isinstance(inner, httpx.ASGITransport)
