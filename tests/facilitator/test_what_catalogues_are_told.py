@@ -41,18 +41,29 @@ TOLD = {
     "tags": ["sun"],
 }
 
+# `specs/extensions/bazaar.md`, "Verify and Settlement Response Sidechannel".
+REJECTED = (
+    "eyJiYXphYXIiOnsic3RhdHVzIjoicmVqZWN0ZWQiLCJyZWplY3RlZFJlYXNvbiI6ImluZm8gZmFpbGVk"
+    "IHNjaGVtYSB2YWxpZGF0aW9uIn19"
+)
+
 
 class Overheard(httpx.AsyncBaseTransport):
     """Sends what is asked on, and keeps it."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any]] = []
+        self.outcomes: str | None = None
+        """What its catalogue says beside every answer."""
         self._inner = PooledTransport()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.method == "POST":
             self.asked.append((request.url.path, json.loads(request.content)))
-        return await self._inner.handle_async_request(request)
+        answer = await self._inner.handle_async_request(request)
+        if self.outcomes is not None:
+            answer.headers["EXTENSION-RESPONSES"] = self.outcomes
+        return answer
 
     async def aclose(self) -> None:
         await self._inner.aclose()
@@ -191,3 +202,53 @@ async def test_what_is_not_listed_or_too_long_is_paid_for_and_told_to_nobody(
 
     assert answer.status_code == 200
     assert overheard.resources == overheard.listings == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "heard"),
+    [
+        (REJECTED, "info failed schema validation"),
+        (encode_json({"bazaar": {"status": "rejected"}}), "no reason is given"),
+        (
+            encode_json(
+                {"bazaar": {"status": "rejected", "rejectedReason": "x\n" * 999}}
+            ),
+            "x\\n" * 100,
+        ),
+        ("?", "extension-responses is not base64"),
+        ("A" * 20_000, "we read 16384"),
+    ],
+)
+async def test_what_a_catalogue_rejects_is_logged_once_and_still_paid_for(
+    agentpay_shared_chain: LocalChain,
+    caplog: pytest.LogCaptureFixture,
+    outcomes: str,
+    heard: str,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_listed_shop(chain, EXACT) as (facilitator, payee, wall):
+        facilitator.outcomes = outcomes
+        answers = [await pay(chain, payee, wall) for _ in range(2)]
+    logged = [m for m in caplog.messages if "does not list" in m]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert len(logged) == 1
+    assert BASE + PATH in logged[0]
+    assert heard in logged[0]
+    assert len(logged[0]) < 1000
+    assert "extension-responses" not in answers[0].headers, "it is for the payee alone"
+
+
+@pytest.mark.parametrize("status", ["success", "processing", "unheard of", None])
+async def test_nothing_is_logged_of_what_a_catalogue_does_not_reject(
+    agentpay_shared_chain: LocalChain,
+    caplog: pytest.LogCaptureFixture,
+    status: str | None,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_listed_shop(chain, EXACT) as (facilitator, payee, wall):
+        facilitator.outcomes = encode_json({"bazaar": {"status": status}, "other": 1})
+        answer = await pay(chain, payee, wall)
+
+    assert answer.status_code == 200
+    assert not [m for m in caplog.messages if "does not list" in m]

@@ -24,6 +24,7 @@ from agentpay.errors import (
 )
 from agentpay.http.pools import PooledTransport
 from agentpay.types import Address
+from agentpay.wire import bazaar
 from agentpay.wire import x402_asks as asks
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import UPTO
@@ -33,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 _REMEMBERED_MAX: Final = 10_000
 _LOOK_AGAIN_SECONDS: Final = 10.0
+_TOLD_MAX: Final = 1000
+_REASON_MAX: Final = 200
+"""Characters of what a facilitator says that are worth logging."""
 _NOT_SENT: Final = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
@@ -81,6 +85,8 @@ class Endpoints:
         self._asked: dict[str, _Given] = {}
         """Orders whose outcome is not known."""
         self._distrusted: set[Address] = set()
+        self._told: set[tuple[str, str, str]] = set()
+        """What was logged of each facilitator's catalogue: once is enough."""
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = 0.0
 
@@ -260,7 +266,25 @@ class Endpoints:
             raise _NotSent(f"turned away with status {response.status_code}")
         if response.status_code not in _ANSWERS[path]:
             raise _NoAnswer(f"status {response.status_code}")
+        outcomes = response.headers.get(bazaar.OUTCOMES)
+        if request is not None and outcomes is not None:
+            self._hear_of_listing(url, asks.listed_url(request), outcomes)
         return bytes(body)
+
+    def _hear_of_listing(self, url: str, listed: str, outcomes: str) -> None:
+        """Say once what a catalogue found wrong; it changes nothing of a payment."""
+        try:
+            why = bazaar.rejection(outcomes)
+        except MalformedMessage as error:
+            why = str(error)
+        if why is None or not listed:
+            return
+        told = url, listed, why[:_REASON_MAX]
+        if told not in self._told:
+            if len(self._told) >= _TOLD_MAX:
+                self._told.clear()
+            self._told.add(told)
+            _log.warning("facilitator %s does not list %s: %r", *told)
 
 
 class _NotSent(Exception):

@@ -11,9 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.headers import JsonObject, JsonValue, decode_json
 
 KEY: Final = "bazaar"
+
+OUTCOMES: Final = "extension-responses"
+"""The header in which a facilitator tells the payee alone what came of a listing."""
 
 BYTES_MAX: Final = 8 * 1024
 """Of what a facilitator is told: it must not refuse a payment for its length."""
@@ -94,6 +97,21 @@ def offer(
     if path and _TEMPLATE.fullmatch(template) and ".." not in template:
         extension["routeTemplate"] = template
     return extension
+
+
+def rejection(outcomes: str) -> str | None:
+    """
+    Why a catalogue did not take a listing; None if it did, or if that is not said.
+
+    Source: `specs/extensions/bazaar.md`, "Verify and Settlement Response Sidechannel".
+
+    Raises:
+        MalformedMessage: What a facilitator said of it cannot be read.
+    """
+    said = decode_json(outcomes, name=OUTCOMES).get(KEY)
+    if not isinstance(said, dict) or said.get("status") != "rejected":
+        return None
+    return str(said.get("rejectedReason") or "no reason is given")
 
 
 def _example(value: JsonValue) -> JsonObject:

@@ -178,6 +178,13 @@ def deposit_request(
     return _request(wanted, payload, extensions=extensions, listing=listing)
 
 
+def listed_url(request: JsonObject) -> str:
+    """The URL that a request tells a catalogue of; "" if it tells of none."""
+    payment = request["paymentPayload"]
+    resource = payment.get("resource") if isinstance(payment, dict) else None
+    return str(resource["url"]) if isinstance(resource, dict) else ""
+
+
 def claim_request(
     claims: Sequence[VoucherClaim], signature: bytes, asset: Asset
 ) -> JsonObject:
