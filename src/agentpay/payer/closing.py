@@ -13,10 +13,7 @@ from agentpay.core.payer_channel import (
     Booked,
     ChannelEmptied,
     CloseWanted,
-    Issued,
     PayerStatus,
-    Unusable,
-    Wait,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
 from agentpay.evm.session_escrow import SessionConfig
@@ -24,7 +21,7 @@ from agentpay.onchain import read_channel
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
-from agentpay.payer.session_closing import close_session
+from agentpay.payer.session_closing import close_session, closing_amount
 from agentpay.payer.signing import sign_voucher
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
@@ -125,13 +122,8 @@ async def _closing_amount(record: PayerRecord, payer: Payer) -> int | None:
     The amount that asks: recorded before it is signed, the same when asked again. None
     if there is nothing to ask for.
     """
-    (answer,) = await payer.ledger.book(record.channel, CloseWanted())
-    if isinstance(answer, Issued):
-        return answer.cumulative
-    if isinstance(answer, Booked):
-        return None
-    why = answer.reason if isinstance(answer, Wait | Unusable) else str(answer)
-    raise ChannelUnusable(f"channel {record.channel} cannot be closed now: {why}")
+    (said,) = await payer.ledger.book(record.channel, CloseWanted())
+    return None if isinstance(said, Booked) else closing_amount(record, said)
 
 
 def _reason(answer: Answer) -> str:

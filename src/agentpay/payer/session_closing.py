@@ -61,10 +61,10 @@ async def close_session(
         raise ChannelUnusable(f"session {record.channel} holds nothing")
     (said,) = await payer.ledger.book(record.channel, CloseWanted())
     if not exists:  # its deposit was never made, and its signature is void
-        _amount(record, said)
+        closing_amount(record, said)
         await payer.ledger.book(record.channel, ChannelEmptied(returned=0))
         return "", 0, 0
-    transaction = await _Closing(record, payer, ask, _amount(record, said)).ask()
+    transaction = await _Closing(record, payer, ask, closing_amount(record, said)).ask()
     state = await read_session(chain, session_config(record))
     if not state.finalized and transaction is None:
         raise PaymentRejected(
@@ -147,11 +147,17 @@ class _Closing:
         record, ledger = self._record, self._payer.ledger
         (said,) = await ledger.book(record.channel, CloseCorrected(charged=told))
         ledger.check_honest(record, said)
-        self._amount = _amount(record, said)
+        self._amount = closing_amount(record, said)
 
 
-def _amount(record: PayerRecord, said: PayerAnswer) -> int:
+def closing_amount(record: PayerRecord, said: PayerAnswer) -> int:
+    """
+    The amount of the voucher that asks for a close.
+
+    Raises:
+        ChannelUnusable: It cannot be closed now, or ever.
+    """
     if isinstance(said, Issued):
         return said.cumulative
     why = said.reason if isinstance(said, Wait | Unusable) else str(said)
-    raise ChannelUnusable(f"session {record.channel} cannot be closed now: {why}")
+    raise ChannelUnusable(f"channel {record.channel} cannot be closed now: {why}")
