@@ -25,6 +25,7 @@ LAYERS = (
         "history",
         "onchain",
         "session_onchain",
+        "shortage",
         "whole_steps",
         "facilitator",
         "payee",

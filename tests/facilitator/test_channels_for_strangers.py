@@ -245,7 +245,7 @@ async def test_a_deposit_that_cannot_be_made_is_refused_before_it_is_sent(
         replace(deposit, amount=DEPOSIT + 1), await channel.voucher(1)
     )
     cases = {
-        "deposit_simulation_failed": too_much,
+        "insufficient_balance": too_much,
         "payload_authorization_valid_before": late,
         "receive_authorization_signature": forged,
     }

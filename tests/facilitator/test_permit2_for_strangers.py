@@ -245,6 +245,29 @@ async def test_a_deposit_by_permit2_funds_a_channel(
     assert settled["extra"]["channelState"]["balance"] == str(5 * AMOUNT)
 
 
+async def test_of_a_deposit_too_it_is_said_what_is_missing(
+    agentpay_shared_chain: LocalChain, payer: Wallet, desk: Desk
+) -> None:
+    """As the official SDKs say it: the same two codes behind the scheme's prefix."""
+    chain = agentpay_shared_chain
+    poor = Wallet.create()
+    await allow(chain, poor.address)
+    reasons: list[Any] = []
+    for signer, amount in ((payer, 10 * AMOUNT + 1), (poor, AMOUNT)):
+        channel = Channel(chain.usdc, signer, Wallet.create())
+        request = asks.deposit_request(
+            await a_permit2_deposit(channel, amount), await channel.voucher(1)
+        )
+        verified, settled = await desk.verify(request), await desk.settle(request)
+        reasons += [verified["invalidReason"], settled["errorReason"]]
+
+    prefix = "invalid_batch_settlement_evm_"
+    assert reasons == [
+        *[f"{prefix}permit2_allowance_required"] * 2,
+        *[f"{prefix}insufficient_balance"] * 2,
+    ]
+
+
 async def a_permit2_deposit(channel: Channel, amount: int) -> Permit2Deposit:
     unsigned = Permit2Deposit(
         config=channel.config,

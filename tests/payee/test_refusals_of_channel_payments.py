@@ -423,7 +423,7 @@ async def test_a_channel_whose_deposit_would_fail_is_not_recorded(
         await chain.fund(poor.wallet.address)
         receipt = await serve(await payee.answer(header, terms))
 
-        assert code(refusal) == "deposit_simulation_failed"
+        assert code(refusal) == "insufficient_balance"
         assert receipt_of(refusal).success is False
         assert kept is None
         assert receipt.success
@@ -444,7 +444,7 @@ async def test_a_top_up_that_would_fail_burns_its_voucher(
         await chain.fund(payer.wallet.address)
         again = refused(await payee.answer(header, terms))
 
-        assert code(refusal) == "deposit_simulation_failed"
+        assert code(refusal) == "insufficient_balance"
         assert fate_of(refusal) == ("void", 0)
         assert fate_of(again) == ("void", 0)
 

@@ -59,6 +59,10 @@ class Deposit(SignedDeposit, Protocol):
     @property
     def valid_before(self) -> int: ...
 
+    def funds_calls(self) -> tuple[Call, ...]:
+        """See `Transfer.funds_calls`."""
+        ...
+
     @property
     def signature(self) -> bytes:
         """As its message has it: perhaps wrapped (`erc6492`), which `call` undoes."""
@@ -111,6 +115,10 @@ class TokenDeposit:
             salt=self.salt,
             signature=inner_signature(self.signature),
         )
+
+    def funds_calls(self) -> tuple[Call, ...]:
+        """See `Deposit.funds_calls`."""
+        return self.transfer.funds_calls()
 
     def used_call(self) -> Call:
         """See `SignedDeposit.used_call`."""

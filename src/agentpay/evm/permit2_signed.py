@@ -107,11 +107,8 @@ class Permit2Transfer:
 
     def funds_calls(self) -> tuple[Call, ...]:
         """See `Transfer.funds_calls`; what comes along grants what is not granted."""
-        token = self.asset.address
-        balance = tokens.balance_call(token, self.payer)
-        if self.permit is not None or self.approval is not None:
-            return (balance,)
-        return balance, allowance_call(token, owner=self.payer, spender=PERMIT2)
+        granted = self.permit is not None or self.approval is not None
+        return _funds_calls(self.asset.address, self.payer, granted=granted)
 
     def moved(self, logs: Sequence[Log]) -> int:
         """See `Transfer.moved`; of an upto one the first amount that it allows."""
@@ -170,6 +167,11 @@ class Permit2Deposit:
             permit=self.permit,
         )
 
+    def funds_calls(self) -> tuple[Call, ...]:
+        """See `Deposit.funds_calls`; what comes along grants what is not granted."""
+        granted = self.permit is not None or self.approval is not None
+        return _funds_calls(self.asset.address, self.config.payer, granted=granted)
+
     def used_call(self) -> Call:
         """See `SignedDeposit.used_call`."""
         return permit2_abi.nonces_call(self.config.payer, self.nonce)
@@ -177,3 +179,10 @@ class Permit2Deposit:
     def is_used(self, answer: bytes) -> bool:
         """See `SignedDeposit.is_used`."""
         return permit2_abi.is_nonce_used(answer, self.nonce)
+
+
+def _funds_calls(token: Address, payer: Address, *, granted: bool) -> tuple[Call, ...]:
+    balance = tokens.balance_call(token, payer)
+    if granted:
+        return (balance,)
+    return balance, allowance_call(token, owner=payer, spender=PERMIT2)

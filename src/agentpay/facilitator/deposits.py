@@ -13,6 +13,7 @@ from agentpay.facilitator.outcomes import deposit_result
 from agentpay.onchain import find_deposit, is_used
 from agentpay.ports import Chain
 from agentpay.records import Settled
+from agentpay.shortage import deposit_code
 from agentpay.types import Address
 from agentpay.wire.x402_deposits import wrong_time
 
@@ -60,7 +61,8 @@ class DepositMovement:
         try:
             await self._facilitator.verify_deposit(self.deposit)
         except TransactionFailed as error:
-            return Refused(code="deposit_simulation_failed", message=error.reason)
+            code = await deposit_code(self._chain, self.deposit)
+            return Refused(code=code, message=error.reason)
         return None
 
     async def found(self) -> Settled | Refused | None:

@@ -12,9 +12,10 @@ from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
 from agentpay.facilitator.outcomes import transfer_result
-from agentpay.onchain import find_transfer, is_used, read_words, wrong_signature
+from agentpay.onchain import find_transfer, is_used, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
+from agentpay.shortage import ALLOWANCE_REQUIRED, Lack, lack_of
 from agentpay.types import Address, Asset
 from agentpay.wire.x402 import UPTO, Extension, Permit2Payload, Requirements
 from agentpay.wire.x402_approvals import SignedApprovals, read_approvals
@@ -209,13 +210,13 @@ class TransferMovement:
         except TransactionFailed as error:
             if await is_used(self._chain, self._transfer):
                 return Refused(code=_FAILED, message="it was used or cancelled")
-            calls = self._transfer.funds_calls()
-            held, *allowed = await read_words(self._chain, calls)
-            if any(allowance < self._amount for allowance in allowed):
-                return Refused(code="permit2_allowance_required")
-            if held < self._amount:
-                return Refused(code="insufficient_funds")
-            return Refused(code=_FAILED, message=error.reason)
+            match await lack_of(self._chain, self._transfer, self._amount):
+                case Lack.ALLOWANCE:
+                    return Refused(code=ALLOWANCE_REQUIRED)
+                case Lack.BALANCE:
+                    return Refused(code="insufficient_funds")
+                case None:
+                    return Refused(code=_FAILED, message=error.reason)
         return None
 
     async def found(self) -> Settled | Refused | None:

@@ -16,6 +16,7 @@ from agentpay.payee.sales import Refusal
 from agentpay.payee.settlement import Settlement
 from agentpay.ports import Chain, Settler
 from agentpay.records import PayeeRecord, PayeeStep
+from agentpay.shortage import deposit_code
 from agentpay.types import Hash32
 from agentpay.wire import x402_write as write
 from agentpay.wire.x402 import DepositPayload
@@ -94,7 +95,8 @@ class ChannelFunding:
         except TransactionFailed as error:
             # Perhaps it was mined just now, for a caller that did not wait.
             if not await is_used(self._chain, deposit):
-                return await self._failed(call, error, "deposit_simulation_failed")
+                code = await deposit_code(self._chain, deposit)
+                return await self._failed(call, error, code)
         except TransactionOutcomeUnknown as error:
             return self._unknown(call, error)
         if not await self.open_record(call):

@@ -21,6 +21,7 @@ from agentpay.payee.offers import PayeeSettings
 from agentpay.ports import Chain, Settler
 from agentpay.records import Settled
 from agentpay.sending_ports import Relay
+from agentpay.shortage import Lack, lack_of
 from agentpay.types import Address, ChainId, Hash32
 from agentpay.wire.bazaar import Listing
 from agentpay.wire.x402 import Extension, Permit2Payload
@@ -161,10 +162,10 @@ class TransferMovement:
         if not isinstance(self.transfer, Permit2Transfer):
             return False
         try:
-            _, *allowed = await read_words(self.chain, self.transfer.funds_calls())
+            lacking = await lack_of(self.chain, self.transfer, self.maximum)
         except ChainError:
             return False
-        return any(allowance < self.maximum for allowance in allowed)
+        return lacking is Lack.ALLOWANCE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

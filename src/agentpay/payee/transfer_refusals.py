@@ -9,13 +9,13 @@ from agentpay.payee.offers import PayeeSettings, answer, payment_required
 from agentpay.payee.sales import Refusal
 from agentpay.payee.transfer_sale import Purchase, TransferSale
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
+from agentpay.shortage import ALLOWANCE_REQUIRED
 from agentpay.types import ChainId
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
 
 PENDING = "settlement_pending"
 _FAILED = "invalid_transaction_state"
-_ALLOWANCE = "permit2_allowance_required"
 
 
 def receipt_of(purchase: Purchase, settled: Settled, *, chain: ChainId) -> str:
@@ -84,10 +84,10 @@ async def explained(
         success=False,
         chain=settings.asset.chain,
         payer=purchase.movement.payer,
-        error=_ALLOWANCE,
+        error=ALLOWANCE_REQUIRED,
     )
     asked = payment_required(
-        settings, purchase.terms, error=_ALLOWANCE, receipt=receipt
+        settings, purchase.terms, error=ALLOWANCE_REQUIRED, receipt=receipt
     )
     return replace(asked, status=412)
 
