@@ -36,7 +36,7 @@ def _broken(before: PayeeChannel, after: PayeeChannel) -> str:
     used = after.used
     if len(used) > after.window:
         return "the window is bounded"
-    if used and after.tagged and used[0].cumulative <= after.floor:
+    if used and used[0].cumulative <= after.floor:
         return "every remembered amount is above the floor"
     if before.status is Status.CLOSED and after.status is not Status.CLOSED:
         return "a closed channel is not opened again"

@@ -6,7 +6,7 @@ that must always hold. `docs/parallel-channels.md` has the rules (numbered as he
 why each is needed. Signatures are not checked here: an event says that somebody did.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -99,10 +99,8 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
             )
             return Transition(channel=seen, answer=Noted())
         case VoucherPublished():
-            # A tagged amount is in `used` already; an untagged one must not come back.
-            floor = channel.floor if channel.tagged else event.amount
-            used, touched = channel.with_shown(event.amount), (event.amount,)
-            shown = evolve(channel, floor=max(channel.floor, floor), used=used)
+            shown = _publish(channel, event.amount)
+            touched = (event.amount,)
             return Transition(channel=shown, answer=Noted(), touched=touched)
         case PartBegun():
             begun = refund_rules.begin_part(channel, event)
@@ -178,6 +176,9 @@ def _in_flight(channel: PayeeChannel, owner: str) -> int:
 
 def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     """The rule of the specification: one request at a time, at exactly S + m."""
+    shown = channel.is_public(event.cumulative)
+    if shown and channel.reservation(event.cumulative) is None:
+        return refuse(channel, MISMATCH)  # and whether it is busy is not said
     if channel.running:
         if all(channel.is_dead(r, event.owner) for r in channel.running):
             expired = _expire(channel, OwnersDied(owner=event.owner))
@@ -264,6 +265,23 @@ def use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
     if full:
         floor = max(floor, after.pop(0).cumulative)
     return tuple(after), floor
+
+
+def _publish(channel: PayeeChannel, amount: int) -> PayeeChannel:
+    """
+    Remember that the chain shows a voucher. Of a strict channel just this one must not
+    come back, until so much is due that it cannot; a session's takes all below with it.
+    """
+    if channel.tagged:
+        return evolve(channel, used=channel.with_shown(amount))
+    if channel.pays_whole:
+        return evolve(channel, floor=max(channel.floor, amount))
+    used, floor = channel.used, channel.floor
+    if not channel.is_public(amount):
+        used, floor = use(channel, Used(cumulative=amount, fate=Fate.OLD, shown=True))
+    past = bisect_right(used, channel.due, key=by_cumulative)
+    floor = max(floor, used[past - 1].cumulative) if past else floor
+    return evolve(channel, used=used[past:], floor=floor)
 
 
 def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:

@@ -1,0 +1,93 @@
+"""A strict channel once a claim has shown a voucher: that one buys nothing any more."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentpay.core.payee_channel import PayeeChannel
+from agentpay.core.payee_events import (
+    BUSY,
+    MISMATCH,
+    Admitted,
+    Refused,
+    VoucherPublished,
+)
+
+from .factories import after, answer, payee_channel, sold, voucher
+
+NO = Refused(reason=MISMATCH, burnt=False)
+
+
+def shown(channel: PayeeChannel) -> PayeeChannel:
+    """A claim of what is due, by the voucher that it would take."""
+    claimed = channel.claim_voucher()
+    if claimed is None:
+        return channel
+    return after(channel, VoucherPublished(amount=claimed.amount))
+
+
+def test_below_a_voucher_that_the_chain_shows_requests_go_on() -> None:
+    channel = after(payee_channel(tagged=False), *sold(10, 10, 3))
+    channel = after(channel, VoucherPublished(amount=10))
+
+    assert answer(channel, voucher(10, 7)) == NO
+    channel = after(channel, *sold(4, 1, 1), *sold(9, 5, 5))
+    assert answer(channel, voucher(10, 1)) == NO
+    assert isinstance(answer(channel, voucher(11, 2)), Admitted)
+
+
+def test_what_was_shown_is_forgotten_once_none_can_be_asked_at_it() -> None:
+    channel = after(payee_channel(tagged=False), *sold(10, 10, 3))
+    channel = after(channel, VoucherPublished(amount=10), *sold(13, 10, 10))
+    channel = after(channel, VoucherPublished(amount=13))
+
+    assert channel.used == ()
+    assert channel.floor == 13 == channel.due
+    assert channel.is_public(10)
+
+
+def test_p12_a_voucher_that_the_chain_shows_learns_not_whether_a_channel_is_busy() -> (
+    None
+):
+    channel = after(payee_channel(tagged=False), *sold(10, 10, 10))
+    channel = after(channel, VoucherPublished(amount=10), voucher(20, 10))
+
+    assert answer(channel, voucher(10, 10)) == NO
+    assert answer(channel, voucher(30, 10)) == Refused(reason=BUSY, burnt=False)
+
+
+def test_the_payer_of_a_request_that_runs_is_told_so_though_its_voucher_is_shown() -> (
+    None
+):
+    channel = after(payee_channel(tagged=False), voucher(10, 10))
+    channel = after(channel, VoucherPublished(amount=10))
+
+    assert answer(channel, voucher(10, 10)) == Refused(reason=BUSY, burnt=False)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 9), st.integers(0, 9), st.booleans()), max_size=30
+    ),
+    st.integers(1, 9),
+)
+def test_a_strict_channel_sells_at_every_total_that_no_claim_has_shown(
+    requests: list[tuple[int, int, bool]], price: int
+) -> None:
+    channel = payee_channel(tagged=False, balance=1000, window=64)
+    public: set[int] = set()
+    for maximum, charge, claims in requests:
+        total = channel.charged + maximum
+        if total in public:
+            assert answer(channel, voucher(total, maximum)) == NO
+            continue
+        channel = after(channel, *sold(total, maximum, min(charge, maximum)))
+        voucher_shown = channel.claim_voucher()
+        if claims and voucher_shown is not None:
+            channel = shown(channel)
+            public.add(voucher_shown.amount)
+
+    total = channel.charged + price
+    said = answer(channel, voucher(total, price))
+    assert isinstance(said, Admitted) == (total not in public)
+    assert all(channel.is_public(amount) for amount in public)
+    assert channel.floor <= channel.due
