@@ -11,7 +11,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
-from agentpay.core.payee_channel import Fate, PartRefund, PayeeChannel
+from agentpay.core import payee_rules
+from agentpay.core.evolve import evolve
+from agentpay.core.payee_channel import Fate, PartRefund
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
@@ -41,6 +43,7 @@ from agentpay.payee.offers import (
     answer,
     channel_extra,
     corrective_extra,
+    may_correct,
     payment_required,
     to_json,
 )
@@ -53,9 +56,7 @@ from agentpay.types import Hash32
 from agentpay.whole_steps import take_whole
 from agentpay.wire import x402_write as write
 from agentpay.wire.headers import encode_json
-from agentpay.wire.x402 import (
-    PAYMENT_RESPONSE,
-)
+from agentpay.wire.x402 import PAYMENT_RESPONSE, DepositPayload
 
 S = TypeVar("S", bound=Told | None)
 
@@ -109,9 +110,7 @@ class ChannelSales:
         if not payment.agreed:
             return await self._disagree(call)
         if payment.deposit is not None:
-            refusal = await self._funding.fund(call, payment.deposit)
-            if refusal is not None:
-                return refusal
+            return await self._fund_and_admit(call, payment.deposit)
         return await self._admit(call)
 
     # What is checked before any state is looked at.
@@ -134,18 +133,61 @@ class ChannelSales:
 
     # Admitting.
 
-    async def _admit(self, call: ChannelRequest) -> Sale | Refusal:
-        terms = call.terms
-        event = VoucherVerified(
+    async def _fund_and_admit(
+        self, call: ChannelRequest, payload: DepositPayload
+    ) -> Sale | Refusal:
+        """
+        Put a deposit on the chain, and admit the voucher that comes with it.
+
+        A strict channel's voucher is looked at first, and its turn ends once it is
+        admitted: what is refused with 402 has moved nothing (x402
+        `scheme_batch_settlement_evm.md`, "Request Processing").
+        """
+        if call.config.tagged:
+            refusal = await self._fund(call, payload)
+            return refusal or await self._admit(call)
+        until = asyncio.get_running_loop().time() + _STRICT_WAIT_SECONDS
+        async with self._funding.turn(call.channel):
+            refusal = await self._foresee(call, payload.deposit.amount, until=until)
+            refusal = refusal or await self._funding.fund(call, payload)
+            return refusal or await self._admit(call)
+
+    async def _fund(
+        self, call: ChannelRequest, payload: DepositPayload
+    ) -> Refusal | None:
+        async with self._funding.turn(call.channel):
+            return await self._funding.fund(call, payload)
+
+    async def _foresee(
+        self, call: ChannelRequest, deposit: int, *, until: float
+    ) -> Refusal | None:
+        """What a voucher would be refused for, were its deposit there."""
+        while (record := await self._funding.known(call)) is not None:
+            ledger = record.ledger
+            funded = evolve(ledger, balance=ledger.balance + deposit)
+            said = payee_rules.apply(funded, self._presented(call)).answer
+            if not isinstance(said, Refused):
+                return None
+            late = asyncio.get_running_loop().time() > until
+            if said.reason != BUSY or late:
+                return self._refused(record, call, said)
+            await asyncio.sleep(_POLL_SECONDS)
+        return None
+
+    def _presented(self, call: ChannelRequest) -> VoucherVerified:
+        return VoucherVerified(
             cumulative=call.cumulative,
             signature=call.payment.signature,
-            maximum=terms.maximum,
-            prepaid=not terms.metered,
+            maximum=call.terms.maximum,
+            prepaid=not call.terms.metered,
             owner=self._books.store.owner,
-            resource=terms.resource,
+            resource=call.terms.resource,
             exposure_max=self._settings.exposure_max,
         )
-        record, result = await self._admit_patiently(call, event)
+
+    async def _admit(self, call: ChannelRequest) -> Sale | Refusal:
+        terms = call.terms
+        record, result = await self._admit_patiently(call, self._presented(call))
         if record is None:
             if not call.config.tagged and await self._open_known(call):
                 return await self._admit(call)
@@ -216,10 +258,8 @@ class ChannelSales:
     async def _tell(self, call: ChannelRequest) -> Refusal:
         """Say what became of a voucher; a deposit that comes along is made first."""
         deposit = call.payment.deposit
-        if deposit is not None:
-            refusal = await self._funding.fund(call, deposit)
-            if refusal is not None:
-                return refusal
+        if deposit is not None and (no := await self._fund(call, deposit)) is not None:
+            return no
         event = OutcomeAsked(cumulative=call.cumulative, owner=self._books.store.owner)
         record, result = await self._books.update(call, event)
         if record is None:
@@ -261,10 +301,10 @@ class ChannelSales:
     ) -> Refusal:
         error = ERROR_PREFIX + no.reason
         corrective = None
-        if no.reason == MISMATCH and _may_correct(record.ledger, call.cumulative):
+        if no.reason == MISMATCH and may_correct(record.ledger, call.cumulative):
             corrective = corrective_extra(record)
         receipt = None
-        if no.burnt:
+        if no.burnt or call.transaction:
             receipt = self._books.receipt(record, call, error=error, fate=Fate.VOID)
         return payment_required(
             self._settings,
@@ -353,19 +393,6 @@ class ChannelSales:
             if done is not None or late:
                 return done
             await asyncio.sleep(_POLL_SECONDS)
-
-
-def _may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
-    """
-    Whether a voucher is told where its channel stands, and the latest one's signature.
-
-    By one that the chain shows anybody would learn that; unless the latest is no secret
-    either, as of a payer that lost an answer before its claim.
-    """
-    if ledger.tagged or not ledger.held:
-        return not ledger.tagged and not ledger.is_public(cumulative)
-    latest = ledger.held[-1].amount
-    return not ledger.is_public(cumulative) or ledger.is_public(latest)
 
 
 def _is_busy(told: Told) -> bool:

@@ -48,10 +48,18 @@ class ChannelFunding:
         # A lock lives as long as a request holds it, so that nobody can fill this.
         self._locks: WeakValueDictionary[Hash32, asyncio.Lock] = WeakValueDictionary()
 
+    def turn(self, channel: Hash32) -> asyncio.Lock:
+        """Who holds it funds this channel, and nobody else of this process."""
+        return self._locks.setdefault(channel, asyncio.Lock())
+
     async def fund(
         self, call: ChannelRequest, payload: DepositPayload
     ) -> Refusal | None:
-        """Put a deposit on the chain once, however often it is sent to us."""
+        """
+        Put a deposit on the chain once, however often it is sent to us.
+
+        It is this request's `turn`.
+        """
         wrong = wrong_deposit(payload, call.config, call.channel)
         if wrong is not None:
             return self._books.refuse(call.terms, wrong)
@@ -59,16 +67,14 @@ class ChannelFunding:
         wrong = await self._wrong_deposit(call, deposit)
         if wrong is not None:
             return self._books.refuse(call.terms, wrong)
-        lock = self._locks.setdefault(call.channel, asyncio.Lock())
-        async with lock:
-            # A deposit that was made may have expired since: only a new one is refused.
-            if await is_used(self._chain, deposit):
-                if not await self.open_record(call):
-                    return self._books.refuse(call.terms, "channel_not_found")
-            elif (refusal := await self._send(call, deposit)) is not None:
-                return refusal
-            call.deposited = deposit.amount
-            await self._settlement.see_chain(call.channel)
+        # A deposit that was made may have expired since: only a new one is refused.
+        if await is_used(self._chain, deposit):
+            if not await self.open_record(call):
+                return self._books.refuse(call.terms, "channel_not_found")
+        elif (refusal := await self._send(call, deposit)) is not None:
+            return refusal
+        call.deposited = deposit.amount
+        await self._settlement.see_chain(call.channel)
         return None
 
     def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
@@ -131,11 +137,24 @@ class ChannelFunding:
 
     async def open_record(self, call: ChannelRequest) -> bool:
         """Record a channel before it is funded; False if we lost what it was."""
-        if await self._books.store.read(call.channel) is not None:
-            return True
+        fresh = await self.known(call)
+        if fresh is None:
+            return False
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
+            return PayeeStep(record=record or fresh, answer=None)
+
+        await self._books.store.update(call.channel, decide)
+        return True
+
+    async def known(self, call: ChannelRequest) -> PayeeRecord | None:
+        """A channel as it is recorded, or would be first; None if we lost it."""
+        recorded = await self._books.store.read(call.channel)
+        if recorded is not None:
+            return recorded
         state = await self._settlement.look(call.channel)
         if call.config.tagged and not state.unused:
-            return False  # rule 6: its used amounts are not known to us any more
+            return None  # rule 6: its used amounts are not known to us any more
         ledger = PayeeChannel(
             tagged=call.config.tagged,
             window=self._settings.parallel.window,
@@ -146,7 +165,7 @@ class ChannelFunding:
             charged=state.claimed,
             highest=state.claimed,
         )
-        fresh = PayeeRecord(
+        return PayeeRecord(
             channel=call.channel,
             chain=self._settings.asset.chain,
             config=call.config,
@@ -155,12 +174,6 @@ class ChannelFunding:
             withdrawal_started=state.withdrawal_started,
             chain_seen_at=self._books.now(),
         )
-
-        def decide(record: PayeeRecord | None) -> PayeeStep[None]:
-            return PayeeStep(record=record or fresh, answer=None)
-
-        await self._books.store.update(call.channel, decide)
-        return True
 
     async def _failed(
         self, call: ChannelRequest, error: TransactionFailed, code: str

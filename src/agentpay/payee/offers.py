@@ -261,6 +261,19 @@ def corrective_extra(record: PayeeRecord) -> JsonObject:
     return extra
 
 
+def may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
+    """
+    Whether a voucher is told where its channel stands, and the latest one's signature.
+
+    By one that the chain shows anybody would learn that; unless the latest is no secret
+    either, as of a payer that lost an answer before its claim.
+    """
+    if ledger.tagged or not ledger.held:
+        return not ledger.tagged and not ledger.is_public(cumulative)
+    latest = ledger.held[-1].amount
+    return not ledger.is_public(cumulative) or ledger.is_public(latest)
+
+
 def _latest(ledger: PayeeChannel) -> tuple[int, bytes] | None:
     if not ledger.held:
         return None

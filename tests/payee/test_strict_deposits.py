@@ -1,0 +1,132 @@
+"""Deposits of strict channels: made only for a voucher that will be admitted."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agentpay.evm.batch_settlement import channel_id
+from agentpay.onchain import read_channel
+from agentpay.payee.pricing import Route
+from agentpay.payee.sales import Refusal
+from agentpay.testing.local_chain import LocalChain
+from tests.http.world import a_payee
+from tests.payee.hand import HandPayer, code, refused, serve, sold, terms_of
+from tests.payee.test_refusals_of_channel_payments import Opened, opened
+
+DEPOSIT = 5000
+
+
+async def on_chain(shop: Opened) -> int:
+    channel = channel_id(shop.config, shop.payee.asset.chain)
+    return (await read_channel(shop.payee._running.chain, channel)).balance
+
+
+async def refused_deposit(shop: Opened, cumulative: int, **options: Any) -> str:
+    """Why a deposit is refused with its voucher; and that it was not made."""
+    before = await on_chain(shop)
+    header = await shop.payer.funding(
+        shop.config, DEPOSIT, cumulative, shop.terms, **options
+    )
+    refusal = refused(await shop.answer(header))
+
+    assert refusal.status == 402
+    assert "payment-response" not in refusal.headers
+    assert await on_chain(shop) == before
+    return code(refusal)
+
+
+async def test_c14_of_deposits_that_come_at_once_for_one_channel_one_is_made(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        terms, config = terms_of(payee), payer.config(tagged=False)
+        shop = Opened(payee=payee, payer=payer, terms=terms, config=config)
+        headers = [await payer.funding(config, 10_000, 1000, terms) for _ in range(6)]
+
+        async def buy(header: str) -> str:
+            outcome = await payee.answer(header, terms)
+            if isinstance(outcome, Refusal):
+                return code(outcome)
+            await asyncio.sleep(0.1)
+            await serve(outcome)
+            return "sold"
+
+        said = await asyncio.gather(*map(buy, headers))
+        balance = await on_chain(shop)
+
+    assert sorted(said) == [*["cumulative_amount_mismatch"] * 5, "sold"]
+    assert balance == 10_000
+
+
+async def test_c14_a_deposit_is_not_made_while_its_channel_is_busy(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        first = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        running = sold(await shop.answer(first))
+
+        assert await refused_deposit(shop, 3000) == "channel_busy"
+        await serve(running)
+        header = await shop.payer.funding(shop.config, DEPOSIT, 3000, shop.terms)
+        assert (await serve(await shop.answer(header))).success
+        assert await on_chain(shop) == 10_000 + DEPOSIT
+
+
+@pytest.mark.parametrize("cumulative", [777, 1000, 2001, 9000])
+async def test_c14_a_deposit_is_not_made_for_a_voucher_of_another_total(
+    agentpay_shared_chain: LocalChain, cumulative: int
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+
+        assert await refused_deposit(shop, cumulative) == "cumulative_amount_mismatch"
+
+
+async def test_c14_a_deposit_is_not_made_for_more_than_may_be_owed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain, exposure_max="$0.0015") as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+
+        assert await refused_deposit(shop, 2000) == "too_much_unclaimed"
+
+
+async def test_c14_a_first_deposit_is_not_made_for_a_voucher_of_another_total(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Also where nothing is recorded of the channel yet."""
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        terms, config = terms_of(payee), payer.config(tagged=False)
+        shop = Opened(payee=payee, payer=payer, terms=terms, config=config)
+
+        assert await refused_deposit(shop, 1500) == "cumulative_amount_mismatch"
+        kept = await payee._running.store.payee.read(
+            channel_id(config, payee.asset.chain)
+        )
+    assert kept is None
+
+
+async def test_after_a_claim_cheaper_requests_go_on_below_the_voucher_it_showed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        dear = terms_of(payee, Route(price=5000, metered=True))
+        first = await shop.payer.voucher(shop.config, 6000, dear)
+        await serve(await shop.answer(first, dear), charged=100)
+        await payee.settlement.claim()
+        again = await shop.payer.voucher(shop.config, 2100, shop.terms)
+        assert (await serve(await shop.answer(again))).success
+
+        shown = replace(dear, maximum=3900)
+        header = await shop.payer.voucher(shop.config, 6000, shown)
+        assert code(refused(await shop.answer(header, shown))) == (
+            "cumulative_amount_mismatch"
+        )
