@@ -8,11 +8,20 @@ import pytest
 
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.onchain import read_channel
+from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.pricing import Route
 from agentpay.payee.sales import Refusal
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import a_payee
-from tests.payee.hand import HandPayer, code, refused, serve, sold, terms_of
+from tests.payee.hand import (
+    HandPayer,
+    code,
+    receipt_of,
+    refused,
+    serve,
+    sold,
+    terms_of,
+)
 from tests.payee.test_refusals_of_channel_payments import Opened, opened
 
 DEPOSIT = 5000
@@ -130,3 +139,33 @@ async def test_after_a_claim_cheaper_requests_go_on_below_the_voucher_it_showed(
         assert code(refused(await shop.answer(header, shown))) == (
             "cumulative_amount_mismatch"
         )
+
+
+async def test_a_refusal_after_a_deposit_that_was_made_names_its_transaction(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another request of the channel comes while the deposit is on its way."""
+    foreseen, taken = asyncio.Event(), asyncio.Event()
+    make = ChannelFunding.fund
+
+    async def fund(self: Any, *arguments: Any) -> Refusal | None:
+        foreseen.set()
+        await taken.wait()
+        return await make(self, *arguments)
+
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        along = await shop.payer.funding(shop.config, DEPOSIT, 2000, shop.terms)
+        alone = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        monkeypatch.setattr(ChannelFunding, "fund", fund)
+        funding = asyncio.create_task(shop.answer(along))
+        await foreseen.wait()
+        running = sold(await shop.answer(alone))
+        taken.set()
+        refusal = refused(await funding)
+        await serve(running)
+
+        assert code(refusal) == "channel_busy"
+        assert receipt_of(refusal).success is False
+        assert receipt_of(refusal).transaction
+        assert await on_chain(shop) == 10_000 + DEPOSIT
