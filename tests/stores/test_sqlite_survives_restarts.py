@@ -63,7 +63,9 @@ async def test_the_floor_and_what_fell_below_it_survive_a_restart(path: Path) ->
         assert connection.execute("SELECT count(*) FROM payee_used").fetchone() == (2,)
 
 
-async def test_an_untagged_floor_survives_a_restart(path: Path) -> None:
+async def test_p1_what_the_chain_shows_of_an_untagged_channel_survives_a_restart(
+    path: Path,
+) -> None:
     fresh = payee_record(tagged=False)
     async with await SqliteStore.open(path) as store:
         await store.payee.update(fresh.channel, is_put(fresh))
@@ -73,7 +75,7 @@ async def test_an_untagged_floor_survives_a_restart(path: Path) -> None:
     async with await SqliteStore.open(path) as store:
         record = await store.payee.read(fresh.channel)
     assert record is not None
-    assert record.ledger.floor == 5
+    assert [record.ledger.is_public(amount) for amount in (4, 5)] == [False, True]
 
 
 async def test_p1_what_the_chain_shows_is_known_after_a_restart(path: Path) -> None:
