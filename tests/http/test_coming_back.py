@@ -112,6 +112,22 @@ async def test_who_has_paid_comes_back_by_a_signature_and_pays_nothing(
         assert balance == PRICE
 
 
+async def test_p7_what_signing_in_opens_depends_on_the_signature(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with visit(agentpay_shared_chain) as at:
+        asked = await at.client.get("/one")
+        paid = await at.pay()
+        back = await at.come(await at.sign())
+        each = await at.client.get("/each")
+
+    assert [asked.status_code, paid.status_code, back.status_code] == [402, 200, 200]
+    for answer in (asked, paid, back):
+        assert HEADER in answer.headers["vary"]
+        assert "PAYMENT-SIGNATURE" in answer.headers["vary"]
+    assert HEADER not in each.headers["vary"]
+
+
 async def test_p1_a_signature_is_good_for_one_request(
     agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:

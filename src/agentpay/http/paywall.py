@@ -202,6 +202,8 @@ class Paywall:
 
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
         asset, paid_in = self._payee.asset, self._paid_in
+        if asking.terms.access_seconds:
+            paid_in = f"{paid_in}, {HEADER}"
         asked = await self._asked(asking) if refusal.status == 402 else Asked()
         refusal = self._payee.refuse(refusal, asking.terms, asked, by_mpp=asking.by_mpp)
         if self._v1:
