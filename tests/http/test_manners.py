@@ -368,8 +368,9 @@ async def test_settle_first_is_said_on_the_wire_and_nothing_else(
         wall = Paywall(Shop(), payee=payee, routes={"/": Route(price=1, order=order)})
         async with httpx.AsyncClient(transport=through(wall)) as client:
             answer = await client.get(BASE + "/")
-        accepts = parse_payment_required(required_header(answer)).accepts
-        flows = {o["scheme"]: o["extra"].get("paymentFlow") for o in accepts}  # type: ignore[union-attr]
+        required = parse_payment_required(required_header(answer))
+        offers = [offer for offer, _ in required.readable_offers()]
+        flows = {o.scheme: o.extra.get("paymentFlow") for o in offers}
 
     upfront = "upfront" if order is Order.SETTLE_FIRST else None
     assert flows == {"batch-settlement": None, "exact": upfront}
