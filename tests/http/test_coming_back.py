@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ import pytest
 
 from agentpay import Agent, Policy, Wallet
 from agentpay.errors import ConfigurationError
+from agentpay.evm.erc6492 import unwrap
 from agentpay.http.paywall import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order, Route
 from agentpay.payer.sign_in import sign_challenge
+from agentpay.ports import Signer
+from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import encode_json
 from agentpay.wire.sign_in import HEADER
@@ -38,6 +41,7 @@ from tests.http.world import (
     through,
 )
 from tests.payee.hand import HandPayer, decoded, terms_of
+from tests.wallets import NewWallet, a_new_wallet
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -55,12 +59,17 @@ class Visit:
     wallet: Wallet
     ahead: list[float]
 
-    async def pay(self, path: str = "/one") -> httpx.Response:
+    async def pay(
+        self, path: str = "/one", wallet: NewWallet | None = None
+    ) -> httpx.Response:
         payer = HandPayer(self.wallet, self.payee.settings)
-        header = await payer.transfer(terms_of(self.payee, ONCE))
+        account = (wallet or self.wallet).address
+        header = await payer.transfer(
+            terms_of(self.payee, ONCE), signer=wallet, payer=account
+        )
         return await self.client.get(path, headers={"payment-signature": header})
 
-    async def sign(self, wallet: Wallet | None = None, path: str = "/one") -> str:
+    async def sign(self, wallet: Signer | None = None, path: str = "/one") -> str:
         """What a client sends that found a challenge in a 402."""
         asked = await self.client.get(path)
         required = parse_payment_required(required_header(asked))
@@ -110,6 +119,22 @@ async def test_who_has_paid_comes_back_by_a_signature_and_pays_nothing(
         assert PAYMENT_RESPONSE not in back[0].headers
         assert back[0].headers["cache-control"] == "private"
         assert balance == PRICE
+
+
+async def test_p7_what_signing_in_opens_depends_on_the_signature(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with visit(agentpay_shared_chain) as at:
+        asked = await at.client.get("/one")
+        paid = await at.pay()
+        back = await at.come(await at.sign())
+        each = await at.client.get("/each")
+
+    assert [asked.status_code, paid.status_code, back.status_code] == [402, 200, 200]
+    for answer in (asked, paid, back):
+        assert HEADER in answer.headers["vary"]
+        assert "PAYMENT-SIGNATURE" in answer.headers["vary"]
+    assert HEADER not in each.headers["vary"]
 
 
 async def test_p1_a_signature_is_good_for_one_request(
@@ -197,6 +222,48 @@ async def test_p8_whatever_else_is_signed_opens_nothing(
 
         assert (answer.status_code, reason(answer)) == (402, why)
         assert at.shop.begun["/one"] == 1
+
+
+def unwrapped(header: str) -> str:
+    """What a wallet signs that knows that it is deployed."""
+    message = decoded(header)
+    signature = unwrap(bytes.fromhex(message["signature"][2:])).signature
+    return encode_json({**message, "signature": "0x" + signature.hex()})
+
+
+async def test_t9_a_wallet_comes_back_by_the_signature_that_it_paid_with(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    wallet = await a_new_wallet(agentpay_shared_chain)
+    factories = (wallet.factory,)
+    async with visit(agentpay_shared_chain, wallet_factories=factories) as at:
+        early = await at.come(await at.sign(wallet))
+        paid = await at.pay(wallet=wallet)
+        wrapped = await at.come(await at.sign(wallet))
+        plain = await at.come(unwrapped(await at.sign(wallet)))
+        stranger = replace(wallet, owner=Wallet.create())
+        other = await at.come(await at.sign(stranger))
+
+        assert reason(early) == "siwx_not_paid"
+        assert [a.status_code for a in (paid, wrapped, plain)] == [200] * 3
+        assert reason(other) == "invalid_siwx_signature"
+
+
+async def test_f6_who_signs_in_has_no_factory_called_that_is_not_listed(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    wallet = await a_new_wallet(chain)
+    async with FaultyRpc(chain.rpc_url) as rpc, visit(chain, rpc_url=rpc.url) as at:
+        new = await at.come(await at.sign(wallet))
+        called = str(wallet.factory)[2:] in str(rpc.requests)
+        await wallet.deploy()
+        there = await at.come(await at.sign(wallet))
+
+        assert reason(new) == "eip6492_factory_not_allowed"
+        assert not called
+        assert reason(there) == "siwx_not_paid"
+        assert at.shop.begun["/one"] == 0
 
 
 @pytest.mark.parametrize("header", ["", "x", "e30=", "bnVsbA==", "A" * 20_000])

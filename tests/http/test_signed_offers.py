@@ -75,7 +75,8 @@ async def test_every_offer_of_a_402_is_signed(
     signed = read_offers(required.extensions)
 
     assert [offer.signer for offer in signed] == [key.address] * 2
-    for offer, entry in zip(signed, required.accepts, strict=True):
+    offered = [words for _, words in required.readable_offers()]
+    for offer, entry in zip(signed, offered, strict=True):
         assert offer.is_of(entry, BASE + "/ok")
         assert offer.payload.valid_until > 0
     assert len(required_header(answer)) < 8192

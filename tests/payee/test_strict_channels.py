@@ -26,7 +26,7 @@ async def lane(chain: LocalChain, payee: Any) -> Opened:
 
 async def state_in(refusal: Any) -> dict[str, Any]:
     """The channel's `extra` in a 402."""
-    offer = said(refusal).accepts[0]
+    _, offer = said(refusal).readable_offers()[0]
     extra = offer["extra"]
     assert isinstance(extra, dict)
     return extra

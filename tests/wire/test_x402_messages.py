@@ -114,6 +114,16 @@ def test_a_member_of_a_402_that_is_null_is_not_there(member: str) -> None:
     assert len(required.readable_offers()) == 1
 
 
+@pytest.mark.parametrize("junk", [None, True, 7, 0.5, "x", [], [{}], {}])
+def test_c17_what_is_no_offer_spoils_none_of_the_others(junk: object) -> None:
+    header = SAMPLES["402 /exact"]["headers"]["payment-required"]
+    message = json.loads(base64.b64decode(header))
+    offers = [junk, *message["accepts"], junk]
+    required = parse_payment_required(encode_json({**message, "accepts": offers}))
+
+    assert [words for _, words in required.readable_offers()] == message["accepts"]
+
+
 def test_what_a_402_says_of_its_resource_or_offer_may_be_null() -> None:
     header = SAMPLES["402 /exact"]["headers"]["payment-required"]
     message = json.loads(base64.b64decode(header))

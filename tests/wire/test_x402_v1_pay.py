@@ -78,6 +78,16 @@ def test_c5_an_offer_for_another_resource_than_the_first_is_left_out() -> None:
     assert [o.amount for o, _ in first.required.readable_offers()] == [10_000]
 
 
+@pytest.mark.parametrize("junk", [None, True, 7, 0.5, "x", [], [ENTRY]])
+def test_c17_what_is_no_offer_spoils_none_of_the_others(junk: object) -> None:
+    first = read_required(body({**EXAMPLE, "accepts": [junk, ENTRY, junk]}))
+    ((offer, words),) = first.required.readable_offers()
+
+    assert (offer.amount, first.name_of(words)) == (10_000, "base-sepolia")
+    assert first.required.resource is not None
+    assert first.required.resource.url == ENTRY["resource"]
+
+
 def test_an_offer_is_named_as_it_named_its_chain() -> None:
     named = {**ENTRY, "network": "eip155:84532", "maxAmountRequired": "7"}
     first = read_required(body({**EXAMPLE, "accepts": [ENTRY, named]}))

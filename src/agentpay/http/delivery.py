@@ -388,7 +388,7 @@ class Delivery:
             headers.append((name, receipt.encode("ascii")))
         beside = self._sale.headers.items()
         headers += [(name.encode(), value.encode("ascii")) for name, value in beside]
-        keep_private(headers)
+        keep_private(headers, signs_in=self._purchase.terms.access_seconds > 0)
         if self._payee.mpp is not None:
             headers.append((b"vary", self._payee.mpp.credential_field.encode()))
         return headers

@@ -7,6 +7,7 @@ programs, and a page for people whose browser asks for one.
 """
 
 import json
+import re
 from dataclasses import replace
 from html import escape
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ from agentpay.payee.offers import to_json
 from agentpay.payee.sales import Refusal
 from agentpay.types import Asset, ChainId, format_money
 from agentpay.wire.headers import JsonObject, JsonValue
+from agentpay.wire.sign_in import HEADER as SIGN_IN
 from agentpay.wire.x402 import PAYMENT_RESPONSE, PAYMENT_SIGNATURE
 from agentpay.wire.x402_v1 import (
     X_PAYMENT_RESPONSE,
@@ -29,7 +31,10 @@ _PAGE_POLICY = (
     " form-action 'none'; frame-ancestors 'none'"
 )
 _PRIVATE = ("private", "no-store", "no-cache")
-_SHARED = ("public", "s-maxage", "proxy-revalidate")
+_NOT_KEPT = ("public", "s-maxage", "proxy-revalidate", "private")
+"""What contradicts `private`, or says it of some fields alone."""
+_DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
+"""A comma in quotes is none, and a quote without an end reaches to that of the line."""
 
 
 def check_origin(origin: str) -> str:
@@ -70,16 +75,28 @@ def url_of(scope: Scope, origin: str | None) -> str:
     return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')}{suffix}"
 
 
-def keep_private(headers: Headers) -> None:
-    """A paid answer is for who paid, whatever its application allowed caches to do."""
+def keep_private(headers: Headers, *, signs_in: bool = False) -> None:
+    """
+    A paid answer is for who paid, whatever its application allowed caches to do.
+
+    With arguments, `private` and `no-cache` are about the fields that they name, and
+    the answer may be shared (RFC 9111, 5.2.2). With `signs_in`, who has paid may come
+    back by a signature, and the answer depends on that too.
+    """
     said = [v.decode("latin-1") for n, v in headers if n.lower() == b"cache-control"]
-    words = [word.strip() for line in said for word in line.split(",") if word.strip()]
-    if not any(word.lower().partition("=")[0] in _PRIVATE for word in words):
-        ours = [w for w in words if w.lower().partition("=")[0] not in _SHARED]
+    words = [word.strip(" \t") for word in _DIRECTIVE.findall(",".join(said))]
+    if not any(word.lower() in _PRIVATE for word in words):
+        ours = [word for word in words if word and _name(word) not in _NOT_KEPT]
         headers[:] = [h for h in headers if h[0].lower() != b"cache-control"]
         value = ", ".join(["private", *ours])
         headers.append((b"cache-control", value.encode("latin-1")))
     headers.append((b"vary", PAYMENT_SIGNATURE.encode()))
+    if signs_in:
+        headers.append((b"vary", SIGN_IN.encode()))
+
+
+def _name(directive: str) -> str:
+    return directive.partition("=")[0].strip(" \t").lower()
 
 
 def for_reader(

@@ -60,7 +60,8 @@ from agentpay.wire.mpp.idempotency import IDEMPOTENCY_KEY
 from agentpay.wire.mpp.preference import ACCEPT_PAYMENT
 from agentpay.wire.mpp.problem import ProblemKind
 from agentpay.wire.sign_in import HEADER
-from agentpay.wire.x402 import PAYMENT_SIGNATURE
+from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_SIGNATURE
+from agentpay.wire.x402_fitting import BYTES_MAX
 from agentpay.wire.x402_v1 import X_PAYMENT, upgrade_payment
 
 __all__ = ["App", "Message", "Paywall", "Receive", "Scope", "Send"]
@@ -72,6 +73,7 @@ _BODY_BYTES_MAX = 1024 * 1024
 
 _log = logging.getLogger(__name__)
 
+_REQUIRED = PAYMENT_REQUIRED.lower()
 _NO_STORE = {"content-type": "application/json", "cache-control": "no-store"}
 
 
@@ -119,6 +121,7 @@ class Paywall:
         self._closings = Closings()
         own = [payee.mpp.credential_field] if payee.mpp else []
         self._paid_in = ", ".join([PAYMENT_SIGNATURE, *own])
+        self._too_long = set[str]()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -202,12 +205,32 @@ class Paywall:
 
     async def _refuse(self, asking: "_Asking", refusal: Refusal) -> None:
         asset, paid_in = self._payee.asset, self._paid_in
+        if asking.terms.access_seconds:
+            paid_in = f"{paid_in}, {HEADER}"
         asked = await self._asked(asking) if refusal.status == 402 else Asked()
         refusal = self._payee.refuse(refusal, asking.terms, asked, by_mpp=asking.by_mpp)
+        if len(refusal.headers.get(_REQUIRED, "")) > BYTES_MAX:
+            self._warn_of_length(asking, len(refusal.headers[_REQUIRED]))
         if self._v1:
             refusal = for_first_version(refusal, asset.chain)
         readable = for_reader(refusal, asking.scope, asset, paid_in=paid_in)
         await tell_again(asking.body.receive, asking.send, readable)
+
+    def _warn_of_length(self, asking: "_Asking", size: int) -> None:
+        """Once for each line of the table: anybody may ask for a long URL of it."""
+        scope = asking.scope
+        method, path, root = scope["method"], scope["path"], scope.get("root_path", "")
+        found = self._routes.find(method, path, root=root)
+        line = found.template if found else ""
+        if line not in self._too_long:
+            self._too_long.add(line)
+            _log.warning(
+                "the 402 of %s has a header of %d bytes (its URL has %d), and many"
+                " clients read 8190: offer fewer ways to pay there, or say less of it",
+                line,
+                size,
+                len(asking.terms.url),
+            )
 
     async def _asked(self, asking: "_Asking", *, session: bool = False) -> Asked:
         """

@@ -20,6 +20,7 @@ from agentpay.types import Address, ChainId, network_of
 from agentpay.wire import offer_receipt
 from agentpay.wire.headers import JsonObject, decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
+from agentpay.wire.x402_fitting import fit_required
 
 _log = logging.getLogger(__name__)
 
@@ -69,9 +70,9 @@ class Attestor:
         known = required.get("extensions")
         extensions: JsonObject = {**known} if isinstance(known, dict) else {}
         extensions[offer_receipt.KEY] = offer_receipt.write_offers(signed)
-        message: JsonObject = {**required, "extensions": extensions}
-        header = {PAYMENT_REQUIRED.lower(): encode_json(message)}
-        return replace(refusal, required=message, headers={**refusal.headers, **header})
+        message, header = fit_required({**required, "extensions": extensions})
+        headers = {**refusal.headers, PAYMENT_REQUIRED.lower(): header}
+        return replace(refusal, required=message, headers=headers)
 
     async def _sign_offer(
         self, offer: JsonObject, url: str, until: int, chain: ChainId

@@ -31,6 +31,7 @@ from agentpay.wire.x402 import (
     UPTO,
     PaymentPayload,
 )
+from agentpay.wire.x402_fitting import fit_required
 from agentpay.wire.x402_terms import UPFRONT, accepted_offer, is_for
 
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
@@ -160,17 +161,19 @@ def payment_required(
         extensions[sponsoring.EIP2612_KEY] = sponsoring.offer()
     if by_permit and settings.sponsors_approvals:
         extensions[approvals.APPROVAL_KEY] = approvals.offer()
-    message = write.payment_required(
-        url=terms.url,
-        about=terms.about.resource() if terms.about else None,
-        accepts=accepts,
-        error=error,
-        extensions=extensions,
+    message, required = fit_required(
+        write.payment_required(
+            url=terms.url,
+            about=terms.about.resource() if terms.about else None,
+            accepts=accepts,
+            error=error,
+            extensions=extensions,
+        )
     )
     headers = {
         "content-type": "application/json",
         "cache-control": "no-store",
-        PAYMENT_REQUIRED.lower(): encode_json(message),
+        PAYMENT_REQUIRED.lower(): required,
     }
     if receipt is not None:
         headers[PAYMENT_RESPONSE.lower()] = encode_json(receipt)

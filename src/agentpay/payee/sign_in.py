@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Mapping
 
 from agentpay.errors import ChainError, MalformedMessage, StoreError
-from agentpay.onchain import is_signed
+from agentpay.onchain import wrong_signature
 from agentpay.payee.answers import request_of
+from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.pricing import Terms
 from agentpay.ports import Chain, PayeeStore
 from agentpay.types import Address
@@ -28,8 +29,14 @@ class SignIns:
     """Who has paid for what, for one payee."""
 
     def __init__(
-        self, *, chain: Chain, store: PayeeStore, clock: Callable[[], float]
+        self,
+        settings: PayeeSettings,
+        *,
+        chain: Chain,
+        store: PayeeStore,
+        clock: Callable[[], float],
     ) -> None:
+        self._settings = settings
         self._chain = chain
         self._store = store
         self._clock = clock
@@ -68,9 +75,16 @@ class SignIns:
             return "invalid_siwx_domain"
         if (wrong := signed.wrong_time(now)) is not None:
             return wrong
-        digest = signed.digest(signed.address, signed.chain_id)
-        if not await is_signed(self._chain, signed.address, digest, signed.signature):
-            return "invalid_siwx_signature"
+        wrong = await wrong_signature(
+            self._chain,
+            signed.address,
+            signed.digest(signed.address, signed.chain_id),
+            signed.signature,
+            factories=self._settings.wallet_factories,
+            code="invalid_siwx_signature",
+        )
+        if wrong is not None:
+            return wrong
         if await self._store.read_mark(_grant(signed.address, terms)) <= now:
             return "siwx_not_paid"
         kept = now + 2 * sign_in.FRESH_SECONDS

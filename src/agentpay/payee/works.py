@@ -280,7 +280,7 @@ def _wire(
         session_settlement=sessions,
         answers=answers,
         mpp=plan.mpp,
-        sign_ins=SignIns(chain=chain, store=store.payee, clock=clock),
+        sign_ins=SignIns(settings, chain=chain, store=store.payee, clock=clock),
     )
 
 

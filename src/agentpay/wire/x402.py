@@ -103,13 +103,15 @@ class PaymentRequired(HeardMessage):
     x402_version: Literal[2] = Field(alias="x402Version")
     error: str = ""
     resource: Resource | None = None
-    accepts: list[JsonObject] = Field(max_length=OFFERS_MAX)
+    accepts: list[JsonValue] = Field(max_length=OFFERS_MAX)
     extensions: dict[str, JsonValue] = Field(default_factory=dict)
 
     def readable_offers(self) -> list[tuple[Requirements, JsonObject]]:
         """Each offer we understand, with its own words for the echo."""
         offers: list[tuple[Requirements, JsonObject]] = []
         for words in self.accepts:
+            if not isinstance(words, dict):
+                continue
             try:
                 offers.append((Requirements.model_validate(words), words))
             except ValidationError:  # another chain family's offer, or a broken one

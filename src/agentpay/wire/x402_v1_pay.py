@@ -50,7 +50,7 @@ def read_required(body: bytes) -> FirstRequired:
     first = message.get("x402Version")
     if first != VERSION or isinstance(first, bool) or not isinstance(offers, list):
         raise MalformedMessage("the body of a 402 is not of x402 version 1")
-    read = [_object(entry) for entry in offers[:OFFERS_MAX]]
+    read = [entry for entry in offers[:OFFERS_MAX] if isinstance(entry, dict)]
     urls = [entry.get("resource") for entry in read]
     ours = [
         entry
