@@ -5,13 +5,18 @@ One that can be read in one protocol is taken in that one, whatever is wrong wit
 other.
 """
 
+from dataclasses import replace
+
 import httpx
 
 from agentpay.errors import MalformedMessage
 from agentpay.http.first_version import first_of
 from agentpay.http.places import check_realm, check_resource, check_tls
+from agentpay.http.receipts import Receipts
 from agentpay.payer.choice import Offered
-from agentpay.payer.offer import Request
+from agentpay.payer.offer import Offer, Request
+from agentpay.payer.payer import Payer
+from agentpay.payer.payment import Target
 from agentpay.wire.mpp.challenge import (
     WWW_AUTHENTICATE,
     Challenge,
@@ -80,6 +85,42 @@ def read_offered(
         request=request_of(request),
         refused=tuple(refused),
     )
+
+
+async def choose(
+    response: httpx.Response, target: Target, *, payer: Payer, receipts: Receipts
+) -> Offer:
+    """
+    The offer of a 402 to pay its request by.
+
+    Raises:
+        MalformedMessage, OfferUntrusted: As of `read_offered`.
+        NoAcceptableOffer: There is none.
+    """
+    offered = _read(response, payer)
+    offer = replace(await payer.choose(offered, target), url=target.url)
+    if offer.mpp is not None or offered.required is None:
+        return offer
+    first = first_of(response)
+    if first is not None:
+        offer = replace(offer, first_network=first.name_of(offer.words))
+    return receipts.with_signature(offered.required, offer, response.request.url)
+
+
+def allowed(response: httpx.Response, payer: Payer) -> tuple[Offer, ...]:
+    """
+    All that a 402 may be paid by.
+
+    Raises:
+        MalformedMessage, OfferUntrusted: As of `read_offered`.
+        NoAcceptableOffer: There is nothing.
+    """
+    return payer.allowed(_read(response, payer))
+
+
+def _read(response: httpx.Response, payer: Payer) -> Offered:
+    same = payer.policy.same_resource
+    return read_offered(response, response.request, same_resource=same)
 
 
 def _required(response: httpx.Response) -> PaymentRequired | None:

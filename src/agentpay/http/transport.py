@@ -9,7 +9,6 @@ cost one round trip.
 import asyncio
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,25 +18,23 @@ from agentpay.core.exchange import Next
 from agentpay.errors import (
     AnswerLost,
     ChallengeUsed,
-    MalformedMessage,
     NoAcceptableOffer,
-    OfferUntrusted,
     PaymentOutcomeUnknown,
     PaymentRejected,
     PriceRose,
 )
 from agentpay.http.bodies import copied, read_body
-from agentpay.http.first_version import first_of, read_first
+from agentpay.http.first_version import read_first
 from agentpay.http.guard import NetworkGuard, check_redirect, note_origin
 from agentpay.http.memory import Memory
-from agentpay.http.offered import costs, read_offered, request_of
+from agentpay.http.offered import allowed, choose, costs, request_of
 from agentpay.http.paid_stream import carry
 from agentpay.http.places import check_network
 from agentpay.http.pools import NEVER_SENT, Unsendable
 from agentpay.http.readings import answer_of, fields_of, target_of
 from agentpay.http.receipts import Receipts
+from agentpay.http.refused import Refused, price_of, read_refused
 from agentpay.http.reread import read_problem_of
-from agentpay.payer.choice import Offered
 from agentpay.payer.mpp_offers import preference
 from agentpay.payer.offer import Offer
 from agentpay.payer.payer import Payer
@@ -158,11 +155,12 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     url=request.url,
                 )
                 if answered.status_code < 400:
+                    self._memory.note_agreed(target, price_of(offer))
                     payer.returns.paid(offer, target)
                 return answered
-            reason, fresh = answered
+            reason, fresh = answered.reason, answered.fresh
             self._memory.forget(target)
-            if fresh is None or fresh.amount > offer.amount:
+            if fresh is None or answered.rose_from(offer):
                 # A price that rose after we agreed is a new decision: the caller's.
                 raise PaymentRejected(reason or "the offer changed", status=402)
             self._memory.remember(target, fresh)
@@ -171,7 +169,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
 
     async def _until_final(
         self, request: httpx.Request, target: Target, payment: Payment, offer: Offer
-    ) -> "httpx.Response | tuple[str, Offer | None]":
+    ) -> httpx.Response | Refused:
         """
         Send one payment until its answer is final: the answer to deliver, or why it
         bought nothing with the offer to pay instead.
@@ -203,9 +201,11 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     running = partial(self._bound().running, payment, offer, target)
                     carry(response, payment, judged, running)
                     return response
-                fresh = await self._read_again(response, target, judged.next, offer)
+                refused = await self._read_again(
+                    response, target, judged, payment, offer
+                )
                 if judged.next is Next.RENEW:
-                    payment = await self._renew(payment, fresh, target, judged)
+                    payment = await self._renew(payment, refused, target)
                     paid |= {payment.header: payment.credential}
                 if judged.next in (Next.RESEND, Next.RENEW):
                     continue
@@ -217,7 +217,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     # Its terms may have changed: the next request learns them anew.
                     self._memory.forget(target)
                     raise PaymentRejected(judged.reason, status=answer.status)
-                return judged.reason, fresh
+                return refused
             if arrived:  # for all we know
                 await books.undelivered(target.host, sent_at=sent_at)
             raise PaymentOutcomeUnknown(payment.id, why)
@@ -228,15 +228,16 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     await response.aclose()
 
     async def _renew(
-        self, payment: Payment, fresh: Offer | None, target: Target, judged: Judgement
+        self, payment: Payment, refused: Refused, target: Target
     ) -> Payment:
         """
         What was signed, under a fresh offer; `PaymentRejected` if there is none for it.
         """
+        fresh = refused.fresh
         renewed = await payment.renew(fresh) if fresh is not None else None
         if fresh is None or renewed is None:
             self._memory.forget(target)
-            raise PaymentRejected(judged.reason or "no fresh offer", status=402)
+            raise PaymentRejected(refused.reason or "no fresh offer", status=402)
         self._memory.remember(target, fresh)
         return renewed
 
@@ -254,22 +255,25 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         self,
         response: httpx.Response,
         target: Target,
-        following: Next,
+        judged: Judgement,
+        payment: Payment,
         offer: Offer,
-    ) -> Offer | None:
-        """
-        The offer to pay now: a fresh one, where the answer is a 402, or that of a
-        session or an earlier voucher which it did not doubt. The answer itself is done
-        with.
-        """
-        fresh = None
-        if following in (Next.PAY_AGAIN, Next.RENEW):
-            doubted = offer.mpp is None and response.status_code != 409
-            fresh = None if doubted else offer
-            if response.status_code == 402:
-                fresh = await self._choose(response, target)
+    ) -> Refused:
+        """What an answer says that is done with, and delivers nothing."""
+        refused = await read_refused(
+            response,
+            target,
+            judged,
+            offer=offer,
+            # What is carried on was signed for this URL.
+            agreed=price_of(offer) if payment.again else self._memory.agreed(target),
+            payer=self._bound(),
+            receipts=self._receipts,
+        )
+        if refused.differs:
+            self._memory.tell_apart(target)
         await response.aclose()
-        return fresh
+        return refused
 
     # Sending.
 
@@ -334,7 +338,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
         try:
             if not costs(response):
                 raise NoAcceptableOffer(f"{url} answered {response.status_code}")
-            return self._bound().allowed(self._offered(response, request)), target
+            return allowed(response, self._bound()), target
         finally:
             await response.aclose()
 
@@ -354,33 +358,13 @@ class PaymentTransport(httpx.AsyncBaseTransport):
             try:
                 if not self._allow_private_networks:
                     check_network(response, request.url)
-                offer = await self._require(response, request, target)
+                offer = await choose(
+                    response, target, payer=self._bound(), receipts=self._receipts
+                )
             finally:
                 await response.aclose()
             self._memory.remember(target, offer)
             return offer
-
-    async def _require(
-        self, response: httpx.Response, request: httpx.Request, target: Target
-    ) -> Offer:
-        offered = self._offered(response, request)
-        offer = await self._bound().choose(offered, target)
-        if offer.mpp is not None or offered.required is None:
-            return offer
-        first = first_of(response)
-        if first is not None:
-            offer = replace(offer, first_network=first.name_of(offer.words))
-        return self._receipts.with_signature(offered.required, offer, request.url)
-
-    def _offered(self, response: httpx.Response, request: httpx.Request) -> Offered:
-        same = self._bound().policy.same_resource
-        return read_offered(response, request, same_resource=same)
-
-    async def _choose(self, response: httpx.Response, target: Target) -> Offer | None:
-        try:
-            return await self._require(response, response.request, target)
-        except (MalformedMessage, NoAcceptableOffer, OfferUntrusted):
-            return None
 
     def _bound(self) -> Payer:
         if self._payer is None:

@@ -88,3 +88,13 @@ class Offer:
     """The same, signed by somebody (x402's `offer-receipt`)."""
     mpp: ChallengeTerms | None = None
     """Of MPP; None of x402."""
+    url: str = ""
+    """The URL that was asked when it was made; "" where nothing was asked to pay it."""
+
+    def same_price(self, other: "Offer") -> bool:
+        """Whether what pays the one would pay the other, whatever else they say."""
+        return (
+            (self.scheme, self.method) == (other.scheme, other.method)
+            and (self.asset, self.amount) == (other.asset, other.amount)
+            and self.pay_to == other.pay_to
+        )

@@ -87,7 +87,7 @@ class Target:
 
     @property
     def route(self) -> tuple[str, str]:
-        """Requests of one route are expected to cost the same."""
+        """Requests of one route are expected to cost the same, until one does not."""
         return self.method, self.url.partition("?")[0]
 
 
@@ -167,6 +167,11 @@ class Payment(Protocol):
     @property
     def credential(self) -> str:
         """The value of that header."""
+        ...
+
+    @property
+    def again(self) -> bool:
+        """Whether an earlier request has presented it."""
         ...
 
     async def renew(self, offer: Offer) -> "Payment | None":
