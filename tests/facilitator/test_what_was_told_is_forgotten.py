@@ -38,6 +38,9 @@ class Signed:
     def payer(self) -> Address:
         return ACCOUNT
 
+    def digest(self) -> bytes:
+        return self.id.encode()
+
     async def check(self) -> Refused | None:
         if self._clock() >= self.valid_before:
             return EXPIRED

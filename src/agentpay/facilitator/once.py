@@ -3,7 +3,8 @@ Settles what was signed once, whoever asks how often, also after a crash.
 
 A movement is recorded before it is sent. Who asks while it is under way, or after its
 result was told, is refused: a facilitator that said yes twice would let one payment buy
-two answers of a payee that keeps no books. A result that nobody was told is told.
+two answers of a payee that keeps no books. A result that nobody was told is told, but
+to nobody who asks for another payment with the same nonce: the chain moves one of them.
 
 What was told is forgotten a day after its signature expired. So what expired over an
 hour ago and is not known is not looked for on the chain: it may have been told.
@@ -48,6 +49,8 @@ class Refused:
 
 
 _ELSEWHERE = Refused(code=DUPLICATE, message="another process is settling it")
+_ORDER: Final = "/settle"
+"""Of a record: followed by what was signed, except in those of earlier versions."""
 _UNTOLD = frozenset({PaymentStatus.STARTED, PaymentStatus.SETTLED})
 
 
@@ -66,6 +69,10 @@ class Movement(Protocol):
     @property
     def valid_before(self) -> int:
         """When what was signed expires, by the chain's clock."""
+        ...
+
+    def digest(self) -> bytes:
+        """What its payer signed: another may have its id, and pay another account."""
         ...
 
     @property
@@ -179,6 +186,8 @@ class SettledOnce:
         self, movement: Movement, known: PaymentRecord
     ) -> Settled | Refused | None:
         """What is known of a movement that was asked for before; None is nothing."""
+        if known.resource not in (_ORDER, _order(movement)):
+            return _another(movement)
         match known.status:
             case (
                 PaymentStatus.DELIVERED | PaymentStatus.SERVED | PaymentStatus.ANSWERING
@@ -195,10 +204,17 @@ class SettledOnce:
                     transaction=known.transaction,
                 )
             case PaymentStatus.SETTLED:
+                if known.resource == _ORDER:
+                    return await self._check(movement)
                 return Settled(transaction=known.transaction, amount=known.charged)
             case PaymentStatus.STARTED:
                 return await self._resume(movement, known)
         raise InvariantViolated(f"no such status: {known.status}")
+
+    async def _check(self, movement: Movement) -> Settled | Refused:
+        """A record that does not say of what it is: the chain says (F5)."""
+        found = await movement.found()
+        return found if isinstance(found, Settled) else _another(movement)
 
     async def _resume(
         self, movement: Movement, known: PaymentRecord
@@ -211,6 +227,8 @@ class SettledOnce:
                 if receipt is not None:
                     return await self._finish(movement, movement.result(receipt))
             except TransactionFailed as error:
+                if known.resource == _ORDER:  # perhaps it was for another
+                    return Refused(code=movement.failed_code, message=error.reason)
                 return await self._failed(movement, error)
             if await self._chain.input(transaction):
                 return Refused(code=PENDING, transaction=transaction)
@@ -241,7 +259,7 @@ class SettledOnce:
             id=movement.id,
             payer=movement.payer,
             amount=movement.maximum,
-            resource="/settle",
+            resource=_order(movement),
             owner=self._book.owner,
             started_at=int(self._clock()),
             good_until=min(movement.valid_before, _LONGEST),
@@ -274,3 +292,12 @@ class SettledOnce:
             message=error.reason,
             transaction=error.transaction,
         )
+
+
+def _order(movement: Movement) -> str:
+    return f"{_ORDER} {movement.digest().hex()}"
+
+
+def _another(movement: Movement) -> Refused:
+    message = "another payment was signed with its nonce, and was taken first"
+    return Refused(code=movement.failed_code, message=message)
