@@ -7,17 +7,25 @@ two answers of a payee that keeps no books. A result that nobody was told is tol
 to nobody who asks for another payment with the same nonce: the chain moves one of them.
 
 What was told is forgotten a day after its signature expired. So what expired over an
-hour ago and is not known is not looked for on the chain: it may have been told.
+hour ago and is not known is not looked for on the chain: it may have been told. What
+was surely not sent is forgotten at once. So a row that stays, years if it is signed for
+years, is of a transaction that somebody paid for, or of a moment at which the process
+died or lost the chain: strangers cannot make more of them than gas allows.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agentpay.errors import (
+    GasLimitReached,
+    GasMissing,
+    GasTooExpensive,
     InvariantViolated,
+    StoreError,
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
@@ -174,7 +182,7 @@ class SettledOnce:
             return await self._finish(movement, found)
         if known is None and not await self._begin(movement):
             return _ELSEWHERE
-        return await self._send(movement)
+        return await self._send(movement, began=known is None)
 
     async def _is_ours(self, known: PaymentRecord) -> bool:
         """Whether no other process, which lives, is at it or about to tell of it."""
@@ -237,14 +245,21 @@ class SettledOnce:
             return await self._finish(movement, found)
         return found
 
-    async def _send(self, movement: Movement) -> Settled | Refused:
+    async def _send(self, movement: Movement, *, began: bool) -> Settled | Refused:
+        """If it `began` now, no row stays of what was not sent."""
         try:
             settled = await movement.send()
         except TransactionFailed as error:
             found = await movement.found()  # another's, or ours from before a crash
             if not isinstance(found, Settled):
+                if began and not error.transaction:
+                    await self._drop(movement)
                 return await self._failed(movement, error)
             settled = found
+        except (GasLimitReached, GasMissing, GasTooExpensive):
+            if began:
+                await self._drop(movement)
+            raise
         except TransactionOutcomeUnknown as error:
             sent = Settled(transaction=error.transaction, amount=0)
             await self._save(movement, PaymentStatus.STARTED, sent)
@@ -265,6 +280,11 @@ class SettledOnce:
             good_until=min(movement.valid_before, _LONGEST),
         )
         return await self._book.begin_payment(record) is record
+
+    async def _drop(self, movement: Movement) -> None:
+        # What cannot be forgotten now stays, as after a crash, and does no harm.
+        with contextlib.suppress(StoreError):
+            await self._book.drop_payment(movement.id, owner=self._book.owner)
 
     async def _finish(self, movement: Movement, settled: Settled) -> Settled | Refused:
         ours = await self._save(movement, PaymentStatus.SETTLED, settled)
