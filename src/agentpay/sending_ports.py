@@ -155,6 +155,10 @@ class PaymentBook(Protocol):
         """Make a dead owner's payment ours; False if it lives, or others were first."""
         ...
 
+    async def drop_payment(self, payment_id: str, *, owner: str) -> None:
+        """See `PayeeStore.drop_payment`."""
+        ...
+
     async def sweep_payments(self, *, now: int) -> None:
         """See `PayeeStore.sweep_payments`."""
         ...

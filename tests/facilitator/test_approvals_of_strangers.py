@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentpay import Wallet
 from agentpay.chain.rpc import RpcChain
@@ -16,11 +18,18 @@ from agentpay.errors import (
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.approval import APPROVAL_GAS, ApprovalTransaction, SignedApproval
+from agentpay.evm.calls import Standing
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.host import FacilitatorLimits
 from agentpay.facilitator.service import FacilitatorTerms
-from agentpay.facilitator.sponsor import SponsorLimits, before_the_payment
+from agentpay.facilitator.sponsor import (
+    FEE_TIMES,
+    GAS_MAX,
+    SponsorLimits,
+    before_the_payment,
+    fee_most,
+)
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, Asset
 from agentpay.wire import x402_asks as asks
@@ -40,15 +49,21 @@ def options(asset: Asset, *, cap: int = CAP) -> dict[str, Any]:
 
 
 async def an_approval(
-    local: LocalChain, asset: Asset, payer: Wallet, amount: int = AMOUNT
+    local: LocalChain,
+    asset: Asset,
+    payer: Wallet,
+    amount: int = AMOUNT,
+    *,
+    times: int = 1,
 ) -> SignedApproval:
+    """For `times` the gas price that our payers sign."""
     async with RpcChain(local.rpc_url, chain_id=local.chain_id) as chain:
         standing = await chain.standing(payer.address)
     unsigned = ApprovalTransaction(
         chain=asset.chain,
         nonce=standing.nonce,
         tip=standing.tip,
-        fee_max=2 * standing.base_fee + standing.tip,
+        fee_max=times * (2 * standing.base_fee + standing.tip),
         gas=APPROVAL_GAS,
         token=asset.address,
         amount=amount,
@@ -157,6 +172,53 @@ async def test_f7_an_approval_for_less_is_no_payload(
         verified = await desk.verify(asks.transfer_request(payment, AMOUNT))
 
         assert verified["invalidReason"] == "invalid_payload"
+
+
+async def test_f6_a_payer_may_not_sign_for_a_price_of_which_it_keeps_the_most(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Its approval is within the cap, and gets it many times what it costs."""
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    asset = await a_plain_token(chain)
+    async with a_desk(chain, **options(asset)) as desk:
+        poor, rich = Wallet.create(), await chain.funded_wallet(0)
+        coins, answers = [], []
+        for payer in (poor, rich):
+            await mint(chain, asset, payer.address, AMOUNT)
+            before = await chain.node.rpc("eth_getBalance", payer.address, "latest")
+            approval = await an_approval(chain, asset, payer, times=5 * FEE_TIMES)
+            payment = await a_payment(asset, payer, payee, approval)
+            request = asks.transfer_request(payment, AMOUNT)
+            verified, settled = await desk.verify(request), await desk.settle(request)
+            after = await chain.node.rpc("eth_getBalance", payer.address, "latest")
+            coins.append(int(after, 16) - int(before, 16))
+            answers.append((verified["isValid"], settled["success"]))
+
+            assert approval.approval.cost < CAP
+
+        assert answers == [(False, False), (True, True)]
+        assert coins[0] == 0
+        assert coins[1] < 0  # it pays for itself, whatever it likes
+
+
+GWEI = 10**9
+PRICES = st.integers(0, 10**12)
+
+
+@given(base_fee=PRICES, tip=PRICES)
+def test_f6_what_payers_sign_is_paid_for_and_little_more(
+    base_fee: int, tip: int
+) -> None:
+    now = Standing(nonce=0, balance=0, base_fee=base_fee, tip=tip)
+    ours = 2 * base_fee + tip
+    viems = base_fee * 12 // 10 + tip
+    unasked = GWEI  # `DEFAULT_MAX_FEE_PER_GAS` of the official clients
+    halved = replace(now, base_fee=base_fee // 2)
+
+    assert max(ours, viems, unasked) <= fee_most(now)
+    assert max(ours, viems) <= fee_most(halved) + FEE_TIMES
+    assert fee_most(now) <= max(4 * (base_fee + tip), GWEI)
+    assert fee_most(replace(now, base_fee=0, tip=0)) * GAS_MAX <= 7 * 10**13
 
 
 def test_k7_what_happens_before_a_payment_is_not_what_became_of_it() -> None:

@@ -1,7 +1,8 @@
 """Many `exact` payments in one transaction: each is paid, or is told why not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,20 +17,23 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.errors import (
     ChainError,
+    ChainUnreachable,
     GasMissing,
     GasTooExpensive,
+    StoreUnavailable,
     TransactionFailed,
+    TransactionOutcomeUnknown,
 )
 from agentpay.evm import eip3009_abi as tokens
-from agentpay.evm.calls import Log
+from agentpay.evm.calls import Call, Log, Receipt
 from agentpay.evm.eip3009 import Authorization
 from agentpay.evm.error_names import ERROR_NAMES
-from agentpay.evm.hashing import address_word, uint_word
+from agentpay.evm.hashing import address_word, selector, uint_word
 from agentpay.evm.multicall3_abi import aggregate_call
 from agentpay.evm.transfer import TokenTransfer, own_logs
 from agentpay.facilitator.batches import BatchPolicy, TransferBatches
 from agentpay.facilitator.embedded import Facilitator
-from agentpay.facilitator.gas import GasLimits
+from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.onchain import is_used
 from agentpay.records import Settled
 from agentpay.sending_ports import Sender
@@ -52,6 +56,11 @@ class Scene:
     local: LocalChain
     batches: TransferBatches
     key: Address
+    spending: GasSpending
+
+    def counted(self, payee: Address) -> int:
+        """The gas of this hour on a payee's account."""
+        return self.spending._by_payee[payee]
 
     async def transactions(self) -> int:
         found = await self.local.node.rpc("eth_getTransactionCount", self.key, "latest")
@@ -73,21 +82,25 @@ async def a_scene(
     seconds: float = 0.5,
     gas: GasLimits | None = None,
     dear: Callable[[TransactionSender], Sender] = lambda sender: sender,
+    of: type[RpcChain] = RpcChain,
 ) -> AsyncIterator[Scene]:
     key = await local.funded_wallet(0)
     async with (
-        RpcChain(
-            local.rpc_url, chain_id=local.chain_id, error_names=ERROR_NAMES
-        ) as chain,
+        of(local.rpc_url, chain_id=local.chain_id, error_names=ERROR_NAMES) as chain,
         TransactionSender(chain, key=key.gas_key()) as sender,
     ):
-        facilitator = Facilitator(chain=chain, senders=[dear(sender)], gas=gas)
+        spending = GasSpending(
+            per_hour=10**8, per_payee_hour=10**8, clock=time.monotonic
+        )
+        facilitator = Facilitator(
+            chain=chain, senders=[dear(sender)], gas=gas, spending=spending
+        )
         batches = TransferBatches(
             chain=chain,
             facilitator=facilitator,
             policy=BatchPolicy(seconds=seconds),
         )
-        yield Scene(local, batches, key.address)
+        yield Scene(local, batches, key.address, spending)
 
 
 async def test_k7_of_200_payments_3_are_poisoned_and_the_other_197_are_paid(
@@ -187,6 +200,117 @@ async def test_who_waits_hears_that_even_one_transfer_costs_too_much(
         outcomes = await scene.settle(transfers)
 
     assert [type(outcome) for outcome in outcomes] == [GasTooExpensive] * 3
+
+
+class LateSender(DearSender):
+    """Something happens between the simulation of a batch and its sending."""
+
+    def __init__(
+        self, sender: TransactionSender, meanwhile: Callable[[], Awaitable[object]]
+    ) -> None:
+        super().__init__(sender, GasMissing("never"), bytes_max=10**6)
+        self._meanwhile = meanwhile
+
+    async def send(
+        self, call: Call, *, gas_max: int | None = None, deadline: int = 0
+    ) -> Receipt:
+        if not self.sent:
+            await self._meanwhile()
+        return await super().send(call, gas_max=gas_max, deadline=deadline)
+
+
+async def test_f6_the_gas_of_payments_that_fail_in_a_batch_is_their_payees(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """A payer takes its money away while the batch is on its way."""
+    local = agentpay_shared_chain
+    thief, honest = [await local.funded_wallet("$1", ether=0) for _ in range(2)]
+    payee, shop = Wallet.create().address, Wallet.create().address
+    transfers = [await a_transfer(local.usdc, thief, payee) for _ in range(3)]
+    transfers.append(await a_transfer(local.usdc, honest, shop))
+    all_of_it = uint_word(await local.balance(thief.address))
+    away = selector("transfer(address,uint256)") + address_word(PAYEE) + all_of_it
+
+    async def meanwhile() -> None:
+        await local.node.set_balance(thief.address, 10**18)
+        await local.node.transact(thief.address, away, to=local.usdc.address)
+
+    dear = partial(LateSender, meanwhile=meanwhile)
+    async with a_scene(local, dear=dear) as scene:
+        *failed, paid = await scene.settle(transfers)
+        sent = await scene.transactions()
+        counted, ours = scene.counted(payee), scene.counted(shop)
+
+    assert all(isinstance(outcome, TransactionFailed) for outcome in failed)
+    assert isinstance(paid, Settled)
+    receipt = await local.node.rpc("eth_getTransactionReceipt", paid.transaction)
+    used = int(receipt["gasUsed"], 16)
+    assert sent == 1
+    assert (counted, ours) == (3 * (used // 4), used // 4)
+
+
+async def test_f6_the_gas_of_a_batch_that_reverts_is_its_payees(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
+    one = len(transfers[0].call(AMOUNT).data)
+    error = TransactionFailed("a batch", reason="no", transaction="0x12")
+    dear = partial(DearSender, error=error, bytes_max=one)
+    async with a_scene(local, dear=dear) as scene:
+        outcomes = await scene.settle(transfers)
+        counted = scene.counted(payee)
+
+    assert all(isinstance(outcome, Settled) for outcome in outcomes)
+    assert counted > 3 * (BatchPolicy().gas_each + 21_000)
+
+
+class BlindChain(RpcChain):
+    """A chain that nobody can read, though what it has can be asked for."""
+
+    async def read(
+        self, calls: Sequence[Call], *, block: int | None = None
+    ) -> list[bytes]:
+        raise ChainUnreachable(f"{len(calls)} calls at {block}: not now")
+
+
+async def test_f6_what_could_not_be_simulated_uses_up_no_hour(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
+    async with a_scene(local, of=BlindChain) as scene:
+        outcomes = await scene.settle(transfers)
+        counted = scene.counted(payee)
+
+    assert [type(outcome) for outcome in outcomes] == [ChainUnreachable] * 3
+    assert counted == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "each"),
+    [
+        (ChainUnreachable("away"), 0),
+        (StoreUnavailable("full"), 0),
+        (TransactionOutcomeUnknown("a batch", transaction="0x12"), 75_000),
+    ],
+    ids=["no chain", "no store", "perhaps"],
+)
+async def test_f6_what_was_not_sent_uses_up_no_hour_and_what_perhaps_was_does(
+    agentpay_shared_chain: LocalChain, error: ChainError, each: int
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    transfers = [await a_transfer(local.usdc, payer, payee) for _ in range(3)]
+    dear = partial(DearSender, error=error, bytes_max=0)
+    async with a_scene(local, dear=dear) as scene:
+        outcomes = await scene.settle(transfers)
+        counted = scene.counted(payee)
+
+    assert [type(outcome) for outcome in outcomes] == [type(error)] * 3
+    assert counted == 3 * each
 
 
 async def test_f6_a_payer_with_code_is_settled_alone_so_that_it_cannot_use_up_the_gas(

@@ -40,6 +40,9 @@ class OneMovement:
     def payer(self) -> Address:
         return ACCOUNT
 
+    def digest(self) -> bytes:
+        return b"signed"
+
     async def check(self) -> Refused | None:
         return None
 

@@ -1,18 +1,32 @@
 """A facilitator's book does not grow for ever, and what left it is told to nobody."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentpay import Wallet
 from agentpay.chain.rpc import RpcChain
-from agentpay.errors import TransactionFailed
+from agentpay.errors import (
+    ChainUnreachable,
+    GasLimitReached,
+    GasMissing,
+    GasTooExpensive,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.calls import Receipt
+from agentpay.facilitator.host import FacilitatorLimits
 from agentpay.facilitator.once import KEPT_SECONDS, LATE_SECONDS, Refused, SettledOnce
-from agentpay.records import Settled
+from agentpay.records import PaymentRecord, Settled
 from agentpay.stores import MemoryPayeeStore
+from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Address, ChainId
+from agentpay.wire import x402_asks as asks
+from tests.facilitator.world import AMOUNT, a_desk, a_transfer
 from tests.keeper.test_settlement_triggers import Clock
 from tests.stores.store_cases import ACCOUNT
 
@@ -37,6 +51,9 @@ class Signed:
     @property
     def payer(self) -> Address:
         return ACCOUNT
+
+    def digest(self) -> bytes:
+        return self.id.encode()
 
     async def check(self) -> Refused | None:
         if self._clock() >= self.valid_before:
@@ -137,3 +154,74 @@ async def test_a_result_that_nobody_was_told_is_kept_and_told() -> None:
 
     assert isinstance(await once.settle(payment), Settled)
     assert await once.settle(payment) != await payment.send()
+
+
+class Unsent(Signed):
+    """A payment whose sending ends with an error."""
+
+    def __init__(self, error: Exception, clock: Clock) -> None:
+        super().__init__("1", clock, valid_before=2**255)
+        self._error = error
+
+    async def send(self) -> Settled:
+        raise self._error
+
+
+async def left_of(error: Exception, *, known: bool = False) -> PaymentRecord | None:
+    """What is kept of a payment whose sending ends so; `known` is of an earlier ask."""
+    clock, book = Clock(started=10**9), MemoryPayeeStore()
+    once = SettledOnce(chain=CHAIN, book=book, clock=clock)
+    payment = Unsent(error, clock)
+    if known:
+        await once._begin(payment)
+    with contextlib.suppress(type(error)):
+        assert isinstance(await once.settle(payment), Refused)
+    return await book.find_payment(payment.id)
+
+
+UNSENT = [
+    GasLimitReached(who="all payees", limit=1),
+    GasMissing("no ether"),
+    GasTooExpensive("5 gwei"),
+    TransactionFailed("a payment", reason="refused in simulation"),
+]
+PERHAPS_SENT = [
+    ChainUnreachable("away"),
+    TransactionOutcomeUnknown("a payment", transaction="0x12"),
+    TransactionOutcomeUnknown("a payment", transaction=""),
+    TransactionFailed("a payment", reason="reverted", transaction="0x12"),
+]
+
+
+@pytest.mark.parametrize("error", UNSENT, ids=repr)
+async def test_f6_nothing_is_kept_of_what_was_not_sent(error: Exception) -> None:
+    assert await left_of(error) is None
+
+
+@pytest.mark.parametrize("error", UNSENT, ids=repr)
+async def test_f2_what_an_earlier_ask_may_have_sent_is_kept(error: Exception) -> None:
+    assert await left_of(error, known=True) is not None
+
+
+@pytest.mark.parametrize("error", PERHAPS_SENT, ids=repr)
+async def test_f2_what_perhaps_was_sent_is_kept(error: Exception) -> None:
+    assert await left_of(error) is not None
+
+
+async def test_f6_asking_when_the_hours_gas_is_used_up_fills_no_book(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer, payee = await local.funded_wallet(ether=0), Wallet.create().address
+    limits = FacilitatorLimits(gas_per_payee_hour=300_000)
+    async with a_desk(local, limits=limits, store="memory:") as desk:
+        codes: list[int] = []
+        for _ in range(6):
+            transfer = await a_transfer(local.usdc, payer, payee, valid_before=2**255)
+            asked = await desk.ask("/settle", asks.transfer_request(transfer, AMOUNT))
+            codes.append(asked.status_code)
+        book = (await desk.host.start())._transfers._once._book
+
+    assert isinstance(book, MemoryPayeeStore)
+    assert set(codes) == {200, 429}
+    assert len(book._payments) == codes.count(200)

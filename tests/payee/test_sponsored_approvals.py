@@ -225,7 +225,7 @@ async def test_f7_an_approval_is_what_its_info_says(
 
 
 NOT_PAID_FOR: dict[str, tuple[dict[str, Any], str]] = {
-    "too much gas": ({"gas": 100_001}, "to 100000"),
+    "too much gas": ({"gas": 70_001}, "to 70000"),
     "too dear": ({"fee_max": CAP}, f"may {CAP}"),
     "too cheap": ({"fee_max": 0, "tip": 0}, "too little"),
     "tip above all": ({"fee_max": 10**10, "tip": 10**10 + 1}, "too little"),

@@ -2,9 +2,10 @@
 Many `exact` transfers in one transaction, by Multicall3, each for itself.
 
 Those that would fail are left out before it is sent, those that fail all the same do
-not stop the rest, and what each did is read from its own events. Only transfers by
-EIP-3009 of plain keys: they leave an event that names their nonce, their signature
-costs the same gas always, and anybody may send them.
+not stop the rest, and what each did is read from its own events. Each has its share of
+the gas, also one that failed. Only transfers by EIP-3009 of plain keys: they leave an
+event that names their nonce, their signature costs the same gas always, and anybody may
+send them.
 """
 
 import asyncio
@@ -15,8 +16,10 @@ from dataclasses import dataclass
 
 from agentpay.errors import (
     ChainError,
+    ChainUnreachable,
     GasMissing,
     GasTooExpensive,
+    StoreError,
     TransactionFailed,
 )
 from agentpay.evm.calls import Call, Receipt
@@ -139,7 +142,11 @@ class TransferBatches:
 
     async def _settle(self, batch: list[_Waiting]) -> None:
         try:
-            good = await self._good(batch)
+            try:
+                good = await self._good(batch)
+            except ChainError as error:
+                self._end_unsent(batch, error)
+                return
             alone = [waiting for waiting in batch if waiting not in good]
             if len(good) == 1:
                 alone, good = batch, []
@@ -151,8 +158,7 @@ class TransferBatches:
             # Whoever waits has to hear of it, whatever it is.
             for waiting in batch:
                 self._end(waiting, error=error)
-            if not isinstance(error, ChainError):
-                raise
+            raise
 
     async def _good(self, batch: list[_Waiting]) -> list[_Waiting]:
         """Those that would go through, one after another."""
@@ -175,13 +181,17 @@ class TransferBatches:
             # Too much gas for one transaction, or too dear, or no node will have it.
             sent = isinstance(error, TransactionFailed) and error.transaction
             if len(batch) == 1 or sent:
-                await asyncio.gather(*(self._alone(waiting) for waiting in batch))
+                used = self._policy.gas_each if sent else 0  # at most
+                await asyncio.gather(*(self._alone(w, used=used) for w in batch))
                 return
             half = len(batch) // 2
             await self._together(batch[:half])
             await self._together(batch[half:])
             return
-        except ChainError as error:
+        except (ChainUnreachable, StoreError) as error:
+            self._end_unsent(batch, error)
+            return
+        except ChainError as error:  # perhaps it was sent, and costs what is reserved
             for waiting in batch:
                 self._end(waiting, error=error)
             return
@@ -196,28 +206,33 @@ class TransferBatches:
         )
 
     async def _read(self, waiting: _Waiting, receipt: Receipt, count: int) -> None:
-        named = waiting.transfer.trace().topics
+        named, used = waiting.transfer.trace().topics, receipt.gas_used // count
         settled = None
         if any(log.topics == named for log in receipt.logs):
             with contextlib.suppress(TransactionFailed):
                 settled = transfer_result(waiting.transfer, receipt)
         if settled is None:
-            await self._alone(waiting)
+            await self._alone(waiting, used=used)
         else:
-            self._end(waiting, settled=settled, gas=receipt.gas_used // count)
+            self._end(waiting, settled=settled, gas=used)
 
-    async def _alone(self, waiting: _Waiting) -> None:
+    async def _alone(self, waiting: _Waiting, *, used: int = 0) -> None:
+        """By itself, at its own cost, after it `used` gas in vain with others."""
         transfer = waiting.transfer
         try:
             settled = await self._by_itself(transfer, transfer.maximum)
-        except ChainError as error:
-            self._end(waiting, error=error, gas=0)
+        except (ChainError, StoreError) as error:
+            self._end(waiting, error=error, gas=used)
         else:
-            self._end(waiting, settled=settled, gas=0)
+            self._end(waiting, settled=settled, gas=used)
 
     async def _by_itself(self, transfer: Transfer, amount: int) -> Settled:
         """In a transaction of its own, also if the facilitator would gather it."""
         return await Facilitator.settle_transfer(self._facilitator, transfer, amount)
+
+    def _end_unsent(self, batch: list[_Waiting], error: Exception) -> None:
+        for waiting in batch:
+            self._end(waiting, error=error, gas=0)
 
     def _end(
         self,

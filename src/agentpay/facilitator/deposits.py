@@ -39,7 +39,7 @@ class DepositMovement:
     @property
     def id(self) -> str:
         """What was signed; it names chain, channel and nonce."""
-        return f"deposit:{self.deposit.digest().hex()}"
+        return f"deposit:{self.digest().hex()}"
 
     @property
     def payer(self) -> Address:
@@ -52,6 +52,10 @@ class DepositMovement:
     @property
     def valid_before(self) -> int:
         return self.deposit.valid_before
+
+    def digest(self) -> bytes:
+        """See `Movement.digest`; its id says it as well."""
+        return self.deposit.digest()
 
     async def check(self) -> Refused | None:
         """See `Movement.check`."""

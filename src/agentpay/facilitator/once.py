@@ -3,20 +3,29 @@ Settles what was signed once, whoever asks how often, also after a crash.
 
 A movement is recorded before it is sent. Who asks while it is under way, or after its
 result was told, is refused: a facilitator that said yes twice would let one payment buy
-two answers of a payee that keeps no books. A result that nobody was told is told.
+two answers of a payee that keeps no books. A result that nobody was told is told, but
+to nobody who asks for another payment with the same nonce: the chain moves one of them.
 
 What was told is forgotten a day after its signature expired. So what expired over an
-hour ago and is not known is not looked for on the chain: it may have been told.
+hour ago and is not known is not looked for on the chain: it may have been told. What
+was surely not sent is forgotten at once. So a row that stays, years if it is signed for
+years, is of a transaction that somebody paid for, or of a moment at which the process
+died or lost the chain: strangers cannot make more of them than gas allows.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agentpay.errors import (
+    GasLimitReached,
+    GasMissing,
+    GasTooExpensive,
     InvariantViolated,
+    StoreError,
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
@@ -48,6 +57,8 @@ class Refused:
 
 
 _ELSEWHERE = Refused(code=DUPLICATE, message="another process is settling it")
+_ORDER: Final = "/settle"
+"""Of a record: followed by what was signed, except in those of earlier versions."""
 _UNTOLD = frozenset({PaymentStatus.STARTED, PaymentStatus.SETTLED})
 
 
@@ -66,6 +77,10 @@ class Movement(Protocol):
     @property
     def valid_before(self) -> int:
         """When what was signed expires, by the chain's clock."""
+        ...
+
+    def digest(self) -> bytes:
+        """What its payer signed: another may have its id, and pay another account."""
         ...
 
     @property
@@ -167,7 +182,7 @@ class SettledOnce:
             return await self._finish(movement, found)
         if known is None and not await self._begin(movement):
             return _ELSEWHERE
-        return await self._send(movement)
+        return await self._send(movement, began=known is None)
 
     async def _is_ours(self, known: PaymentRecord) -> bool:
         """Whether no other process, which lives, is at it or about to tell of it."""
@@ -179,6 +194,8 @@ class SettledOnce:
         self, movement: Movement, known: PaymentRecord
     ) -> Settled | Refused | None:
         """What is known of a movement that was asked for before; None is nothing."""
+        if known.resource not in (_ORDER, _order(movement)):
+            return _another(movement)
         match known.status:
             case (
                 PaymentStatus.DELIVERED | PaymentStatus.SERVED | PaymentStatus.ANSWERING
@@ -195,10 +212,17 @@ class SettledOnce:
                     transaction=known.transaction,
                 )
             case PaymentStatus.SETTLED:
+                if known.resource == _ORDER:
+                    return await self._check(movement)
                 return Settled(transaction=known.transaction, amount=known.charged)
             case PaymentStatus.STARTED:
                 return await self._resume(movement, known)
         raise InvariantViolated(f"no such status: {known.status}")
+
+    async def _check(self, movement: Movement) -> Settled | Refused:
+        """A record that does not say of what it is: the chain says (F5)."""
+        found = await movement.found()
+        return found if isinstance(found, Settled) else _another(movement)
 
     async def _resume(
         self, movement: Movement, known: PaymentRecord
@@ -211,6 +235,8 @@ class SettledOnce:
                 if receipt is not None:
                     return await self._finish(movement, movement.result(receipt))
             except TransactionFailed as error:
+                if known.resource == _ORDER:  # perhaps it was for another
+                    return Refused(code=movement.failed_code, message=error.reason)
                 return await self._failed(movement, error)
             if await self._chain.input(transaction):
                 return Refused(code=PENDING, transaction=transaction)
@@ -219,14 +245,21 @@ class SettledOnce:
             return await self._finish(movement, found)
         return found
 
-    async def _send(self, movement: Movement) -> Settled | Refused:
+    async def _send(self, movement: Movement, *, began: bool) -> Settled | Refused:
+        """If it `began` now, no row stays of what was not sent."""
         try:
             settled = await movement.send()
         except TransactionFailed as error:
             found = await movement.found()  # another's, or ours from before a crash
             if not isinstance(found, Settled):
+                if began and not error.transaction:
+                    await self._drop(movement)
                 return await self._failed(movement, error)
             settled = found
+        except (GasLimitReached, GasMissing, GasTooExpensive):
+            if began:
+                await self._drop(movement)
+            raise
         except TransactionOutcomeUnknown as error:
             sent = Settled(transaction=error.transaction, amount=0)
             await self._save(movement, PaymentStatus.STARTED, sent)
@@ -241,12 +274,17 @@ class SettledOnce:
             id=movement.id,
             payer=movement.payer,
             amount=movement.maximum,
-            resource="/settle",
+            resource=_order(movement),
             owner=self._book.owner,
             started_at=int(self._clock()),
             good_until=min(movement.valid_before, _LONGEST),
         )
         return await self._book.begin_payment(record) is record
+
+    async def _drop(self, movement: Movement) -> None:
+        # What cannot be forgotten now stays, as after a crash, and does no harm.
+        with contextlib.suppress(StoreError):
+            await self._book.drop_payment(movement.id, owner=self._book.owner)
 
     async def _finish(self, movement: Movement, settled: Settled) -> Settled | Refused:
         ours = await self._save(movement, PaymentStatus.SETTLED, settled)
@@ -274,3 +312,12 @@ class SettledOnce:
             message=error.reason,
             transaction=error.transaction,
         )
+
+
+def _order(movement: Movement) -> str:
+    return f"{_ORDER} {movement.digest().hex()}"
+
+
+def _another(movement: Movement) -> Refused:
+    message = "another payment was signed with its nonce, and was taken first"
+    return Refused(code=movement.failed_code, message=message)

@@ -1,9 +1,11 @@
 """
 Pays the gas of payers' approvals of Permit2, so that a payer needs no coin.
 
-What a payer lacks is sent to it, and may be taken away before its approval is mined.
-That is what can be lost, so it is capped for each approval, for each payer and hour,
-and in total, and spent only on what would go through.
+What a payer lacks is sent to it, and may be taken away before its approval is mined;
+what its approval does not use stays with it. That is what can be lost, so its payer
+may not sign for much more than the approval needs (`fee_most`), and it is capped for
+each approval, for each payer and hour, and in total, and spent only on what would go
+through.
 
 Source: x402 `specs/extensions/erc20_gas_sponsoring.md`. It asks for one atomic bundle,
 which chains do not offer; here each step is simulated and mined before the next.
@@ -25,7 +27,11 @@ from agentpay.errors import (
 )
 from agentpay.evm.addresses import PERMIT2
 from agentpay.evm.allowance_abi import allowance_call
-from agentpay.evm.approval import ApprovalTransaction, SignedApproval
+from agentpay.evm.approval import (
+    APPROVAL_GAS,
+    ApprovalTransaction,
+    SignedApproval,
+)
 from agentpay.evm.calls import Call, Receipt, Standing
 from agentpay.evm.eip3009_abi import balance_call
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
@@ -36,8 +42,18 @@ from agentpay.sending_ports import Relay
 from agentpay.types import Address
 
 GAS_MIN: Final = 30_000
-GAS_MAX: Final = 100_000
-"""What a payer's approval may ask for: enough for any token, and no more."""
+GAS_MAX: Final = APPROVAL_GAS
+"""What a payer's approval may ask for: as much as ours and official clients do."""
+FEE_TIMES: Final = 4
+"""
+Payers sign 1.2 times the base fee, or twice, and a tip. It may halve until they pay.
+"""
+FEE_ALWAYS: Final = 10**9
+"""
+What official clients sign if they know no price (`DEFAULT_MAX_FEE_PER_GAS`).
+
+So where gas costs less, one approval can take 0.00007 ether of us at most.
+"""
 
 Sponsored = Permit2Transfer | Permit2Deposit
 SPONSORED: Final = (Permit2Transfer, Permit2Deposit)
@@ -144,6 +160,8 @@ class Sponsor:
             return f"its nonce is {fields.nonce}, the account's {standing.nonce}"
         if not fields.tip <= fields.fee_max >= standing.base_fee:
             return f"{fields.fee_max} wei for each gas is too little"
+        if fields.cost > standing.balance and fields.fee_max > fee_most(standing):
+            return f"{fields.fee_max} wei for each gas is too much to pay for"
         return None
 
     async def _uncovered(self, signed: Sponsored, owner: Address) -> str | None:
@@ -164,6 +182,11 @@ class Sponsor:
         except (TransactionFailed, ChainUnreachable, GasMissing, GasLimitReached):
             self._spending.correct(spent, 0)
             raise
+
+
+def fee_most(standing: Standing) -> int:
+    """What we pay for each gas of an approval: its payer keeps what that leaves."""
+    return max(FEE_TIMES * (standing.base_fee + standing.tip), FEE_ALWAYS)
 
 
 @contextmanager

@@ -200,6 +200,10 @@ class TransferMovement:
     def valid_before(self) -> int:
         return self._transfer.valid_before
 
+    def digest(self) -> bytes:
+        """See `Movement.digest`."""
+        return self._transfer.digest()
+
     async def check(self) -> Refused | None:
         """See `Movement.check`; simulated first, and asked why only if it fails."""
         late = wrong_time(self._transfer, int(self._clock()))
