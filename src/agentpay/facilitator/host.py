@@ -2,7 +2,6 @@
 A facilitator and what it runs on: its chain, its keys, its book, its limits.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -24,6 +23,7 @@ from agentpay.facilitator.contracts import Contracts, contracts_for
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.once import SettledOnce
+from agentpay.facilitator.one_attempt import OneAttempt
 from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
@@ -96,7 +96,7 @@ class FacilitatorHost:
         self._clock = clock
         self._service: FacilitatorService | None = None
         self._open = AsyncExitStack()
-        self._starting = asyncio.Lock()
+        self._starting = OneAttempt(self._start)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -107,6 +107,9 @@ class FacilitatorHost:
         """
         Check the chain, the assets and the contracts, once; returns what answers.
 
+        Whoever asks meanwhile waits for the same attempt; a second after one failed
+        there is another, not before.
+
         Raises:
             ChainError: The endpoint is out of reach or serves another chain, or an
                 asset or contract is not what it should be.
@@ -114,15 +117,17 @@ class FacilitatorHost:
         """
         if self._service is not None:
             return self._service
-        async with self._starting:
-            if self._service is None:
-                async with AsyncExitStack() as opened:
-                    self._service = await self._build(opened)
-                    self._open = opened.pop_all()
-        return self._service
+        return await self._starting.result()
+
+    async def _start(self) -> FacilitatorService:
+        async with AsyncExitStack() as opened:
+            self._service = service = await self._build(opened)
+            self._open = opened.pop_all()
+        return service
 
     async def stop(self) -> None:
-        """Close what was opened."""
+        """Close what was opened, and give up a start that is under way."""
+        await self._starting.stop()
         self._service = None
         await self._open.aclose()
 
