@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +12,18 @@ import httpx
 import pytest
 
 from agentpay import Wallet
+from agentpay.cli.facilitator import _serve
+from agentpay.errors import UnsuitableToken
+from agentpay.facilitator.host import FacilitatorHost
+from agentpay.facilitator.service import FacilitatorService
+from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
 from tests.facilitator.world import AMOUNT, a_transfer
 from tests.payee.test_sponsored_approvals import mint
 from tests.wallets import deploy
 
+ON = ["--key-env", "GAS_KEY", "--token-env", "GAS_KEY", "--host"]
 COMMAND = "from agentpay.cli.main import main; main()"
 
 
@@ -123,7 +130,10 @@ async def test_it_pays_gas_for_what_it_is_told_to_and_for_nothing_else(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "needs different keys"),
+        ([], "give a --key-env or a --keystore"),
+        (["--key-env", "GAS_KEY", "--key-env", "GAS_KEY"], "needs different keys"),
+        ([*ON, "nowhere.invalid"], "cannot listen on nowhere.invalid:0: "),
+        ([*ON, "a" * 64], "cannot listen on aaaa"),
         (["--key-env", "NOTHING"], "has no NOTHING"),
         (["--key-env", "GAS_KEY", "--host", "0.0.0.0"], "give a --token-env"),  # noqa: S104
         (["--key-env", "GAS_KEY", "--network", "base"], "mainnet_not_enabled"),
@@ -139,12 +149,64 @@ async def test_it_pays_gas_for_what_it_is_told_to_and_for_nothing_else(
 async def test_what_it_cannot_do_is_one_sentence_and_a_status_of_1(
     arguments: list[str], says: str, agentpay_shared_chain: LocalChain, tmp_path: Path
 ) -> None:
-    url = ["--rpc-url", agentpay_shared_chain.rpc_url]
+    place = ["--rpc-url", agentpay_shared_chain.rpc_url, "--port", "0"]
     key = Wallet.create().gas_key().hex()
-    process = await start(*arguments, *url, cwd=tmp_path, GAS_KEY=key)
+    process = await start(*arguments, *place, cwd=tmp_path, GAS_KEY=key)
     _, err = await process.communicate()
 
     assert process.returncode == 1
     assert says in err.decode()
     assert "Traceback" not in err.decode()
     assert key not in err.decode()
+
+
+async def test_a_port_that_is_taken_is_said_before_the_chain_is_asked(
+    tmp_path: Path,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = await start(
+            *("--rpc-url", "http://127.0.0.1:9", "--port", str(port)),
+            *("--key-env", "GAS_KEY"),
+            cwd=tmp_path,
+            GAS_KEY=Wallet.create().gas_key().hex(),
+        )
+        _, err = await process.communicate()
+
+    assert process.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in err.decode()
+    assert "Traceback" not in err.decode()
+    assert "not up yet" not in err.decode()
+
+
+async def test_a_port_that_there_is_not_is_a_wrong_option(tmp_path: Path) -> None:
+    process = await start("--port", "65536", "--key-env", "GAS_KEY", cwd=tmp_path)
+    _, err = await process.communicate()
+
+    assert process.returncode == 2
+    assert "65535" in err.decode()
+
+
+class Broken(FacilitatorHost):
+    """Cannot start."""
+
+    stopped = False
+
+    async def start(self) -> FacilitatorService:
+        raise UnsuitableToken("there is no contract at this address")
+
+    async def stop(self) -> None:
+        self.stopped = True
+        await super().stop()
+
+
+async def test_what_it_opened_is_closed_when_it_cannot_go_on() -> None:
+    host = Broken([Wallet.create()], network="local")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(UnsuitableToken):
+        await _serve(host, FacilitatorApp(host), "127.0.0.1", port)
+    with socket.create_server(("127.0.0.1", port)):
+        pass  # nobody listens there any more
+
+    assert host.stopped

@@ -199,6 +199,7 @@ async def test_without_its_chain_it_starts_and_says_so_until_the_chain_is_there(
             await desk.client.get(desk.url + "/supported"),
         ]
         host._rpc_url = chain.rpc_url
+        await asyncio.sleep(1.1)  # it says the same for a second
         settled = await desk.settle(request)
 
     assert [answer.status_code for answer in down] == [503] * 3

@@ -8,7 +8,6 @@ list of processes.
 import asyncio
 import gc
 import os
-import socket
 import sys
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address
@@ -18,7 +17,7 @@ from typing import Annotated
 import typer
 
 from agentpay.chain.rpc import RpcChain
-from agentpay.cli.running import err, run
+from agentpay.cli.running import err, listen, run
 from agentpay.errors import ChainUnreachable, ConfigurationError, ToolMissing
 from agentpay.evm.networks import NETWORKS, Network, find_network
 from agentpay.facilitator.assets import read_asset
@@ -52,7 +51,9 @@ def facilitator(
         str | None, typer.Option(help="The chain's JSON-RPC endpoint.")
     ] = None,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 is a free one.")] = 8403,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="0 is a free one.")
+    ] = 8403,
     token_env: Annotated[
         list[str] | None,
         typer.Option(help="A variable that holds a bearer token; repeatable."),
@@ -109,6 +110,10 @@ def facilitator(
     async def serve() -> None:
         wallets = [Wallet.from_key(_variable(name)) for name in key_env or ()]
         wallets += [Wallet.from_keystore(p, password=password) for p in keystore or ()]
+        if not wallets:
+            raise ConfigurationError(
+                "it needs a key that pays gas: give a --key-env or a --keystore"
+            )
         tokens = [_variable(name) for name in token_env or ()]
         key = _variable(authorizer_env) if authorizer_env else None
         authorizer = Wallet.from_key(key) if key else None
@@ -154,22 +159,29 @@ async def _serve(
         import uvicorn
     except ModuleNotFoundError as error:
         raise ToolMissing("this needs: pip install 'agentpay-sdk[server]'") from error
+    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
+    server = uvicorn.Server(config)
+    with listen(host, port) as listener:
+        try:
+            await _start(service)
+            gc.collect()
+            gc.freeze()  # a full collection of all imports stops everybody for 0.1 s
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            bound = listener.getsockname()[1]
+            sys.stdout.write(f"facilitator at http://{host}:{bound}\n")
+            for address in service.addresses:
+                sys.stdout.write(f"gas is paid by {address}\n")
+            sys.stdout.flush()
+            await serving
+        finally:
+            await service.stop()
+
+
+async def _start(service: FacilitatorHost) -> None:
     try:
         await service.start()
     except ChainUnreachable as error:
         err.print(f"not up yet: {error}", style="yellow", markup=False)
-    listener = socket.create_server((host, port))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")
-    server = uvicorn.Server(config)
-    gc.collect()
-    gc.freeze()  # a full collection of all that is imported stops everybody for 0.1 s
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    bound = listener.getsockname()[1]
-    sys.stdout.write(f"facilitator at http://{host}:{bound}\n")
-    for address in service.addresses:
-        sys.stdout.write(f"gas is paid by {address}\n")
-    sys.stdout.flush()
-    await serving
 
 
 async def _assets(

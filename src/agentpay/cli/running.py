@@ -1,6 +1,7 @@
 """How every command runs, and how it says what went wrong."""
 
 import asyncio
+import socket
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 
 from agentpay.agent import HTTP_ERRORS
-from agentpay.errors import AgentPayError
+from agentpay.errors import AgentPayError, ConfigurationError
 
 T = TypeVar("T")
 
@@ -27,3 +28,16 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise typer.Exit(1) from error
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """
+    Take a place to serve at.
+
+    Raises:
+        ConfigurationError: It is somebody's, or there is no such place.
+    """
+    try:
+        return socket.create_server((host, port))
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error

@@ -276,16 +276,16 @@ def decode_receiver_state(answer: bytes) -> tuple[int, int]:
     return int(claimed), int(settled)
 
 
-def amount_in(logs: Sequence[Log], topic: Hash32, first: Hash32) -> int | None:
+def amount_in(logs: Sequence[Log], topic: Hash32, *indexed: Hash32) -> int | None:
     """
-    The amount of the contract's event whose first indexed word is `first`, if any.
+    The amount of the contract's event whose first words are `indexed`, if any.
 
     Reads `Deposited` (amount), `Claimed` (claim amount), `Refunded` (amount) and
     `Settled` (amount): in each the amount is the first word of the data.
     """
     for log in logs:
-        ours = log.address == BATCH_SETTLEMENT and log.topics[:2] == (topic, first)
-        if ours and len(log.data) >= 32:
+        named = log.topics[: 1 + len(indexed)] == (topic, *indexed)
+        if log.address == BATCH_SETTLEMENT and named and len(log.data) >= 32:
             return int.from_bytes(log.data[:32], "big")
     return None
 

@@ -30,7 +30,7 @@ from agentpay.wire.x402_deposits import (
     read_deposit,
     wrong_deposit,
 )
-from agentpay.wire.x402_facilitator import wrong_amount, wrong_channel
+from agentpay.wire.x402_facilitator import UNSUPPORTED, wrong_amount, wrong_channel
 from agentpay.wire.x402_sponsoring import EIP2612_KEY
 
 _SignedPayload = VoucherPayload | DepositPayload | RefundPayload
@@ -127,6 +127,9 @@ class ChannelDesk:
                 kind = "eip2612" if by_permit else "erc20_approval"
                 return Refused(code=f"{kind}_invalid_format", message=str(error))
         deposit = read_deposit(payload, config, asset, approvals=approvals)
+        lack = await self._facilitator.contracts.lack(deposit)
+        if lack is not None:
+            return Refused(code=UNSUPPORTED, message=lack)
         code = await wrong_signature(
             self._chain,
             config.payer,

@@ -28,6 +28,7 @@ from agentpay.evm.deposit import Deposit
 from agentpay.evm.hashing import address_word
 from agentpay.evm.multicall3_abi import call_after
 from agentpay.evm.transfer import Transfer
+from agentpay.facilitator.contracts import Contracts
 from agentpay.facilitator.deposit_gas import DepositGas
 from agentpay.facilitator.gas import ClaimSize, GasLimits, GasSpending, Spent
 from agentpay.facilitator.new_wallets import NewWallets
@@ -70,6 +71,7 @@ class Facilitator:
             ConfigurationError: There are no senders, or one twice.
         """
         self._chain = chain
+        self._contracts = Contracts(chain)
         self._senders = SenderPool(senders)
         self._gas = gas or GasLimits()
         self._size = ClaimSize(self._gas, most=CLAIMS_MAX)
@@ -87,6 +89,11 @@ class Facilitator:
     def wallet_factories(self) -> frozenset[Address]:
         """Who makes wallets that it lets pay before they are deployed."""
         return self._wallets.factories
+
+    @property
+    def contracts(self) -> Contracts:
+        """What its chain has of the contracts that payments need."""
+        return self._contracts
 
     @property
     def address(self) -> Address:
@@ -122,6 +129,7 @@ class Facilitator:
     ) -> None:
         """See `Settler.verify`; it keeps no catalogue."""
         del listing
+        await self._contracts.check(transfer)
         if await self._waits_for_approval(transfer):
             return
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
@@ -153,6 +161,7 @@ class Facilitator:
     async def _transfer(self, transfer: Transfer, amount: int) -> Receipt:
         """Send it, and first what it needs: an approval, or its payer's wallet."""
         payee, bound = transfer.to, transfer.facilitator
+        await self._contracts.check(transfer)
         await self._approve(transfer, payee)
         call, gas = transfer.call(amount), self._transfer_gas(transfer)
         deploy = await self._wallets.deploy_call(transfer.payer, transfer.signature)
@@ -176,6 +185,7 @@ class Facilitator:
     ) -> None:
         """See `Settler.verify_deposit`; its voucher is whose it is to check."""
         del voucher, listing
+        await self._contracts.check(deposit)
         if await self._waits_for_approval(deposit):
             return
         call, gas = await self._deposit(deposit)
@@ -191,6 +201,7 @@ class Facilitator:
     ) -> Settled:
         """See `Settler.deposit`."""
         del voucher, listing
+        await self._contracts.check(deposit)
         await self._approve(deposit, deposit.config.receiver)
         call, gas = await self._deposit(deposit)
         send = partial(self.send, call, gas_max=gas, payee=deposit.config.receiver)

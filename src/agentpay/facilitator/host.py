@@ -2,34 +2,28 @@
 A facilitator and what it runs on: its chain, its keys, its book, its limits.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Final
 
 from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.sending import FeePolicy
 from agentpay.errors import ConfigurationError, UnsuitableToken
-from agentpay.evm.addresses import (
-    BATCH_SETTLEMENT,
-    ERC3009_COLLECTOR,
-    MULTICALL3,
-    PERMIT2,
-    UPTO_PROXY,
-)
+from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.batches import BatchPolicy, TransferBatches
 from agentpay.facilitator.channel_desk import ChannelDesk
 from agentpay.facilitator.channel_orders import ChannelOrders
+from agentpay.facilitator.contracts import Contracts, contracts_for
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.once import SettledOnce
+from agentpay.facilitator.one_attempt import OneAttempt
 from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
@@ -39,14 +33,6 @@ from agentpay.ports import PayeeStore, Signer
 from agentpay.signers.wallet import Wallet
 from agentpay.stores import open_store
 from agentpay.types import Address
-from agentpay.wire.x402 import BATCH_SETTLEMENT as CHANNELS
-from agentpay.wire.x402 import UPTO
-
-_CONTRACTS: Final = {
-    UPTO: (PERMIT2, UPTO_PROXY),
-    CHANNELS: (BATCH_SETTLEMENT, ERC3009_COLLECTOR),
-}
-"""What must be on a chain for a scheme."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +96,7 @@ class FacilitatorHost:
         self._clock = clock
         self._service: FacilitatorService | None = None
         self._open = AsyncExitStack()
-        self._starting = asyncio.Lock()
+        self._starting = OneAttempt(self._start)
 
     @property
     def addresses(self) -> tuple[Address, ...]:
@@ -121,6 +107,9 @@ class FacilitatorHost:
         """
         Check the chain, the assets and the contracts, once; returns what answers.
 
+        Whoever asks meanwhile waits for the same attempt; a second after one failed
+        there is another, not before.
+
         Raises:
             ChainError: The endpoint is out of reach or serves another chain, or an
                 asset or contract is not what it should be.
@@ -128,15 +117,17 @@ class FacilitatorHost:
         """
         if self._service is not None:
             return self._service
-        async with self._starting:
-            if self._service is None:
-                async with AsyncExitStack() as opened:
-                    self._service = await self._build(opened)
-                    self._open = opened.pop_all()
-        return self._service
+        return await self._starting.result()
+
+    async def _start(self) -> FacilitatorService:
+        async with AsyncExitStack() as opened:
+            self._service = service = await self._build(opened)
+            self._open = opened.pop_all()
+        return service
 
     async def stop(self) -> None:
-        """Close what was opened."""
+        """Close what was opened, and give up a start that is under way."""
+        await self._starting.stop()
         self._service = None
         await self._open.aclose()
 
@@ -148,13 +139,7 @@ class FacilitatorHost:
         await chain.check()
         for asset in self.terms.assets:
             await check_asset(chain, asset)
-        for scheme in self.terms.schemes:
-            for contract in _CONTRACTS.get(scheme, ()):
-                if not await chain.code(contract):
-                    raise UnsuitableToken(
-                        f"there is no contract at {contract} on chain"
-                        f" {chain.chain_id}, where {scheme} needs it: leave that out"
-                    )
+        await self._check_contracts(chain)
         together = self._batch is not None or self.terms.wallet_factories
         if together and not await chain.code(MULTICALL3):
             raise UnsuitableToken(f"there is no Multicall3 on chain {chain.chain_id}")
@@ -171,6 +156,19 @@ class FacilitatorHost:
             senders.append(await opened.enter_async_context(sender))
             await sender.resume()
         return self._wire(chain, senders, store.payee)
+
+    async def _check_contracts(self, chain: RpcChain) -> None:
+        """What a payment may need besides is known when it comes."""
+        contracts = Contracts(chain)
+        for scheme in self.terms.schemes:
+            for asset in self.terms.assets:
+                needed = contracts_for(scheme, asset)
+                missing = await contracts.first_missing(needed)
+                if missing is not None:
+                    raise UnsuitableToken(
+                        f"there is no contract at {missing} on chain {chain.chain_id},"
+                        f" where {scheme} needs it: leave that out"
+                    )
 
     def _sponsor(self, chain: RpcChain) -> Sponsor | None:
         limits = self._limits.sponsoring

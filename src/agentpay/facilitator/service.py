@@ -203,7 +203,7 @@ class FacilitatorService:
         """What needs neither chain nor signature, and refuses most strangers."""
         wanted = request.payment_requirements
         if wanted.scheme not in self._terms.schemes:
-            return Refused(code="unsupported_scheme")
+            return Refused(code=wire.UNSUPPORTED)
         if wanted.network != self._terms.chain:
             return Refused(code="invalid_network")
         if wanted.asset not in self._assets:
@@ -301,5 +301,5 @@ def _invalid(refused: Refused, payer: Address, *, prefix: str = "") -> JsonObjec
     return wire.invalid(code, refused.message, payer=checksummed(payer))
 
 
-GENERAL_CODES = frozenset({wire.PENDING, "duplicate_settlement"})
+GENERAL_CODES = frozenset({wire.PENDING, "duplicate_settlement", wire.UNSUPPORTED})
 """Codes that are the same in every scheme."""

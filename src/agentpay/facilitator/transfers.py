@@ -19,7 +19,7 @@ from agentpay.shortage import ALLOWANCE_REQUIRED, Lack, lack_of
 from agentpay.types import Address, Asset
 from agentpay.wire.x402 import UPTO, Extension, Permit2Payload, Requirements
 from agentpay.wire.x402_approvals import SignedApprovals, read_approvals
-from agentpay.wire.x402_facilitator import INVALID_PAYLOAD
+from agentpay.wire.x402_facilitator import INVALID_PAYLOAD, UNSUPPORTED
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     read_transfer,
@@ -141,6 +141,9 @@ class TransferDesk:
         except MalformedMessage as error:
             return Refused(code=INVALID_PAYLOAD, message=str(error))
         transfer = read_transfer(asked.payload, asked.asset, approvals=approvals)
+        lack = await self._facilitator.contracts.lack(transfer)
+        if lack is not None:
+            return Refused(code=UNSUPPORTED, message=lack)
         code = await wrong_signature(
             self._chain,
             transfer.payer,

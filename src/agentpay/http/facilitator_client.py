@@ -2,13 +2,14 @@
 Facilitators behind HTTP, for a payee that does not pay gas itself.
 
 What they say of money is checked on the chain, through the payee's own endpoint: the
-transaction must be there, and its events must show what was signed for. So a
+transaction must be there, and its events must show what was signed for; that of an
+order must be later than the order, and the chain show what it was to do. So a
 facilitator that lies can refuse, or be slow, and nothing else.
 """
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import httpx
 
@@ -37,12 +38,13 @@ from agentpay.facilitator.outcomes import (
     transfer_result,
 )
 from agentpay.http.facilitator_endpoints import Endpoints
-from agentpay.http.facilitator_orders import Order, Orders
+from agentpay.http.facilitator_orders import Order, Orders, Repeatable
 from agentpay.onchain import (
     find_deposit,
     find_transfer,
     is_used,
     moved_by,
+    read_channel,
     read_claimed,
     read_funds,
 )
@@ -53,7 +55,6 @@ from agentpay.wire import x402_asks as asks
 from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import BATCH_SETTLEMENT, EXACT, UPTO
-from agentpay.wire.x402_facilitator import PENDING
 
 _log = logging.getLogger(__name__)
 
@@ -285,25 +286,34 @@ class RemoteFacilitator:
         digest = claim_batch_digest(claims, chain)
         signature = await authorizer.sign_digest(digest, chain=chain)
         request = asks.claim_request(claims, signature, self._token)
-        what = f"claim {len(claims)} channel(s)"
+        key, what = digest.hex(), f"claim {len(claims)} channel(s)"
+        ids = [channel_id(claim.config, chain) for claim in claims]
+
+        async def done() -> bool:
+            pairs = zip(claims, await read_claimed(self._reads, ids), strict=True)
+            return all(claimed >= row.total_claimed for row, claimed in pairs)
+
+        async def moved(receipt: Receipt) -> int:
+            return claimed_in(claims, receipt, self._reads) if await done() else 0
+
         try:
-            receipt = await self._ordered(digest.hex(), request, what)
-            return _moved(receipt, claimed_in(claims, receipt, self._reads), what)
-        except TransactionFailed:
-            ids = [channel_id(claim.config, chain) for claim in claims]
-            done = zip(claims, await read_claimed(self._reads, ids), strict=True)
-            if all(claimed >= row.total_claimed for row, claimed in done):
-                return Settled(transaction="", amount=0)
-            raise
+            return await self._repeat(key, request, what, moved)
+        except (TransactionFailed, TransactionOutcomeUnknown):
+            if not await done():
+                raise
+            self._endpoints.forget(key)
+            return Settled(transaction="", amount=0)
 
     async def settle(self, receiver: Address, asset: Asset) -> Settled:
         """See `Settler.settle`."""
         what = f"settle {receiver}"
         request = asks.settle_request(receiver, asset)
-        receipt = await self._ordered(f"{receiver}{asset.address}", request, what)
-        to = Hash32.of(address_word(receiver))
-        amount = channels.amount_in(receipt.logs, channels.SETTLED, to)
-        return _moved(receipt, amount, what)
+        words = [Hash32.of(address_word(a)) for a in (receiver, asset.address)]
+
+        async def moved(receipt: Receipt) -> int:
+            return channels.amount_in(receipt.logs, channels.SETTLED, *words) or 0
+
+        return await self._repeat(f"{receiver}{asset.address}", request, what, moved)
 
     async def refund(
         self,
@@ -333,29 +343,22 @@ class RemoteFacilitator:
         )
         what = f"refund to {config.payer}"
         request = asks.refund_request(refund, self._token)
-        receipt = await self._ordered(digest.hex(), request, what)
-        refunded = channels.amount_in(receipt.logs, channels.REFUNDED, channel)
-        return _moved(receipt, refunded, what)
 
-    async def _ordered(self, key: str, request: JsonObject, what: str) -> Receipt:
-        """
-        Have something sent; what it did is read from our own chain, always.
+        async def moved(receipt: Receipt) -> int:
+            state = await read_channel(self._reads, channel)
+            if state.refund_nonce <= nonce:
+                return 0
+            return channels.amount_in(receipt.logs, channels.REFUNDED, channel) or 0
 
-        Repeating one of these is safe: the contract does each only once.
-        """
-        answer = await self._endpoints.order(key, request, what=what)
-        if answer.success:
-            receipt = await self._orders.receipt(self._reads, what, answer.transaction)
-            self._endpoints.forget(key)
-            return receipt
-        if answer.error_reason == PENDING:
-            raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
-        self._endpoints.forget(key)
-        raise TransactionFailed(what, reason=answer.reason or "refused")
+        return await self._repeat(digest.hex(), request, what, moved)
 
-
-def _moved(receipt: Receipt, amount: int | None, what: str) -> Settled:
-    if not amount:
-        reason = "it left no event of it"
-        raise TransactionFailed(what, reason=reason, transaction=receipt.transaction)
-    return Settled(transaction=receipt.transaction, amount=amount)
+    async def _repeat(
+        self,
+        key: str,
+        request: JsonObject,
+        what: str,
+        moved: Callable[[Receipt], Awaitable[int]],
+    ) -> Settled:
+        """See `Orders.repeat`; our own chain is looked at, always."""
+        order = Repeatable(key=key, what=what, chain=self._reads, moved=moved)
+        return await self._orders.repeat(order, request)

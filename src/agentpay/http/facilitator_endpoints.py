@@ -53,10 +53,12 @@ _ANSWERS: Final = {"/supported": {200}, "/verify": {200, 412}, "/settle": {200}}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """Who has an order, and the least that it was told to move."""
+    """Who has an order, the least that it was told to move, and since when."""
 
     url: str
     least: int
+    block: int
+    """The chain's last one when it was first given: what did it is in a later one."""
 
 
 class Endpoints:
@@ -191,11 +193,12 @@ class Endpoints:
         *,
         what: str,
         amount: int = 0,
+        block: int = 0,
         by: tuple[Address, str] | None = None,
     ) -> SettleAnswer:
         """
-        Settle something, with one of them; `key` says what is the same order again, and
-        `amount` what it should move.
+        Settle something, with one of them; `key` says what is the same order again,
+        `amount` what it should move, and `block` which is the chain's last one now.
 
         Raises:
             FacilitatorUnavailable: It was sent to nobody now.
@@ -203,8 +206,9 @@ class Endpoints:
         """
         before = self._asked.get(key)
         least = min(amount, before.least) if before else amount
+        block = before.block if before else block
         for url in [before.url] if before else self._candidates(by):
-            self._remember(key, _Given(url=url, least=least))
+            self._remember(key, _Given(url=url, least=least, block=block))
             try:
                 body = await self._exchange("POST", url, "/settle", request)
                 answer = asks.parse_answer(SettleAnswer, body)
@@ -227,6 +231,11 @@ class Endpoints:
         """The least that an order was given with."""
         given = self._asked.get(key)
         return default if given is None else given.least
+
+    def given_at(self, key: str, default: int) -> int:
+        """The chain's last block when an order was first given."""
+        given = self._asked.get(key)
+        return default if given is None else given.block
 
     def forget(self, key: str) -> None:
         """An order is over."""

@@ -36,6 +36,17 @@ class Order:
     result: Callable[[Receipt], Awaitable[Settled]]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatable:
+    """Something that the contract does once, however often it is sent."""
+
+    key: str
+    what: str
+    chain: Chain
+    moved: Callable[[Receipt], Awaitable[int]]
+    """What a transaction moved of it; 0 if the chain does not show that it did."""
+
+
 class Orders:
     """Has orders carried out, and believes what the chain shows."""
 
@@ -115,6 +126,41 @@ class Orders:
         One that is used and shows nothing was cancelled, or our node is late.
         """
         return await order.find() if await order.used() else None
+
+    async def repeat(self, order: Repeatable, request: JsonObject) -> Settled:
+        """
+        What a transaction moved that a facilitator names, if it is later than this.
+
+        Raises:
+            TransactionFailed: It refuses, or names what is no transaction.
+            TransactionOutcomeUnknown: It may have happened, or may yet.
+            FacilitatorUnavailable: It was sent to nobody now.
+        """
+        key, what, last = order.key, order.what, (await order.chain.head()).number
+        answer = await self._endpoints.order(key, request, what=what, block=last)
+        if answer.success:
+            first = self._endpoints.given_at(key, last)
+            receipt = await self.receipt(order.chain, what, answer.transaction)
+            amount = await self._moved(order, receipt) if receipt.block > first else 0
+            if amount:
+                self._endpoints.forget(key)
+                return Settled(transaction=receipt.transaction, amount=amount)
+            named = receipt.transaction
+            _log.warning("%s: its facilitator names %s, which is not it", what, named)
+            raise TransactionOutcomeUnknown(what, transaction="")
+        if answer.error_reason == PENDING:
+            raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
+        self._endpoints.forget(key)
+        raise TransactionFailed(what, reason=answer.reason or "refused")
+
+    async def _moved(self, order: Repeatable, receipt: Receipt) -> int:
+        """Our node may know of a transaction before it shows what that did."""
+        deadline = asyncio.get_running_loop().time() + self._seen_within_seconds
+        while not (amount := await order.moved(receipt)):
+            if asyncio.get_running_loop().time() > deadline:
+                return 0
+            await asyncio.sleep(_POLL_SECONDS)
+        return amount
 
     async def receipt(self, chain: Chain, what: str, transaction: str) -> Receipt:
         """

@@ -266,7 +266,7 @@ class Payee:
         if works is None:
             return
         await works.facilitator.start(works.chain, self.asset)
-        address = works.facilitator.address
+        address = works.facilitator.address if works.upto else None
         if address != self.settings.facilitator:
             self.settings = replace(self.settings, facilitator=address)
             self._works = works.on_terms(self.settings, clock=self._clock)

@@ -11,8 +11,6 @@ from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
 from agentpay.core.sending import FeePolicy
-from agentpay.errors import UnsuitableToken
-from agentpay.evm.addresses import MULTICALL3
 from agentpay.evm.error_names import ERROR_NAMES
 from agentpay.evm.test_keys import refuse_test_key
 from agentpay.facilitator.deposit_gas import DepositGas
@@ -25,6 +23,7 @@ from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.keeper import Keeper, KeeperPolicy
 from agentpay.payee.mpp_offers import MppTerms
 from agentpay.payee.mpp_sales import ChargeSales
+from agentpay.payee.needed_contracts import can_sell_by_upto, check_contracts
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.own_facilitator import own_facilitator
 from agentpay.payee.served import ServedPayments
@@ -91,6 +90,8 @@ class Works:
     answers: Answers
     mpp: MppTerms | None
     sign_ins: SignIns
+    upto: bool = True
+    """Whether the chain has what `upto` needs."""
 
     def on_terms(self, settings: PayeeSettings, *, clock: Callable[[], float]) -> Self:
         """The same, selling on other terms from now on."""
@@ -162,7 +163,8 @@ async def open_works(
         chain = await opened.enter_async_context(reads)
         await chain.check()
         await check_asset(chain, settings.asset)
-        await _check_contracts(chain, plan, settings)
+        await check_contracts(chain, settings, batches=plan.batch_seconds > 0)
+        upto = await can_sell_by_upto(chain)
         store = await opened.enter_async_context(await open_store(plan.store_url))
         await check_books(store.payee, settings)
         sending = TransactionSender(
@@ -201,18 +203,7 @@ async def open_works(
         await sender.resume()
         await works.keeper.sync()
         opened.pop_all()
-    return works
-
-
-async def _check_contracts(
-    chain: RpcChain, plan: Plan, settings: PayeeSettings
-) -> None:
-    together = settings.wallet_factories or plan.batch_seconds
-    if together and not await chain.code(MULTICALL3):
-        raise UnsuitableToken(
-            f"there is no Multicall3 on chain {chain.chain_id}, which wallet_factories"
-            " and batch_seconds need: leave them out"
-        )
+    return replace(works, upto=upto)
 
 
 def _wire(

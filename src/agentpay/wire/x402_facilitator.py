@@ -62,6 +62,7 @@ _VALUES_MAX: Final = 8 * CLAIMS_MAX
 
 PENDING: Final = "settlement_pending"
 INVALID_PAYLOAD: Final = "invalid_payload"
+UNSUPPORTED: Final = "unsupported_scheme"
 CHANNEL_PREFIX: Final = "invalid_batch_settlement_evm_"
 """What every code of `batch-settlement` begins with."""
 
@@ -202,7 +203,7 @@ def wrong_agreement(request: FacilitatorRequest) -> str | None:
     ours, accepted = request.payment_requirements, request.payment_payload.accepted
     channels = ours.scheme == BATCH_SETTLEMENT
     if accepted.scheme != ours.scheme or not _pays_by(request):
-        return CHANNEL_PREFIX + "scheme" if channels else "unsupported_scheme"
+        return CHANNEL_PREFIX + "scheme" if channels else UNSUPPORTED
     if accepted.network != ours.network:
         return CHANNEL_PREFIX + "network_mismatch" if channels else "invalid_network"
     same = (accepted.asset, accepted.pay_to) == (ours.asset, ours.pay_to)
