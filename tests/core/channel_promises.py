@@ -90,7 +90,8 @@ def _check_books(world: World) -> None:
     lane_lost = not payee.tagged and (
         world.disturbed
         or payee.charged != payer.spent
-        or any(not payee.floor < t.cumulative <= payee.spendable for t in payer.open)
+        or any(payee.is_public(t.cumulative) for t in payer.open)
+        or any(t.cumulative > payee.spendable for t in payer.open)
     )
     assert not payer.open or lane_lost, "a request stayed unresolved"
     assert payee.reserved == 0, "money stayed reserved"

@@ -196,6 +196,40 @@ def test_vouchers_above_the_confirmed_balance_wait_for_the_deposit() -> None:
     assert (funded.balance, funded.deposit) == (60, None)
 
 
+def test_a_deposit_that_was_lost_goes_along_again_on_a_lane_as_it_was_signed() -> None:
+    lost, fresh = pending_deposit(50), pending_deposit(50, salt=2)
+    lane = payer_after(payer_channel(tagged=False, balance=0), wanted(10, deposit=lost))
+    asked = TicketWanted(maximum=10, deposit=fresh, carries=True)
+    idle = payer_after(lane, TicketCharged(cumulative=10, charged=0))
+    waiting = Wait(reason="a deposit is on its way")
+
+    assert payer_answer(lane, asked) == waiting  # a request carries it
+    assert payer_answer(idle, wanted(10, deposit=fresh)) == waiting
+    again = Issued(cumulative=10, deposit=lost, again=True)
+    assert payer_answer(idle, asked) == again
+    assert payer_after(idle, asked).deposit == lost
+
+
+def test_a_deposit_that_was_lost_goes_along_only_where_it_is_needed() -> None:
+    lost = pending_deposit(50)
+    lane = payer_channel(tagged=False, balance=10)
+    lane = payer_after(lane, wanted(20, deposit=lost))
+    idle = payer_after(lane, TicketCharged(cumulative=20, charged=0))
+    asked = TicketWanted(maximum=10, carries=True)
+
+    assert payer_answer(idle, asked) == Issued(cumulative=10)
+
+
+def test_a_parallel_channel_waits_for_a_deposit_that_is_on_its_way() -> None:
+    channel = payer_after(
+        payer_channel(balance=0), wanted(10, deposit=pending_deposit(50))
+    )
+    idle = payer_after(channel, TicketCharged(cumulative=10, charged=0))
+
+    answer = payer_answer(idle, TicketWanted(maximum=10, carries=True))
+    assert answer == Wait(reason="a deposit is on its way")
+
+
 def test_a_deposit_is_counted_once() -> None:
     deposit = pending_deposit(50)
     channel = payer_after(payer_channel(balance=10), wanted(11, deposit=deposit))

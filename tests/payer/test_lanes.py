@@ -16,6 +16,7 @@ from agentpay.errors import (
     PaymentRejected,
 )
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.payer import batch_kind
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
@@ -226,6 +227,45 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 assert await at_rest(agent)
                 assert await spent(agent) == await charged(payee, agent)
                 assert len(await agent.channels()) == 1
+
+
+async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the next request is given up before it has left."""
+    chain = agentpay_shared_chain
+    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5, lanes_max=1)
+    wallet = await chain.funded_wallet("$1", ether=0)
+    sign = batch_kind.sign_voucher
+
+    async def broken(*_: Any, **__: Any) -> str:
+        raise RuntimeError("the key is away")
+
+    async with a_shop(chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(chain, wire, policy=policy, wallet=wallet) as agent:
+            wire.lose_requests = 10**6
+            with pytest.raises(PaymentOutcomeUnknown):
+                await agent.get(EXACTLESS)
+            wire.lose_requests = 0
+            await eventually(lambda: none_open(agent))
+            (signed,) = await agent.channels()
+            monkeypatch.setattr(batch_kind, "sign_voucher", broken)
+            with pytest.raises(RuntimeError):
+                await agent.get(EXACTLESS)
+            monkeypatch.setattr(batch_kind, "sign_voucher", sign)
+            (kept,) = await agent.channels()
+            held = (await agent.spending()).held
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            assert await at_rest(agent)
+            (record,) = await agent.channels()
+            spending = await agent.spending()
+
+    assert kept.ledger.deposit == signed.ledger.deposit is not None
+    assert held == 10**17
+    assert record.ledger.balance == 100_000
+    assert (spending.held, spending.deposited) == (0, 10**17 - PRICE * 10**12)
+    assert await chain.balance(wallet.address) == 900_000
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,8 @@ class TicketWanted:
     """Where they must: it may cost all that its voucher authorizes, not `maximum`."""
     most: int | None = None
     """What no request may cost: then the highest voucher is rather signed again."""
+    carries: bool = False
+    """Whether a deposit that was signed before may still be made, as it was signed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +219,8 @@ class Issued:
 
     cumulative: int
     deposit: PendingDeposit | None = None
+    again: bool = False
+    """Whether that deposit went along before: its signature is out already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,6 +107,8 @@ def _issue(channel: PayerChannel, event: TicketWanted) -> PayerTransition:
     outstanding = channel.outstanding + event.maximum
     need = channel.spent + outstanding
     deposit = deposit_to_carry(channel, event.deposit, need, event.low_water)
+    if event.carries and nobody_carries(channel) and need > channel.balance:
+        deposit = channel.deposit
     balance = channel.balance + (deposit.amount if deposit else 0)
     if need > balance:
         return answered(channel, uncovered(channel, need - balance))
@@ -150,6 +152,14 @@ def deposit_to_carry(
     if channel.deposit is not None:
         return None
     return deposit if channel.balance - need < low_water else None
+
+
+def nobody_carries(channel: PayerChannel) -> bool:
+    """
+    Whether the one request that a deposit went along with is over, and the deposit may
+    not be made: a strict payee makes none for what it refuses (rule 18).
+    """
+    return not channel.tagged and channel.deposit is not None and not channel.open
 
 
 def too_much_in_flight(channel: PayerChannel, outstanding: int) -> Wait | None:
@@ -211,13 +221,15 @@ def sign(
     deposit: PendingDeposit | None,
 ) -> PayerTransition:
     ticket = Ticket(cumulative=cumulative, maximum=event.maximum)
+    again = deposit is not None and deposit == channel.deposit
     after = evolve(
         channel,
         open=(*channel.open, ticket),
         signed=remember(channel, cumulative),
         deposit=deposit or channel.deposit,
     )
-    return answered(after, Issued(cumulative=cumulative, deposit=deposit))
+    issued = Issued(cumulative=cumulative, deposit=deposit, again=again)
+    return answered(after, issued)
 
 
 def remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:

@@ -194,6 +194,7 @@ class BatchKind:
             left=ticketed.left,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
+            refused=ticketed.refused,
         )
 
     async def _fill(self, ticketed: Ticketed) -> ChannelPayment:

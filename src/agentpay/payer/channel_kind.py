@@ -50,6 +50,8 @@ class Ticketed:
     """The same, where nobody had its answer: who asks for that again presents it."""
     is_made: Callable[[SignedDeposit], Awaitable[bool]]
     """Whether the chain shows its deposit."""
+    refused: Callable[[Hash32], None]
+    """Told of a deposit, by its salt, that the payee refuses: it goes along once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

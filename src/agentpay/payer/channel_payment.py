@@ -34,7 +34,7 @@ from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, channel_config
-from agentpay.types import parse_amount
+from agentpay.types import Hash32, parse_amount
 from agentpay.wire.voucher_receipts import VoucherReceipt, read_receipt
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
@@ -49,6 +49,11 @@ from agentpay.wire.x402 import (
 async def never() -> bool:
     """No deposit was made."""
     return False
+
+
+def unheard(salt: Hash32) -> None:
+    """No deposit goes along."""
+    del salt
 
 
 async def nothing(payment: VoucherPayment) -> None:
@@ -76,6 +81,8 @@ class ChannelPayment:
     read_receipt: Callable[[str], VoucherReceipt | None] = read_receipt
     is_made: Callable[[], Awaitable[bool]] = never
     """Whether the chain shows that deposit."""
+    refused: Callable[[Hash32], None] = unheard
+    """Told of that deposit's salt, where its payee refuses it."""
 
     @property
     def id(self) -> str:
@@ -112,6 +119,8 @@ class ChannelPayment:
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
             following = Next.REJECTED  # the deposit failed: do not sign another
+        if self.deposit is not None and following is Next.REJECTED:
+            self.refused(self.deposit.salt)
         if self.again and following is Next.LOST:
             following = next_of_carried(verdict)
         if following is not Next.RESEND:

@@ -195,6 +195,7 @@ class Channels:
                 leave=inquiry.ask_later,
                 left=partial(inquiry.leave, target),
                 is_made=lambda deposit: inquiry.is_made(chain, deposit),
+                refused=inquiry.refused.add,
             )
         )
 
@@ -243,18 +244,17 @@ class Channels:
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         return DepositWish(
             amounts=amounts,
+            refused=self.inquiry.refused,
             salt=Hash32.of(secrets.token_bytes(32)),
-            valid_before=int(self._clock()) + max(60, seconds),
+            now=(now := int(self._clock())),
+            valid_before=now + max(60, seconds),
             low_water=low_water,
             rise=terms.rise,
             whole=terms.whole,
         )
 
     def _funding(self, least: int, decimals: int) -> tuple[tuple[int, ...], int]:
-        """
-        What to deposit where so much is the least, the best first; and what is topped
-        up before it is needed, which is nothing where it cannot be.
-        """
+        """What to deposit, the best first; and what is topped up before need."""
         preferred = max(least, to_base_units(self._policy.deposit, decimals))
         amounts = (preferred, least) if preferred > least else (least,)
         if not self._keys.may_deposit:

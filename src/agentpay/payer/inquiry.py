@@ -70,6 +70,8 @@ class Inquiry:
         self._ask = ask
         self._clock = clock
         self._forget = forget
+        self.refused: set[Hash32] = set()
+        """Deposits, by their salts, that a payee did not want."""
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: dict[str, asyncio.Task[None]] = {}

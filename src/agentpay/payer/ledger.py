@@ -35,7 +35,7 @@ from agentpay.errors import (
     StoreError,
 )
 from agentpay.payer.changes import Change
-from agentpay.payer.ledger_steps import DepositWish, Place, apply_to, take
+from agentpay.payer.ledger_steps import DepositWish, Place, apply_to, may_carry, take
 from agentpay.payer.money_log import log_money
 from agentpay.payer.policy import Policy, scale
 from agentpay.ports import PayerStore
@@ -210,6 +210,7 @@ class PayerLedger:
             self._check_host(budget, host)
             budgets.check_request(limits, scale(maximum, record.decimals))
             per_request = limits.per_request // scale(1, record.decimals)
+            carries = may_carry(record, place.offer, wish)
 
             def want(deposit: PendingDeposit | None, low_water: int) -> TicketWanted:
                 return TicketWanted(
@@ -219,6 +220,7 @@ class PayerLedger:
                     rise=wish.rise,
                     whole=wish.whole,
                     most=per_request,
+                    carries=carries,
                 )
 
             step = take(budget, record, want, host=host, wish=wish, limits=limits)
@@ -304,7 +306,7 @@ class PayerLedger:
         """Free a ticket, and its deposit, whose signatures have not left us."""
         events: list[PayerSessionEvent] = [TicketVoid(cumulative=issued.cumulative)]
         money: tuple[BudgetEvent, ...] = ()
-        if issued.deposit is not None:
+        if issued.deposit is not None and not issued.again:
             events.append(DepositLapsed(salt=issued.deposit.salt))
             money = (budgets.Released(id=f"deposit {issued.deposit.salt}"),)
         await self.book(channel, *events, money=money)

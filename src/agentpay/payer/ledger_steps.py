@@ -2,8 +2,10 @@
 Decisions about a payer's books: an event by the rules of its channel, with its deposit.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Set
 from dataclasses import dataclass
+from typing import Final
 
 from agentpay.core import budget as budgets
 from agentpay.core import payer_rules, payer_session_rules
@@ -21,6 +23,10 @@ from agentpay.evm.session_escrow import SessionConfig
 from agentpay.payer.policy import scale
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.types import Hash32
+from agentpay.wire.x402_terms import method_of
+
+_MADE_SECONDS: Final = 10
+"""What a signature must be good for yet, to be put on the chain."""
 
 Want = Callable[[PendingDeposit | None, int], PayerSessionEvent]
 """What is wanted, with this deposit and with this low-water mark."""
@@ -42,7 +48,10 @@ class DepositWish:
 
     amounts: tuple[int, ...]
     """What to deposit, the best first; less if the budget has less."""
+    refused: Set[Hash32]
+    """The salts of those that a payee refused."""
     salt: Hash32
+    now: int
     valid_before: int
     low_water: int
     rise: int = 0
@@ -70,6 +79,20 @@ def apply_to(
     return record.moved(transition.channel), transition.answer
 
 
+def may_carry(record: PayerRecord, words: str, wish: DepositWish) -> bool:
+    """
+    Whether the deposit that a channel has signed may go along once more, under an offer
+    of these words: in another way it could be made a second time.
+    """
+    pending = record.ledger.deposit
+    if pending is None or pending.salt in wish.refused:
+        return False
+    if pending.valid_before < wish.now + _MADE_SECONDS:
+        return False
+    ways = [method_of(json.loads(said or "{}")) for said in (record.offer, words)]
+    return ways[0] == ways[1]
+
+
 def take(
     budget: Budget,
     record: PayerRecord,
@@ -88,7 +111,7 @@ def take(
         # Ahead of need only in full: a smaller deposit is for a request that needs it.
         low_water = wish.low_water if amount == wish.amounts[0] else 0
         after, answer = apply_to(record, want(deposit, low_water))
-        if not isinstance(answer, Issued) or answer.deposit is None:
+        if not isinstance(answer, Issued) or answer.deposit is None or answer.again:
             return PayerStep(budget=budget, record=after, answer=answer)
         hold = Hold(
             id=f"deposit {wish.salt}",
