@@ -298,6 +298,7 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 
 
 OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
+OF_LANES = {"carries", "again"}
 """What only sessions of MPP have: none is in these."""
 
 OF_OURS = {"living", "exposure_max"}
@@ -322,7 +323,8 @@ def encode(value: object) -> Json:
         return {
             field.name: encode(getattr(value, field.name))
             for field in fields(value)
-            if field.init and field.name not in OF_SESSIONS | OF_OURS | OF_PARTS
+            if field.init
+            and field.name not in OF_SESSIONS | OF_LANES | OF_OURS | OF_PARTS
         }
     raise TypeError(f"no JSON for {value!r}")
 

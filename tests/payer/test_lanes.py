@@ -16,7 +16,6 @@ from agentpay.errors import (
     PaymentRejected,
 )
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
-from agentpay.payer import batch_kind
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
@@ -236,7 +235,6 @@ async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
     chain = agentpay_shared_chain
     policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5, lanes_max=1)
     wallet = await chain.funded_wallet("$1", ether=0)
-    sign = batch_kind.sign_voucher
 
     async def broken(*_: Any, **__: Any) -> str:
         raise RuntimeError("the key is away")
@@ -250,10 +248,9 @@ async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
             wire.lose_requests = 0
             await eventually(lambda: none_open(agent))
             (signed,) = await agent.channels()
-            monkeypatch.setattr(batch_kind, "sign_voucher", broken)
-            with pytest.raises(RuntimeError):
+            with monkeypatch.context() as away, pytest.raises(RuntimeError):
+                away.setattr("agentpay.payer.batch_kind.sign_voucher", broken)
                 await agent.get(EXACTLESS)
-            monkeypatch.setattr(batch_kind, "sign_voucher", sign)
             (kept,) = await agent.channels()
             held = (await agent.spending()).held
             assert (await agent.get(EXACTLESS)).status_code == 200
