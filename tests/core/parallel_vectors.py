@@ -298,8 +298,9 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 
 
 OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
-OF_LANES = {"carries", "again"}
 """What only sessions of MPP have: none is in these."""
+OF_LANES = {"carries", "again"}
+"""What is done where a payee serves one request at a time."""
 
 OF_OURS = {"living", "exposure_max"}
 """What is not of the protocol: other processes, and a payee's own limit."""
