@@ -36,6 +36,7 @@ class Scene:
     local: LocalChain
     chain: RpcChain
     front: Front
+    url: str
     client: RemoteFacilitator
     other: Facilitator
     payee: Wallet
@@ -85,6 +86,7 @@ async def a_scene(local: LocalChain) -> AsyncIterator[Scene]:
             local=local,
             chain=chain,
             front=front,
+            url=url,
             client=client,
             other=other,
             payee=payee,
@@ -234,3 +236,28 @@ async def test_a_node_that_shows_it_late_is_waited_for(scene: Scene) -> None:
 
     assert (claimed.amount, refunded.amount) == (1000, 500)
     assert claimed.transaction
+
+
+async def test_f10_who_settled_nothing_is_not_the_only_one_asked_for_ever(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Somebody else was quicker, so that it moved nothing; and then it left."""
+    local = agentpay_shared_chain
+    async with (
+        a_scene(local) as scene,
+        a_front(local) as (second, _),
+        a_client(local, scene.url, second) as client,
+    ):
+        await scene.claim(1000)
+        payee = scene.payee.address
+        await scene.other.settle(payee, local.usdc)
+        scene.lie(await scene.other.settle(payee, local.usdc))
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle(payee, local.usdc)
+        scene.front.instead["/settle"] = 404
+        claims = [await scene.channel.claim(3000)]
+        await scene.other.claim(claims, authorizer=scene.payee)
+        settled = await client.settle(payee, local.usdc)
+
+        assert settled.amount == 2000
+        assert await scene.unsettled() == 0

@@ -6,18 +6,22 @@ from typing import Any
 
 import pytest
 
+from agentpay.core.payee_channel import HeldVoucher
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.onchain import read_channel
 from agentpay.payee.funding import ChannelFunding
 from agentpay.payee.pricing import Route
 from agentpay.payee.sales import Refusal
 from agentpay.testing.local_chain import LocalChain
+from agentpay.wire.x402 import DepositPayload, parse_payment
+from agentpay.wire.x402_deposits import read_deposit
 from tests.http.world import a_payee
 from tests.payee.hand import (
     HandPayer,
     code,
     receipt_of,
     refused,
+    said,
     serve,
     sold,
     terms_of,
@@ -64,10 +68,10 @@ async def test_c14_of_deposits_that_come_at_once_for_one_channel_one_is_made(
             await serve(outcome)
             return "sold"
 
-        said = await asyncio.gather(*map(buy, headers))
+        outcomes = await asyncio.gather(*map(buy, headers))
         balance = await on_chain(shop)
 
-    assert sorted(said) == [*["cumulative_amount_mismatch"] * 5, "sold"]
+    assert sorted(outcomes) == [*["cumulative_amount_mismatch"] * 5, "sold"]
     assert balance == 10_000
 
 
@@ -169,3 +173,41 @@ async def test_a_refusal_after_a_deposit_that_was_made_names_its_transaction(
         assert receipt_of(refusal).success is False
         assert receipt_of(refusal).transaction
         assert await on_chain(shop) == 10_000 + DEPOSIT
+
+
+async def test_k1_below_a_shown_voucher_its_bringer_is_told_no_total(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Anybody can take it from the claim."""
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        dear = terms_of(payee, Route(price=5000, metered=True))
+        shown = await shop.payer.voucher(shop.config, 6000, dear)
+        await serve(await shop.answer(shown, dear), charged=100)
+        await payee.settlement.claim()
+        for cumulative in (2100, 3100):
+            header = await shop.payer.voucher(shop.config, cumulative, shop.terms)
+            await serve(await shop.answer(header))
+            required = said(refused(await shop.answer(shown, dear)))
+
+            told = [offer.extra for offer, _ in required.readable_offers()]
+            assert not [extra for extra in told if "channelState" in extra]
+
+
+async def test_a_deposit_by_another_way_is_looked_for_before_its_voucher_is_refused(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        shop = await opened(chain, payee, tagged=False)
+        header = await shop.payer.funding(shop.config, 20_000, 16_000, shop.terms)
+        payload = parse_payment(header).payload
+        assert isinstance(payload, DepositPayload)
+        deposit = read_deposit(payload, shop.config, payee.asset)
+        voucher = HeldVoucher(amount=16_000, signature=b"")
+        await payee._running.facilitator.deposit(deposit, voucher)
+        dear = terms_of(payee, Route(price=15_000))
+        along = await shop.payer.funding(shop.config, 1000, 16_000, dear)
+
+        assert (await serve(await shop.answer(along, dear))).success
+        assert await on_chain(shop) == 31_000

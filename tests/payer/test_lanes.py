@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentpay import Budget, Policy
+from agentpay import Agent, Budget, Policy
 from agentpay.errors import (
     AgentPayError,
     AnswerLost,
@@ -35,6 +36,7 @@ from tests.payer.test_lost_answers import HASTY
 
 NAME = PAYMENT_REQUIRED.lower().encode()
 EXACTLESS = BASE + "/channel/reserve-then-settle/ok"
+ONE_LANE = Policy(deposit="$0.1", low_water="$0.01", lanes_max=1)
 
 
 def official(app: App) -> App:
@@ -228,42 +230,83 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 assert len(await agent.channels()) == 1
 
 
+@pytest.mark.parametrize("restart", [True, False])
 async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
-    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+    agentpay_shared_chain: LocalChain,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    restart: bool,
 ) -> None:
     """Also where the next request is given up before it has left."""
     chain = agentpay_shared_chain
-    policy = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=0.5, lanes_max=1)
     wallet = await chain.funded_wallet("$1", ether=0)
+    options: dict[str, Any] = {
+        "policy": replace(ONE_LANE, give_up_seconds=0.5),
+        "wallet": wallet,
+        "store": str(tmp_path / "agent.db"),
+    }
 
     async def broken(*_: Any, **__: Any) -> str:
         raise RuntimeError("the key is away")
 
+    async def goes_along(agent: Agent) -> None:
+        (signed,) = await agent.channels()
+        with monkeypatch.context() as away:
+            away.setattr("agentpay.payer.batch_kind.sign_voucher", broken)
+            with pytest.raises(RuntimeError):
+                await agent.get(EXACTLESS)
+        (kept,) = await agent.channels()
+        held = (await agent.spending()).held
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        assert await at_rest(agent)
+        (record,) = await agent.channels()
+        spending = await agent.spending()
+
+        assert kept.ledger.deposit == signed.ledger.deposit is not None
+        assert held == 10**17
+        assert record.ledger.balance == 100_000
+        assert (spending.held, spending.deposited) == (0, 10**17 - PRICE * 10**12)
+
     async with a_shop(chain) as (_, _, wall):
         wire = Wire(through(official(wall)))
-        async with await an_agent(chain, wire, policy=policy, wallet=wallet) as agent:
+        async with await an_agent(chain, wire, **options) as agent:
             wire.lose_requests = 10**6
             with pytest.raises(PaymentOutcomeUnknown):
                 await agent.get(EXACTLESS)
             wire.lose_requests = 0
             await eventually(lambda: none_open(agent))
-            (signed,) = await agent.channels()
-            with monkeypatch.context() as away:
-                away.setattr("agentpay.payer.batch_kind.sign_voucher", broken)
-                with pytest.raises(RuntimeError):
-                    await agent.get(EXACTLESS)
-            (kept,) = await agent.channels()
-            held = (await agent.spending()).held
-            assert (await agent.get(EXACTLESS)).status_code == 200
-            assert await at_rest(agent)
-            (record,) = await agent.channels()
-            spending = await agent.spending()
+            if not restart:
+                await goes_along(agent)
+        if restart:
+            async with await an_agent(chain, wire, **options) as agent:
+                await goes_along(agent)
 
-    assert kept.ledger.deposit == signed.ledger.deposit is not None
-    assert held == 10**17
-    assert record.ledger.balance == 100_000
-    assert (spending.held, spending.deposited) == (0, 10**17 - PRICE * 10**12)
     assert await chain.balance(wallet.address) == 900_000
+
+
+async def test_who_corrects_a_total_made_no_deposit_and_is_not_waited_for(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    """An agent whose store is an older copy sends a top-up with a voucher of before."""
+    chain, store = agentpay_shared_chain, tmp_path / "agent.db"
+    options: dict[str, Any] = {
+        "wallet": await chain.funded_wallet("$1", ether=0),
+        "store": str(store),
+        "policy": replace(ONE_LANE, deposit="$0.002", low_water=0, give_up_seconds=30),
+    }
+    async with a_shop(chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(chain, wire, **options) as agent:
+            for _ in range(2):
+                await agent.get(EXACTLESS)
+        before = store.read_bytes()
+        async with await an_agent(chain, wire, **options) as agent:
+            await agent.get(EXACTLESS)
+        store.write_bytes(before)
+        async with await an_agent(chain, wire, **options) as agent:
+            async with asyncio.timeout(3):  # a deposit is waited for five seconds
+                with pytest.raises(AnswerLost):
+                    await agent.get(EXACTLESS)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ class Orders:
                 return Settled(transaction=receipt.transaction, amount=amount)
             named = receipt.transaction
             _log.warning("%s: its facilitator names %s, which is not it", what, named)
+            self._endpoints.forget(key)  # another may do it: it is done only once
             raise TransactionOutcomeUnknown(what, transaction="")
         if answer.error_reason == PENDING:
             raise TransactionOutcomeUnknown(what, transaction=answer.transaction)

@@ -110,6 +110,18 @@ class ChannelBooks:
     def refuse(self, terms: Terms, code: str) -> Refusal:
         return payment_required(self.settings, terms, error=ERROR_PREFIX + code)
 
+    def presented(self, call: ChannelRequest) -> VoucherVerified:
+        """Its voucher, as the ledger hears of it."""
+        return VoucherVerified(
+            cumulative=call.cumulative,
+            signature=call.payment.signature,
+            maximum=call.terms.maximum,
+            prepaid=not call.terms.metered,
+            owner=self.store.owner,
+            resource=call.terms.resource,
+            exposure_max=self.settings.exposure_max,
+        )
+
     def fate_receipt(self, record: PayeeRecord, call: ChannelRequest) -> JsonObject:
         used = record.ledger.find_used(call.cumulative)
         fate = used.fate if used else Fate.OLD

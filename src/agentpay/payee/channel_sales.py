@@ -16,6 +16,7 @@ from agentpay.core.evolve import evolve
 from agentpay.core.payee_channel import Fate, PartRefund
 from agentpay.core.payee_events import (
     BUSY,
+    EXCEEDS_BALANCE,
     MISMATCH,
     Admitted,
     Closing,
@@ -162,32 +163,26 @@ class ChannelSales:
         self, call: ChannelRequest, deposit: int, *, until: float
     ) -> Refusal | None:
         """What a voucher would be refused for, were its deposit there."""
+        looked = False
         while (record := await self._funding.known(call)) is not None:
             ledger = record.ledger
             funded = evolve(ledger, balance=ledger.balance + deposit)
-            said = payee_rules.apply(funded, self._presented(call)).answer
+            said = payee_rules.apply(funded, self._books.presented(call)).answer
             if not isinstance(said, Refused):
                 return None
             late = asyncio.get_running_loop().time() > until
-            if said.reason != BUSY or late:
+            if said.reason == EXCEEDS_BALANCE and not looked:
+                looked = True  # perhaps there is a deposit that we have not seen
+                await self._settlement.see_chain(call.channel)
+            elif said.reason != BUSY or late:
                 return self._refused(record, call, said)
-            await asyncio.sleep(_POLL_SECONDS)
+            else:
+                await asyncio.sleep(_POLL_SECONDS)
         return None
-
-    def _presented(self, call: ChannelRequest) -> VoucherVerified:
-        return VoucherVerified(
-            cumulative=call.cumulative,
-            signature=call.payment.signature,
-            maximum=call.terms.maximum,
-            prepaid=not call.terms.metered,
-            owner=self._books.store.owner,
-            resource=call.terms.resource,
-            exposure_max=self._settings.exposure_max,
-        )
 
     async def _admit(self, call: ChannelRequest) -> Sale | Refusal:
         terms = call.terms
-        record, result = await self._admit_patiently(call, self._presented(call))
+        record, result = await self._admit_patiently(call, self._books.presented(call))
         if record is None:
             if not call.config.tagged and await self._open_known(call):
                 return await self._admit(call)

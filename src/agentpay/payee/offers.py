@@ -273,8 +273,8 @@ def may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
     """
     if ledger.tagged or not ledger.held:
         return not ledger.tagged and not ledger.is_public(cumulative)
-    latest = ledger.held[-1].amount
-    return not ledger.is_public(cumulative) or ledger.is_public(latest)
+    told = ledger.is_public(ledger.held[-1].amount) and ledger.charged <= ledger.claimed
+    return told or not ledger.is_public(cumulative)
 
 
 def _latest(ledger: PayeeChannel) -> tuple[int, bytes] | None:

@@ -48,8 +48,8 @@ class Ticketed:
     """Find out later what became of it."""
     left: Callable[[VoucherPayment], Awaitable[None]]
     """The same, where nobody had its answer: who asks for that again presents it."""
-    is_made: Callable[[SignedDeposit], Awaitable[bool]]
-    """Whether the chain shows its deposit."""
+    is_made: Callable[..., Awaitable[bool]]
+    """Whether the chain shows its deposit: `Inquiry.is_made` of its chain."""
     refused: Callable[[Hash32], None]
     """Told of a deposit, by its salt, that the payee refuses: it goes along once."""
 

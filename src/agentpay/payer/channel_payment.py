@@ -46,8 +46,9 @@ from agentpay.wire.x402 import (
 )
 
 
-async def never() -> bool:
+async def never(*, soon: bool = True) -> bool:
     """No deposit was made."""
+    del soon
     return False
 
 
@@ -79,8 +80,8 @@ class ChannelPayment:
     approval: Approval = field(default_factory=Approval)
     """Of Permit2, for a deposit that goes along."""
     read_receipt: Callable[[str], VoucherReceipt | None] = read_receipt
-    is_made: Callable[[], Awaitable[bool]] = never
-    """Whether the chain shows that deposit."""
+    is_made: Callable[..., Awaitable[bool]] = never
+    """Whether the chain shows that deposit; with `soon`, now or in a while."""
     refused: Callable[[Hash32], None] = unheard
     """Told of that deposit's salt, where its payee refuses it."""
 
@@ -114,7 +115,9 @@ class ChannelPayment:
         verdict = judge(
             read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
         )
-        await self._write(verdict, receipt)
+        # Who corrects our total makes no deposit: there is nothing to wait for.
+        refused = answer.status == 402 and receipt is None
+        await self._write(verdict, receipt, soon=not refused)
         reason = (receipt.reason if receipt else "") or answer.error
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
@@ -216,12 +219,14 @@ class ChannelPayment:
         ours = signer == channel_config(self.record).payer_authorizer
         return total if ours and total <= signed else None
 
-    async def _write(self, verdict: Verdict, receipt: VoucherReceipt | None) -> None:
+    async def _write(
+        self, verdict: Verdict, receipt: VoucherReceipt | None, *, soon: bool
+    ) -> None:
         events: list[PayerEvent] = []
         money: tuple[BudgetEvent, ...] = ()
         arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED)
         # Its payee's word is not enough: what it did not make, it may still make.
-        if self.deposit is not None and arrived and await self.is_made():
+        if self.deposit is not None and arrived and await self.is_made(soon=soon):
             events.append(DepositArrived(salt=self.deposit.salt))
             amount = scale(self.deposit.amount, self.record.decimals)
             money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)

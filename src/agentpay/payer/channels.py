@@ -194,7 +194,7 @@ class Channels:
                 target=target,
                 leave=inquiry.ask_later,
                 left=partial(inquiry.leave, target),
-                is_made=lambda deposit: inquiry.is_made(chain, deposit),
+                is_made=partial(inquiry.is_made, chain),
                 refused=inquiry.refused.add,
             )
         )

@@ -25,6 +25,7 @@ from agentpay.errors import (
     StoreUnavailable,
 )
 from agentpay.evm.deposit import SignedDeposit
+from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
 from agentpay.payer.channel_key import asset_in
@@ -100,7 +101,10 @@ class Inquiry:
         if record is None:
             return False
         await self._ledger.check_host(record.host)
-        await self.look_for_deposit(channel)
+        if record.ledger.tagged or isinstance(record.config, SessionConfig):
+            await self.look_for_deposit(channel)
+        else:  # of a lane it may go along again
+            await self.any_deposit_came([channel])
         record = await self._ledger.read(channel) or record
         if record.ledger.deposit is None:
             # One that goes along is signed as it was: in another way it could be made
@@ -277,18 +281,21 @@ class Inquiry:
                 )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
-    async def is_made(self, chain: ChainId, deposit: SignedDeposit) -> bool:
-        """Whether the chain shows a deposit that its payee says was made; soon."""
+    async def is_made(
+        self, chain: ChainId, deposit: SignedDeposit, *, soon: bool = True
+    ) -> bool:
+        """Whether the chain shows a deposit; `soon`, if its payee says it was made."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._mined_seconds
-        while loop.time() < deadline:
+        while True:
             try:
                 if await is_used(self._chains[chain], deposit):
                     return True
             except ChainError:
                 return False
+            if not soon or loop.time() > deadline:
+                return False
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        return False
 
     @property
     def _mined_seconds(self) -> float:
