@@ -17,7 +17,9 @@ from agentpay.errors import (
     PaymentRejected,
 )
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.payer.inquiry import Inquiry
 from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
 from agentpay.wire.headers import decode_json, encode_json
 from agentpay.wire.x402 import PAYMENT_REQUIRED
 from tests.http.world import (
@@ -282,6 +284,30 @@ async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
                 await goes_along(agent)
 
     assert await chain.balance(wallet.address) == 900_000
+
+
+async def test_c8_a_lane_is_asked_about_each_request_of_one_amount(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first question is not over yet when the second request is."""
+    look, done = Inquiry.look_for_deposit, asyncio.Event()
+
+    async def slowly(self: Inquiry, channel: Hash32) -> None:
+        await done.wait()
+        await look(self, channel)
+
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(
+            agentpay_shared_chain, wire, policy=ONE_LANE
+        ) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            monkeypatch.setattr(Inquiry, "look_for_deposit", slowly)
+            assert (await agent.get(BASE + "/raises")).status_code == 500
+            await eventually(lambda: none_open(agent))
+            assert (await agent.get(BASE + "/raises")).status_code == 500
+            done.set()
+            await eventually(lambda: none_open(agent))
 
 
 async def test_who_corrects_a_total_made_no_deposit_and_is_not_waited_for(

@@ -76,6 +76,8 @@ class Inquiry:
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: dict[str, asyncio.Task[None]] = {}
+        self._later: dict[str, VoucherPayment] = {}
+        """What is asked about once its amount's question is over."""
         self._left = LeftVouchers()
 
     def trust(self, channel: Hash32) -> None:
@@ -146,11 +148,16 @@ class Inquiry:
 
     async def ask_later(self, payment: VoucherPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""
-        if payment.id not in self._questions:
-            work = self._settle(payment)
-            task = asyncio.create_task(work, name=f"ask about {payment.id}")
-            self._questions[payment.id] = task
-            task.add_done_callback(partial(self._end, payment.id))
+        if payment.id in self._questions:  # on a lane requests may have one amount
+            self._later[payment.id] = payment
+        else:
+            self._begin(payment)
+
+    def _begin(self, payment: VoucherPayment) -> None:
+        work = self._settle(payment)
+        task = asyncio.create_task(work, name=f"ask about {payment.id}")
+        self._questions[payment.id] = task
+        task.add_done_callback(partial(self._end, payment.id))
 
     async def leave(self, target: Target, payment: VoucherPayment) -> None:
         """The same, where nobody had its answer: see `carry_on`."""
@@ -182,6 +189,9 @@ class Inquiry:
     def _end(self, payment: str, question: asyncio.Task[None]) -> None:
         if self._questions.get(payment) is question:
             del self._questions[payment]
+        later = self._later.pop(payment, None)
+        if later is not None and not question.cancelled():
+            self._begin(later)
 
     async def _is_over(self, payment: VoucherPayment) -> bool:
         """Whether nothing is to be asked any more, of a store that may be away, too."""
