@@ -17,6 +17,7 @@ from agentpay.errors import (
     PaymentRejected,
 )
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
+from agentpay.payer.channel_kind import VoucherPayment
 from agentpay.payer.inquiry import Inquiry
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
@@ -308,6 +309,35 @@ async def test_c8_a_lane_is_asked_about_each_request_of_one_amount(
             assert (await agent.get(BASE + "/raises")).status_code == 500
             done.set()
             await eventually(lambda: none_open(agent))
+
+
+async def test_c8_a_request_of_a_lane_is_asked_about_once(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is left: by then its amount may be that of another."""
+    ask, settle, questions = Inquiry.ask_later, Inquiry._settle, list[str]()
+
+    async def ask_twice(self: Inquiry, payment: VoucherPayment) -> None:
+        await ask(self, payment)
+        await ask(self, payment)
+
+    async def noted(self: Inquiry, payment: VoucherPayment) -> None:
+        questions.append(payment.id)
+        await settle(self, payment)
+
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(
+            agentpay_shared_chain, wire, policy=ONE_LANE
+        ) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            monkeypatch.setattr(Inquiry, "ask_later", ask_twice)
+            monkeypatch.setattr(Inquiry, "_settle", noted)
+            assert (await agent.get(BASE + "/raises")).status_code == 500
+            await eventually(lambda: none_open(agent))
+            await asyncio.sleep(0.1)
+
+    assert len(questions) == 1
 
 
 async def test_who_corrects_a_total_made_no_deposit_and_is_not_waited_for(

@@ -75,7 +75,7 @@ class Inquiry:
         """Deposits, by their salts, that a payee did not want."""
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
-        self._questions: dict[str, asyncio.Task[None]] = {}
+        self._questions: dict[str, tuple[VoucherPayment, asyncio.Task[None]]] = {}
         self._later: dict[str, VoucherPayment] = {}
         """What is asked about once its amount's question is over."""
         self._left = LeftVouchers()
@@ -148,15 +148,18 @@ class Inquiry:
 
     async def ask_later(self, payment: VoucherPayment) -> None:
         """Ask about a voucher in the background until its outcome is known."""
-        if payment.id in self._questions:  # on a lane requests may have one amount
-            self._later[payment.id] = payment
-        else:
+        asked = self._questions.get(payment.id)
+        if asked is None:
             self._begin(payment)
+        elif asked[0] is not payment:
+            # On a lane two requests may have one amount. None is asked about twice:
+            # by then its amount may be that of another, which is under way.
+            self._later[payment.id] = payment
 
     def _begin(self, payment: VoucherPayment) -> None:
         work = self._settle(payment)
         task = asyncio.create_task(work, name=f"ask about {payment.id}")
-        self._questions[payment.id] = task
+        self._questions[payment.id] = payment, task
         task.add_done_callback(partial(self._end, payment.id))
 
     async def leave(self, target: Target, payment: VoucherPayment) -> None:
@@ -175,9 +178,9 @@ class Inquiry:
         payment = self._left.take(target)
         if payment is None or payment.record.channel not in channels:
             return None
-        question = self._questions.pop(payment.id, None)
-        if question is not None:
-            question.cancel()
+        asked = self._questions.pop(payment.id, None)
+        if asked is not None:
+            asked[1].cancel()
         return payment.carried_on()
 
     async def _settle(self, payment: VoucherPayment) -> None:
@@ -187,7 +190,8 @@ class Inquiry:
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     def _end(self, payment: str, question: asyncio.Task[None]) -> None:
-        if self._questions.get(payment) is question:
+        asked = self._questions.get(payment)
+        if asked is not None and asked[1] is question:
             del self._questions[payment]
         later = self._later.pop(payment, None)
         if later is not None and not question.cancelled():
@@ -349,7 +353,7 @@ class Inquiry:
     async def aclose(self) -> None:
         """Stop asking."""
         await self._checks.aclose()
-        questions = list(self._questions.values())
+        questions = [question for _, question in self._questions.values()]
         for task in questions:
             task.cancel()
         await asyncio.gather(*questions, return_exceptions=True)
