@@ -10,7 +10,7 @@ from agentpay.core.payee_channel import HeldVoucher
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.onchain import read_channel
 from agentpay.payee.funding import ChannelFunding
-from agentpay.payee.pricing import Route
+from agentpay.payee.pricing import Route, Terms
 from agentpay.payee.sales import Refusal
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import DepositPayload, parse_payment
@@ -48,6 +48,15 @@ async def refused_deposit(shop: Opened, cumulative: int, **options: Any) -> str:
     assert "payment-response" not in refusal.headers
     assert await on_chain(shop) == before
     return code(refusal)
+
+
+async def claimed(shop: Opened) -> tuple[Terms, str]:
+    """A dear route, and a payment of 6,000 for it that a claim has shown, of 1,100."""
+    dear = terms_of(shop.payee, Route(price=5000, metered=True))
+    shown = await shop.payer.voucher(shop.config, 6000, dear)
+    await serve(await shop.answer(shown, dear), charged=100)
+    await shop.payee.settlement.claim()
+    return dear, shown
 
 
 async def test_c14_of_deposits_that_come_at_once_for_one_channel_one_is_made(
@@ -131,16 +140,13 @@ async def test_after_a_claim_cheaper_requests_go_on_below_the_voucher_it_showed(
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
-        dear = terms_of(payee, Route(price=5000, metered=True))
-        first = await shop.payer.voucher(shop.config, 6000, dear)
-        await serve(await shop.answer(first, dear), charged=100)
-        await payee.settlement.claim()
+        dear, _ = await claimed(shop)
         again = await shop.payer.voucher(shop.config, 2100, shop.terms)
         assert (await serve(await shop.answer(again))).success
 
-        shown = replace(dear, maximum=3900)
-        header = await shop.payer.voucher(shop.config, 6000, shown)
-        assert code(refused(await shop.answer(header, shown))) == (
+        cheaper = replace(dear, maximum=3900)
+        header = await shop.payer.voucher(shop.config, 6000, cheaper)
+        assert code(refused(await shop.answer(header, cheaper))) == (
             "cumulative_amount_mismatch"
         )
 
@@ -181,10 +187,7 @@ async def test_k1_below_a_shown_voucher_its_bringer_is_told_no_total(
     """Anybody can take it from the claim."""
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
-        dear = terms_of(payee, Route(price=5000, metered=True))
-        shown = await shop.payer.voucher(shop.config, 6000, dear)
-        await serve(await shop.answer(shown, dear), charged=100)
-        await payee.settlement.claim()
+        dear, shown = await claimed(shop)
         for cumulative in (2100, 3100):
             header = await shop.payer.voucher(shop.config, cumulative, shop.terms)
             await serve(await shop.answer(header))

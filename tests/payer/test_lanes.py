@@ -334,8 +334,7 @@ async def test_c8_a_request_of_a_lane_is_asked_about_once(
             monkeypatch.setattr(Inquiry, "ask_later", ask_twice)
             monkeypatch.setattr(Inquiry, "_settle", noted)
             assert (await agent.get(BASE + "/raises")).status_code == 500
-            await eventually(lambda: none_open(agent))
-            await asyncio.sleep(0.1)
+            await until(lambda: not agent.payer.channels.inquiry._questions)
 
     assert len(questions) == 1
 
