@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from agentpay.core.exchange import (
     Booking,
     ChannelAnswer,
+    Corrected,
     Next,
+    Presented,
     SessionAnswer,
     TransferAnswer,
     Trouble,
@@ -31,10 +33,12 @@ ANSWERS = st.builds(
     fate=st.none() | st.sampled_from(("charged", "void", "running", "old", "?")),
     charged=st.none() | AMOUNTS,
     repeated=st.booleans(),
-    corrected=st.none() | AMOUNTS,
+    corrected=st.none()
+    | st.builds(Corrected, total=AMOUNTS, voucher=st.none() | AMOUNTS),
     offered=st.booleans(),
     busy=st.booleans(),
 )
+SENT = Presented(cumulative=15, spent=5, resent=False)
 TRANSFERS = st.builds(
     TransferAnswer,
     status=STATUSES,
@@ -51,7 +55,7 @@ def says(
     fate: str | None = None,
     success: bool | None = None,
     charged: int | None = None,
-    corrected: int | None = None,
+    corrected: Corrected | None = None,
     offered: bool = False,
     busy: bool = False,
     repeated: bool = False,
@@ -68,12 +72,16 @@ def says(
     )
 
 
+def corrected(total: int, voucher: int | None) -> ChannelAnswer:
+    return says(402, offered=True, corrected=Corrected(total=total, voucher=voucher))
+
+
 def tagged(answer: ChannelAnswer) -> Verdict:
-    return judge(answer, tagged=True, spent=5, maximum=10, resent=False)
+    return judge(answer, SENT, tagged=True)
 
 
 def strict(answer: ChannelAnswer, *, resent: bool = False) -> Verdict:
-    return judge(answer, tagged=False, spent=5, maximum=10, resent=resent)
+    return judge(answer, replace(SENT, resent=resent), tagged=False)
 
 
 @given(ANSWERS)
@@ -86,21 +94,39 @@ def test_only_a_named_fate_closes_a_voucher(answer: ChannelAnswer) -> None:
 
 
 @given(ANSWERS, st.booleans())
-def test_a_lane_books_no_more_than_it_agreed_to_on_a_correction(
+def test_a_lane_goes_on_from_the_total_that_its_payee_says(
     answer: ChannelAnswer, resent: bool
 ) -> None:
     verdict = strict(answer, resent=resent)
 
-    if verdict.booking is Booking.CHARGED and not answer.success:
-        assert 0 <= verdict.charged <= 10
+    if verdict.booking is Booking.TOTAL:
+        assert answer.corrected is not None
+        echoed = answer.corrected == Corrected(total=0, voucher=0)
+        assert verdict.total == (5 if echoed else answer.corrected.total)
+        assert verdict.charged in (0, answer.corrected.total - 5)
     assert verdict.booking is not Booking.VOID
+
+
+@given(st.integers(0, 5), st.none() | AMOUNTS)
+def test_c4_of_a_request_that_may_run_the_old_total_says_nothing(
+    total: int, voucher: int | None
+) -> None:
+    """x402's own server looks at the total before it says that it is busy."""
+    answer = says(402, offered=True, corrected=Corrected(total=total, voucher=voucher))
+    asking = replace(SENT, resent=True, may_run=True)
+
+    verdict = judge(answer, asking, tagged=False)
+
+    seen = voucher == SENT.cumulative and total == SENT.spent
+    assert (verdict.booking is Booking.OPEN) == seen
+    assert verdict.charged == 0
 
 
 @given(ANSWERS, st.booleans(), st.booleans())
 def test_nothing_is_paid_again_while_it_may_still_be_charged(
     answer: ChannelAnswer, is_tagged: bool, resent: bool
 ) -> None:
-    verdict = judge(answer, tagged=is_tagged, spent=5, maximum=10, resent=resent)
+    verdict = judge(answer, replace(SENT, resent=resent), tagged=is_tagged)
 
     if verdict.next is Next.PAY_AGAIN:
         assert verdict.booking is not Booking.OPEN
@@ -156,11 +182,15 @@ def test_a_parallel_answer_means(
     ("answer", "resent", "following", "charged"),
     [
         (says(200, success=True, charged=3), False, Next.DELIVER, 3),
-        (says(402, offered=True, corrected=15), False, Next.LOST, 10),
-        (says(402, offered=True, corrected=15), True, Next.LOST, 10),
-        (says(402, offered=True, corrected=5), True, Next.PAY_AGAIN, 0),
-        (says(402, offered=True, corrected=16), False, Next.REJECTED, 0),
-        (says(402, offered=True, corrected=4), False, Next.REJECTED, 0),
+        (corrected(15, 15), False, Next.LOST, 10),
+        (corrected(12, 12), False, Next.PAY_AGAIN, 0),
+        (corrected(15, 15), True, Next.LOST, 10),
+        (corrected(12, 12), True, Next.PAY_AGAIN, 0),
+        (corrected(5, None), True, Next.PAY_AGAIN, 0),
+        (corrected(5, 15), True, Next.PAY_AGAIN, 0),
+        (corrected(4, None), False, Next.PAY_AGAIN, 0),
+        (corrected(4, None), True, Next.LOST, 0),
+        (corrected(0, 0), True, Next.LOST, 0),
         (says(402, offered=True, busy=True), False, Next.RESEND, 0),
         (says(402, offered=True), False, Next.REJECTED, 0),
         (says(402), False, Next.DELIVER, 0),

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpay.core import payer_rules
 from agentpay.core.payer_channel import (
     Booked,
     ChannelEmptied,
@@ -26,9 +25,11 @@ from agentpay.core.payer_channel import (
     TicketCharged,
     TicketVoid,
     TicketWanted,
+    TotalShown,
     Unusable,
     Wait,
 )
+from agentpay.core.payer_checks import check
 from agentpay.errors import InvariantViolated
 
 from .factories import (
@@ -390,4 +391,40 @@ BOUGHT = payer_after(payer_channel(), wanted(4), TicketCharged(cumulative=4, cha
 )
 def test_a_broken_promise_is_noticed(broken: PayerChannel, sentence: str) -> None:
     with pytest.raises(InvariantViolated, match=sentence):
-        payer_rules.check(BOUGHT, broken)
+        check(BOUGHT, broken)
+
+
+# Rule 20: the totals of a strict payee.
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_k7_a_lane_goes_on_from_any_total_that_its_vouchers_allow(
+    first: int, total: int
+) -> None:
+    channel = payer_after(
+        payer_channel(tagged=False),
+        wanted(20),
+        TicketCharged(cumulative=20, charged=min(first, 20)),
+        wanted(10),
+    )
+    cumulative = channel.open[0].cumulative
+    shown = TotalShown(cumulative=cumulative, total=total)
+
+    answer, after = payer_answer(channel, shown), payer_after(channel, shown)
+
+    if total > channel.highest:
+        assert isinstance(answer, Misbehaved)
+        assert after.status is PayerStatus.STOPPED
+        return
+    assert (after.spent, after.open, after.highest) == (total, (), channel.highest)
+    assert payer_answer(after, wanted(5)) == Issued(cumulative=total + 5)
+
+
+def test_a_total_is_heard_of_an_open_request_of_a_lane_only() -> None:
+    shown = TotalShown(cumulative=10, total=3)
+
+    for channel in (
+        payer_after(payer_channel(), wanted(10)),
+        payer_channel(tagged=False),
+    ):
+        assert payer_after(channel, shown) == channel

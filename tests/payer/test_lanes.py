@@ -317,13 +317,15 @@ async def test_c8_a_request_of_a_lane_is_asked_about_once(
     """However often it is left: by then its amount may be that of another."""
     ask, settle, questions = Inquiry.ask_later, Inquiry._settle, list[str]()
 
-    async def ask_twice(self: Inquiry, payment: VoucherPayment) -> None:
-        await ask(self, payment)
-        await ask(self, payment)
+    async def ask_twice(
+        self: Inquiry, payment: VoucherPayment, *, heard: bool = False
+    ) -> None:
+        await ask(self, payment, heard=heard)
+        await ask(self, payment, heard=heard)
 
-    async def noted(self: Inquiry, payment: VoucherPayment) -> None:
+    async def noted(self: Inquiry, payment: VoucherPayment, until: float) -> None:
         questions.append(payment.id)
-        await settle(self, payment)
+        await settle(self, payment, until)
 
     async with a_shop(agentpay_shared_chain) as (_, _, wall):
         wire = Wire(through(official(wall)))

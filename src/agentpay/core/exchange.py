@@ -38,8 +38,19 @@ class Booking(StrEnum):
     VOID = "void"
     OLD = "old"
     ARRIVED = "arrived"
+    TOTAL = "total"
+    """It is over, and so much was charged on its channel in all."""
     OPEN = "open"
     """Not final: ask again before anything else is signed in its place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corrected:
+    """The total of a corrective 402: no more than ours, or proven."""
+
+    total: int
+    voucher: int | None
+    """The amount of the voucher that it shows, if we signed that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +65,7 @@ class ChannelAnswer:
     charged: int | None
     repeated: bool = False
     """The payee says that it answered this voucher before, and not again."""
-    corrected: int | None = None
-    """What a corrective 402 says was charged in all, if our own voucher proves it."""
+    corrected: Corrected | None = None
     offered: bool = False
     """It carries an offer, as the answer of a paywall that was not paid does."""
     busy: bool = False
@@ -121,20 +131,29 @@ class Verdict:
     next: Next
     booking: Booking
     charged: int = 0
+    total: int = 0
+    """What was charged on the channel in all, where that is booked."""
 
 
-def judge(
-    answer: ChannelAnswer, *, tagged: bool, spent: int, maximum: int, resent: bool
-) -> Verdict:
-    """
-    Decide about one answer; `spent` and `maximum` are our books, `resent` says that
-    this credential was sent before.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presented:
+    """What was sent, and our books of its channel."""
+
+    cumulative: int
+    spent: int
+    resent: bool
+    """Whether this voucher was sent before; or it is only asked about."""
+    may_run: bool = False
+    """Whether its request may still run, for all we heard of it."""
+
+
+def judge(answer: ChannelAnswer, sent: Presented, *, tagged: bool) -> Verdict:
+    """Decide about one answer."""
     if tagged:
         if answer.status == 503 and answer.fate is None:
             return Verdict(next=Next.RESEND, booking=Booking.OPEN)
         return _judge_named(answer)
-    return _judge_strict(answer, spent=spent, maximum=maximum, resent=resent)
+    return _judge_strict(answer, sent)
 
 
 def _judge_named(answer: ChannelAnswer) -> Verdict:
@@ -174,9 +193,7 @@ def _by_fate(answer: ChannelAnswer | SessionAnswer) -> Verdict | None:
             return None
 
 
-def _judge_strict(
-    answer: ChannelAnswer, *, spent: int, maximum: int, resent: bool
-) -> Verdict:
+def _judge_strict(answer: ChannelAnswer, sent: Presented) -> Verdict:
     if answer.success and answer.charged is not None:
         return Verdict(
             next=Next.LOST if answer.repeated else Next.DELIVER,
@@ -188,18 +205,40 @@ def _judge_strict(
     if answer.busy or answer.status in (409, 503):
         return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     if answer.corrected is not None:
-        charged = answer.corrected - spent
-        if not 0 <= charged <= maximum:
-            return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
-        return Verdict(
-            # One request is charged once, whichever voucher the payee took it from.
-            next=Next.LOST if charged else Next.PAY_AGAIN,
-            booking=Booking.CHARGED,
-            charged=charged,
-        )
+        return _judge_corrected(answer.corrected, sent)
     if answer.status == 402:
         return Verdict(next=Next.REJECTED, booking=Booking.OPEN)
     return Verdict(next=Next.DELIVER, booking=Booking.OPEN)
+
+
+def _judge_corrected(said: Corrected, sent: Presented) -> Verdict:
+    """
+    What a corrected total says of one request, which was the last on its channel.
+
+    The voucher that is shown tells whether ours was taken: then a higher total is its
+    price, and is not paid twice; and the old one says nothing while the request may
+    still run (x402's own server looks at the total before it says that it is busy).
+    Otherwise it bought nothing, whatever the total is.
+
+    Source: x402 `scheme_batch_settlement_evm.md`, "Corrective 402".
+    """
+    charged = said.total - sent.spent
+    taken = said.voucher == sent.cumulative
+    if taken and sent.may_run and not charged:
+        return Verdict(next=Next.RESEND, booking=Booking.OPEN)
+    # Without a record of the channel there is no total: it is our question, echoed.
+    echoed = said.total == said.voucher == 0
+    total = sent.spent if echoed else said.total
+    if taken and charged > 0:
+        return Verdict(
+            next=Next.LOST, booking=Booking.TOTAL, charged=charged, total=total
+        )
+    forgotten = sent.resent and charged < 0
+    return Verdict(
+        next=Next.LOST if forgotten else Next.PAY_AGAIN,
+        booking=Booking.TOTAL,
+        total=total,
+    )
 
 
 def next_of_carried(verdict: Verdict) -> Next:

@@ -5,6 +5,7 @@ Values and events only; `payer_rules` decides. A ticket is a voucher's cumulativ
 together with the most its request may cost: each amount buys one request.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -99,6 +100,11 @@ class PayerChannel:
                 return ticket
         return None
 
+    def was_signed(self, cumulative: int) -> bool:
+        """Whether this amount is among those that it remembers."""
+        at = bisect_left(self.signed, cumulative)
+        return self.signed[at : at + 1] == (cumulative,)
+
 
 # Events
 
@@ -162,6 +168,17 @@ class SpentReported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TotalShown:
+    """
+    A strict payee's total, that it proves or that is no more than ours; and that this
+    amount's request is over.
+    """
+
+    cumulative: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DepositArrived:
     """The pending deposit is on the chain."""
 
@@ -202,6 +219,7 @@ PayerEvent = (
     | TicketOld
     | TicketArrived
     | SpentReported
+    | TotalShown
     | DepositArrived
     | DepositLapsed
     | CloseWanted

@@ -32,10 +32,11 @@ from agentpay.core.payer_channel import (
     TicketOld,
     TicketVoid,
     TicketWanted,
+    TotalShown,
     Unusable,
     Wait,
 )
-from agentpay.errors import InvariantViolated
+from agentpay.core.payer_checks import check
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,8 @@ def apply(before: PayerChannel, event: PayerEvent) -> PayerTransition:
         InvariantViolated: A bug here; nothing may be saved, let alone signed.
     """
     transition = _decide(before, event)
-    check(before, transition.channel)
+    corrected = isinstance(event, TotalShown)
+    check(before, transition.channel, corrected=corrected)
     return transition
 
 
@@ -71,8 +73,8 @@ def _decide(channel: PayerChannel, event: PayerEvent) -> PayerTransition:
             return _book(channel, event.cumulative, ticket.maximum if ticket else 0)
         case TicketArrived():
             return _arrive(channel, event.cumulative)
-        case SpentReported():
-            return _compare(channel, event.charged)
+        case SpentReported() | TotalShown():
+            return _hear_total(channel, event)
         case DepositArrived():
             return _fund(channel, event)
         case DepositLapsed():
@@ -234,7 +236,7 @@ def sign(
 
 def remember(channel: PayerChannel, cumulative: int) -> tuple[int, ...]:
     signed = channel.signed
-    if not _was_signed(channel, cumulative):
+    if not channel.was_signed(cumulative):
         at = bisect_left(signed, cumulative)
         # By `+`, which copies a thousand amounts once; a display copies them thrice.
         signed = signed[:at] + (cumulative,) + signed[at:]  # noqa: RUF005
@@ -281,12 +283,35 @@ def _arrive(channel: PayerChannel, cumulative: int) -> PayerTransition:
     return answered(after, Booked())
 
 
+def _hear_total(
+    channel: PayerChannel, event: SpentReported | TotalShown
+) -> PayerTransition:
+    if isinstance(event, SpentReported):
+        return _compare(channel, event.charged)
+    return _correct(channel, event)
+
+
 def _compare(channel: PayerChannel, charged: int) -> PayerTransition:
-    most = channel.spent + channel.outstanding
+    """
+    A strict payee may rightly charge what we took for over: a request that came late.
+    """
+    bought = channel.spent + channel.outstanding
+    most = bought if channel.tagged else max(bought, channel.highest)
     if charged <= most:
         return answered(channel, Booked())
     why = f"claims to have charged {charged}, our vouchers bought at most {most}"
     return stopped(channel, why)
+
+
+def _correct(channel: PayerChannel, event: TotalShown) -> PayerTransition:
+    """Go on from a strict payee's total (rule 20): it serves but the next voucher."""
+    ticket = channel.ticket(event.cumulative)
+    if channel.tagged or ticket is None:
+        return answered(channel, Booked())
+    if event.total > max(channel.spent, channel.highest):
+        return _compare(channel, event.total)
+    others = tuple([t for t in channel.open if t is not ticket])
+    return answered(evolve(channel, open=others, spent=event.total), Booked())
 
 
 def stopped(channel: PayerChannel, why: str) -> PayerTransition:
@@ -347,42 +372,3 @@ def _closing(channel: PayerChannel, amount: int) -> PayerTransition:
 
 def answered(channel: PayerChannel, answer: PayerAnswer) -> PayerTransition:
     return PayerTransition(channel=channel, answer=answer)
-
-
-def check(before: PayerChannel, after: PayerChannel) -> None:
-    """
-    Raises:
-        InvariantViolated: A sentence does not hold any more.
-    """
-    if after is before:
-        return
-    unpaid = after.spent + after.outstanding - after.owed
-    allowed = max(after.headroom, before.exposure)
-    rules = {
-        "what was spent never shrinks": after.spent >= before.spent,
-        "open requests stay within the headroom": (
-            unpaid <= allowed or after.outstanding <= before.outstanding
-        ),
-        "nothing is signed beyond the headroom": (
-            after.exposure <= after.headroom or after.highest <= before.highest
-        ),
-        "a new request takes an amount of its own": (
-            len(after.open) <= len(before.open) or _takes_its_own(before, after)
-        ),
-    }
-    for sentence, holds in rules.items():
-        if not holds:
-            raise InvariantViolated(f"{sentence}: {before} -> {after}")
-
-
-def _takes_its_own(before: PayerChannel, after: PayerChannel) -> bool:
-    """On a tagged channel, one that was never signed; on another, not one in use."""
-    taken = after.open[-1].cumulative
-    if not _was_signed(after, taken) or before.ticket(taken) is not None:
-        return False
-    return not (after.tagged and _was_signed(before, taken))
-
-
-def _was_signed(channel: PayerChannel, cumulative: int) -> bool:
-    at = bisect_left(channel.signed, cumulative)
-    return channel.signed[at : at + 1] == (cumulative,)

@@ -23,6 +23,7 @@ from agentpay.core.payer_channel import (
     Unusable,
     Wait,
 )
+from agentpay.core.payer_checks import check
 from agentpay.core.payer_rules import (
     PayerTransition,
     answered,
@@ -86,7 +87,7 @@ def apply(before: PayerChannel, event: PayerSessionEvent) -> PayerTransition:
         InvariantViolated: A bug here; nothing may be saved, let alone signed.
     """
     transition = _decide(before, event)
-    payer_rules.check(before, transition.channel)
+    check(before, transition.channel)
     return transition
 
 

@@ -3,7 +3,7 @@ Channels of x402's `batch-settlement`, as the kind of channels that they are.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from functools import partial
 
@@ -31,6 +31,7 @@ from agentpay.payer.channel_kind import (
     OfferTerms,
     Ticketed,
     VoucherPayment,
+    ended,
 )
 from agentpay.payer.channel_payment import ChannelPayment, never, nothing
 from agentpay.payer.keys import PayerKeys
@@ -51,6 +52,8 @@ from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire.voucher_receipts import ReceiptReader
 from agentpay.wire.x402_terms import method_of
 
+_RUNS_SECONDS_MIN, _RUNS_SECONDS_MAX = 5.0, 600.0
+"""How long a request keeps a channel of x402's own server busy, whatever it offers."""
 _ANY_CHANNEL = Hash32.of(bytes(32))
 """Whose voucher is hashed to see how: it need not exist."""
 
@@ -194,7 +197,7 @@ class BatchKind:
             left=ticketed.left,
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
-            refused=ticketed.refused,
+            uncarried=ticketed.uncarried,
         )
 
     async def _fill(self, ticketed: Ticketed) -> ChannelPayment:
@@ -225,12 +228,25 @@ class BatchKind:
         """See `ChannelKind.asking_method`."""
         return method
 
-    async def question(self, record: PayerRecord, cumulative: int) -> ChannelPayment:
+    def runs_seconds(self, record: PayerRecord) -> float:
+        """See `ChannelKind.runs_seconds`: x402's server says of none that it runs."""
+        if record.ledger.tagged:
+            return 0
+        said = json.loads(record.offer or "{}").get("maxTimeoutSeconds", 0)
+        return max(_RUNS_SECONDS_MIN, min(float(said), _RUNS_SECONDS_MAX))
+
+    async def question(
+        self,
+        record: PayerRecord,
+        cumulative: int,
+        *,
+        may_run: Callable[[], bool] = ended,
+    ) -> ChannelPayment:
         """
         See `ChannelKind.question`. On a parallel channel it says that it only asks.
 
-        On a lane it is for what was spent already, which covers no request: the payee
-        answers with its total (rule 20).
+        On a lane it is for nothing, which covers no request, whatever its payee takes
+        for our total: that is what it answers with (rule 20).
         """
         ledger = record.ledger
         carried = not ledger.balance and self._keys.may_deposit
@@ -243,7 +259,7 @@ class BatchKind:
         credential = await sign_voucher(
             self._keys,
             record,
-            cumulative if ledger.tagged else ledger.spent,
+            cumulative if ledger.tagged else 0,
             kind="deposit" if first else "voucher",
             url=record.url.partition(" ")[2],
             words=words,
@@ -260,6 +276,7 @@ class BatchKind:
             deposit=None,
             leave=nothing,
             left=nothing,
+            may_run=may_run,
         )
 
     def renewed(self, payment: VoucherPayment, answer: Answer) -> VoucherPayment | None:

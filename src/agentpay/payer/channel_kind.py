@@ -20,6 +20,11 @@ from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire.parallel import ParallelTerms
 
 
+def ended() -> bool:
+    """Its request does not run any more, or its payee would say so."""
+    return False
+
+
 class VoucherPayment(Payment, Protocol):
     """A signed voucher, for one request only."""
 
@@ -44,14 +49,16 @@ class Ticketed:
     issued: Issued
     offer: Offer
     target: Target
-    leave: Callable[[VoucherPayment], Awaitable[None]]
-    """Find out later what became of it."""
-    left: Callable[[VoucherPayment], Awaitable[None]]
+    leave: Callable[..., Awaitable[None]]
+    """
+    Find out later what became of a payment; `heard` says that its request has ended.
+    """
+    left: Callable[..., Awaitable[None]]
     """The same, where nobody had its answer: who asks for that again presents it."""
     is_made: Callable[..., Awaitable[bool]]
     """Whether the chain shows its deposit: `Inquiry.is_made` of its chain."""
-    refused: Callable[[Hash32], None]
-    """Told of a deposit, by its salt, that the payee refuses: it goes along once."""
+    uncarried: Callable[[Hash32], None]
+    """Told of a deposit, by its salt, that is not to go along again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +155,22 @@ class ChannelKind(Protocol):
         """What a question is asked by, where a request is made by this method."""
         ...
 
-    async def question(self, record: PayerRecord, cumulative: int) -> VoucherPayment:
+    def runs_seconds(self, record: PayerRecord) -> float:
         """
-        A voucher that buys nothing, and asks what became of this amount.
+        How long a request that nobody heard of may run without its payee saying so.
+        """
+        ...
+
+    async def question(
+        self,
+        record: PayerRecord,
+        cumulative: int,
+        *,
+        may_run: Callable[[], bool] = ended,
+    ) -> VoucherPayment:
+        """
+        A voucher that buys nothing, and asks what became of this amount; `may_run` says
+        whether its request may still run, for all we know.
 
         A first deposit that is open goes along, so that a payee that never had it knows
         the channel.

@@ -4,12 +4,14 @@ One voucher for one request: what it says, and how its answers are booked.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from agentpay.core.budget import BudgetEvent, Spent
 from agentpay.core.exchange import (
     Booking,
     ChannelAnswer,
     Next,
+    Presented,
     Verdict,
     judge,
     next_of_carried,
@@ -23,27 +25,26 @@ from agentpay.core.payer_channel import (
     TicketCharged,
     TicketOld,
     TicketVoid,
+    TotalShown,
 )
-from agentpay.errors import MalformedMessage
-from agentpay.evm.batch_settlement import voucher_digest
-from agentpay.evm.signature import BadSignature, recover
 from agentpay.payer.approvals import Approval
-from agentpay.payer.channel_kind import VoucherPayment
+from agentpay.payer.channel_kind import VoucherPayment, ended
+from agentpay.payer.corrected import read_corrected
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
-from agentpay.records import PayerRecord, channel_config
-from agentpay.types import Hash32, parse_amount
+from agentpay.records import PayerRecord
+from agentpay.types import Hash32
 from agentpay.wire.voucher_receipts import VoucherReceipt, read_receipt
 from agentpay.wire.x402 import (
-    BATCH_SETTLEMENT,
     PAYMENT_REQUIRED,
     PAYMENT_RESPONSE,
     PAYMENT_SIGNATURE,
-    Requirements,
-    parse_payment_required,
 )
+
+_GATEWAYS: Final = frozenset({502, 504, *range(520, 531)})
+"""What a server before the payee's says of it: a request may run behind that."""
 
 
 async def never(*, soon: bool = True) -> bool:
@@ -57,9 +58,9 @@ def unheard(salt: Hash32) -> None:
     del salt
 
 
-async def nothing(payment: VoucherPayment) -> None:
+async def nothing(payment: VoucherPayment, *, heard: bool = False) -> None:
     """A question is asked by who wants to know."""
-    del payment
+    del payment, heard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,8 @@ class ChannelPayment:
     maximum: int
     credential: str
     deposit: PendingDeposit | None
-    leave: Callable[[VoucherPayment], Awaitable[None]]
-    left: Callable[[VoucherPayment], Awaitable[None]]
+    leave: Callable[..., Awaitable[None]]
+    left: Callable[..., Awaitable[None]]
     header: str = PAYMENT_SIGNATURE
     again: bool = False
     """Whether an earlier request has presented it."""
@@ -82,8 +83,10 @@ class ChannelPayment:
     read_receipt: Callable[[str], VoucherReceipt | None] = read_receipt
     is_made: Callable[..., Awaitable[bool]] = never
     """Whether the chain shows that deposit; with `soon`, now or in a while."""
-    refused: Callable[[Hash32], None] = unheard
-    """Told of that deposit's salt, where its payee refuses it."""
+    uncarried: Callable[[Hash32], None] = unheard
+    """Told of that deposit's salt, where it is not to go along again."""
+    may_run: Callable[[], bool] = ended
+    """Where it only asks: whether its request may still run, for all we know."""
 
     @property
     def id(self) -> str:
@@ -111,19 +114,25 @@ class ChannelPayment:
         receipt = self._receipt(answer)
         tagged = self.record.ledger.tagged
         spent = 0 if tagged else await self.ledger.spent(self.record.channel)
-        read = self._read(answer, receipt, spent)
-        verdict = judge(
-            read, tagged=tagged, spent=spent, maximum=self.maximum, resent=resent
+        sent = Presented(
+            cumulative=self.cumulative,
+            spent=spent,
+            resent=resent,
+            may_run=self.may_run(),
         )
+        verdict = judge(self._read(answer, receipt, spent), sent, tagged=tagged)
         # Who corrects our total makes no deposit: there is nothing to wait for.
         refused = answer.status == 402 and receipt is None
         await self._write(verdict, receipt, soon=not refused)
         reason = (receipt.reason if receipt else "") or answer.error
         following = verdict.next
         if self.deposit is not None and following is Next.PAY_AGAIN:
-            following = Next.REJECTED  # the deposit failed: do not sign another
+            # The deposit failed: do not sign another. It was not looked at where our
+            # total was wrong: it goes along again, as it is.
+            corrected = verdict.booking is Booking.TOTAL
+            following = Next.PAY_AGAIN if corrected else Next.REJECTED
         if self.deposit is not None and following is Next.REJECTED:
-            self.refused(self.deposit.salt)
+            self.uncarried(self.deposit.salt)
         if self.again and following is Next.LOST:
             following = next_of_carried(verdict)
         if following is not Next.RESEND:
@@ -133,7 +142,8 @@ class ChannelPayment:
             Next.REJECTED,
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
-            await (self.left(self) if no_answer else self.leave(self))
+            heard = answer.status not in _GATEWAYS
+            await (self.left if no_answer else self.leave)(self, heard=heard)
         return Judgement(
             next=following,
             charged=verdict.charged,
@@ -163,7 +173,9 @@ class ChannelPayment:
         ours = receipt if receipt and receipt.named == self.cumulative else None
         charged = receipt.charged if receipt else None
         error = answer.error
-        corrected = self._corrected(answer, spent) if answer.status == 402 else None
+        corrected = None
+        if answer.status == 402 and not self.record.ledger.tagged:
+            corrected = read_corrected(answer, self.record, spent)
         return ChannelAnswer(
             status=answer.status,
             success=receipt.success if receipt else None,
@@ -175,61 +187,20 @@ class ChannelPayment:
             busy=error.endswith("channel_busy"),
         )
 
-    def _corrected(self, answer: Answer, spent: int) -> int | None:
-        """
-        The total of a corrective 402: just what we have spent, or one that it proves
-        with a voucher that we really signed.
-        """
-        if self.record.ledger.tagged:
-            return None
-        header = answer.headers.get(PAYMENT_REQUIRED.lower())
-        if header is None:
-            return None
-        try:
-            offers = parse_payment_required(header).readable_offers()
-        except MalformedMessage:
-            return None
-        for requirements, _ in offers:
-            if requirements.scheme == BATCH_SETTLEMENT:
-                total = self._proven_total(requirements, spent)
-                if total is not None:
-                    return total
-        return None
-
-    def _proven_total(self, requirements: Requirements, spent: int) -> int | None:
-        state = requirements.extra.get("channelState")
-        proof = requirements.extra.get("voucherState")
-        if not isinstance(state, dict):
-            return None
-        named = str(state.get("channelId", self.record.channel))
-        if named.lower() != self.record.channel:
-            return None
-        try:
-            total = parse_amount(str(state.get("chargedCumulativeAmount")))
-            if total == spent:
-                return total
-            if not isinstance(proof, dict):
-                return None
-            signed = parse_amount(str(proof.get("signedMaxClaimable")))
-            signature = bytes.fromhex(str(proof.get("signature")).removeprefix("0x"))
-            digest = voucher_digest(self.record.channel, signed, self.record.chain)
-            signer = recover(digest, signature)
-        except (ValueError, BadSignature):
-            return None
-        ours = signer == channel_config(self.record).payer_authorizer
-        return total if ours and total <= signed else None
-
     async def _write(
         self, verdict: Verdict, receipt: VoucherReceipt | None, *, soon: bool
     ) -> None:
         events: list[PayerEvent] = []
         money: tuple[BudgetEvent, ...] = ()
-        arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED)
+        arrived = verdict.booking in (Booking.CHARGED, Booking.ARRIVED, Booking.TOTAL)
         # Its payee's word is not enough: what it did not make, it may still make.
-        if self.deposit is not None and arrived and await self.is_made(soon=soon):
-            events.append(DepositArrived(salt=self.deposit.salt))
-            amount = scale(self.deposit.amount, self.record.decimals)
-            money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)
+        if self.deposit is not None and arrived:
+            if await self.is_made(soon=soon):
+                events.append(DepositArrived(salt=self.deposit.salt))
+                amount = scale(self.deposit.amount, self.record.decimals)
+                money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)
+            elif soon:  # perhaps our node is late: it was made, by its payee's word
+                self.uncarried(self.deposit.salt)
         if receipt is not None and receipt.total is not None:
             events.append(SpentReported(charged=receipt.total))
         booked = event_of(verdict, self.cumulative)
@@ -252,5 +223,7 @@ def event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
             return TicketOld(cumulative=cumulative)
         case Booking.ARRIVED:
             return TicketArrived(cumulative=cumulative)
+        case Booking.TOTAL:
+            return TotalShown(cumulative=cumulative, total=verdict.total)
         case Booking.OPEN:
             return None

@@ -195,7 +195,7 @@ class Channels:
                 leave=inquiry.ask_later,
                 left=partial(inquiry.leave, target),
                 is_made=partial(inquiry.is_made, chain),
-                refused=inquiry.refused.add,
+                uncarried=inquiry.uncarried.add,
             )
         )
 
@@ -244,7 +244,7 @@ class Channels:
         seconds = min(offer.max_timeout_seconds, self._policy.authorization_seconds_max)
         return DepositWish(
             amounts=amounts,
-            refused=self.inquiry.refused,
+            uncarried=self.inquiry.uncarried,
             salt=Hash32.of(secrets.token_bytes(32)),
             now=(now := int(self._clock())),
             valid_before=now + max(60, seconds),

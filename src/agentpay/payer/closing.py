@@ -9,15 +9,18 @@ import json
 from dataclasses import dataclass
 
 from agentpay.core.budget import Returned
+from agentpay.core.exchange import Corrected
 from agentpay.core.payer_channel import (
     Booked,
     ChannelEmptied,
     CloseWanted,
     PayerStatus,
+    TotalShown,
 )
 from agentpay.errors import ChannelUnusable, PaymentOutcomeUnknown, PaymentRejected
 from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import read_channel
+from agentpay.payer.corrected import read_corrected
 from agentpay.payer.payer import Payer
 from agentpay.payer.payment import Answer, Asker
 from agentpay.payer.policy import scale
@@ -28,6 +31,7 @@ from agentpay.records import PayerRecord
 from agentpay.types import Hash32
 
 _AGAIN_SECONDS = 0.2
+_CORRECTIONS_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +68,7 @@ async def close_channel(
             record, payer=payer, chain=chain, ask=ask
         )
     else:
-        spent = record.ledger.spent
-        transaction, returned = await _close(record, payer, chain, ask)
+        transaction, spent, returned = await _close(record, payer, chain, ask)
     return Closed(
         channel=channel,
         spent=spent,
@@ -76,22 +79,35 @@ async def close_channel(
 
 async def _close(
     record: PayerRecord, payer: Payer, chain: Chain, ask: Asker
-) -> tuple[str, int]:
-    """The transaction of the refund, and what came back."""
+) -> tuple[str, int, int]:
+    """The transaction of the refund, what was spent, and what came back."""
     payer.keys.of(record)  # or raises, before the channel is closed to requests
     if not record.url:
         raise ChannelUnusable(f"channel {record.channel} was never used")
     await payer.channels.inquiry.look_for_deposit(record.channel)
-    cumulative = await _closing_amount(record, payer)
-    if cumulative is None:
-        return "", 0
-    transaction = await _ask_for_refund(record, cumulative, payer, ask)
-    return transaction, await _book_return(record, payer, chain)
+    asked: list[int] = []
+    while len(asked) < _CORRECTIONS_MAX:
+        cumulative = await _closing_amount(record, payer)
+        if cumulative is None:
+            return "", record.ledger.spent, 0
+        asked.append(cumulative)
+        said = await _ask_for_refund(record, cumulative, payer, ask)
+        if isinstance(said, str):
+            return said, *await _book_return(record, payer, chain)
+        shown = TotalShown(cumulative=cumulative, total=said.total)
+        booked = await payer.ledger.book(record.channel, shown)
+        payer.ledger.check_honest(record, *booked)
+    raise PaymentRejected(
+        f"channel {record.channel}: its payee took none of the totals {asked} for its"
+        " own: withdraw from it",
+        status=402,
+    )
 
 
 async def _ask_for_refund(
     record: PayerRecord, cumulative: int, payer: Payer, ask: Asker
-) -> str:
+) -> str | Corrected:
+    """The transaction, or the total that a strict payee goes by instead."""
     method, _, url = record.url.partition(" ")
     credential = await sign_voucher(
         payer.keys,
@@ -109,6 +125,11 @@ async def _ask_for_refund(
         if answer is not None and answer.status == 200 and receipt is not None:
             return receipt.transaction
         if answer is not None and answer.status in (400, 402):
+            said = None
+            if not record.ledger.tagged:
+                said = read_corrected(answer, record, cumulative)
+            if said is not None and said.total != cumulative:
+                return said
             raise PaymentRejected(_reason(answer), status=answer.status)
         if loop.time() > deadline:
             raise PaymentOutcomeUnknown(
@@ -129,10 +150,13 @@ async def _closing_amount(record: PayerRecord, payer: Payer) -> int | None:
 def _reason(answer: Answer) -> str:
     receipt = answer.receipt()
     reason = receipt.error_reason if receipt else None
-    return reason or f"status {answer.status}"
+    return reason or answer.error or f"status {answer.status}"
 
 
-async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
+async def _book_return(
+    record: PayerRecord, payer: Payer, chain: Chain
+) -> tuple[int, int]:
+    """What was spent, and what came back."""
     state = await read_channel(chain, record.channel)
     if state.balance > state.claimed:
         raise PaymentOutcomeUnknown(
@@ -145,4 +169,4 @@ async def _book_return(record: PayerRecord, payer: Payer, chain: Chain) -> int:
     await payer.ledger.book(
         record.channel, ChannelEmptied(returned=returned), money=(back,)
     )
-    return returned
+    return now.ledger.spent, returned

@@ -43,6 +43,8 @@ _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
 _ON_ITS_WAY_SECONDS = 5.0
 """What another process has just signed arrives by then: no need to ask about it."""
+_AT_WORK_SECONDS = 1.0
+"""So long is waited for a lane that was at work when its process ended."""
 _DEPOSIT_MINED_SECONDS = 5.0
 """A deposit whose answer was lost may be on its way: wait before calling it missing."""
 
@@ -71,12 +73,12 @@ class Inquiry:
         self._ask = ask
         self._clock = clock
         self._forget = forget
-        self.refused: set[Hash32] = set()
-        """Deposits, by their salts, that a payee did not want."""
+        self.uncarried: set[Hash32] = set()
+        """Deposits, by their salts, that are not to go along again."""
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: dict[str, tuple[VoucherPayment, asyncio.Task[None]]] = {}
-        self._later: dict[str, VoucherPayment] = {}
+        self._later: dict[str, tuple[VoucherPayment, float]] = {}
         """What is asked about once its amount's question is over."""
         self._left = LeftVouchers()
 
@@ -113,11 +115,22 @@ class Inquiry:
             # a second time.
             record = replace(record, url=place.url, offer=place.offer)
         calm = await self._calm(record) if self._ledger.store.shared else record
-        for cumulative in self._kind.to_ask(calm):
-            if cumulative and await self.until_final(record, cumulative) is None:
+        lane = not (record.ledger.tagged or isinstance(record.config, SessionConfig))
+        for cumulative in filter(None, self._kind.to_ask(calm)):
+            if lane:
+                await self._ask_at_work(record, cumulative)
+            elif await self.until_final(record, cumulative) is None:
                 return False
         self._checked.add(channel)
         return True
+
+    async def _ask_at_work(self, record: PayerRecord, cumulative: int) -> None:
+        """A lane with an open request is at work: meanwhile another may be used."""
+        payment = await self._kind.question(record, cumulative)
+        await self.ask_later(payment)
+        _, question = self._questions[payment.id]
+        seconds = min(_AT_WORK_SECONDS, self._policy.give_up_seconds / 2)
+        await asyncio.wait([question], timeout=seconds)
 
     async def _calm(self, record: PayerRecord) -> PayerRecord:
         """
@@ -146,27 +159,34 @@ class Inquiry:
             ),
         )
 
-    async def ask_later(self, payment: VoucherPayment) -> None:
-        """Ask about a voucher in the background until its outcome is known."""
+    async def ask_later(self, payment: VoucherPayment, *, heard: bool = False) -> None:
+        """
+        Ask about a voucher in the background until its outcome is known; `heard` says
+        that its request has ended.
+        """
+        seconds = 0 if heard else self._kind.runs_seconds(payment.record)
+        runs_until = asyncio.get_running_loop().time() + seconds
         asked = self._questions.get(payment.id)
         if asked is None:
-            self._begin(payment)
+            self._begin(payment, runs_until)
         elif asked[0] is not payment:
             # On a lane two requests may have one amount. None is asked about twice:
             # by then its amount may be that of another, which is under way.
-            self._later[payment.id] = payment
+            self._later[payment.id] = payment, runs_until
 
-    def _begin(self, payment: VoucherPayment) -> None:
-        work = self._settle(payment)
+    def _begin(self, payment: VoucherPayment, runs_until: float) -> None:
+        work = self._settle(payment, runs_until)
         task = asyncio.create_task(work, name=f"ask about {payment.id}")
         self._questions[payment.id] = payment, task
         task.add_done_callback(partial(self._end, payment.id))
 
-    async def leave(self, target: Target, payment: VoucherPayment) -> None:
+    async def leave(
+        self, target: Target, payment: VoucherPayment, *, heard: bool = False
+    ) -> None:
         """The same, where nobody had its answer: see `carry_on`."""
         if payment.record.ledger.tagged:
             self._left.add(target.request, payment)
-        await self.ask_later(payment)
+        await self.ask_later(payment, heard=heard)
 
     def carry_on(
         self, target: Target, channels: Collection[Hash32]
@@ -183,9 +203,9 @@ class Inquiry:
             asked[1].cancel()
         return payment.carried_on()
 
-    async def _settle(self, payment: VoucherPayment) -> None:
+    async def _settle(self, payment: VoucherPayment, runs_until: float) -> None:
         while True:
-            if await self._is_over(payment):
+            if await self._is_over(payment, runs_until):
                 return
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
@@ -195,16 +215,21 @@ class Inquiry:
             del self._questions[payment]
         later = self._later.pop(payment, None)
         if later is not None and not question.cancelled():
-            self._begin(later)
+            self._begin(*later)
 
-    async def _is_over(self, payment: VoucherPayment) -> bool:
+    async def _is_over(self, payment: VoucherPayment, runs_until: float) -> bool:
         """Whether nothing is to be asked any more, of a store that may be away, too."""
         channel = payment.record.channel
         try:
             record = await self._ledger.read(channel)
             if record is None or record.ledger.ticket(payment.cumulative) is None:
                 return True
-            cost = await self.until_final(record, payment.cumulative)
+            if record.ledger.deposit is None:
+                asked = payment.record
+                record = replace(record, url=asked.url, offer=asked.offer)
+            cost = await self.until_final(
+                record, payment.cumulative, runs_until=runs_until
+            )
             if not cost:
                 self._left.drop(payment)
             if cost is None:
@@ -219,9 +244,12 @@ class Inquiry:
             pass  # what stays open is asked again after a restart
         return True
 
-    async def until_final(self, record: PayerRecord, cumulative: int) -> int | None:
+    async def until_final(
+        self, record: PayerRecord, cumulative: int, *, runs_until: float = 0
+    ) -> int | None:
         """
-        Find out what a voucher cost; None if the payee does not know the channel.
+        Find out what a voucher cost; None if the payee does not know the channel. Until
+        then its request may run, though nobody says so.
 
         Raises:
             PaymentOutcomeUnknown: No final answer came in time.
@@ -231,7 +259,9 @@ class Inquiry:
         deadline = loop.time() + self._policy.give_up_seconds
         said, _, url = record.url.partition(" ")
         method = self._kind.asking_method(said)
-        payment = await self._kind.question(record, cumulative)
+        payment = await self._kind.question(
+            record, cumulative, may_run=lambda: loop.time() < runs_until
+        )
         pause = _ASK_AGAIN_SECONDS
         while url and loop.time() < deadline:
             answer = await self._ask(

@@ -231,7 +231,9 @@ class PayerLedger:
             if ticket is not None and wish.whole:  # it may cost more than its price
                 most = scale(ticket.maximum, record.decimals)
                 budgets.check_request(limits, most)
-            if (after.url, after.offer) == (place.url, place.offer):
+            # A deposit on its way was signed under the offer that is kept with it.
+            waits = record.ledger.deposit is not None
+            if waits or (after.url, after.offer) == (place.url, place.offer):
                 return step
             here = replace(after, url=place.url, offer=place.offer)
             return replace(step, record=here)

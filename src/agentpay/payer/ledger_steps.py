@@ -48,8 +48,8 @@ class DepositWish:
 
     amounts: tuple[int, ...]
     """What to deposit, the best first; less if the budget has less."""
-    refused: Set[Hash32]
-    """The salts of those that a payee refused."""
+    uncarried: Set[Hash32]
+    """The salts of those that are not to go along again."""
     salt: Hash32
     now: int
     valid_before: int
@@ -85,7 +85,7 @@ def may_carry(record: PayerRecord, words: str, wish: DepositWish) -> bool:
     of these words: in another way it could be made a second time.
     """
     pending = record.ledger.deposit
-    if pending is None or pending.salt in wish.refused:
+    if pending is None or pending.salt in wish.uncarried:
         return False
     if pending.valid_before < wish.now + _MADE_SECONDS:
         return False

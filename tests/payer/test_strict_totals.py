@@ -1,0 +1,260 @@
+"""A strict payee's total: what a lane goes on from, and that asking buys nothing."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from agentpay import Agent, onchain
+from agentpay.core.budget import Budget
+from agentpay.core.payer_channel import PendingDeposit
+from agentpay.errors import AgentPayError
+from agentpay.payer.ledger_steps import Place
+from agentpay.records import PayerRecord, PayerStep
+from agentpay.testing.local_chain import LocalChain
+from agentpay.types import Hash32
+from agentpay.wire.headers import decode_json, encode_json
+from agentpay.wire.x402 import PAYMENT_REQUIRED, PAYMENT_RESPONSE
+from tests.http.world import (
+    BASE,
+    PRICE,
+    Wire,
+    a_shop,
+    an_agent,
+    eventually,
+    through,
+    until,
+)
+from tests.payer.books import charged, none_open, spent
+from tests.payer.test_lanes import EXACTLESS, ONE_LANE, official
+
+LANES = replace(ONE_LANE, low_water=0, lanes_max=4, give_up_seconds=1)
+
+
+def payload_of(request: httpx.Request) -> dict[str, Any]:
+    """What a request pays with; empty if it does not pay."""
+    paid = request.headers.get("payment-signature")
+    payload: Any = decode_json(paid, name="payment")["payload"] if paid else {}
+    return dict(payload)
+
+
+def asks(request: httpx.Request) -> bool:
+    voucher = payload_of(request).get("voucher", {})
+    return bool(voucher.get("maxClaimableAmount") == "0")
+
+
+@pytest.mark.parametrize("claimed", [False, True], ids=["", "claimed"])
+@pytest.mark.parametrize("how", ["raises", "lost"])
+async def test_c5_a_lane_asks_by_what_buys_nothing_and_comes_to_rest(
+    agentpay_shared_chain: LocalChain, how: str, *, claimed: bool
+) -> None:
+    """Also after a claim, which showed the voucher of all that was spent to anybody."""
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=LANES) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            if claimed:
+                await payee.settlement.claim()
+            if how == "raises":
+                assert (await agent.get(BASE + "/raises")).status_code == 500
+            else:
+                await _lose(agent, wire)
+            begun = shop.begun.total()
+            await eventually(lambda: none_open(agent))
+            assert shop.begun.total() == begun
+            assert any(map(asks, wire.sent))
+
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            (record,) = await agent.channels()
+            assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
+            closed = await agent.close_channel(record.channel)
+            assert closed.returned == record.ledger.balance - 2 * PRICE
+
+
+async def _lose(agent: Agent, wire: Wire) -> None:
+    wire.lose_requests = 10**6
+    with pytest.raises(AgentPayError):
+        await agent.get(EXACTLESS)
+    wire.lose_requests = 0
+
+
+class TotalFirst(Wire):
+    """
+    A payee that looks at the total before it says that it is busy, as x402's own does,
+    and goes on without whoever leaves.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        super().__init__(inner)
+        self.total = 0
+        self.shown: dict[str, str] = {}
+        self.running = set[asyncio.Task[httpx.Response]]()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        payload = payload_of(request)
+        if not payload:
+            return await super().handle_async_request(request)
+        self.sent.append(request)
+        if asks(request):
+            return await self._correct(request)
+        voucher = payload["voucher"]
+        self.shown = {
+            "signedMaxClaimable": voucher["maxClaimableAmount"],
+            "signature": voucher["signature"],
+        }
+        task = asyncio.create_task(self._serve(request))
+        self.running.add(task)
+        return await asyncio.shield(task)
+
+    async def _serve(self, request: httpx.Request) -> httpx.Response:
+        answer = await self.inner.handle_async_request(request)
+        said: Any = decode_json(answer.headers[PAYMENT_RESPONSE], name="x")
+        self.total = int(said["extra"]["channelState"]["chargedCumulativeAmount"])
+        return answer
+
+    async def _correct(self, request: httpx.Request) -> httpx.Response:
+        fields = {k: v for k, v in request.headers.items() if k != "payment-signature"}
+        bare = httpx.Request(request.method, request.url, headers=fields)
+        answer = await self.inner.handle_async_request(bare)
+        required: Any = decode_json(answer.headers[PAYMENT_REQUIRED], name="x")
+        for offer in required["accepts"]:
+            offer["extra"] |= {
+                "channelState": {"chargedCumulativeAmount": str(self.total)},
+                "voucherState": self.shown,
+            }
+        return httpx.Response(402, headers={PAYMENT_REQUIRED: encode_json(required)})
+
+
+async def test_c4_a_request_that_still_runs_is_not_taken_for_one_that_bought_nothing(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        wire = TotalFirst(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=LANES) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            asking = asyncio.create_task(agent.get(BASE + "/slow"))
+            await until(lambda: shop.begun["/slow"] == 1)
+            asking.cancel()
+            await until(lambda: sum(map(asks, wire.sent)) > 1)
+            assert not await none_open(agent)
+
+            shop.gate.set()
+            await eventually(lambda: none_open(agent))
+            assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            assert len(await agent.channels()) == 1
+
+
+async def test_k7_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """It begins again at what was claimed (x402, "Server state loss")."""
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet(0)
+    wire = Wire(through(official(lambda *_: asyncio.sleep(0))))
+    async with await an_agent(chain, wire, policy=LANES) as agent:
+        for paid in (2, 3):
+            async with a_shop(chain, wallet=wallet) as (_, _, wall):
+                wire.inner = through(official(wall))
+                for _ in range(paid):
+                    assert (await agent.get(EXACTLESS)).status_code == 200
+
+                (record,) = await agent.channels()
+                assert (record.ledger.spent, record.ledger.open) == (paid * PRICE, ())
+                if paid == 3:
+                    closed = await agent.close_channel(record.channel)
+                    kept = record.ledger.balance - closed.returned
+                    assert kept == closed.spent == 3 * PRICE
+
+
+async def test_a_refund_is_asked_for_again_by_the_total_that_its_payee_proves(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=LANES) as agent:
+            for _ in range(2):
+                assert (await agent.get(EXACTLESS)).status_code == 200
+            (record,) = await agent.channels()
+            older = replace(record, ledger=replace(record.ledger, spent=PRICE))
+            await _put(agent, older)
+
+            closed = await agent.close_channel(record.channel)
+
+            assert closed.spent == 2 * PRICE
+            assert closed.returned == record.ledger.balance - 2 * PRICE
+
+
+async def _put(agent: Agent, record: PayerRecord) -> None:
+    """Have an agent's books say this of a channel."""
+
+    def put(budget: Budget, _: PayerRecord | None) -> PayerStep[None]:
+        return PayerStep(budget=budget, record=record, answer=None)
+
+    ledger = agent.payer.ledger
+    await ledger.store.update(ledger.account, record.channel, put)
+
+
+async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """By another way of the same channel it would be made a second time."""
+    async with (
+        a_shop(agentpay_shared_chain) as (_, _, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=LANES
+        ) as agent,
+    ):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        salt = Hash32.of(b"s" * 32)
+        signed = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
+        await _put(
+            agent, replace(record, ledger=replace(record.ledger, deposit=signed))
+        )
+
+        elsewhere = Place(url="GET https://other.example", offer="{}")
+        for waits in (True, False):
+            _, after = await agent.payer.ledger.take_ticket(
+                record.channel,
+                maximum=PRICE,
+                host=record.host,
+                place=elsewhere,
+                wish=agent.payer.channels.wish(await _offer(agent)),
+            )
+            assert ((after.url, after.offer) == (record.url, record.offer)) == waits
+            await _put(agent, record)
+
+
+async def _offer(agent: Agent) -> Any:
+    (offer, *_), _ = await agent._payments.look_up(EXACTLESS)
+    return offer
+
+
+async def test_c14_a_deposit_that_its_payee_says_is_made_does_not_go_along_again(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the payer's node is late: its payee refuses a deposit that is used up."""
+    late = [True]
+    is_used = onchain.is_used
+
+    async def shown_late(*args: Any, **options: Any) -> bool:
+        return not late[0] and await is_used(*args, **options)
+
+    monkeypatch.setattr("agentpay.payer.inquiry.is_used", shown_late)
+    one_lane = replace(LANES, lanes_max=1, give_up_seconds=3)
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        wire = Wire(through(official(wall)))
+        async with await an_agent(
+            agentpay_shared_chain, wire, policy=one_lane
+        ) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            second = asyncio.create_task(agent.get(EXACTLESS))
+            await asyncio.sleep(1)
+            late[0] = False
+            assert (await second).status_code == 200
+
+            deposits = [p for p in map(payload_of, wire.sent) if "deposit" in p]
+            assert len(deposits) == 1
