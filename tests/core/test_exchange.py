@@ -108,7 +108,7 @@ def test_a_lane_goes_on_from_the_total_that_its_payee_says(
 
 
 @given(st.integers(0, 5), st.none() | AMOUNTS)
-def test_c4_of_a_request_that_may_run_the_old_total_says_nothing(
+def test_c8_of_a_request_that_may_run_the_old_total_says_nothing(
     total: int, voucher: int | None
 ) -> None:
     """x402's own server looks at the total before it says that it is busy."""

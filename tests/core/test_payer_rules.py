@@ -398,7 +398,7 @@ def test_a_broken_promise_is_noticed(broken: PayerChannel, sentence: str) -> Non
 
 
 @given(st.integers(0, 40), st.integers(0, 40))
-def test_k7_a_lane_goes_on_from_any_total_that_its_vouchers_allow(
+def test_c13_a_lane_goes_on_from_any_total_that_its_vouchers_allow(
     first: int, total: int
 ) -> None:
     channel = payer_after(

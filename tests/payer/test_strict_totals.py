@@ -47,7 +47,7 @@ def asks(request: httpx.Request) -> bool:
 
 @pytest.mark.parametrize("claimed", [False, True], ids=["", "claimed"])
 @pytest.mark.parametrize("how", ["raises", "lost"])
-async def test_c5_a_lane_asks_by_what_buys_nothing_and_comes_to_rest(
+async def test_c8_a_lane_asks_by_what_buys_nothing_and_comes_to_rest(
     agentpay_shared_chain: LocalChain, how: str, *, claimed: bool
 ) -> None:
     """Also after a claim, which showed the voucher of all that was spent to anybody."""
@@ -127,7 +127,7 @@ class TotalFirst(Wire):
         return httpx.Response(402, headers={PAYMENT_REQUIRED: encode_json(required)})
 
 
-async def test_c4_a_request_that_still_runs_is_not_taken_for_one_that_bought_nothing(
+async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_nothing(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
@@ -147,7 +147,7 @@ async def test_c4_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             assert len(await agent.channels()) == 1
 
 
-async def test_k7_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
+async def test_c13_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     """It begins again at what was claimed (x402, "Server state loss")."""
