@@ -299,7 +299,7 @@ PAYER: dict[str, tuple[PayerChannel, Sequence[PayerEvent]]] = {
 
 OF_SESSIONS = {"pays_whole", "delivered", "rise", "whole"}
 """What only sessions of MPP have: none is in these."""
-OF_LANES = {"carries", "again"}
+OF_LANES = {"carries", "again", "late"}
 """What is done where a payee serves one request at a time."""
 
 OF_OURS = {"living", "exposure_max"}

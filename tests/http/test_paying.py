@@ -133,6 +133,21 @@ async def test_c2_c4_c10_c11_c12_t11_a_hostile_402_gets_no_signature(
     )
 
 
+async def test_c4_an_offer_that_cannot_be_read_is_named_with_its_value(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        message = await genuine_402(payee)
+    SPOILT["c4 an amount with a point"](message)
+    header = encode_json(message)
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(402, headers={PAYMENT_REQUIRED: header})
+    )
+    async with await an_agent(agentpay_shared_chain, transport) as agent:
+        with pytest.raises(NoAcceptableOffer, match=r"accepts\[0\].amount: .*'0\.001'"):
+            await agent.get(BASE + "/ok")
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -165,6 +165,9 @@ class SpentReported:
     """The payee's own total, as an answer gave it."""
 
     charged: int
+    late: bool = False
+    """Whether it may count what we took for over: a strict payee's, which says of no
+    request that it runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -287,16 +287,13 @@ def _hear_total(
     channel: PayerChannel, event: SpentReported | TotalShown
 ) -> PayerTransition:
     if isinstance(event, SpentReported):
-        return _compare(channel, event.charged)
+        return _compare(channel, event.charged, late=event.late)
     return _correct(channel, event)
 
 
-def _compare(channel: PayerChannel, charged: int) -> PayerTransition:
-    """
-    A strict payee may rightly charge what we took for over: a request that came late.
-    """
+def _compare(channel: PayerChannel, charged: int, *, late: bool) -> PayerTransition:
     bought = channel.spent + channel.outstanding
-    most = bought if channel.tagged else max(bought, channel.highest)
+    most = max(bought, channel.highest) if late else bought
     if charged <= most:
         return answered(channel, Booked())
     why = f"claims to have charged {charged}, our vouchers bought at most {most}"
@@ -309,7 +306,7 @@ def _correct(channel: PayerChannel, event: TotalShown) -> PayerTransition:
     if channel.tagged or ticket is None:
         return answered(channel, Booked())
     if event.total > max(channel.spent, channel.highest):
-        return _compare(channel, event.total)
+        return _compare(channel, event.total, late=True)
     others = tuple([t for t in channel.open if t is not ticket])
     return answered(evolve(channel, open=others, spent=event.total), Booked())
 

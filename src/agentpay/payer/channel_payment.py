@@ -202,7 +202,8 @@ class ChannelPayment:
             elif soon:  # perhaps our node is late: it was made, by its payee's word
                 self.uncarried(self.deposit.salt)
         if receipt is not None and receipt.total is not None:
-            events.append(SpentReported(charged=receipt.total))
+            late = not self.record.ledger.tagged
+            events.append(SpentReported(charged=receipt.total, late=late))
         booked = event_of(verdict, self.cumulative)
         if booked is not None:
             events.append(booked)

@@ -54,6 +54,7 @@ def acceptable(
                 reasons.append(f"{requirements.scheme}: {error}")
             else:
                 offers.append(offer)
+        reasons += required.unreadable_offers()
     for challenge in offered.challenges:
         try:
             offer = read_challenge(

@@ -118,6 +118,23 @@ class PaymentRequired(HeardMessage):
                 continue
         return offers
 
+    def unreadable_offers(self) -> list[str]:
+        """What is wrong with each other offer for an EVM chain."""
+        wrong: list[str] = []
+        for number, words in enumerate(self.accepts):
+            if not isinstance(words, dict):
+                continue
+            if not str(words.get("network")).startswith("eip155:"):
+                continue
+            try:
+                Requirements.model_validate(words)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(map(str, first["loc"]))
+                said = f"{first['msg']}, not {first['input']!r}"
+                wrong.append(f"accepts[{number}].{field}: {said[:200]}")
+        return wrong
+
 
 class AuthorizationFields(WireMessage):
     """An EIP-3009 authorization as `exact` carries it."""
