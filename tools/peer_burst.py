@@ -1,20 +1,23 @@
 """
 Many requests at once to the official channel server, by our client and by the official
-one: it serves one request at a time on a channel.
+one: it serves one request at a time on a channel. And one that its caller leaves.
 """
 
 import asyncio
+import contextlib
 import sys
 import time
 from dataclasses import dataclass
 
 from peer_evidence import Evidence
-from peer_parties import OurBuyer, TheirBuyer, TheirShop
+from peer_parties import PRICE, OurBuyer, TheirBuyer, TheirShop
 
+from agentpay import Agent
 from agentpay.testing.local_chain import LocalChain
 
 AT_ONCE = 32
 BUDGET = 40_000
+_RUNS_SECONDS = 2
 _ROUTE = ["batch-settlement", "eip3009"]
 
 
@@ -88,6 +91,59 @@ async def theirs_at_once(chain: LocalChain, facilitator: str) -> AtOnce:
             signed=signed(await shop.peer.notes()),
             budget=None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """A request to the official server that ran on without its caller, and two others."""
+
+    served: int
+    booked: int
+    """What our client counts for all of them."""
+    lanes: int
+    returned: int
+    """Of what was deposited, once the channels were closed."""
+    deposited: int
+
+    @property
+    def holds(self) -> bool:
+        """It was charged once and counted once, and its channel went on."""
+        kept = self.deposited - self.returned
+        return (self.served, self.lanes) == (3, 1) and self.booked == kept == 3 * PRICE
+
+
+async def left_while_it_runs(chain: LocalChain, facilitator: str) -> Left:
+    """
+    Its caller has no time; our client asks meanwhile, and goes on when it is charged.
+    """
+    async with (
+        TheirShop.open(chain, facilitator, [_ROUTE]) as shop,
+        OurBuyer.open(chain, deposit="$0.01") as buyer,
+    ):
+        url = "/".join((shop.url, *_ROUTE))
+        agent, before = buyer.agent, await chain.balance(buyer.address)
+        await agent.get(url)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RUNS_SECONDS / 2):
+                await agent.get(f"{url}?seconds={_RUNS_SECONDS}")
+        async with asyncio.timeout(10 * _RUNS_SECONDS):
+            while await _is_open(agent):  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
+        await agent.get(url)
+        deposited = before - await chain.balance(buyer.address)
+        records = await agent.channels()
+        closed = [await agent.close_channel(record.channel) for record in records]
+        return Left(
+            served=sum(seen.status == 200 for seen in await shop.peer.notes()) - 1,
+            booked=sum(record.ledger.spent for record in records),
+            lanes=len(records),
+            returned=sum(each.returned for each in closed),
+            deposited=deposited,
+        )
+
+
+async def _is_open(agent: Agent) -> bool:
+    return any(record.ledger.open for record in await agent.channels())
 
 
 def signed(notes: list[Evidence]) -> int:

@@ -4,7 +4,7 @@ What a run of the peer matrix showed, and how people read it.
 
 from dataclasses import dataclass
 
-from peer_burst import AT_ONCE, AtOnce, holds
+from peer_burst import AT_ONCE, AtOnce, Left, holds
 from peer_evidence import CHANNEL, Evidence, Json, Variant
 from peer_one_route import OneRoute
 from peer_parties import PRICE
@@ -56,6 +56,7 @@ class Report:
     cells: list[Cell]
     one_route: OneRoute
     at_once: list[AtOnce]
+    left: Left
     supported: Json
     """What our facilitator says it does."""
     missing: list[str]
@@ -65,7 +66,7 @@ class Report:
     def passed(self) -> bool:
         cells = all(cell.passed for cell in self.cells)
         complete = cells and self.one_route.passed and not self.missing
-        return complete and holds(self.at_once[0])
+        return complete and holds(self.at_once[0]) and self.left.holds
 
 
 def table(report: Report) -> str:
@@ -97,6 +98,12 @@ def table(report: Report) -> str:
             f" {burst.seconds:6.2f} s, deposited {burst.deposited}{budget},"
             f" signed {burst.signed}"
         )
+    lines.append(
+        "one of three requests to it left while it ran:"
+        f" {report.left.served} served, {report.left.booked} counted,"
+        f" {report.left.deposited - report.left.returned} paid on"
+        f" {report.left.lanes} channel{'' if report.left.holds else ': WRONG'}"
+    )
     kinds = [f"{k['scheme']} on {k['network']}" for k in report.supported["kinds"]]
     listed = [*kinds, *report.supported["extensions"]]
     lines.append(f"agentpay facilitator lists {', '.join(listed)}")

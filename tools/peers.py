@@ -11,7 +11,8 @@ Our facilitator is the command `agentpay facilitator`, a process like theirs.
 
 Run it as `make peers`, or `make peers ARGS=--json` for machines; it exits with 1 if a
 cell failed, if one route was not paid by every client, if a request of ours failed
-among 32 at once, or if our facilitator does not list what it does.
+among 32 at once, if one that its caller left was not charged and counted once, or if
+our facilitator does not list what it does.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from collections.abc import AsyncIterator, Collection, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from peer_burst import many_at_once
+from peer_burst import left_while_it_runs, many_at_once
 from peer_evidence import (
     CHANNEL,
     CONTRACT,
@@ -357,6 +358,7 @@ async def run() -> Report:
             cells=cells,
             one_route=await one_route(chain),
             at_once=await many_at_once(chain, theirs.url),
+            left=await left_while_it_runs(chain, theirs.url),
             supported=ours.supported,
             missing=ours.lacks(chain),
         )

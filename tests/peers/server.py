@@ -97,7 +97,10 @@ class Shop:
         app = FastAPI()
 
         @app.get("/{scheme}/{method}")
-        async def sold(scheme: str, method: str, response: Response) -> Json:
+        async def sold(
+            scheme: str, method: str, response: Response, seconds: float = 0
+        ) -> Json:
+            await asyncio.sleep(seconds)
             if scheme == "upto":
                 used = {"amount": self._settings["used"]}
                 set_settlement_overrides(response, used)
