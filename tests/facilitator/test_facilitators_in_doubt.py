@@ -22,7 +22,7 @@ from tests.facilitator.test_remote_facilitators import (
     a_front,
     a_shop_without_gas,
 )
-from tests.facilitator.world import AMOUNT
+from tests.facilitator.world import AMOUNT, a_transfer
 from tests.http.world import BASE, client_of, eventually, serving
 from tests.payee.hand import HandPayer, terms_of
 
@@ -168,3 +168,65 @@ async def test_f1_a_no_while_a_deposit_is_on_its_way_burns_no_voucher(
     assert (unknown.status_code, still.status_code) == (503, 503)
     assert served.status_code == 200
     assert shop.served["/ok"] == 1
+
+
+def under_way(code: str) -> dict[str, Any]:
+    return {"success": False, "transaction": "", "network": "", "errorReason": code}
+
+
+@pytest.mark.parametrize("code", ["settlement_pending", "duplicate_settlement"])
+async def test_f1_what_is_said_to_be_under_way_is_unknown_and_given_to_nobody_else(
+    agentpay_shared_chain: LocalChain, code: str
+) -> None:
+    """As where a proxy sent it twice, or a first answer was waited for in vain."""
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with (
+        a_front(chain) as (one, first),
+        a_front(chain) as (two, second),
+        a_client(chain, one, two) as client,
+    ):
+        first.instead["/settle"] = under_way(code)
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle_transfer(transfer, AMOUNT)
+        first.instead["/settle"] = 404
+        with pytest.raises(FacilitatorUnavailable):
+            await client.settle_transfer(transfer, AMOUNT)
+        first.instead.clear()
+        settled = await client.settle_transfer(transfer, AMOUNT)
+
+    assert settled.amount == await chain.balance(payee) == AMOUNT
+    assert second.asked["/settle"] == 0
+
+
+async def test_f1_a_deposit_that_is_said_to_be_under_way_burns_no_voucher(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with (
+        a_front(chain) as (url, front),
+        a_shop_without_gas(chain, url, seen_within_seconds=0.2) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        terms = terms_of(payee, url=BASE + "/ok")
+        header = await payer.funding(payer.config(), 10_000, terms.maximum, terms)
+        headers = {"payment-signature": header}
+        front.instead["/settle"] = under_way("duplicate_settlement")
+        unknown = await client.get("/ok", headers=headers)
+        front.instead.clear()
+        served = await client.get("/ok", headers=headers)
+
+    assert (unknown.status_code, served.status_code) == (503, 200)
+    assert shop.served["/ok"] == 1
+
+
+async def test_f1_an_order_of_the_payee_that_is_under_way_is_unknown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_front(chain) as (url, front), a_client(chain, url) as client:
+        front.instead["/settle"] = under_way("duplicate_settlement")
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle(Wallet.create().address, chain.usdc)

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.calls import Receipt
+from agentpay.facilitator.once import DUPLICATE
 from agentpay.http.facilitator_endpoints import Endpoints
 from agentpay.ports import Chain
 from agentpay.records import Settled
@@ -20,6 +22,11 @@ from agentpay.wire.x402_facilitator import PENDING
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_UNDER_WAY: Final = frozenset({PENDING, DUPLICATE})
+"""
+What is no refusal: it was asked for before, and may be in the pool. Many facilitators
+say `duplicate_settlement` of that.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,7 @@ class Orders:
             return await self.resolve(order)
         if answer.success:
             return await self._proven(order, answer)
-        if answer.error_reason == PENDING:
+        if answer.error_reason in _UNDER_WAY:
             return await self.resolve(order, answer.transaction)
         found = await self._found(order)
         self._endpoints.forget(order.key)
@@ -149,7 +156,7 @@ class Orders:
             _log.warning("%s: its facilitator names %s, which is not it", what, named)
             self._endpoints.forget(key)  # another may do it: it is done only once
             raise TransactionOutcomeUnknown(what, transaction="")
-        if answer.error_reason == PENDING:
+        if answer.error_reason in _UNDER_WAY:
             raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
         self._endpoints.forget(key)
         raise TransactionFailed(what, reason=answer.reason or "refused")
