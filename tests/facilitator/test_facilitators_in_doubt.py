@@ -1,5 +1,7 @@
 """Facilitators that were down, move too little, or change their mind."""
 
+import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -230,3 +232,75 @@ async def test_f1_an_order_of_the_payee_that_is_under_way_is_unknown(
         front.instead["/settle"] = under_way("duplicate_settlement")
         with pytest.raises(TransactionOutcomeUnknown):
             await client.settle(Wallet.create().address, chain.usdc)
+
+
+class Odd:
+    """A facilitator that answers questions and orders in a way of its own."""
+
+    def __init__(self, front: Front, *, status: int = 200, **headers: str) -> None:
+        self.front = front
+        self.status = status
+        self.headers = [
+            (name.replace("_", "-").encode(), text.encode())
+            for name, text in headers.items()
+        ]
+        self.parts: list[bytes] = []
+        self.wait_seconds = 0.0
+        self.accepts: list[bytes] = []
+        """The codings that those who asked can read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == "/supported":
+            await self.front(scope, receive, send)
+            return
+        self.accepts += [v for n, v in scope["headers"] if n == b"accept-encoding"]
+        start = {"type": "http.response.start", "status": self.status}
+        await send({**start, "headers": self.headers})
+        for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(self.wait_seconds)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_f10_an_answer_that_drips_is_none_and_another_is_asked(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with a_front(chain) as (url, honest):
+        odd = Odd(honest)
+        odd.parts, odd.wait_seconds = [b" "] * 20, 0.2
+        async with (
+            serving(odd) as drips,
+            a_client(chain, drips, url, timeout_seconds=0.5) as client,
+            asyncio.timeout(3),
+        ):
+            await client.verify(transfer)
+            with pytest.raises(TransactionOutcomeUnknown):
+                await client.settle_transfer(transfer, AMOUNT)
+
+    assert honest.asked == {"/supported": 2, "/verify": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(200, TransactionOutcomeUnknown), (404, FacilitatorUnavailable)],
+)
+async def test_f10_an_answer_that_is_packed_is_not_unpacked(
+    agentpay_shared_chain: LocalChain, status: int, error: type[Exception]
+) -> None:
+    """A few bytes may be many once they are unpacked."""
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with a_front(chain) as (_, front):
+        odd = Odd(front, status=status, content_encoding="gzip")
+        odd.parts = [gzip.compress(b'{"isValid": true}')]
+        async with serving(odd) as url, a_client(chain, url) as client:
+            with pytest.raises(FacilitatorUnavailable):
+                await client.verify(transfer)
+            with pytest.raises(error):
+                await client.settle_transfer(transfer, AMOUNT)
+
+    assert odd.accepts == [b"identity"] * 2

@@ -44,6 +44,12 @@ _NOT_SENT: Final = (
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
 )
+_CONNECT_SECONDS: Final = 5.0
+_HEADERS: Final = {
+    "content-type": "application/json",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+}
 _TURNED_AWAY: Final = frozenset({401, 403, 404, 405, 413, 429})
 """Statuses that say that nothing was done: no token, no such thing, no gas left."""
 
@@ -110,8 +116,10 @@ class Endpoints:
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
+            # Before the time of all is over: what was not reached was not sent.
+            connect = min(_CONNECT_SECONDS, self._timeout_seconds / 2)
             self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeout_seconds, connect=5),
+                timeout=httpx.Timeout(self._timeout_seconds, connect=connect),
                 follow_redirects=False,
                 trust_env=False,
                 transport=self._transport or PooledTransport(),
@@ -291,27 +299,27 @@ class Endpoints:
     async def _exchange(
         self, method: str, url: str, path: str, request: JsonObject | None
     ) -> bytes:
-        headers = {"content-type": "application/json", "accept": "application/json"}
+        headers = dict(_HEADERS)
         if url in self._tokens:
             headers["authorization"] = f"Bearer {self._tokens[url]}"
         content = None if request is None else asks.to_body(request)
         body = bytearray()
         try:
-            async with self._connected().stream(
-                method, url + path, headers=headers, content=content
-            ) as response:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._connected().stream(
+                    method, url + path, headers=headers, content=content
+                ) as response,
+            ):
+                _check_head(response, path)
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > asks.ANSWER_BYTES_MAX:
                         raise _NoAnswer("its answer is too large")
         except _NOT_SENT as error:
             raise _NotSent(f"not reached ({type(error).__name__})") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise _NoAnswer(f"no answer ({type(error).__name__})") from error
-        if response.status_code in _TURNED_AWAY:
-            raise _NotSent(f"turned away with status {response.status_code}")
-        if response.status_code not in _ANSWERS[path]:
-            raise _NoAnswer(f"status {response.status_code}")
         outcomes = response.headers.get(bazaar.OUTCOMES)
         if request is not None and outcomes is not None:
             self._hear_of_listing(url, asks.listed_url(request), outcomes)
@@ -339,6 +347,16 @@ class _NotSent(Exception):
 
 class _NoAnswer(Exception):
     """It may have arrived, and there is no answer that can be used."""
+
+
+def _check_head(response: httpx.Response, path: str) -> None:
+    if response.status_code in _TURNED_AWAY:
+        raise _NotSent(f"turned away with status {response.status_code}")
+    if response.status_code not in _ANSWERS[path]:
+        raise _NoAnswer(f"status {response.status_code}")
+    # A small body may be a large one, packed: it would be too large once it is held.
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _NoAnswer("its answer is packed, and we ask for a plain one")
 
 
 def _checked(url: str) -> str:
