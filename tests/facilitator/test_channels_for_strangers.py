@@ -188,17 +188,45 @@ async def test_f2_a_deposit_that_another_made_at_the_same_time_is_made(
     assert len({answer["transaction"] for answer in answers}) == 1
 
 
+async def test_f1_an_order_that_is_under_way_is_pending_to_who_asks_again(
+    agentpay_chain: LocalChain,
+) -> None:
+    chain, payee = agentpay_chain, Wallet.create()
+    channel = Channel(chain.usdc, await chain.funded_wallet(ether=0), payee)
+    async with a_desk(chain) as desk:
+        await desk.settle(await funding(channel))
+        claims = [await channel.claim(400)]
+        signature = await channel.authorize(*claims)
+        claim = asks.claim_request(claims, signature, chain.usdc)
+        payout = asks.settle_request(payee.address, chain.usdc)
+        for request in (claim, payout):
+            await chain.node.rpc("evm_setAutomine", False)
+            first = asyncio.create_task(desk.settle(request))
+            await in_the_pool(chain, 1)
+            again = await desk.settle(request)
+            await chain.node.mine()
+            await chain.node.rpc("evm_setAutomine", True)
+
+            assert again["errorReason"] == "settlement_pending"
+            assert (await first)["success"]
+
+
+async def in_the_pool(chain: LocalChain, count: int) -> None:
+    """Wait until so many transactions were sent and are not mined."""
+    async with asyncio.timeout(20):
+        sent = 0
+        while sent < count:
+            await asyncio.sleep(0.02)
+            pool = await chain.node.rpc("txpool_status")
+            sent = int(pool["pending"], 16)
+
+
 async def mined_together(
     chain: LocalChain, *settling: Coroutine[Any, Any, dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """What is answered to requests whose transactions come into one block."""
     tasks = [asyncio.create_task(one) for one in settling]
-    async with asyncio.timeout(20):
-        sent = 0
-        while sent < len(tasks):
-            await asyncio.sleep(0.02)
-            pool = await chain.node.rpc("txpool_status")
-            sent = int(pool["pending"], 16)
+    await in_the_pool(chain, len(tasks))
     await chain.node.mine()
     return await asyncio.gather(*tasks)
 

@@ -1,5 +1,7 @@
 """Facilitators that were down, move too little, or change their mind."""
 
+import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -22,7 +24,7 @@ from tests.facilitator.test_remote_facilitators import (
     a_front,
     a_shop_without_gas,
 )
-from tests.facilitator.world import AMOUNT
+from tests.facilitator.world import AMOUNT, a_transfer
 from tests.http.world import BASE, client_of, eventually, serving
 from tests.payee.hand import HandPayer, terms_of
 
@@ -168,3 +170,137 @@ async def test_f1_a_no_while_a_deposit_is_on_its_way_burns_no_voucher(
     assert (unknown.status_code, still.status_code) == (503, 503)
     assert served.status_code == 200
     assert shop.served["/ok"] == 1
+
+
+def under_way(code: str) -> dict[str, Any]:
+    return {"success": False, "transaction": "", "network": "", "errorReason": code}
+
+
+@pytest.mark.parametrize("code", ["settlement_pending", "duplicate_settlement"])
+async def test_f1_what_is_said_to_be_under_way_is_unknown_and_given_to_nobody_else(
+    agentpay_shared_chain: LocalChain, code: str
+) -> None:
+    """As where a proxy sent it twice, or a first answer was waited for in vain."""
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with (
+        a_front(chain) as (one, first),
+        a_front(chain) as (two, second),
+        a_client(chain, one, two) as client,
+    ):
+        first.instead["/settle"] = under_way(code)
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle_transfer(transfer, AMOUNT)
+        first.instead["/settle"] = 404
+        with pytest.raises(FacilitatorUnavailable):
+            await client.settle_transfer(transfer, AMOUNT)
+        first.instead.clear()
+        settled = await client.settle_transfer(transfer, AMOUNT)
+
+    assert settled.amount == await chain.balance(payee) == AMOUNT
+    assert second.asked["/settle"] == 0
+
+
+async def test_f1_a_deposit_that_is_said_to_be_under_way_burns_no_voucher(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with (
+        a_front(chain) as (url, front),
+        a_shop_without_gas(chain, url, seen_within_seconds=0.2) as (shop, payee, wall),
+        client_of(wall) as client,
+    ):
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        terms = terms_of(payee, url=BASE + "/ok")
+        header = await payer.funding(payer.config(), 10_000, terms.maximum, terms)
+        headers = {"payment-signature": header}
+        front.instead["/settle"] = under_way("duplicate_settlement")
+        unknown = await client.get("/ok", headers=headers)
+        front.instead.clear()
+        served = await client.get("/ok", headers=headers)
+
+    assert (unknown.status_code, served.status_code) == (503, 200)
+    assert shop.served["/ok"] == 1
+
+
+async def test_f1_an_order_of_the_payee_that_is_under_way_is_unknown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_front(chain) as (url, front), a_client(chain, url) as client:
+        front.instead["/settle"] = under_way("duplicate_settlement")
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle(Wallet.create().address, chain.usdc)
+
+
+class Odd:
+    """A facilitator that answers questions and orders in a way of its own."""
+
+    def __init__(self, front: Front, *, status: int = 200, **headers: str) -> None:
+        self.front = front
+        self.status = status
+        self.headers = [
+            (name.replace("_", "-").encode(), text.encode())
+            for name, text in headers.items()
+        ]
+        self.parts: list[bytes] = []
+        self.wait_seconds = 0.0
+        self.accepts: list[bytes] = []
+        """The codings that those who asked can read."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] == "/supported":
+            await self.front(scope, receive, send)
+            return
+        self.accepts += [v for n, v in scope["headers"] if n == b"accept-encoding"]
+        start = {"type": "http.response.start", "status": self.status}
+        await send({**start, "headers": self.headers})
+        for part in self.parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            await asyncio.sleep(self.wait_seconds)
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def test_f10_an_answer_that_drips_is_none_and_another_is_asked(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with a_front(chain) as (url, honest):
+        odd = Odd(honest)
+        odd.parts, odd.wait_seconds = [b" "] * 20, 0.2
+        async with (
+            serving(odd) as drips,
+            a_client(chain, drips, url, timeout_seconds=0.5) as client,
+            asyncio.timeout(3),
+        ):
+            await client.verify(transfer)
+            with pytest.raises(TransactionOutcomeUnknown):
+                await client.settle_transfer(transfer, AMOUNT)
+
+    assert honest.asked == {"/supported": 2, "/verify": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(200, TransactionOutcomeUnknown), (404, FacilitatorUnavailable)],
+)
+async def test_f10_an_answer_that_is_packed_is_not_unpacked(
+    agentpay_shared_chain: LocalChain, status: int, error: type[Exception]
+) -> None:
+    """A few bytes may be many once they are unpacked."""
+    chain = agentpay_shared_chain
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    transfer = await a_transfer(chain.usdc, payer, payee)
+    async with a_front(chain) as (_, front):
+        odd = Odd(front, status=status, content_encoding="gzip")
+        odd.parts = [gzip.compress(b'{"isValid": true}')]
+        async with serving(odd) as url, a_client(chain, url) as client:
+            with pytest.raises(FacilitatorUnavailable):
+                await client.verify(transfer)
+            with pytest.raises(error):
+                await client.settle_transfer(transfer, AMOUNT)
+
+    assert odd.accepts == [b"identity"] * 2

@@ -7,8 +7,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
+import pytest
 
 from agentpay import Wallet
+from agentpay.http.facilitator_app import FacilitatorApp
+from agentpay.http.paywall import Receive, Scope, Send
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
 from agentpay.wire.x402_facilitator import BODY_BYTES_MAX
@@ -20,6 +23,7 @@ from tests.facilitator.world import (
     a_host,
     a_transfer,
 )
+from tests.http.world import serving
 
 
 async def good_requests(chain: LocalChain, dollars: str = "$1") -> list[dict[str, Any]]:
@@ -204,3 +208,28 @@ async def test_without_its_chain_it_starts_and_says_so_until_the_chain_is_there(
 
     assert [answer.status_code for answer in down] == [503] * 3
     assert settled["success"]
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [("/pay", "/pay"), ("/pay", ""), ("/settle", "/settle"), ("/sup", ""), ("", "")],
+)
+async def test_it_answers_below_where_it_is_mounted(
+    agentpay_shared_chain: LocalChain, root: str, path: str
+) -> None:
+    """With and without the root in the path: servers and frameworks differ."""
+    app = FacilitatorApp(await a_host(agentpay_shared_chain))
+
+    async def mounted(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "path": path + scope["path"], "root_path": root}
+        await app(scope, receive, send)
+
+    async with serving(mounted) as url, httpx.AsyncClient(base_url=url) as client:
+        supported = await client.get("/supported")
+        refused = await client.post("/verify", json={})
+        nothing = await client.get("/pay")
+
+    assert supported.status_code == 200
+    assert refused.json()["isValid"] is False
+    assert nothing.status_code == 404

@@ -3,13 +3,18 @@
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from agentpay import Wallet
 from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import TransactionSender
-from agentpay.errors import TransactionOutcomeUnknown
+from agentpay.errors import (
+    FacilitatorUnavailable,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.batch_settlement import REFUND_ALL
 from agentpay.evm.calls import Call
 from agentpay.facilitator.embedded import Facilitator
@@ -261,3 +266,93 @@ async def test_f10_who_settled_nothing_is_not_the_only_one_asked_for_ever(
 
         assert settled.amount == 2000
         assert await scene.unsettled() == 0
+
+
+@contextlib.asynccontextmanager
+async def two_desks(
+    local: LocalChain,
+) -> AsyncIterator[tuple[Scene, Front, RemoteFacilitator]]:
+    """A scene, another facilitator that is honest, and who asks both of them."""
+    async with (
+        a_scene(local) as scene,
+        a_front(local) as (second, honest),
+        a_client(local, scene.url, second) as client,
+    ):
+        await scene.claim(1000)
+        yield scene, honest, client
+
+
+def minutes_later(client: RemoteFacilitator) -> None:
+    """Whoever has an order has had it for two minutes."""
+    given = client._endpoints._asked
+    for key, each in given.items():
+        given[key] = replace(each, since=each.since - 120)
+
+
+@pytest.mark.parametrize("named", ["", "0x" + "ab" * 32])
+async def test_f10_who_names_no_transaction_is_not_asked_before_the_others(
+    agentpay_shared_chain: LocalChain, named: str
+) -> None:
+    async with two_desks(agentpay_shared_chain) as (scene, honest, client):
+        scene.lie(Settled(transaction=named, amount=0))
+        payee, token = scene.payee.address, scene.local.usdc
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle(payee, token)
+        settled = await client.settle(payee, token)
+        claims = [await scene.channel.claim(3000)]
+        claimed = await client.claim(claims, authorizer=scene.payee)
+
+    assert (settled.amount, claimed.amount) == (1000, 2000)
+    assert honest.asked["/settle"] == 2
+
+
+@pytest.mark.parametrize(
+    "said", [500, {"success": False, "errorReason": "settlement_pending"}]
+)
+async def test_f10_who_gives_no_result_for_minutes_leaves_it_to_the_others(
+    agentpay_shared_chain: LocalChain, said: Any
+) -> None:
+    async with two_desks(agentpay_shared_chain) as (scene, honest, client):
+        payee, token = scene.payee.address, scene.local.usdc
+        scene.front.instead["/settle"] = said
+        for moment in range(3):
+            if moment == 2:
+                minutes_later(client)
+            with pytest.raises(TransactionOutcomeUnknown):
+                await client.settle(payee, token)
+        before = honest.asked["/settle"]
+        settled = await client.settle(payee, token)
+
+    assert before == 0
+    assert settled.amount == 1000
+
+
+async def test_f10_who_cannot_be_reached_any_more_leaves_it_to_the_others(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with two_desks(agentpay_shared_chain) as (scene, _, client):
+        payee, token = scene.payee.address, scene.local.usdc
+        scene.be_silent()
+        with pytest.raises(TransactionOutcomeUnknown):
+            await client.settle(payee, token)
+        scene.front.instead["/settle"] = 404
+        minutes_later(client)
+        with pytest.raises(FacilitatorUnavailable):
+            await client.settle(payee, token)
+        settled = await client.settle(payee, token)
+
+    assert settled.amount == 1000
+
+
+async def test_f1_a_no_to_what_somebody_was_given_before_is_no_failure(
+    scene: Scene,
+) -> None:
+    await scene.claim(1000)
+    scene.front.after["/settle"] = 500
+    with pytest.raises(TransactionOutcomeUnknown):
+        await scene.settle()
+    scene.front.after.clear()
+    with pytest.raises(TransactionOutcomeUnknown):
+        await scene.settle()
+    with pytest.raises(TransactionFailed, match="nothing_to_settle"):
+        await scene.settle()

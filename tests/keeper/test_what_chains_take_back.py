@@ -11,8 +11,11 @@ from agentpay.evm.hashing import address_word, selector
 from agentpay.facilitator.session_desk import EscrowDesk
 from agentpay.payee.keeper import Keeper
 from agentpay.testing.local_chain import LocalChain
+from tests import young_chain
 from tests.http.world import eventually
 from tests.keeper.test_settlement_triggers import PRICE, Clock, World, a_world
+
+agentpay_chain = young_chain.agentpay_chain
 
 
 async def synced(keeper: Keeper) -> None:

@@ -27,8 +27,11 @@ from agentpay.records import PayeeRecord, Settled
 from agentpay.stores import MemoryPayeeStore
 from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
+from tests import young_chain
 from tests.sessions.till import a_till, a_till_at
 from tests.stores.store_cases import happens, payee_record, voucher
+
+agentpay_chain = young_chain.agentpay_chain
 
 
 async def test_a_session_is_settled_once_enough_of_it_can_be_had(

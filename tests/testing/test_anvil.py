@@ -302,11 +302,12 @@ class HoleInTheChain(Anvil):
     """As after a block that was mined while the chain was turned back."""
 
     looks = 0
+    holes = 1
 
     async def rpc(self, method: str, *params: object) -> Any:
         looked = method == "eth_getBlockByNumber"
         self.looks += looked
-        hole = looked and self.looks == 1
+        hole = looked and self.looks <= self.holes
         return None if hole else await super().rpc(method, *params)
 
 
@@ -320,6 +321,14 @@ async def test_a_chain_that_was_not_turned_back_whole_is_turned_back_again() -> 
         assert node.looks == 1 + 2
         assert await node.rpc("eth_blockNumber") == "0x1"
         assert await node.rpc("eth_getBalance", SOMEBODY, "latest") == "0x0"
+
+
+async def test_a_chain_that_cannot_be_turned_back_whole_says_so() -> None:
+    async with HoleInTheChain(no_mining=True) as node:
+        node.holes = 1000
+        snapshot = await node.snapshot()
+        with pytest.raises(ChainError, match="lacks blocks"):
+            await node.revert(snapshot)
 
 
 async def test_time_goes_forward_when_asked() -> None:

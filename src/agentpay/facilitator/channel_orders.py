@@ -20,7 +20,7 @@ from agentpay.evm.batch_settlement import (
 )
 from agentpay.evm.batch_settlement_abi import SignedRefund
 from agentpay.facilitator.embedded import Facilitator
-from agentpay.facilitator.once import DUPLICATE, Refused
+from agentpay.facilitator.once import Refused
 from agentpay.onchain import read_channel, read_claimed, read_unsettled
 from agentpay.ports import Chain, Signer
 from agentpay.records import Settled
@@ -73,7 +73,7 @@ class ChannelOrders:
             return signature
         with self._alone(digest) as free:
             if not free:
-                return Refused(code=DUPLICATE, message="it is being claimed now")
+                return Refused(code=PENDING, message="it is being claimed now")
             try:
                 await self._facilitator.simulate_claims(claims, signature)
             except TransactionFailed as error:
@@ -102,7 +102,7 @@ class ChannelOrders:
         key = payload.receiver.to_bytes() + payload.token.to_bytes()
         with self._alone(key) as free:
             if not free:
-                return Refused(code=DUPLICATE, message="it is being settled now")
+                return Refused(code=PENDING, message="it is being settled now")
             if not await read_unsettled(self._chain, payload.receiver, payload.token):
                 return Refused(code="nothing_to_settle")
             return await _done(
@@ -132,7 +132,7 @@ class ChannelOrders:
             return refund
         with self._alone(channel.to_bytes()) as free:
             if not free:
-                return Refused(code=DUPLICATE, message="it is being refunded now")
+                return Refused(code=PENDING, message="it is being refunded now")
             refused = await self._cannot_refund(refund, channel)
             if refused is not None:
                 return refused

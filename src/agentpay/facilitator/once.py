@@ -1,10 +1,11 @@
 """
 Settles what was signed once, whoever asks how often, also after a crash.
 
-A movement is recorded before it is sent. Who asks while it is under way, or after its
-result was told, is refused: a facilitator that said yes twice would let one payment buy
-two answers of a payee that keeps no books. A result that nobody was told is told, but
-to nobody who asks for another payment with the same nonce: the chain moves one of them.
+A movement is recorded before it is sent. Who asks while it is under way is told that it
+is pending, and who asks after its result was told is refused: a facilitator that said
+yes twice would let one payment buy two answers of a payee that keeps no books. A result
+that nobody was told is told, but to nobody who asks for another payment with the same
+nonce: the chain moves one of them.
 
 What was told is forgotten a day after its signature expired. So what expired over an
 hour ago and is not known is not looked for on the chain: it may have been told. What
@@ -56,7 +57,7 @@ class Refused:
     transaction: str = ""
 
 
-_ELSEWHERE = Refused(code=DUPLICATE, message="another process is settling it")
+_ELSEWHERE = Refused(code=PENDING, message="another process is settling it")
 _ORDER: Final = "/settle"
 """Of a record: followed by what was signed, except in those of earlier versions."""
 _UNTOLD = frozenset({PaymentStatus.STARTED, PaymentStatus.SETTLED})
@@ -130,7 +131,7 @@ class SettledOnce:
                 again.
         """
         if movement.id in self._running:
-            return Refused(code=DUPLICATE, message="it is being settled now")
+            return Refused(code=PENDING, message="it is being settled now")
         task = asyncio.create_task(self._settle(movement), name="settle a payment")
         self._running[movement.id] = task
         try:

@@ -93,7 +93,7 @@ class FacilitatorApp:
                 return
 
     async def _answer(self, scope: Scope, receive: Receive) -> _Answer:
-        path = str(scope["path"])
+        path = _path(scope)
         method = _METHODS.get(path)
         if method is None:
             return _error(404, "not_found", f"there are {', '.join(_METHODS)}")
@@ -163,6 +163,13 @@ class FacilitatorApp:
         if path == "/verify":
             return _Answer(status=status, body=wire.invalid(code, message))
         return _error(status, code, message)
+
+
+def _path(scope: Scope) -> str:
+    """Below where it is mounted; not all who mount it say that in the path as well."""
+    path = str(scope["path"])
+    below = path.removeprefix(str(scope.get("root_path", "")))
+    return path if path in _METHODS else below
 
 
 async def _body(receive: Receive) -> bytes:

@@ -78,8 +78,9 @@ class RemoteFacilitator:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """
-        `tokens` are the bearer tokens of some of the URLs; `seen_within_seconds` is
-        how long our node may take to see what a facilitator says is mined. Without
+        `tokens` are the bearer tokens of some of the URLs; `timeout_seconds` is how
+        long a whole answer may take, and `seen_within_seconds` how long our node may
+        take to see what a facilitator says is mined. Without
         `check_on_chain`, it is believed whatever it says of what payers signed.
 
         Raises:

@@ -3,14 +3,15 @@ Several facilitators' endpoints: which is asked, and what an answer that fails m
 
 Questions go to the next endpoint when one does not answer. An order goes to the next
 only if it surely was not sent; after that its outcome is unknown, and whoever gave it
-looks at the chain and gives it again to the same endpoint, never to another.
+looks at the chain and gives it again to the same endpoint, never to another, unless it
+says that another may do the same (`pass_on`).
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -43,6 +44,12 @@ _NOT_SENT: Final = (
     httpx.PoolTimeout,
     httpx.UnsupportedProtocol,
 )
+_CONNECT_SECONDS: Final = 5.0
+_HEADERS: Final = {
+    "content-type": "application/json",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+}
 _TURNED_AWAY: Final = frozenset({401, 403, 404, 405, 413, 429})
 """Statuses that say that nothing was done: no token, no such thing, no gas left."""
 
@@ -59,6 +66,10 @@ class _Given:
     least: int
     block: int
     """The chain's last one when it was first given: what did it is in a later one."""
+    since: float
+    """When this one was first given it, by the monotonic clock."""
+    passed: bool = False
+    """Whether any other may have it now."""
 
 
 class Endpoints:
@@ -84,6 +95,8 @@ class Endpoints:
         self._transport = transport
         self._client: httpx.AsyncClient | None = None
         self._supported: dict[str, SupportedAnswer] = {}
+        self._turn = list(self._urls)
+        """Whom to ask for what any may do: who failed at that comes last."""
         self._asked: dict[str, _Given] = {}
         """Orders whose outcome is not known."""
         self._distrusted: set[Address] = set()
@@ -103,8 +116,10 @@ class Endpoints:
 
     def _connected(self) -> httpx.AsyncClient:
         if self._client is None:
+            # Before the time of all is over: what was not reached was not sent.
+            connect = min(_CONNECT_SECONDS, self._timeout_seconds / 2)
             self._client = httpx.AsyncClient(
-                timeout=httpx.Timeout(self._timeout_seconds, connect=5),
+                timeout=httpx.Timeout(self._timeout_seconds, connect=connect),
                 follow_redirects=False,
                 trust_env=False,
                 transport=self._transport or PooledTransport(),
@@ -193,12 +208,13 @@ class Endpoints:
         *,
         what: str,
         amount: int = 0,
-        block: int = 0,
+        block: int | None = None,
         by: tuple[Address, str] | None = None,
     ) -> SettleAnswer:
         """
         Settle something, with one of them; `key` says what is the same order again,
-        `amount` what it should move, and `block` which is the chain's last one now.
+        and `amount` what it should move. What any of them may do has a `block`, the
+        chain's last one now.
 
         Raises:
             FacilitatorUnavailable: It was sent to nobody now.
@@ -206,16 +222,17 @@ class Endpoints:
         """
         before = self._asked.get(key)
         least = min(amount, before.least) if before else amount
-        block = before.block if before else block
-        for url in [before.url] if before else self._candidates(by):
-            self._remember(key, _Given(url=url, least=least, block=block))
+        first = before.block if before else block or 0
+        for url in self._turns(before, by, by_any=block is not None):
+            since = before.since if before and before.url == url else time.monotonic()
+            given = _Given(url=url, least=least, block=first, since=since)
+            self._remember(key, given)
             try:
                 body = await self._exchange("POST", url, "/settle", request)
                 answer = asks.parse_answer(SettleAnswer, body)
             except _NotSent as error:
                 _log.warning("facilitator %s: %s", url, error)
-                if before is None:
-                    self.forget(key)
+                self._put_back(key, before)
             except (_NoAnswer, MalformedMessage) as error:
                 _log.warning("facilitator %s: %s: %s", url, what, error)
                 raise TransactionOutcomeUnknown(what, transaction="") from error
@@ -237,9 +254,37 @@ class Endpoints:
         given = self._asked.get(key)
         return default if given is None else given.block
 
+    def pass_on(self, key: str, *, after_seconds: float = 0) -> None:
+        """
+        Have the others asked next, if who has an order has had it for so long; for
+        later ones of this kind, too.
+
+        For what the contract does only once, however many send it.
+        """
+        given = self._asked.get(key)
+        if given and time.monotonic() - given.since >= after_seconds:
+            self._asked[key] = replace(given, passed=True)
+            self._turn.remove(given.url)
+            self._turn.append(given.url)
+
     def forget(self, key: str) -> None:
         """An order is over."""
         self._asked.pop(key, None)
+
+    def _put_back(self, key: str, before: _Given | None) -> None:
+        """Whoever was asked last was surely not given it: who had it has it still."""
+        if before is None:
+            self.forget(key)
+        elif key in self._asked:  # it is not over, meanwhile
+            self._asked[key] = before
+
+    def _turns(
+        self, given: _Given | None, by: tuple[Address, str] | None, *, by_any: bool
+    ) -> Sequence[str]:
+        """Whom to give an order: who has it, if anybody has it alone."""
+        if given is not None and not given.passed:
+            return [given.url]
+        return list(self._turn) if by_any else list(self._candidates(by))
 
     def _remember(self, key: str, given: _Given) -> None:
         self._asked[key] = given
@@ -254,27 +299,27 @@ class Endpoints:
     async def _exchange(
         self, method: str, url: str, path: str, request: JsonObject | None
     ) -> bytes:
-        headers = {"content-type": "application/json", "accept": "application/json"}
+        headers = dict(_HEADERS)
         if url in self._tokens:
             headers["authorization"] = f"Bearer {self._tokens[url]}"
         content = None if request is None else asks.to_body(request)
         body = bytearray()
         try:
-            async with self._connected().stream(
-                method, url + path, headers=headers, content=content
-            ) as response:
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._connected().stream(
+                    method, url + path, headers=headers, content=content
+                ) as response,
+            ):
+                _check_head(response, path)
                 async for part in response.aiter_bytes():
                     body += part
                     if len(body) > asks.ANSWER_BYTES_MAX:
                         raise _NoAnswer("its answer is too large")
         except _NOT_SENT as error:
             raise _NotSent(f"not reached ({type(error).__name__})") from error
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, TimeoutError) as error:
             raise _NoAnswer(f"no answer ({type(error).__name__})") from error
-        if response.status_code in _TURNED_AWAY:
-            raise _NotSent(f"turned away with status {response.status_code}")
-        if response.status_code not in _ANSWERS[path]:
-            raise _NoAnswer(f"status {response.status_code}")
         outcomes = response.headers.get(bazaar.OUTCOMES)
         if request is not None and outcomes is not None:
             self._hear_of_listing(url, asks.listed_url(request), outcomes)
@@ -302,6 +347,16 @@ class _NotSent(Exception):
 
 class _NoAnswer(Exception):
     """It may have arrived, and there is no answer that can be used."""
+
+
+def _check_head(response: httpx.Response, path: str) -> None:
+    if response.status_code in _TURNED_AWAY:
+        raise _NotSent(f"turned away with status {response.status_code}")
+    if response.status_code not in _ANSWERS[path]:
+        raise _NoAnswer(f"status {response.status_code}")
+    # A small body may be a large one, packed: it would be too large once it is held.
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise _NoAnswer("its answer is packed, and we ask for a plain one")
 
 
 def _checked(url: str) -> str:

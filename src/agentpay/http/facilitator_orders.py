@@ -6,9 +6,15 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
-from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
+from agentpay.errors import (
+    FacilitatorUnavailable,
+    TransactionFailed,
+    TransactionOutcomeUnknown,
+)
 from agentpay.evm.calls import Receipt
+from agentpay.facilitator.once import DUPLICATE
 from agentpay.http.facilitator_endpoints import Endpoints
 from agentpay.ports import Chain
 from agentpay.records import Settled
@@ -20,6 +26,13 @@ from agentpay.wire.x402_facilitator import PENDING
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+_ITS_ALONE_SECONDS: Final = 120
+"""How long a facilitator may take for what others could do as well."""
+_UNDER_WAY: Final = frozenset({PENDING, DUPLICATE})
+"""
+What is no refusal: it was asked for before, and may be in the pool. Many facilitators
+say `duplicate_settlement` of that.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +90,7 @@ class Orders:
             return await self.resolve(order)
         if answer.success:
             return await self._proven(order, answer)
-        if answer.error_reason == PENDING:
+        if answer.error_reason in _UNDER_WAY:
             return await self.resolve(order, answer.transaction)
         found = await self._found(order)
         self._endpoints.forget(order.key)
@@ -131,37 +144,59 @@ class Orders:
         """
         What a transaction moved that a facilitator names, if it is later than this.
 
+        Who names none that did it is asked again after the others; so is, after a
+        while, who gives no answer, or calls it under way.
+
         Raises:
-            TransactionFailed: It refuses, or names what is no transaction.
+            TransactionFailed: It refuses what nobody was given before.
             TransactionOutcomeUnknown: It may have happened, or may yet.
             FacilitatorUnavailable: It was sent to nobody now.
         """
         key, what, last = order.key, order.what, (await order.chain.head()).number
-        answer = await self._endpoints.order(key, request, what=what, block=last)
+        again = self._endpoints.was_given(key)
+        first = self._endpoints.given_at(key, last)
+        try:
+            answer = await self._endpoints.order(key, request, what=what, block=last)
+        except (TransactionOutcomeUnknown, FacilitatorUnavailable):
+            self._endpoints.pass_on(key, after_seconds=_ITS_ALONE_SECONDS)
+            raise
         if answer.success:
-            first = self._endpoints.given_at(key, last)
-            receipt = await self.receipt(order.chain, what, answer.transaction)
-            amount = await self._moved(order, receipt) if receipt.block > first else 0
-            if amount:
-                self._endpoints.forget(key)
-                return Settled(transaction=receipt.transaction, amount=amount)
-            named = receipt.transaction
-            _log.warning("%s: its facilitator names %s, which is not it", what, named)
-            self._endpoints.forget(key)  # another may do it: it is done only once
-            raise TransactionOutcomeUnknown(what, transaction="")
-        if answer.error_reason == PENDING:
+            return await self._shown(order, answer.transaction, since=first)
+        if answer.error_reason in _UNDER_WAY:
+            self._endpoints.pass_on(key, after_seconds=_ITS_ALONE_SECONDS)
             raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
         self._endpoints.forget(key)
+        if again:  # perhaps it is refused because it is done
+            raise TransactionOutcomeUnknown(what, transaction="")
         raise TransactionFailed(what, reason=answer.reason or "refused")
 
-    async def _moved(self, order: Repeatable, receipt: Receipt) -> int:
+    async def _shown(
+        self, order: Repeatable, transaction: str, *, since: int
+    ) -> Settled:
+        """What a transaction did that is named; if nothing, another may do it."""
+        try:
+            settled = await self._done_by(order, transaction, since=since)
+        except (TransactionFailed, TransactionOutcomeUnknown) as error:
+            _log.warning("%s: its facilitator says done: %s", order.what, error)
+            self._endpoints.pass_on(order.key)
+            raise TransactionOutcomeUnknown(order.what, transaction="") from error
+        self._endpoints.forget(order.key)
+        return settled
+
+    async def _done_by(
+        self, order: Repeatable, transaction: str, *, since: int
+    ) -> Settled:
         """Our node may know of a transaction before it shows what that did."""
+        receipt = await self.receipt(order.chain, order.what, transaction)
         deadline = asyncio.get_running_loop().time() + self._seen_within_seconds
-        while not (amount := await order.moved(receipt)):
+        while receipt.block > since:
+            if amount := await order.moved(receipt):
+                return Settled(transaction=receipt.transaction, amount=amount)
             if asyncio.get_running_loop().time() > deadline:
-                return 0
+                break
             await asyncio.sleep(_POLL_SECONDS)
-        return amount
+        named = receipt.transaction
+        raise TransactionFailed(order.what, reason="that is not it", transaction=named)
 
     async def receipt(self, chain: Chain, what: str, transaction: str) -> Receipt:
         """

@@ -19,7 +19,7 @@ _MINED_AT_ONCE: Final = 50
 """Blocks that a busy machine mines in much less than that."""
 _BLOCKS_MAX: Final = 100
 
-_REVERTS_MAX: Final = 3
+_REVERTS_MAX: Final = 6
 _WITHOUT_BODIES = False
 
 
@@ -95,7 +95,7 @@ class AnvilNode:
         The chain's clock is what it would be if nothing had been done to it since.
 
         Raises:
-            ChainError: There is no such snapshot.
+            ChainError: There is no such snapshot, or the chain is not whole after it.
         """
         taken = self._snapshots.pop(snapshot, None)
         if taken is None:
@@ -110,6 +110,9 @@ class AnvilNode:
             await self.mine()
             if await self._is_whole(taken.block):
                 return
+        raise ChainError(
+            f"the local chain lacks blocks after {taken.block}: restart it"
+        )
 
     async def _is_whole(self, first: int) -> bool:
         last = int(await self.rpc("eth_blockNumber"), 16)
