@@ -95,7 +95,7 @@ async def theirs_at_once(chain: LocalChain, facilitator: str) -> AtOnce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Left:
-    """A request to the official server that ran on without its caller, and two others."""
+    """One of three requests to the official server that ran on without its caller."""
 
     served: int
     booked: int
