@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from agentpay.errors import (
@@ -30,6 +30,7 @@ from agentpay.errors import (
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.calls import Receipt
+from agentpay.evm.multicall3_abi import is_aggregate
 from agentpay.ports import Chain
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.sending_ports import PaymentBook
@@ -206,11 +207,7 @@ class SettledOnce:
                     transaction=known.transaction,
                 )
             case PaymentStatus.FAILED:
-                return Refused(
-                    code=movement.failed_code,
-                    message="it was sent before, and failed",
-                    transaction=known.transaction,
-                )
+                return await self._sent_since(movement, known)
             case PaymentStatus.SETTLED:
                 if known.resource == _ORDER:
                     return await self._check(movement)
@@ -224,6 +221,22 @@ class SettledOnce:
         found = await movement.found()
         return found if isinstance(found, Settled) else _another(movement)
 
+    async def _sent_since(
+        self, movement: Movement, known: PaymentRecord
+    ) -> Settled | Refused:
+        """Ours failed, and who has what was signed may have sent it since (F3)."""
+        found = await movement.found()
+        if not isinstance(found, Settled):
+            return Refused(
+                code=movement.failed_code,
+                message="it was sent before, and failed",
+                transaction=known.transaction,
+            )
+        # Of the owner that it has: what is settled and not told is taken from the dead.
+        settled = replace(known, status=PaymentStatus.SETTLED)
+        saved = await self._save(movement, settled.status, found, owner=known.owner)
+        return found if saved and await self._is_ours(settled) else _ELSEWHERE
+
     async def _resume(
         self, movement: Movement, known: PaymentRecord
     ) -> Settled | Refused | None:
@@ -235,6 +248,11 @@ class SettledOnce:
                 if receipt is not None:
                     return await self._finish(movement, movement.result(receipt))
             except TransactionFailed as error:
+                found = await movement.found()  # another may have sent it (F3)
+                if isinstance(found, Settled):
+                    return await self._finish(movement, found)
+                if found is None and is_aggregate(await self._chain.input(transaction)):
+                    return None  # it failed with others, or for them: once more
                 if known.resource == _ORDER:  # perhaps it was for another
                     return Refused(code=movement.failed_code, message=error.reason)
                 return await self._failed(movement, error)
@@ -291,12 +309,17 @@ class SettledOnce:
         return settled if ours else _ELSEWHERE
 
     async def _save(
-        self, movement: Movement, status: PaymentStatus, settled: Settled
+        self,
+        movement: Movement,
+        status: PaymentStatus,
+        settled: Settled,
+        *,
+        owner: str = "",
     ) -> bool:
         """Say how far it is; False if another process has taken it over."""
         return await self._book.finish_payment(
             movement.id,
-            owner=self._book.owner,
+            owner=owner or self._book.owner,
             status=status,
             transaction=settled.transaction,
             charged=settled.amount,
