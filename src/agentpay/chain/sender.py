@@ -31,7 +31,7 @@ from agentpay.errors import (
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
-from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.calls import Call, Receipt, Reverted
 from agentpay.sending_ports import SendBook
 from agentpay.types import Address, Hash32
 
@@ -317,9 +317,7 @@ class TransactionSender:
         if succeeded:
             return receipt
         reason = await self._why(call, receipt)
-        raise TransactionFailed(
-            call.what, reason=reason, transaction=receipt.transaction
-        )
+        raise Reverted(call.what, reason=reason, receipt=receipt)
 
     async def _why(self, call: Call, receipt: Receipt) -> str:
         """Run a reverted call again on the block before, where it may say why."""
