@@ -5,6 +5,7 @@ A movement is recorded before it is sent. Who asks while it is under way, or aft
 result was told, is refused: a facilitator that said yes twice would let one payment buy
 two answers of a payee that keeps no books. A result that nobody was told is told, but
 to nobody who asks for another payment with the same nonce: the chain moves one of them.
+What a reorg took back is sent again when it is asked about, and told as pending.
 
 What was told is forgotten a day after its signature expired. So what expired over an
 hour ago and is not known is not looked for on the chain: it may have been told. What
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from agentpay.errors import (
+    ChainError,
     GasLimitReached,
     GasMissing,
     GasTooExpensive,
@@ -44,6 +46,8 @@ LATE_SECONDS: Final = 3600
 KEPT_SECONDS: Final = 24 * LATE_SECONDS
 """Longer by far, since the clocks of processes that share a book may differ."""
 _SWEEP_SECONDS: Final = 600
+_LOST_SECONDS: Final = 3.0
+"""One node of an endpoint may not have what another has shown."""
 _LONGEST: Final = 2**62
 """A time that every store keeps."""
 
@@ -201,11 +205,7 @@ class SettledOnce:
             case (
                 PaymentStatus.DELIVERED | PaymentStatus.SERVED | PaymentStatus.ANSWERING
             ):
-                return Refused(
-                    code=DUPLICATE,
-                    message="it was settled, and its payee was told",
-                    transaction=known.transaction,
-                )
+                return await self._told(movement, known)
             case PaymentStatus.FAILED:
                 return await self._sent_since(movement, known)
             case PaymentStatus.SETTLED:
@@ -220,6 +220,43 @@ class SettledOnce:
         """A record that does not say of what it is: the chain says (F5)."""
         found = await movement.found()
         return found if isinstance(found, Settled) else _another(movement)
+
+    async def _told(self, movement: Movement, known: PaymentRecord) -> Refused:
+        """No second yes; but what a reorg took back is sent again (F9)."""
+        told = Refused(
+            code=DUPLICATE,
+            message="it was settled, and its payee was told",
+            transaction=known.transaction,
+        )
+        try:
+            if known.resource == _ORDER or not await self._is_lost(movement, known):
+                return told
+            _log.warning("%s was taken back by its chain: sent again", movement.id)
+            transaction = (await movement.send()).transaction
+        except TransactionOutcomeUnknown as error:
+            transaction = error.transaction
+        except ChainError:  # it moved nothing
+            return told
+        return Refused(
+            code=PENDING,
+            message="its chain took it back, and it was sent again",
+            transaction=transaction,
+        )
+
+    async def _is_lost(self, movement: Movement, known: PaymentRecord) -> bool:
+        """Whether no node has what was sent, and it would go through once more."""
+        transaction = Hash32(known.transaction)
+        for pause in (0.0, _LOST_SECONDS):
+            await asyncio.sleep(pause)
+            if await movement.check() is not None:
+                return False
+            try:
+                mined = await self._chain.receipt(transaction) is not None
+            except TransactionFailed:
+                mined = True
+            if mined or await self._chain.input(transaction):
+                return False
+        return True
 
     async def _sent_since(
         self, movement: Movement, known: PaymentRecord
