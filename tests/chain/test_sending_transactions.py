@@ -8,6 +8,7 @@ from agentpay.chain.rpc import RpcChain
 from agentpay.chain.sender import GAS_MAX, TransactionSender
 from agentpay.errors import ConfigurationError, GasMissing, TransactionFailed, UnsafeKey
 from agentpay.evm.batch_settlement_abi import ERROR_NAMES
+from agentpay.evm.calls import Reverted
 from agentpay.evm.hashing import keccak
 from agentpay.evm.test_keys import WELL_KNOWN_ADDRESSES
 from agentpay.signers.wallet import Wallet
@@ -115,10 +116,13 @@ async def test_a_call_that_reverts_only_when_mined_has_failed_and_is_named() -> 
             await until_known(node, wallet.address, 2)
             await node.mine()
             outcomes = await asyncio.gather(*sends, return_exceptions=True)
-    [failure] = [o for o in outcomes if isinstance(o, TransactionFailed)]
+            [failure] = [o for o in outcomes if isinstance(o, Reverted)]
+            mined = await node.rpc("eth_getTransactionReceipt", failure.transaction)
 
     assert failure.transaction.startswith("0x")
     assert failure.transaction in str(failure)
+    assert failure.receipt.gas_used == int(mined["gasUsed"], 16)
+    assert failure.receipt.gas_price == int(mined["effectiveGasPrice"], 16)
 
 
 async def test_an_account_without_coin_is_told_so(agentpay_chain: LocalChain) -> None:

@@ -30,6 +30,7 @@ from tests.chain.chain_cases import (
     until_known,
     used_nonces,
 )
+from tests.http.world import until
 
 METHODS = (
     "eth_estimateGas",
@@ -114,6 +115,37 @@ async def test_f8_faults_of_the_lookup_after_a_doubtful_send_are_survived(
 
     assert await counted(node, counter) == 9
     assert await used_nonces(node, wallet.address) == (9, 9)
+
+
+async def test_f8_what_a_reorg_takes_back_leaves_no_gap_below_what_is_sent_after() -> (
+    None
+):
+    """Two are lost that nobody waits for any more, while another waits."""
+    async with Anvil(no_mining=True) as node:
+        wallet, counter = await rich_wallet(node), await place(node, COUNTS)
+        before = int(await node.rpc("eth_blockNumber"), 16)
+        async with sending(node.url, wallet, mined_within_seconds=20) as sender:
+
+            async def send() -> asyncio.Task[Receipt]:
+                following = len(sender._in_flight.queue.sendings)
+                task = asyncio.create_task(sender.send(call_of(counter)))
+                await until(lambda: len(sender._in_flight.queue.sendings) > following)
+                return task
+
+            lost = [await send(), await send()]
+            await node.mine()
+            await asyncio.gather(*lost)
+            sent = [await send()]
+            await node.reorg(after=before)
+            await node.mine()  # only now it counts what is pending from there
+            await until(lambda: sender._in_flight.behind_a_gap)
+            sent += [await send(), await send()]
+            await node.rpc("evm_setIntervalMining", 1)
+            receipts = await asyncio.gather(*sent)
+
+        assert len({receipt.transaction for receipt in receipts}) == 3
+        assert await counted(node, counter) == 3
+        assert await used_nonces(node, wallet.address) == (3, 3)
 
 
 async def test_f1_a_call_not_mined_in_time_is_unknown_and_not_repeated() -> None:

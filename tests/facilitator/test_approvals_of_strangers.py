@@ -31,11 +31,12 @@ from agentpay.facilitator.sponsor import (
     fee_most,
 )
 from agentpay.testing.local_chain import LocalChain
-from agentpay.types import Address, Asset
+from agentpay.types import ZERO_ADDRESS, Address, Asset
 from agentpay.wire import x402_asks as asks
 from agentpay.wire.x402_approvals import APPROVAL_KEY
 from tests.facilitator.world import AMOUNT, Channel, a_desk
 from tests.payee.test_sponsored_approvals import a_plain_token, mint
+from tests.wallets import a_contract_wallet, deploy
 
 CAP = 10**16
 
@@ -199,6 +200,31 @@ async def test_f6_a_payer_may_not_sign_for_a_price_of_which_it_keeps_the_most(
         assert answers == [(False, False), (True, True)]
         assert coins[0] == 0
         assert coins[1] < 0  # it pays for itself, whatever it likes
+
+
+@pytest.mark.parametrize("takes", [False, True])
+async def test_f7_an_account_whose_code_refuses_its_key_is_given_nothing(
+    agentpay_shared_chain: LocalChain, *, takes: bool
+) -> None:
+    """Permit2 asks the code, where an account has any (EIP-7702)."""
+    chain, payee = agentpay_shared_chain, Wallet.create().address
+    asset, payer = await a_plain_token(chain), Wallet.create()
+    await mint(chain, asset, payer.address, AMOUNT)
+    if takes:
+        wallet = await deploy(chain, "Delegate7702")
+    else:
+        wallet = await a_contract_wallet(chain, ZERO_ADDRESS)
+    delegation = bytes.fromhex("ef0100") + wallet.to_bytes()
+    await chain.node.set_code(payer.address, delegation)
+    async with a_desk(chain, **options(asset)) as desk:
+        approval = await an_approval(chain, asset, payer)
+        payment = await a_payment(asset, payer, payee, approval)
+        request = asks.transfer_request(payment, AMOUNT)
+        verified, settled = await desk.verify(request), await desk.settle(request)
+        coin = int(await chain.node.rpc("eth_getBalance", payer.address, "latest"), 16)
+
+        assert verified["isValid"] == settled["success"] == takes, settled
+        assert bool(coin) == takes
 
 
 GWEI = 10**9

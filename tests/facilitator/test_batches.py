@@ -266,6 +266,23 @@ async def test_f6_the_gas_of_a_batch_that_reverts_is_its_payees(
     assert counted > 3 * (BatchPolicy().gas_each + 21_000)
 
 
+@pytest.mark.parametrize("funded", [1, 2])
+async def test_f6_who_signs_for_more_than_it_has_makes_nothing_fail_at_a_price(
+    agentpay_chain: LocalChain, funded: int
+) -> None:
+    local = agentpay_chain
+    poor, payee = Wallet.create(), Wallet.create().address
+    await local.fund(poor.address, f"$0.00{funded}")
+    transfers = [await a_transfer(local.usdc, poor, payee) for _ in range(20)]
+    async with a_scene(local) as scene:
+        outcomes = await scene.settle(transfers)
+        sent, counted = await scene.transactions(), scene.counted(payee)
+
+    assert sum(isinstance(outcome, Settled) for outcome in outcomes) == funded
+    assert sent == 1
+    assert counted < 2 * 75_000 * funded
+
+
 class BlindChain(RpcChain):
     """A chain that nobody can read, though what it has can be asked for."""
 

@@ -13,7 +13,9 @@ from agentpay.errors import ConfigurationError, UnsafeKey
 from agentpay.evm.addresses import BATCH_SETTLEMENT
 from agentpay.evm.batch_settlement import REFUND_ALL
 from agentpay.evm.networks import NETWORKS
-from agentpay.facilitator.host import FacilitatorHost
+from agentpay.facilitator.embedded import CLAIMS_MAX
+from agentpay.facilitator.gas import GasLimits
+from agentpay.facilitator.host import FacilitatorHost, FacilitatorLimits
 from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
@@ -92,6 +94,20 @@ async def test_a_channel_lives_from_its_deposit_to_its_refund(
     assert (state["balance"], state["refundNonce"]) == ("3000", "1")
     assert await chain.balance(channel.payee.address) == 3000
     assert await chain.balance(channel.payer.address) == before - 3000
+
+
+async def test_a_claim_of_as_many_as_fit_a_transaction_is_within_its_payees_hour(
+    channel: Channel, desk: Desk
+) -> None:
+    await desk.settle(await funding(channel))
+    claims = [await channel.claim(1000)] * CLAIMS_MAX
+    signature = await channel.authorize(*claims)
+    answer = await desk.ask(
+        "/settle", asks.claim_request(claims, signature, channel.asset)
+    )
+
+    assert answer.json()["success"], answer.text
+    assert GasLimits().claims(CLAIMS_MAX) > FacilitatorLimits().gas_per_payee_hour
 
 
 async def test_a_refund_claims_what_is_due_first(

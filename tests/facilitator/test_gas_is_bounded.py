@@ -5,12 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay.errors import (
+    ChainError,
     ConfigurationError,
     GasLimitReached,
     GasMissing,
     TransactionFailed,
+    TransactionOutcomeUnknown,
 )
-from agentpay.evm.calls import Receipt
+from agentpay.evm.calls import Receipt, Reverted
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.senders import SenderPool
 from agentpay.signers.wallet import Wallet
@@ -27,6 +29,9 @@ from tests.chain.chain_cases import (
     used_nonces,
 )
 
+MINED = Receipt(
+    transaction=Hash32("0x" + "00" * 32), block=1, gas_used=30, gas_price=2, logs=()
+)
 PAYEES = [Address(f"0x{n:040x}") for n in range(1, 4)]
 
 
@@ -101,6 +106,35 @@ def test_f6_what_was_not_used_is_there_for_others_and_an_hour_later_all_of_it() 
     now = 3601
     spending.correct(first, 90)  # too late to count
     spending.reserve(PAYEES[2], 100)
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (TransactionFailed("it", reason="no"), 0),
+        (TransactionFailed("it", reason="no", transaction="0x12"), 100),
+        (Reverted("it", reason="no", receipt=MINED), 60),
+        (TransactionOutcomeUnknown("it", transaction="0x12"), 100),
+    ],
+    ids=["not sent", "perhaps all of it", "reverted", "unknown"],
+)
+async def test_f6_what_reverted_counts_for_what_it_used(
+    error: ChainError, counted: int
+) -> None:
+    spending = GasSpending(per_hour=1000, per_payee_hour=100, clock=lambda: 0.0)
+
+    async def sending_fails() -> Receipt:
+        raise error
+
+    with pytest.raises(type(error)):
+        await spending.pay(
+            spending.reserve(PAYEES[0], 100),
+            sending_fails(),
+            cost=lambda mined: mined.gas_used * mined.gas_price,
+        )
+
+    assert spending.allows(PAYEES[0], 100 - counted)
+    assert not spending.allows(PAYEES[0], 101 - counted)
 
 
 class Key:

@@ -23,6 +23,7 @@ class Money:
 
     def __init__(self) -> None:
         self.sent = 0
+        self.moved = False
         self.may_move = asyncio.Event()
 
 
@@ -45,14 +46,15 @@ class OneMovement:
         return b"signed"
 
     async def check(self) -> Refused | None:
-        return None
+        return Refused(code=self.failed_code) if self._money.moved else None
 
     async def found(self) -> Settled | Refused | None:
-        return None
+        return MOVED if self._money.moved else None
 
     async def send(self) -> Settled:
         self._money.sent += 1
         await self._money.may_move.wait()
+        self._money.moved = True
         return MOVED
 
     def result(self, receipt: Receipt) -> Settled:
@@ -100,6 +102,7 @@ async def test_what_a_dead_facilitator_settled_and_did_not_tell_is_told(
     desk = SettledOnce(chain=chain, book=first.payee, clock=lambda: 1.0)
     await desk._begin(OneMovement(money))
     await desk._finish(OneMovement(money), MOVED)
+    money.moved = True
     async with await PostgresStore.open(postgres_url, grace_seconds=0) as other:
         rival = SettledOnce(chain=chain, book=other.payee, clock=lambda: 1.0)
         while_alive = await rival.settle(OneMovement(money))

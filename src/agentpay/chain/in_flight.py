@@ -61,6 +61,8 @@ class InFlight:
         self._resumed = False
         self._closed = False
         self._forgetting: set[asyncio.Task[None]] = set()
+        self._used = 0
+        """The nonces below it were mined, when the chain was asked last."""
         self._progress_at = 0.0
         self._priced_at = 0.0
 
@@ -68,6 +70,11 @@ class InFlight:
     def awaited(self) -> bool:
         """Whether anybody waits for any of them."""
         return any(flight.awaited for flight in self._flights.values())
+
+    @property
+    def behind_a_gap(self) -> bool:
+        """Whether the chain waits for a nonce below all of ours, as after a reorg."""
+        return bool(self._flights) and self._used < min(self._flights)
 
     async def resume(self) -> None:
         """
@@ -266,7 +273,7 @@ class InFlight:
             "eth_getTransactionCount", self._key.address, "latest"
         )
         with self._rpc.reading("eth_getTransactionCount"):
-            used = quantity(answer)
+            used = self._used = quantity(answer)
         sent = [
             (self._flights[nonce], attempt.hash)
             for nonce in sorted(self._flights)

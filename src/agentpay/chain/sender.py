@@ -31,7 +31,7 @@ from agentpay.errors import (
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
-from agentpay.evm.calls import Call, Receipt
+from agentpay.evm.calls import Call, Receipt, Reverted
 from agentpay.sending_ports import SendBook
 from agentpay.types import Address, Hash32
 
@@ -276,9 +276,10 @@ class TransactionSender:
 
     async def _first_nonce(self) -> int:
         # With nothing awaited the chain knows best: another sender may have used the
-        # key, or a test may have turned the chain back.
+        # key, or a test may have turned the chain back. What a reorg took back, and
+        # nobody follows any more, left a nonce free that all others wait for.
         first = self._next_nonce
-        if not self._in_flight.awaited:
+        if not self._in_flight.awaited or self._in_flight.behind_a_gap:
             first = await self._nonce("pending")
         return rules.free_nonce(self._in_flight.queue, first)
 
@@ -316,9 +317,7 @@ class TransactionSender:
         if succeeded:
             return receipt
         reason = await self._why(call, receipt)
-        raise TransactionFailed(
-            call.what, reason=reason, transaction=receipt.transaction
-        )
+        raise Reverted(call.what, reason=reason, receipt=receipt)
 
     async def _why(self, call: Call, receipt: Receipt) -> str:
         """Run a reverted call again on the block before, where it may say why."""

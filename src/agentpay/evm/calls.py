@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from agentpay.errors import TransactionFailed
 from agentpay.types import Address, Hash32
 
 
@@ -41,7 +42,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A mined transaction that did not revert."""
+    """A mined transaction, which did not revert unless `Reverted` says so."""
 
     transaction: Hash32
     block: int
@@ -50,6 +51,14 @@ class Receipt:
     logs: tuple[Log, ...]
     to: Address | None = None
     """The contract that was called; None is a new one."""
+
+
+class Reverted(TransactionFailed):
+    """A transaction of ours was mined, cost its gas, and moved nothing."""
+
+    def __init__(self, what: str, *, reason: str, receipt: Receipt) -> None:
+        super().__init__(what, reason=reason, transaction=receipt.transaction)
+        self.receipt = receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,11 @@ def call_after(first: Call, then: Call) -> Call:
     return Call(to=MULTICALL3, data=data, what=f"{first.what} and {then.what}")
 
 
+def is_aggregate(data: bytes) -> bool:
+    """Whether a transaction's input is several calls in one."""
+    return data.startswith(_AGGREGATE)
+
+
 def decode_results(answer: bytes, count: int) -> list[CallResult]:
     """
     Read the answer to an `aggregate_call` of `count` calls, in their order.

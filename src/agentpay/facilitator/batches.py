@@ -148,12 +148,13 @@ class TransferBatches:
                 self._end_unsent(batch, error)
                 return
             alone = [waiting for waiting in batch if waiting not in good]
-            if len(good) == 1:
-                alone, good = batch, []
-            # One that fails is asked for alone, which says why, and costs nothing.
-            await asyncio.gather(
-                self._together(good), *(self._alone(waiting) for waiting in alone)
-            )
+            if len(good) > 1:
+                await self._together(good)
+            else:
+                await asyncio.gather(*map(self._alone, good))
+            # One that fails is asked for alone, which says why, and costs nothing once
+            # the others have taken what its payer has (F6).
+            await asyncio.gather(*map(self._alone, alone))
         except Exception as error:
             # Whoever waits has to hear of it, whatever it is.
             for waiting in batch:

@@ -30,7 +30,13 @@ from agentpay.evm.multicall3_abi import call_after
 from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.contracts import Contracts
 from agentpay.facilitator.deposit_gas import DepositGas
-from agentpay.facilitator.gas import ClaimSize, GasLimits, GasSpending, Spent
+from agentpay.facilitator.gas import (
+    TRANSACTION_GAS_MAX,
+    ClaimSize,
+    GasLimits,
+    GasSpending,
+    Spent,
+)
 from agentpay.facilitator.new_wallets import NewWallets
 from agentpay.facilitator.outcomes import claimed_in, deposit_result, transfer_result
 from agentpay.facilitator.senders import SenderPool
@@ -337,7 +343,7 @@ class Facilitator:
             GasLimitReached: The hour's gas is used up; nothing was sent.
             ChainError, StoreUnavailable: See `Sender.send`.
         """
-        spent = self.reserve(payee, gas_max)
+        spent = self.reserve(payee, min(gas_max, TRANSACTION_GAS_MAX))
         sending = self._senders.send(call, gas_max=gas_max, by=by, deadline=deadline)
         if self._spending is None or spent is None:
             return await sending

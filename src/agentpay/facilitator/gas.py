@@ -18,7 +18,7 @@ from agentpay.errors import (
     StoreError,
     TransactionFailed,
 )
-from agentpay.evm.calls import Receipt
+from agentpay.evm.calls import Receipt, Reverted
 from agentpay.types import Address
 
 _HOUR = 3600
@@ -156,13 +156,16 @@ class GasSpending:
         cost: Callable[[Receipt], int],
     ) -> Receipt:
         """
-        Wait for what is sent, and count what it cost really.
+        Wait for what is sent, and count what it cost really, also if it reverted.
 
         Raises:
             ChainError, StoreUnavailable: See `Sender.send`.
         """
         try:
             receipt = await sending
+        except Reverted as error:
+            self.correct(spent, cost(error.receipt))
+            raise
         except TransactionFailed as error:
             if not error.transaction:
                 self.correct(spent, 0)

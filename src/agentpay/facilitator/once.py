@@ -5,7 +5,8 @@ A movement is recorded before it is sent. Who asks while it is under way is told
 is pending, and who asks after its result was told is refused: a facilitator that said
 yes twice would let one payment buy two answers of a payee that keeps no books. A result
 that nobody was told is told, but to nobody who asks for another payment with the same
-nonce: the chain moves one of them.
+nonce: the chain moves one of them. What a reorg took back is sent again when it is
+asked about, and told as pending.
 
 What was told is forgotten a day after its signature expired. So what expired over an
 hour ago and is not known is not looked for on the chain: it may have been told. What
@@ -18,10 +19,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from agentpay.errors import (
+    ChainError,
     GasLimitReached,
     GasMissing,
     GasTooExpensive,
@@ -31,6 +33,7 @@ from agentpay.errors import (
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.calls import Receipt
+from agentpay.evm.multicall3_abi import is_aggregate
 from agentpay.ports import Chain
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.sending_ports import PaymentBook
@@ -44,6 +47,8 @@ LATE_SECONDS: Final = 3600
 KEPT_SECONDS: Final = 24 * LATE_SECONDS
 """Longer by far, since the clocks of processes that share a book may differ."""
 _SWEEP_SECONDS: Final = 600
+_LOST_SECONDS: Final = 3.0
+"""One node of an endpoint may not have what another has shown."""
 _LONGEST: Final = 2**62
 """A time that every store keeps."""
 
@@ -201,17 +206,9 @@ class SettledOnce:
             case (
                 PaymentStatus.DELIVERED | PaymentStatus.SERVED | PaymentStatus.ANSWERING
             ):
-                return Refused(
-                    code=DUPLICATE,
-                    message="it was settled, and its payee was told",
-                    transaction=known.transaction,
-                )
+                return await self._told(movement, known)
             case PaymentStatus.FAILED:
-                return Refused(
-                    code=movement.failed_code,
-                    message="it was sent before, and failed",
-                    transaction=known.transaction,
-                )
+                return await self._sent_since(movement, known)
             case PaymentStatus.SETTLED:
                 if known.resource == _ORDER:
                     return await self._check(movement)
@@ -225,6 +222,59 @@ class SettledOnce:
         found = await movement.found()
         return found if isinstance(found, Settled) else _another(movement)
 
+    async def _told(self, movement: Movement, known: PaymentRecord) -> Refused:
+        """No second yes; but what a reorg took back is sent again (F9)."""
+        told = Refused(
+            code=DUPLICATE,
+            message="it was settled, and its payee was told",
+            transaction=known.transaction,
+        )
+        try:
+            if known.resource == _ORDER or not await self._is_lost(movement, known):
+                return told
+            _log.warning("%s was taken back by its chain: sent again", movement.id)
+            transaction = (await movement.send()).transaction
+        except TransactionOutcomeUnknown as error:
+            transaction = error.transaction
+        except ChainError:  # it moved nothing
+            return told
+        return Refused(
+            code=PENDING,
+            message="its chain took it back, and it was sent again",
+            transaction=transaction,
+        )
+
+    async def _is_lost(self, movement: Movement, known: PaymentRecord) -> bool:
+        """Whether no node has what was sent, and it would go through once more."""
+        transaction = Hash32(known.transaction)
+        for pause in (0.0, _LOST_SECONDS):
+            await asyncio.sleep(pause)
+            if await movement.check() is not None:
+                return False
+            try:
+                mined = await self._chain.receipt(transaction) is not None
+            except TransactionFailed:
+                mined = True
+            if mined or await self._chain.input(transaction):
+                return False
+        return True
+
+    async def _sent_since(
+        self, movement: Movement, known: PaymentRecord
+    ) -> Settled | Refused:
+        """Ours failed, and who has what was signed may have sent it since (F3)."""
+        found = await movement.found()
+        if not isinstance(found, Settled):
+            return Refused(
+                code=movement.failed_code,
+                message="it was sent before, and failed",
+                transaction=known.transaction,
+            )
+        # Of the owner that it has: what is settled and not told is taken from the dead.
+        settled = replace(known, status=PaymentStatus.SETTLED)
+        saved = await self._save(movement, settled.status, found, owner=known.owner)
+        return found if saved and await self._is_ours(settled) else _ELSEWHERE
+
     async def _resume(
         self, movement: Movement, known: PaymentRecord
     ) -> Settled | Refused | None:
@@ -236,6 +286,11 @@ class SettledOnce:
                 if receipt is not None:
                     return await self._finish(movement, movement.result(receipt))
             except TransactionFailed as error:
+                found = await movement.found()  # another may have sent it (F3)
+                if isinstance(found, Settled):
+                    return await self._finish(movement, found)
+                if found is None and is_aggregate(await self._chain.input(transaction)):
+                    return None  # it failed with others, or for them: once more
                 if known.resource == _ORDER:  # perhaps it was for another
                     return Refused(code=movement.failed_code, message=error.reason)
                 return await self._failed(movement, error)
@@ -292,12 +347,17 @@ class SettledOnce:
         return settled if ours else _ELSEWHERE
 
     async def _save(
-        self, movement: Movement, status: PaymentStatus, settled: Settled
+        self,
+        movement: Movement,
+        status: PaymentStatus,
+        settled: Settled,
+        *,
+        owner: str = "",
     ) -> bool:
         """Say how far it is; False if another process has taken it over."""
         return await self._book.finish_payment(
             movement.id,
-            owner=self._book.owner,
+            owner=owner or self._book.owner,
             status=status,
             transaction=settled.transaction,
             charged=settled.amount,

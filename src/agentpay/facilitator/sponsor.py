@@ -34,9 +34,10 @@ from agentpay.evm.approval import (
 )
 from agentpay.evm.calls import Call, Receipt, Standing
 from agentpay.evm.eip3009_abi import balance_call
+from agentpay.evm.erc6492 import inner_signature
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.gas import GasSpending
-from agentpay.onchain import is_used, read_words
+from agentpay.onchain import is_signature_of, is_used, read_words
 from agentpay.ports import Chain
 from agentpay.sending_ports import Relay
 from agentpay.types import Address
@@ -172,6 +173,11 @@ class Sponsor:
             return "insufficient_funds"
         if await is_used(self._chain, signed):
             return "the payment was used or cancelled"
+        # An account with code is asked, and not its key (EIP-7702), as Permit2 does.
+        if await self._chain.code(owner) and not await is_signature_of(
+            self._chain, owner, signed.digest(), inner_signature(signed.signature)
+        ):
+            return "the code of its account does not take its signature"
         return None
 
     async def _fund(self, owner: Address, missing: int, send: Send) -> None:
