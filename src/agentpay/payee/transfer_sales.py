@@ -18,6 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
+from agentpay.payee.earlier import are_covered, moved_earlier
 from agentpay.payee.finality import Depth
 from agentpay.payee.movements import (
     Movement,
@@ -130,7 +131,8 @@ class TransferSales:
         )
         if wrong is not None:
             return wrong
-        late = wrong_time(transfer, int(self._clock()))
+        longest = self._settings.valid_seconds_max
+        late = wrong_time(transfer, int(self._clock()), seconds_max=longest)
         # What was taken before may have expired since, and is not refused for that.
         if late is not None and await self._store.find_payment(transfer.id) is None:
             return late
@@ -240,40 +242,38 @@ class TransferSales:
             self._reserved[record.id] = purchase.movement
             return sale
         if record.status is not PaymentStatus.STARTED:
-            sale.settled = Settled(
-                transaction=record.transaction, amount=record.charged
-            )
+            paid, charged = record.transaction, record.charged
+            sale.settled = Settled(transaction=paid, amount=charged)
             return sale
-        if purchase.terms.order is Order.SETTLE_FIRST or purchase.movement.done:
-            settled = await self.settle(purchase, purchase.movement.maximum)
+        movement = purchase.movement
+        upfront = purchase.terms.order is Order.SETTLE_FIRST
+        if not (upfront or movement.done or await self._is_covered(purchase)):
+            return self._refuse(purchase.terms, "insufficient_funds")
+        try:
+            earlier = await moved_earlier(
+                self._chain, movement, since=record.started_at, simulate=not upfront
+            )
+        except TransactionFailed as error:
+            return await self._failed(purchase, error)
+        if upfront or movement.done:
+            settled = await self.settle(purchase, movement.maximum)
             if isinstance(settled, Refusal):
                 return settled
             sale.settled = settled
-            return sale
-        if not await self._reserve(purchase):
-            if record.id not in self._perhaps:
-                await self._store.drop_payment(record.id, owner=self._store.owner)
-            return self._refuse(purchase.terms, "insufficient_funds")
-        try:
-            await purchase.movement.check()
-        except TransactionFailed as error:
-            # Settled before, with nobody there to hear of it; or by somebody else.
-            earlier = await purchase.movement.found()
-            if earlier is None:
-                return await self._failed(purchase, error)
-            if not await self._depth.reached(earlier, purchase.movement.found):
+        elif earlier is not None:
+            if not await self._depth.reached(earlier, movement.found):
                 return self._unknown(purchase, earlier.transaction)
             sale.settled = earlier
         return sale
 
-    async def _reserve(self, purchase: Purchase) -> bool:
-        """Whether a payer has enough for all of its transfers that are open here."""
-        movement = purchase.movement
-        self._reserved[purchase.record.id] = movement
-        open_ = [m for m in self._reserved.values() if m.payer == movement.payer]
-        if len(open_) == 1:
-            return True  # its own simulation says
-        return sum(m.maximum for m in open_) <= await movement.funds()
+    async def _is_covered(self, purchase: Purchase) -> bool:
+        movement, record = purchase.movement, purchase.record
+        self._reserved[record.id] = movement
+        if await are_covered(self._reserved.values(), movement):
+            return True
+        if record.id not in self._perhaps:
+            await self._store.drop_payment(record.id, owner=self._store.owner)
+        return False
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""
