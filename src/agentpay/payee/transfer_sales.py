@@ -29,7 +29,12 @@ from agentpay.payee.movements import (
 from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.payee.transfer_sale import Purchase, TransferSale
+from agentpay.payee.transfer_sale import (
+    SETTLE_SECONDS,
+    Purchase,
+    TransferSale,
+    new_record,
+)
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.wire.bazaar import Listing
@@ -159,14 +164,15 @@ class TransferSales:
         Raises:
             ChainError, StoreUnavailable: Nothing was decided.
         """
-        ours = self._new_record(movement, terms, only_for)
+        owner, now = self._store.owner, int(self._clock())
+        ours = new_record(movement, terms, owner=owner, now=now, only_for=only_for)
         if ours.id in self._running:
             return self._already(ours, ours)
         # From here to the next await nobody else runs: one request per signature.
         self._running.add(ours.id)
         sold: TransferSale | Refusal | None = None
         try:
-            record = await self._begin(ours, terms)
+            record = await self._begin(ours, movement, terms)
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
@@ -190,23 +196,8 @@ class TransferSales:
         self._running.discard(payment_id)
         self._reserved.pop(payment_id, None)
 
-    def _new_record(
-        self, movement: Movement, terms: Terms, only_for: str
-    ) -> PaymentRecord:
-        served_first = terms.order is Order.SERVE_FIRST
-        return PaymentRecord(
-            id=movement.id,
-            payer=movement.payer,
-            amount=movement.maximum,
-            resource=f"{terms.resource} {only_for}".rstrip(),
-            owner=self._store.owner,
-            started_at=int(self._clock()),
-            good_until=movement.good_until,
-            request=movement.kept if served_first else "",
-        )
-
     async def _begin(
-        self, ours: PaymentRecord, terms: Terms
+        self, ours: PaymentRecord, movement: Movement, terms: Terms
     ) -> PaymentRecord | Refusal:
         """Record the payment, or find out what became of it before."""
         known = await self._store.begin_payment(ours)
@@ -214,26 +205,28 @@ class TransferSales:
             return known
         if known.status is PaymentStatus.FAILED:
             return self._refuse(terms, "invalid_transaction_state")
-        if not await self._may_run_again(known, ours):
+        if not await self._may_run_again(known, ours, movement):
             return self._already(known, ours)
         return await self._store.find_payment(ours.id) or known
 
-    async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
+    async def _may_run_again(
+        self, known: PaymentRecord, ours: PaymentRecord, movement: Movement
+    ) -> bool:
         """Paid for or under way, not answered, and nobody is at it: its own resend."""
         if known.status in _OVER or known.resource != ours.resource:
             return False
         if known.owner == ours.owner:  # and nobody is at it: an answer has left
             return known.status is not PaymentStatus.ANSWERING
-        # What is served first is sent only once it is said to be answered.
-        if known.status is PaymentStatus.STARTED and not known.request:
+        # What is served first is sent only once it is said to be answered, or late.
+        served_first = known.request and self.seconds_left(movement) > 0
+        if known.status is PaymentStatus.STARTED and not served_first:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord, ours: PaymentRecord) -> Refusal:
         answered = known.status in _ANSWERED and known.resource == ours.resource
-        return refusals.presented(
-            known, chain=self._settings.asset.chain, answered=answered
-        )
+        chain = self._settings.asset.chain
+        return refusals.presented(known, chain=chain, answered=answered)
 
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
         sale = TransferSale(self, purchase)
@@ -274,6 +267,10 @@ class TransferSales:
         if record.id not in self._perhaps:
             await self._store.drop_payment(record.id, owner=self._store.owner)
         return False
+
+    def seconds_left(self, movement: Movement) -> float:
+        """For how long an answer may leave before it is settled."""
+        return movement.expires_at - SETTLE_SECONDS - self._clock()
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""
