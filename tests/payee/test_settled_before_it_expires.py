@@ -16,7 +16,7 @@ from agentpay.stream_errors import StreamExhausted, StreamLost
 from agentpay.testing.local_chain import LocalChain
 from tests.http.test_selling_streams import PER_TOKEN, Listener, Model, route
 from tests.http.world import a_payee, eventually
-from tests.payee.hand import HandPayer, sold, terms_of
+from tests.payee.hand import HandPayer, code, refused, sold, terms_of
 from tests.payee.test_selling_by_permit2 import a_payer
 from tests.payee.test_transfers_that_move_nothing import NONCE, cancel
 
@@ -132,10 +132,12 @@ async def test_p10_no_stream_begins_that_could_not_be_settled(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    async with a_payee(chain) as payee:
-        sale = await an_upto(chain, payee, seconds=SHORT)
+    ahead = [0.0]
+    async with a_payee(chain, clock=lambda: time.time() + ahead[0]) as payee:
+        sale = await an_upto(chain, payee, seconds=SETTLE_SECONDS + 30)
         stream = sale.stream
         assert stream is not None
+        ahead[0] = 31  # its handler took so long before it began
         drawn = await stream.draw(200)
         with pytest.raises(StreamExhausted):
             await stream.begin()
@@ -144,6 +146,19 @@ async def test_p10_no_stream_begins_that_could_not_be_settled(
         assert drawn == 0
         assert await earned(chain, payee) == 0
         assert (await record_of(payee, sale)).status is PaymentStatus.FAILED
+
+
+async def test_p10_a_stream_is_refused_that_could_not_be_settled(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with a_payee(chain) as payee:
+        payer, terms = await a_payer(chain, payee), terms_of(payee, STREAM)
+        until = int(time.time()) + SHORT
+        header = await payer.permit2(terms, scheme="upto", deadline=until)
+        refusal = refused(await payee.answer(header, terms))
+
+        assert code(refusal) == "permit2_deadline_expired"
 
 
 async def test_p10_who_lost_a_stream_settles_none_of_it_before_it_expires(

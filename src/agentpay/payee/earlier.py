@@ -10,13 +10,32 @@ from collections.abc import Iterable
 from typing import Final
 
 from agentpay.errors import ChainUnreachable, TransactionFailed
+from agentpay.evm.transfer import Transfer
 from agentpay.payee.movements import Movement
+from agentpay.payee.offers import PayeeSettings
+from agentpay.payee.transfer_sale import SETTLE_SECONDS
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.types import Hash32
+from agentpay.wire.x402_transfers import EXPIRY_MARGIN_SECONDS, wrong_time
 
 _CLOCKS_DIFFER_SECONDS: Final = 30
 """So far apart may the clocks of a payee and of its chain be."""
+
+
+def wrong_moment(
+    transfer: Transfer, settings: PayeeSettings, *, now: int, streams: bool
+) -> str | None:
+    """
+    The code of a transfer that is not valid now, or not for the right time from now:
+    what `streams` ends a while before it expires.
+    """
+    return wrong_time(
+        transfer,
+        now,
+        seconds_min=SETTLE_SECONDS if streams else EXPIRY_MARGIN_SECONDS,
+        seconds_max=settings.valid_seconds_max,
+    )
 
 
 async def moved_earlier(

@@ -18,7 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
-from agentpay.payee.earlier import are_covered, moved_earlier
+from agentpay.payee.earlier import are_covered, moved_earlier, wrong_moment
 from agentpay.payee.finality import Depth
 from agentpay.payee.movements import (
     Movement,
@@ -39,12 +39,11 @@ from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import Extension
+from agentpay.wire.x402 import UPTO, Extension
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     signature_code,
     wrong_terms,
-    wrong_time,
 )
 
 _log = logging.getLogger(__name__)
@@ -113,15 +112,18 @@ class TransferSales:
         if wrong is not None:
             return self._refuse(terms, wrong)
         transfer = read_signed(payload, extensions, self._settings)
-        wrong = await self.wrong(transfer)
+        streams = scheme == UPTO and terms.streaming is not None
+        wrong = await self.wrong(transfer, streams=streams)
         if wrong is not None:
             return self._refuse(terms, wrong)
         movement = self.movement(transfer, terms.for_catalogue)
         return await self.sell(movement, scheme, terms, only_for=only_for)
 
-    async def wrong(self, transfer: Transfer) -> str | None:
+    async def wrong(self, transfer: Transfer, *, streams: bool = False) -> str | None:
         """
         What is wrong with a signature or its time, if anything.
+
+        What `streams` is settled a while before it expires, and ends there.
 
         Raises:
             ChainError, StoreUnavailable: It could not be asked.
@@ -136,8 +138,8 @@ class TransferSales:
         )
         if wrong is not None:
             return wrong
-        longest = self._settings.valid_seconds_max
-        late = wrong_time(transfer, int(self._clock()), seconds_max=longest)
+        now = int(self._clock())
+        late = wrong_moment(transfer, self._settings, now=now, streams=streams)
         # What was taken before may have expired since, and is not refused for that.
         if late is not None and await self._store.find_payment(transfer.id) is None:
             return late
