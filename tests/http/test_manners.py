@@ -130,6 +130,34 @@ async def test_p7_a_shared_cache_never_gives_a_paid_answer_to_somebody_else(
     assert proxy.hits == 0
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cdn-cache-control", "CDN-Cache-Control", "surrogate-control"),
+        *("cloudflare-cdn-cache-control", "Vercel-CDN-Cache-Control"),
+        *("akamai-cache-control", "Edge-Control", "x-accel-expires"),
+    ],
+)
+async def test_p7_no_cache_is_told_anything_else_of_a_paid_answer(
+    agentpay_shared_chain: LocalChain, name: str
+) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        headers = [(name.encode(), b"max-age=600"), (b"cache-control", b"no-store")]
+        start = {"type": "http.response.start", "status": 200, "headers": headers}
+        await send(start)
+        await send({"type": "http.response.body", "body": b"what one pays for"})
+
+    async with a_payee(agentpay_shared_chain) as payee:
+        wall = Paywall(app, payee=payee, routes={"/paid": PRICE})
+        async with await an_agent(agentpay_shared_chain, through(wall)) as agent:
+            paid = await agent.get(BASE + "/paid")
+
+    assert paid.status_code == 200
+    assert name.lower() not in paid.headers
+    assert paid.headers["cache-control"] == "no-store"
+
+
 WORDS = st.sampled_from(
     (
         *("public", "Public", "private", "max-age=9", "s-maxage=9", "no-store"),

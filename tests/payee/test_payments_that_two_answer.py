@@ -46,6 +46,7 @@ class Purse:
     maximum: int = PRICE
     done: bool = False
     good_until: int = 0
+    expires_at: int = 2**62
     kept: str = "{}"
     moved: list[int] = field(default_factory=list[int])
     on_its_way: Callable[[], None] = lambda: None

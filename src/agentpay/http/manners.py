@@ -1,7 +1,8 @@
 """
 What a good server does around payments: caches, browsers, and its own name.
 
-A shared cache must never give to one what another paid for. Sources: RFC 9111; x402
+A shared cache must never give to one what another paid for. Sources: RFC 9111; RFC 9213
+(fields for some caches alone, which do not read `Cache-Control` then); x402
 `specs/transports-v2/http.md`, where bodies are a server's own affair: JSON for
 programs, and a page for people whose browser asks for one.
 """
@@ -33,6 +34,7 @@ _PAGE_POLICY = (
 _PRIVATE = ("private", "no-store", "no-cache")
 _NOT_KEPT = ("public", "s-maxage", "proxy-revalidate", "private")
 """What contradicts `private`, or says it of some fields alone."""
+_FOR_SOME_CACHES = (b"surrogate-control", b"edge-control", b"x-accel-expires")
 _DIRECTIVE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*"?)+')
 """A comma in quotes is none, and a quote without an end reaches to that of the line."""
 
@@ -79,10 +81,13 @@ def keep_private(headers: Headers, *, signs_in: bool = False) -> None:
     """
     A paid answer is for who paid, whatever its application allowed caches to do.
 
+    What is said to some caches alone is left out: they would go by that.
+
     With arguments, `private` and `no-cache` are about the fields that they name, and
     the answer may be shared (RFC 9111, 5.2.2). With `signs_in`, who has paid may come
     back by a signature, and the answer depends on that too.
     """
+    headers[:] = [h for h in headers if not _is_for_some_caches(h[0].lower())]
     said = [v.decode("latin-1") for n, v in headers if n.lower() == b"cache-control"]
     words = [word.strip(" \t") for word in _DIRECTIVE.findall(",".join(said))]
     if not any(word.lower() in _PRIVATE for word in words):
@@ -93,6 +98,11 @@ def keep_private(headers: Headers, *, signs_in: bool = False) -> None:
     headers.append((b"vary", PAYMENT_SIGNATURE.encode()))
     if signs_in:
         headers.append((b"vary", SIGN_IN.encode()))
+
+
+def _is_for_some_caches(name: bytes) -> bool:
+    """`CDN-Cache-Control`, what vendors prefix it with, and what came before it."""
+    return name.endswith(b"-cache-control") or name in _FOR_SOME_CACHES
 
 
 def _name(directive: str) -> str:

@@ -59,6 +59,11 @@ class Movement(Protocol):
         ...
 
     @property
+    def expires_at(self) -> int:
+        """When the chain stops to take it, if it does at a moment that was signed."""
+        ...
+
+    @property
     def good_until(self) -> int:
         """Until when it has to be known: it buys nothing after; 0 is for ever."""
         ...
@@ -123,8 +128,12 @@ class TransferMovement:
         return False
 
     @property
+    def expires_at(self) -> int:
+        return min(self.transfer.valid_before, _FOREVER)
+
+    @property
     def good_until(self) -> int:
-        return min(self.transfer.valid_before, _FOREVER) + _KNOWN_SECONDS
+        return self.expires_at + _KNOWN_SECONDS
 
     @property
     def kept(self) -> str:
@@ -192,6 +201,10 @@ class TransactionMovement:
     @property
     def done(self) -> bool:
         return False
+
+    @property
+    def expires_at(self) -> int:
+        return _FOREVER
 
     @property
     def good_until(self) -> int:
@@ -269,6 +282,10 @@ class SentMovement:
     @property
     def done(self) -> bool:
         return True
+
+    @property
+    def expires_at(self) -> int:
+        return _FOREVER
 
     @property
     def good_until(self) -> int:

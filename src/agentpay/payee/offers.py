@@ -34,6 +34,7 @@ from agentpay.wire.x402 import (
 from agentpay.wire.x402_fitting import fit_required
 from agentpay.wire.x402_terms import UPFRONT, accepted_offer, is_for
 
+_HOUR_SECONDS = 3600
 ERROR_PREFIX = "invalid_batch_settlement_evm_"
 NO_PAYMENT = "Payment required"
 """What a 402 says where nothing was paid with."""
@@ -68,6 +69,11 @@ class PayeeSettings:
     """The most that may be unclaimed on one channel; None is any amount."""
     finality: FinalAmounts = field(default_factory=FinalAmounts)
     """How deep a deposit is to be before all of it may be spent."""
+
+    @property
+    def valid_seconds_max(self) -> int:
+        """For how long a transfer may be valid: some clients always sign an hour."""
+        return self.max_timeout_seconds + _HOUR_SECONDS
 
 
 _UPFRONT: JsonObject = {"paymentFlow": UPFRONT}

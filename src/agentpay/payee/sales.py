@@ -92,7 +92,12 @@ class SaleStream(Protocol):
         ...
 
     async def begin(self) -> str:
-        """The receipt that stands at the head of the answer; nothing in it is final."""
+        """
+        The receipt that stands at the head of the answer; nothing in it is final.
+
+        Raises:
+            StreamExhausted: What was signed expires before anything could be settled.
+        """
         ...
 
     async def draw(self, charged: int) -> int:

@@ -18,6 +18,7 @@ from agentpay.errors import (
 from agentpay.evm.transfer import Transfer
 from agentpay.onchain import wrong_signature
 from agentpay.payee import transfer_refusals as refusals
+from agentpay.payee.earlier import are_covered, moved_earlier, wrong_moment
 from agentpay.payee.finality import Depth
 from agentpay.payee.movements import (
     Movement,
@@ -28,17 +29,21 @@ from agentpay.payee.movements import (
 from agentpay.payee.offers import PayeeSettings, payment_required
 from agentpay.payee.pricing import Order, Terms
 from agentpay.payee.sales import Refusal, Sale
-from agentpay.payee.transfer_sale import Purchase, TransferSale
+from agentpay.payee.transfer_sale import (
+    SETTLE_SECONDS,
+    Purchase,
+    TransferSale,
+    new_record,
+)
 from agentpay.ports import Chain, PayeeStore, Settler
 from agentpay.records import PaymentRecord, PaymentStatus, Settled
 from agentpay.wire.bazaar import Listing
 from agentpay.wire.headers import JsonObject
-from agentpay.wire.x402 import Extension
+from agentpay.wire.x402 import UPTO, Extension
 from agentpay.wire.x402_transfers import (
     TransferPayload,
     signature_code,
     wrong_terms,
-    wrong_time,
 )
 
 _log = logging.getLogger(__name__)
@@ -107,15 +112,18 @@ class TransferSales:
         if wrong is not None:
             return self._refuse(terms, wrong)
         transfer = read_signed(payload, extensions, self._settings)
-        wrong = await self.wrong(transfer)
+        streams = scheme == UPTO and terms.streaming is not None
+        wrong = await self.wrong(transfer, streams=streams)
         if wrong is not None:
             return self._refuse(terms, wrong)
         movement = self.movement(transfer, terms.for_catalogue)
         return await self.sell(movement, scheme, terms, only_for=only_for)
 
-    async def wrong(self, transfer: Transfer) -> str | None:
+    async def wrong(self, transfer: Transfer, *, streams: bool = False) -> str | None:
         """
         What is wrong with a signature or its time, if anything.
+
+        What `streams` is settled a while before it expires, and ends there.
 
         Raises:
             ChainError, StoreUnavailable: It could not be asked.
@@ -130,7 +138,8 @@ class TransferSales:
         )
         if wrong is not None:
             return wrong
-        late = wrong_time(transfer, int(self._clock()))
+        now = int(self._clock())
+        late = wrong_moment(transfer, self._settings, now=now, streams=streams)
         # What was taken before may have expired since, and is not refused for that.
         if late is not None and await self._store.find_payment(transfer.id) is None:
             return late
@@ -157,14 +166,15 @@ class TransferSales:
         Raises:
             ChainError, StoreUnavailable: Nothing was decided.
         """
-        ours = self._new_record(movement, terms, only_for)
+        owner, now = self._store.owner, int(self._clock())
+        ours = new_record(movement, terms, owner=owner, now=now, only_for=only_for)
         if ours.id in self._running:
             return self._already(ours, ours)
         # From here to the next await nobody else runs: one request per signature.
         self._running.add(ours.id)
         sold: TransferSale | Refusal | None = None
         try:
-            record = await self._begin(ours, terms)
+            record = await self._begin(ours, movement, terms)
             if isinstance(record, Refusal):
                 return record
             purchase = Purchase(
@@ -188,23 +198,8 @@ class TransferSales:
         self._running.discard(payment_id)
         self._reserved.pop(payment_id, None)
 
-    def _new_record(
-        self, movement: Movement, terms: Terms, only_for: str
-    ) -> PaymentRecord:
-        served_first = terms.order is Order.SERVE_FIRST
-        return PaymentRecord(
-            id=movement.id,
-            payer=movement.payer,
-            amount=movement.maximum,
-            resource=f"{terms.resource} {only_for}".rstrip(),
-            owner=self._store.owner,
-            started_at=int(self._clock()),
-            good_until=movement.good_until,
-            request=movement.kept if served_first else "",
-        )
-
     async def _begin(
-        self, ours: PaymentRecord, terms: Terms
+        self, ours: PaymentRecord, movement: Movement, terms: Terms
     ) -> PaymentRecord | Refusal:
         """Record the payment, or find out what became of it before."""
         known = await self._store.begin_payment(ours)
@@ -212,26 +207,28 @@ class TransferSales:
             return known
         if known.status is PaymentStatus.FAILED:
             return self._refuse(terms, "invalid_transaction_state")
-        if not await self._may_run_again(known, ours):
+        if not await self._may_run_again(known, ours, movement):
             return self._already(known, ours)
         return await self._store.find_payment(ours.id) or known
 
-    async def _may_run_again(self, known: PaymentRecord, ours: PaymentRecord) -> bool:
+    async def _may_run_again(
+        self, known: PaymentRecord, ours: PaymentRecord, movement: Movement
+    ) -> bool:
         """Paid for or under way, not answered, and nobody is at it: its own resend."""
         if known.status in _OVER or known.resource != ours.resource:
             return False
         if known.owner == ours.owner:  # and nobody is at it: an answer has left
             return known.status is not PaymentStatus.ANSWERING
-        # What is served first is sent only once it is said to be answered.
-        if known.status is PaymentStatus.STARTED and not known.request:
+        # What is served first is sent only once it is said to be answered, or late.
+        served_first = known.request and self.seconds_left(movement) > 0
+        if known.status is PaymentStatus.STARTED and not served_first:
             self._perhaps.add(known.id)
         return await self._store.take_payment(known.id, owner=ours.owner)
 
     def _already(self, known: PaymentRecord, ours: PaymentRecord) -> Refusal:
         answered = known.status in _ANSWERED and known.resource == ours.resource
-        return refusals.presented(
-            known, chain=self._settings.asset.chain, answered=answered
-        )
+        chain = self._settings.asset.chain
+        return refusals.presented(known, chain=chain, answered=answered)
 
     async def _sell(self, purchase: Purchase) -> TransferSale | Refusal:
         sale = TransferSale(self, purchase)
@@ -240,40 +237,42 @@ class TransferSales:
             self._reserved[record.id] = purchase.movement
             return sale
         if record.status is not PaymentStatus.STARTED:
-            sale.settled = Settled(
-                transaction=record.transaction, amount=record.charged
-            )
+            paid, charged = record.transaction, record.charged
+            sale.settled = Settled(transaction=paid, amount=charged)
             return sale
-        if purchase.terms.order is Order.SETTLE_FIRST or purchase.movement.done:
-            settled = await self.settle(purchase, purchase.movement.maximum)
+        movement = purchase.movement
+        upfront = purchase.terms.order is Order.SETTLE_FIRST
+        if not (upfront or movement.done or await self._is_covered(purchase)):
+            return self._refuse(purchase.terms, "insufficient_funds")
+        try:
+            earlier = await moved_earlier(
+                self._chain, movement, since=record.started_at, simulate=not upfront
+            )
+        except TransactionFailed as error:
+            return await self._failed(purchase, error)
+        if upfront or movement.done:
+            settled = await self.settle(purchase, movement.maximum)
             if isinstance(settled, Refusal):
                 return settled
             sale.settled = settled
-            return sale
-        if not await self._reserve(purchase):
-            if record.id not in self._perhaps:
-                await self._store.drop_payment(record.id, owner=self._store.owner)
-            return self._refuse(purchase.terms, "insufficient_funds")
-        try:
-            await purchase.movement.check()
-        except TransactionFailed as error:
-            # Settled before, with nobody there to hear of it; or by somebody else.
-            earlier = await purchase.movement.found()
-            if earlier is None:
-                return await self._failed(purchase, error)
-            if not await self._depth.reached(earlier, purchase.movement.found):
+        elif earlier is not None:
+            if not await self._depth.reached(earlier, movement.found):
                 return self._unknown(purchase, earlier.transaction)
             sale.settled = earlier
         return sale
 
-    async def _reserve(self, purchase: Purchase) -> bool:
-        """Whether a payer has enough for all of its transfers that are open here."""
-        movement = purchase.movement
-        self._reserved[purchase.record.id] = movement
-        open_ = [m for m in self._reserved.values() if m.payer == movement.payer]
-        if len(open_) == 1:
-            return True  # its own simulation says
-        return sum(m.maximum for m in open_) <= await movement.funds()
+    async def _is_covered(self, purchase: Purchase) -> bool:
+        movement, record = purchase.movement, purchase.record
+        self._reserved[record.id] = movement
+        if await are_covered(self._reserved.values(), movement):
+            return True
+        if record.id not in self._perhaps:
+            await self._store.drop_payment(record.id, owner=self._store.owner)
+        return False
+
+    def seconds_left(self, movement: Movement) -> float:
+        """For how long an answer may leave before it is settled."""
+        return movement.expires_at - SETTLE_SECONDS - self._clock()
 
     async def settle(self, purchase: Purchase, amount: int) -> Settled | Refusal:
         """Move the money; what is settled, or what to answer instead."""

@@ -214,12 +214,23 @@ def signature_code(transfer: Transfer) -> str:
     return "invalid_permit2_signature"
 
 
-def wrong_time(transfer: Transfer, now: int) -> str | None:
-    """Whether a transfer is valid yet, and for long enough to be mined."""
+def wrong_time(
+    transfer: Transfer,
+    now: int,
+    *,
+    seconds_min: int = EXPIRY_MARGIN_SECONDS,
+    seconds_max: int | None = None,
+) -> str | None:
+    """
+    Whether a transfer is valid yet, for long enough from now, to be mined at least, and
+    not for too long.
+    """
     by_token = isinstance(transfer, TokenTransfer)
     prefix = "invalid_exact_evm_payload_authorization_valid_"
     if transfer.valid_after > now:
         return prefix + "after" if by_token else "permit2_not_yet_valid"
-    if transfer.valid_before < now + EXPIRY_MARGIN_SECONDS:
+    if transfer.valid_before < now + seconds_min:
         return prefix + "before" if by_token else "permit2_deadline_expired"
+    if seconds_max is not None and transfer.valid_before > now + seconds_max:
+        return prefix + "before" if by_token else "permit2_deadline_too_far"
     return None
