@@ -1,6 +1,7 @@
 """A channel as an official client uses it: one request at a time, at exactly S + m."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from agentpay.evm.batch_settlement import channel_id
@@ -95,6 +96,28 @@ async def test_p1_a_published_voucher_buys_nothing_on_a_cheaper_route(
         refusal = refused(await shop.answer(published, cheap))
 
         assert code(refusal) == "cumulative_amount_mismatch"
+
+
+async def test_p1_of_a_forgotten_channel_what_was_claimed_counts_as_shown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet(0)
+    async with a_payee(chain, wallet=wallet) as payee:
+        shop = await lane(chain, payee)
+        await payee.settlement.claim()
+    async with a_payee(chain, wallet=wallet) as reborn:
+        shop = replace(shop, payee=reborn)
+        wrong = await shop.payer.voucher(shop.config, 1500, shop.terms)
+        assert "channelState" in await state_in(refused(await shop.answer(wrong)))
+        early = await shop.payer.voucher(shop.config, 1000, shop.terms)
+        assert "channelState" in await state_in(refused(await shop.answer(early)))
+        right = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        await serve(await shop.answer(right))
+
+        shown = refused(await shop.answer(early))
+        assert code(shown) == "cumulative_amount_mismatch"
+        assert "channelState" not in await state_in(shown)
 
 
 async def test_a_second_request_waits_and_then_hears_that_the_channel_is_busy(

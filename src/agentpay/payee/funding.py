@@ -178,6 +178,7 @@ class ChannelFunding:
             pending_withdrawal=state.withdrawal,
             charged=state.claimed,
             highest=state.claimed,
+            floor=state.claimed,
         )
         return PayeeRecord(
             channel=call.channel,
