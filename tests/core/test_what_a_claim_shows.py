@@ -123,6 +123,13 @@ def test_p1_a_dead_request_whose_voucher_is_shown_runs_again_for_nobody(
     assert said.answer == (Spent(fate=Fate.RUNNING) if tagged else NO)
 
 
+def test_what_left_the_window_while_it_ran_runs_again_after_a_crash() -> None:
+    channel = after(payee_channel(window=1), voucher(10, 10), *sold(20, 10, 10))
+
+    assert channel.floor == 10
+    assert isinstance(answer(channel, voucher(10, 10, owner=REBORN)), Admitted)
+
+
 def test_a_claim_prefers_the_voucher_of_a_request_that_is_over() -> None:
     channel = after(payee_channel(), voucher(15, 5), *sold(30, 5, 5), voucher(40, 5))
 

@@ -239,10 +239,17 @@ class PayeeChannel:
 
         It never shows one of nothing.
         """
-        if 0 < cumulative <= self.floor:
-            return True
+        return 0 < cumulative <= self.floor or self.is_shown(cumulative)
+
+    def is_shown(self, cumulative: int) -> bool:
+        """
+        Whether we know that it does: of a parallel channel, what left the window while
+        it ran is under the floor and was not shown.
+        """
         used = self.find_used(cumulative)
-        return used is not None and used.shown
+        if used is not None and used.shown:
+            return True
+        return not self.tagged and 0 < cumulative <= self.floor
 
     def with_shown(self, cumulative: int) -> tuple[Used, ...]:
         """What is remembered, once the chain shows this voucher."""
