@@ -124,9 +124,9 @@ class PayeeSide:
         cumulative = request.cumulative
         if before.reservation(cumulative) is None:
             check_sold(before, self.payee, cumulative, self.exposure_max)
-            public = not before.tagged and cumulative in self.published
-            assert not public, "a voucher that everybody can read was sold"
             assert not (self.ended and before.tagged), "what is over sold something"
+        public = cumulative in self.published
+        assert not public, "a voucher that everybody can read was sold"
         self.start(request, reservation, hears_payer=hears_payer)
         again = before.reservation(cumulative) is not None
         self.handlers[cumulative].again = again
@@ -256,6 +256,8 @@ class PayeeSide:
         amount = max(self.claimed, min(self.payee.due, self.balance))
         assert said == amount - self.claimed, "not what a claim would bring"
         if voucher is None or self.payee.due <= self.claimed:
+            return
+        if not self.payee.may_show(voucher):
             return
         self.tell_payee(VoucherPublished(amount=voucher.amount))
         self.published.add(voucher.amount)

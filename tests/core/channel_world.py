@@ -362,6 +362,7 @@ def make_world(
         claimed=forgotten,
         charged=forgotten,
         highest=forgotten,
+        floor=forgotten,
     )
     return World(
         payer=payer,

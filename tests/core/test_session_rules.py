@@ -318,6 +318,37 @@ def test_a_settle_takes_the_highest_voucher_that_is_due() -> None:
     assert after(session, seen).unclaimed == 0
 
 
+def test_p1_a_settle_shows_no_voucher_whose_request_runs() -> None:
+    session = after(a_session(tagged=True), voucher(10, 10), *sold(20, 10))
+
+    assert session.due == 10
+    assert session.settle_voucher() is None
+    done = after(session, charged(10, 10), delivered(10))
+    assert done.settle_voucher() == HeldVoucher(amount=20, signature=signature(20))
+
+
+def test_p12_by_a_voucher_that_the_chain_shows_nobody_takes_what_died() -> None:
+    session = after(a_session(), *sold(10, 10), VoucherPublished(amount=10))
+    died = after(session, voucher(20, 10))
+    shown = after(died, VoucherPublished(amount=20))
+
+    lower = apply(died, voucher(10, 10, owner=REBORN))
+    assert (lower.channel, lower.answer) == (died, refused(LOWER))
+    closes = apply(died, close_asked(10, owner=REBORN))
+    assert (closes.channel, closes.answer) == (died, refused(BUSY))
+    assert isinstance(answer(died, voucher(20, 10, owner=REBORN)), Admitted)
+    same = apply(shown, voucher(20, 10, owner=REBORN))
+    assert (same.channel, same.answer) == (shown, refused(MISMATCH))
+
+
+def test_a_close_that_is_refused_buries_nothing() -> None:
+    died = after(a_session(), voucher(50, 20))
+    other = apply(died, close_asked(5, owner=REBORN))
+
+    assert (other.channel, other.answer) == (died, refused(MISMATCH))
+    assert answer(died, close_asked(0, owner=REBORN)) == Closing(ready=True)
+
+
 def test_a_settle_takes_nothing_while_one_voucher_covers_everything() -> None:
     session = after(a_session(), *sold(100, 10))
 

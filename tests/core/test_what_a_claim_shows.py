@@ -1,18 +1,35 @@
 """A strict channel once a claim has shown a voucher: that one buys nothing any more."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentpay.core.payee_channel import PayeeChannel
+from agentpay.core import payee_rules
+from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import (
     BUSY,
     MISMATCH,
     Admitted,
+    ChainSeen,
+    Closing,
     Refused,
+    Spent,
     VoucherPublished,
 )
+from agentpay.core.payee_rules import Transition
 
-from .factories import after, answer, payee_channel, sold, voucher
+from .factories import (
+    REBORN,
+    after,
+    answer,
+    charged,
+    delivered,
+    payee_channel,
+    refund_asked,
+    signature,
+    sold,
+    voucher,
+)
 
 NO = Refused(reason=MISMATCH, burnt=False)
 
@@ -91,3 +108,53 @@ def test_a_strict_channel_sells_at_every_total_that_no_claim_has_shown(
     assert isinstance(said, Admitted) == (total not in public)
     assert all(channel.is_public(amount) for amount in public)
     assert channel.floor <= channel.due
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_p1_a_dead_request_whose_voucher_is_shown_runs_again_for_nobody(
+    tagged: bool,
+) -> None:
+    dead = after(payee_channel(tagged=tagged), voucher(10, 10))
+    channel = after(dead, VoucherPublished(amount=10))
+
+    assert isinstance(answer(dead, voucher(10, 10, owner=REBORN)), Admitted)
+    said = payee_rules.apply(channel, voucher(10, 10, owner=REBORN))
+    assert said.channel is channel
+    assert said.answer == (Spent(fate=Fate.RUNNING) if tagged else NO)
+
+
+def test_what_left_the_window_while_it_ran_runs_again_after_a_crash() -> None:
+    channel = after(payee_channel(window=1), voucher(10, 10), *sold(20, 10, 10))
+
+    assert channel.floor == 10
+    assert isinstance(answer(channel, voucher(10, 10, owner=REBORN)), Admitted)
+
+
+def test_a_claim_prefers_the_voucher_of_a_request_that_is_over() -> None:
+    channel = after(payee_channel(), voucher(15, 5), *sold(30, 5, 5), voucher(40, 5))
+
+    assert channel.due == 5
+    assert [v.amount for v in channel.held] == [15, 30, 40]
+    assert channel.claim_voucher() == HeldVoucher(amount=30, signature=signature(30))
+
+
+def test_the_voucher_of_a_request_that_runs_is_shown_only_of_who_leaves() -> None:
+    channel = after(payee_channel(tagged=False), *sold(10, 10, 5), voucher(10, 5))
+    leaving = ChainSeen(balance=100, claimed=0, pending_withdrawal=1)
+
+    only = channel.claim_voucher()
+    assert only is not None
+    assert not channel.may_show(only)
+    assert after(channel, leaving).may_show(only)
+    assert after(channel, charged(10, 5), delivered(10)).may_show(only)
+
+
+def test_p12_a_refund_that_is_refused_buries_nothing() -> None:
+    channel = after(payee_channel(tagged=False), *sold(10, 10, 10), voucher(20, 10))
+    shown = after(channel, VoucherPublished(amount=10))
+
+    for asked, of in ((10, shown), (11, shown), (11, channel)):
+        said = payee_rules.apply(of, refund_asked(asked, owner=REBORN))
+        assert said == Transition(channel=of, answer=NO)
+    mine = answer(channel, refund_asked(10, owner=REBORN))
+    assert mine == Closing(ready=True)

@@ -5,7 +5,10 @@ import asyncio
 import httpx
 import pytest
 
+from agentpay.core.payee_events import ChainSeen
+from agentpay.evm.batch_settlement import channel_id
 from agentpay.evm.session_escrow_abi import request_close_call
+from agentpay.payee.noting import note
 from agentpay.payee.pricing import Route
 from agentpay.payee.session_settlement import SessionSettlement
 from agentpay.testing.local_chain import LocalChain
@@ -187,6 +190,10 @@ async def test_p1_what_is_claimed_while_it_runs_is_told_nothing(
             await until(lambda: shop.begun[SLOW] == 1)
             bought = await present(other, PAID)
             known = await present(claimed)
+            assert await payee.settlement.claim() == 0  # unless its payer leaves
+            leaves = ChainSeen(balance=20 * PRICE, claimed=0, pending_withdrawal=1)
+            channel = channel_id(config, payee.asset.chain)
+            await note(payee._running.store.payee, channel, leaves)
             assert await payee.settlement.claim() == 1
             still = await present(claimed)
             shop.gate.set()

@@ -1,10 +1,12 @@
 """A channel as an official client uses it: one request at a time, at exactly S + m."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from agentpay.evm.batch_settlement import channel_id
 from agentpay.payee.pricing import Route
+from agentpay.testing.faulty_rpc import Fault, FaultyRpc
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.x402 import parse_response
 from tests.http.world import a_payee
@@ -97,6 +99,28 @@ async def test_p1_a_published_voucher_buys_nothing_on_a_cheaper_route(
         assert code(refusal) == "cumulative_amount_mismatch"
 
 
+async def test_p1_of_a_forgotten_channel_what_was_claimed_counts_as_shown(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    wallet = await chain.funded_wallet(0)
+    async with a_payee(chain, wallet=wallet) as payee:
+        shop = await lane(chain, payee)
+        await payee.settlement.claim()
+    async with a_payee(chain, wallet=wallet) as reborn:
+        shop = replace(shop, payee=reborn)
+        wrong = await shop.payer.voucher(shop.config, 1500, shop.terms)
+        assert "channelState" in await state_in(refused(await shop.answer(wrong)))
+        early = await shop.payer.voucher(shop.config, 1000, shop.terms)
+        assert "channelState" in await state_in(refused(await shop.answer(early)))
+        right = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        await serve(await shop.answer(right))
+
+        shown = refused(await shop.answer(early))
+        assert code(shown) == "cumulative_amount_mismatch"
+        assert "channelState" not in await state_in(shown)
+
+
 async def test_a_second_request_waits_and_then_hears_that_the_channel_is_busy(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -148,6 +172,26 @@ async def test_a_refund_by_what_was_charged_empties_the_channel_once(
         assert receipt_of(done).amount == "9000"
         assert receipt_of(again).amount == "0"
         assert balance == 100_000_000 - 1000
+
+
+async def test_a_refund_that_waits_for_the_chain_tells_nothing_of_our_endpoint(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain = agentpay_shared_chain
+    async with (
+        FaultyRpc(chain.rpc_url) as rpc,
+        a_payee(chain, rpc_url=rpc.url + "/secret") as payee,
+    ):
+        shop = await lane(chain, payee)
+        header = await shop.payer.voucher(shop.config, 1000, shop.terms, kind="refund")
+        rpc.plan("eth_call", Fault.UNAVAILABLE, times=50)
+        waits = refused(await shop.answer(header))
+        rpc.heal()
+
+        assert waits.status == 503
+        assert b"chain_unreachable; send the same request again" in waits.body
+        assert b"secret" not in waits.body
+        assert refused(await shop.answer(header)).status == 200
 
 
 async def test_a_refunded_channel_can_be_funded_again(

@@ -239,10 +239,17 @@ class PayeeChannel:
 
         It never shows one of nothing.
         """
-        if 0 < cumulative <= self.floor:
-            return True
+        return 0 < cumulative <= self.floor or self.is_shown(cumulative)
+
+    def is_shown(self, cumulative: int) -> bool:
+        """
+        Whether we know that it does: of a parallel channel, what left the window while
+        it ran is under the floor and was not shown.
+        """
         used = self.find_used(cumulative)
-        return used is not None and used.shown
+        if used is not None and used.shown:
+            return True
+        return not self.tagged and 0 < cumulative <= self.floor
 
     def with_shown(self, cumulative: int) -> tuple[Used, ...]:
         """What is remembered, once the chain shows this voucher."""
@@ -259,15 +266,30 @@ class PayeeChannel:
         return at if found else None
 
     def claim_voucher(self) -> HeldVoucher | None:
-        """The smallest voucher we hold that covers what is due (rule 10)."""
+        """
+        The smallest voucher we hold that covers what is due (rule 10): of a request
+        that is over, if there is one.
+        """
         covering = [voucher for voucher in self.held if voucher.amount >= self.due]
-        return min(covering, key=lambda voucher: voucher.amount, default=None)
+        over = [v for v in covering if self.reservation(v.amount) is None]
+        return min(over or covering, key=_amount, default=None)
+
+    def may_show(self, voucher: HeldVoucher) -> bool:
+        """
+        Whether a claim may be made with it now: while its request runs, it is what
+        proves its payer, and shown only of one that leaves.
+        """
+        return self.pending_withdrawal > 0 or self.reservation(voucher.amount) is None
 
     def settle_voucher(self) -> HeldVoucher | None:
-        """The most that can be had of a session without taking what is not due."""
+        """
+        The most that can be had of a session without taking what is not due, and
+        without a voucher whose request runs.
+        """
         most = min(self.due, self.balance)
         fair = [v for v in self.held if self.claimed < v.amount <= most]
-        return max(fair, key=_amount, default=None)
+        over = [v for v in fair if self.reservation(v.amount) is None]
+        return max(over, key=_amount, default=None)
 
     def last_voucher(self) -> HeldVoucher | None:
         """
@@ -282,22 +304,33 @@ class PayeeChannel:
             return min(covering, key=_amount)
         return max(had, key=_amount, default=None)
 
-    def keep(self, held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
-        """Which of these vouchers are worth keeping when so much is due."""
+    def keep(
+        self,
+        held: tuple[HeldVoucher, ...],
+        due: int,
+        running: tuple[Reservation, ...],
+    ) -> tuple[HeldVoucher, ...]:
+        """Which of these vouchers are worth keeping when so much is due and runs."""
         if self.pays_whole:
             return worth_keeping_whole(held, due, self.charged)
-        return worth_keeping(held, due)
+        return worth_keeping(held, due, running)
 
 
-def worth_keeping(held: tuple[HeldVoucher, ...], due: int) -> tuple[HeldVoucher, ...]:
-    """Two vouchers are enough: the smallest that covers what is due, the highest."""
+def worth_keeping(
+    held: tuple[HeldVoucher, ...], due: int, running: tuple[Reservation, ...]
+) -> tuple[HeldVoucher, ...]:
+    """
+    Three vouchers are enough: the smallest that covers what is due, the smallest of
+    these whose request is over, and the highest.
+    """
     if len(held) <= 1:
         return held
-    ordered = sorted(held, key=_amount)
+    ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
     covering = [voucher for voucher in ordered if voucher.amount >= due]
-    if not covering or covering[0].amount == ordered[-1].amount:
-        return (ordered[-1],)
-    return (covering[0], ordered[-1])
+    at_work = {reservation.cumulative for reservation in running}
+    over = [voucher for voucher in covering if voucher.amount not in at_work]
+    kept = {v.amount: v for v in (*covering[:1], *over[:1], ordered[-1])}
+    return tuple(kept.values())
 
 
 def worth_keeping_whole(

@@ -6,7 +6,6 @@ that must always hold. `docs/parallel-channels.md` has the rules (numbered as he
 why each is needed. Signatures are not checked here: an event says that somebody did.
 """
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -19,7 +18,6 @@ from agentpay.core.payee_channel import (
     Reservation,
     Status,
     Used,
-    by_cumulative,
 )
 from agentpay.core.payee_checks import check
 from agentpay.core.payee_events import (
@@ -51,6 +49,7 @@ from agentpay.core.payee_events import (
     VoucherRefused,
     VoucherVerified,
 )
+from agentpay.core.payee_window import publish, use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +98,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
             )
             return Transition(channel=seen, answer=Noted())
         case VoucherPublished():
-            shown = _publish(channel, event.amount)
+            shown = publish(channel, event.amount)
             touched = (event.amount,)
             return Transition(channel=shown, answer=Noted(), touched=touched)
         case PartBegun():
@@ -117,7 +116,7 @@ def _decide(channel: PayeeChannel, event: Event) -> Transition:
 
 def _admit_any(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     running = channel.reservation(event.cumulative)
-    if running and _is_its(running, event) and channel.is_dead(running, event.owner):
+    if running and _may_run_again(channel, running, event):
         return _run_again(channel, running, event)
     if not channel.tagged:
         return _admit_strict(channel, event)
@@ -127,9 +126,14 @@ def _admit_any(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     return _admit(channel, event)
 
 
-def _is_its(running: Reservation, event: VoucherVerified) -> bool:
-    """Whether it is the very request that runs, or ran until its owner died."""
-    return running.resource == event.resource and running.maximum == event.maximum
+def _may_run_again(
+    channel: PayeeChannel, running: Reservation, event: VoucherVerified
+) -> bool:
+    """Whether it is the very request that died, and comes from who made it."""
+    if running.resource != event.resource or running.maximum != event.maximum:
+        return False
+    proven = not channel.is_shown(event.cumulative)
+    return proven and channel.is_dead(running, event.owner)
 
 
 def _run_again(
@@ -176,8 +180,9 @@ def _in_flight(channel: PayeeChannel, owner: str) -> int:
 
 def _admit_strict(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     """The rule of the specification: one request at a time, at exactly S + m."""
-    shown = channel.is_public(event.cumulative)
-    if shown and channel.reservation(event.cumulative) is None:
+    running = channel.reservation(event.cumulative)
+    gone = running is None or channel.is_dead(running, event.owner)
+    if gone and channel.is_public(event.cumulative):
         return refuse(channel, MISMATCH)  # and whether it is busy is not said
     if channel.running:
         if all(channel.is_dead(r, event.owner) for r in channel.running):
@@ -214,14 +219,15 @@ def reserve(channel: PayeeChannel, event: VoucherVerified) -> Transition:
         entry = Used(cumulative=event.cumulative, fate=Fate.RUNNING)
         used, floor = use(channel, entry)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
+    running = (*channel.running, reservation)
     after = evolve(
         channel,
         highest=max(channel.highest, event.cumulative),
-        running=(*channel.running, reservation),
+        running=running,
         charged=channel.charged + charged,
         used=used,
         floor=floor,
-        held=channel.keep((*channel.held, voucher), channel.due),
+        held=channel.keep((*channel.held, voucher), channel.due, running),
     )
     return Transition(
         channel=after,
@@ -250,38 +256,6 @@ def _burn(channel: PayeeChannel, cumulative: int, reason: str) -> Transition:
 def refuse(channel: PayeeChannel, reason: str) -> Transition:
     """Nothing changes."""
     return Transition(channel=channel, answer=Refused(reason=reason, burnt=False))
-
-
-def use(channel: PayeeChannel, entry: Used) -> tuple[tuple[Used, ...], int]:
-    """Remember an amount; what no longer fits the window goes under the floor."""
-    used, floor = channel.used, channel.floor
-    at = bisect_left(used, entry.cumulative, key=by_cumulative)
-    full = len(used) >= channel.window
-    if full and at == 0:
-        return used, max(floor, entry.cumulative)
-    # A list is changed in place: thousands of amounts are copied twice, and not thrice.
-    after = list(used)
-    after.insert(at, entry)
-    if full:
-        floor = max(floor, after.pop(0).cumulative)
-    return tuple(after), floor
-
-
-def _publish(channel: PayeeChannel, amount: int) -> PayeeChannel:
-    """
-    Remember that the chain shows a voucher. Of a strict channel just this one must not
-    come back, until so much is due that it cannot; a session's takes all below with it.
-    """
-    if channel.tagged:
-        return evolve(channel, used=channel.with_shown(amount))
-    if channel.pays_whole:
-        return evolve(channel, floor=max(channel.floor, amount))
-    used, floor = channel.used, channel.floor
-    if not channel.is_public(amount):
-        used, floor = use(channel, Used(cumulative=amount, fate=Fate.OLD, shown=True))
-    past = bisect_right(used, channel.due, key=by_cumulative)
-    floor = max(floor, used[past - 1].cumulative) if past else floor
-    return evolve(channel, used=used[past:], floor=floor)
 
 
 def _tell(channel: PayeeChannel, event: OutcomeAsked) -> Transition:
@@ -354,7 +328,7 @@ def _close(channel: PayeeChannel, reservation: Reservation) -> Transition:
         changed = list(used)
         changed[at] = evolve(used[at], fate=Fate.CHARGED, charged=charged)
         used = tuple(changed)
-    held = channel.keep(channel.held, channel.due + charged)
+    held = channel.keep(channel.held, channel.due + charged, running)
     after = evolve(channel, running=running, used=used, held=held)
     return Transition(
         channel=after, answer=Noted(charged=charged), touched=(cumulative,)
@@ -375,9 +349,7 @@ def _expire(channel: PayeeChannel, event: OwnersDied) -> Transition:
 
 def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
     if not channel.tagged:
-        buried = _expire(channel, OwnersDied(owner=event.owner))
-        after, answer = refund_rules.ask(buried.channel, event)
-        return Transition(channel=after, answer=answer, touched=buried.touched)
+        return _start_strict_refund(channel, event)
     spent = _seen(channel, event.cumulative)
     if channel.status is not Status.OPEN:
         if spent is None or channel.closing_voucher == event.cumulative:
@@ -397,3 +369,14 @@ def _start_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
         answer=Closing(ready=not closing.running),
         touched=burnt.touched,
     )
+
+
+def _start_strict_refund(channel: PayeeChannel, event: RefundAsked) -> Transition:
+    """What died is buried for who is not refused, and for nobody unknown (rule 7)."""
+    buried = Transition(channel=channel, answer=Noted())
+    if not channel.is_public(event.cumulative):
+        buried = _expire(channel, OwnersDied(owner=event.owner))
+    after, answer = refund_rules.ask(buried.channel, event)
+    if isinstance(answer, Refused):
+        return refuse(channel, answer.reason)
+    return Transition(channel=after, answer=answer, touched=buried.touched)

@@ -55,7 +55,7 @@ def ask(channel: PayeeChannel, event: RefundAsked) -> tuple[PayeeChannel, Answer
         closing_voucher=event.cumulative,
         part=None if event.part is None else PartRefund(amount=event.part),
         highest=max(channel.highest, event.cumulative),
-        held=channel.keep((*channel.held, voucher), channel.due),
+        held=channel.keep((*channel.held, voucher), channel.due, channel.running),
     )
     return closing, Closing(ready=True)
 
@@ -63,7 +63,7 @@ def ask(channel: PayeeChannel, event: RefundAsked) -> tuple[PayeeChannel, Answer
 def _wrong(channel: PayeeChannel, event: RefundAsked, *, again: bool) -> str | None:
     """Why it is refused; `again` is after a part, with nothing charged since."""
     if channel.running:
-        return BUSY
+        return MISMATCH if channel.is_public(event.cumulative) else BUSY
     if event.cumulative != channel.charged:
         return MISMATCH
     if event.part is None:

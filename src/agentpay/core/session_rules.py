@@ -37,6 +37,7 @@ from agentpay.core.payee_events import (
     VoucherVerified,
 )
 from agentpay.core.payee_rules import Transition, refuse, reserve
+from agentpay.core.payee_window import use
 from agentpay.errors import InvariantViolated
 
 LOWER = "below_highest_voucher"
@@ -174,6 +175,9 @@ def _admit_rising(channel: PayeeChannel, event: VoucherVerified) -> Transition:
 
 def _after_the_dead(channel: PayeeChannel, event: VoucherVerified) -> Transition:
     """Its owner died: its own request runs again, and any other one ends it first."""
+    if channel.is_public(event.cumulative):
+        lower = event.cumulative < channel.highest
+        return refuse(channel, LOWER if lower else MISMATCH)  # of whom is not known
     running = channel.reservation(event.cumulative)
     same = (event.resource, event.maximum)
     if running is not None and (running.resource, running.maximum) == same:
@@ -208,12 +212,12 @@ def _raise(channel: PayeeChannel, event: VoucherRaised) -> Transition:
     raised = replace(
         channel,
         highest=max(channel.highest, cumulative),
-        held=channel.keep((*channel.held, voucher), channel.due),
+        held=channel.keep((*channel.held, voucher), channel.due, channel.running),
     )
     if not channel.tagged:
         return Transition(channel=raised, answer=Noted())
     spent = Used(cumulative=cumulative, fate=Fate.CHARGED)
-    used, floor = payee_rules.use(raised, spent)
+    used, floor = use(raised, spent)
     raised = replace(raised, used=used, floor=floor)
     if event.raises is None:
         return Transition(channel=raised, answer=Noted(), touched=(cumulative,))
@@ -289,16 +293,17 @@ def _start_close(channel: PayeeChannel, event: CloseAsked) -> Transition:
         return refuse(channel, CLOSING)
     expired = payee_rules.apply(channel, OwnersDied(owner=event.owner))
     after = expired.channel
-    if after.running:
-        return replace(refuse(after, BUSY), touched=expired.touched)
+    # By a voucher that the chain shows nothing is taken from what died.
+    if after.running or (channel.running and channel.is_public(event.cumulative)):
+        return refuse(channel, BUSY)
     if event.cumulative != after.charged:
-        return replace(refuse(after, MISMATCH), touched=expired.touched)
+        return refuse(channel, MISMATCH)
     voucher = HeldVoucher(amount=event.cumulative, signature=event.signature)
     closing = replace(
         after,
         status=Status.CLOSING,
         closing_voucher=event.cumulative,
-        held=after.keep((*after.held, voucher), after.due),
+        held=after.keep((*after.held, voucher), after.due, after.running),
     )
     return Transition(
         channel=closing, answer=Closing(ready=True), touched=expired.touched

@@ -332,7 +332,7 @@ class ChannelSales:
         try:
             done = await self._finish_refund(call.channel)
         except ChainError as error:
-            done, why = None, str(error)
+            done, why = None, error.code
         else:
             why = "requests are still running, or others come first"
         if done is None:

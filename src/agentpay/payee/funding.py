@@ -9,7 +9,7 @@ from agentpay.core.payee_channel import Fate, HeldVoucher, PayeeChannel
 from agentpay.core.payee_events import VoucherRefused
 from agentpay.errors import TransactionFailed, TransactionOutcomeUnknown
 from agentpay.evm.deposit import Deposit
-from agentpay.onchain import is_used, wrong_signature
+from agentpay.onchain import is_used, read_channel, wrong_signature
 from agentpay.payee.books import ChannelBooks, ChannelRequest
 from agentpay.payee.offers import ERROR_PREFIX, answer, payment_required
 from agentpay.payee.sales import Refusal
@@ -58,7 +58,8 @@ class ChannelFunding:
         """
         Put a deposit on the chain once, however often it is sent to us.
 
-        It is this request's `turn`.
+        It is this request's `turn`. While the chain holds enough for its voucher, and
+        that is not final yet, nothing more is deposited and nothing is decided of it.
         """
         wrong = wrong_deposit(payload, call.config, call.channel)
         if wrong is not None:
@@ -71,11 +72,24 @@ class ChannelFunding:
         if await is_used(self._chain, deposit):
             if not await self.open_record(call):
                 return self._books.refuse(call.terms, "channel_not_found")
+        elif await self._is_young(call):
+            return self._waits(call)
         elif (refusal := await self._send(call, deposit)) is not None:
             return refusal
         call.deposited = deposit.amount
         await self._settlement.see_chain(call.channel)
-        return None
+        return self._waits(call) if await self._is_young(call) else None
+
+    async def _is_young(self, call: ChannelRequest) -> bool:
+        """Whether a voucher asks for what the chain holds, and may still take back."""
+        record = await self._books.store.read(call.channel)
+        if record is None or call.cumulative <= record.ledger.spendable:
+            return False
+        record = await self._settlement.see_chain(call.channel)
+        if record is None or call.cumulative <= record.ledger.spendable:
+            return False
+        state = await read_channel(self._chain, call.channel)
+        return call.cumulative <= state.balance - state.withdrawal
 
     def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
         asset, approvals = self._settings.asset, None
@@ -164,6 +178,7 @@ class ChannelFunding:
             pending_withdrawal=state.withdrawal,
             charged=state.claimed,
             highest=state.claimed,
+            floor=state.claimed,
         )
         return PayeeRecord(
             channel=call.channel,
@@ -192,17 +207,25 @@ class ChannelFunding:
     def _unknown(
         self, call: ChannelRequest, error: TransactionOutcomeUnknown
     ) -> Refusal:
+        why = f"transaction {error.transaction}"
+        return self._pending(call, why, error.transaction)
+
+    def _waits(self, call: ChannelRequest) -> Refusal:
+        why = "what it adds is not final yet"
+        return self._pending(call, why, call.transaction)
+
+    def _pending(self, call: ChannelRequest, why: str, transaction: str) -> Refusal:
         receipt = write.receipt(
             success=False,
             chain=self._settings.asset.chain,
             payer=call.config.payer,
-            transaction=error.transaction,
+            transaction=transaction,
             error="settlement_pending",
         )
         return answer(
             503,
             title="The deposit is on its way",
-            detail=f"transaction {error.transaction}: send the same request again",
+            detail=f"{why}: send the same request again",
             receipt=receipt,
             payment=call.key,
         )

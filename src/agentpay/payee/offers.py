@@ -277,10 +277,12 @@ def may_correct(ledger: PayeeChannel, cumulative: int) -> bool:
     By one that the chain shows anybody would learn that; unless the latest is no secret
     either, as of a payer that lost an answer before its claim.
     """
-    if ledger.tagged or not ledger.held:
-        return not ledger.tagged and not ledger.is_public(cumulative)
-    told = ledger.is_public(ledger.held[-1].amount) and ledger.charged <= ledger.claimed
-    return told or not ledger.is_public(cumulative)
+    if ledger.tagged:
+        return False
+    latest = _latest(ledger)
+    told = latest is None or ledger.is_public(latest[0])
+    no_secret = told and ledger.charged <= ledger.claimed
+    return no_secret or not ledger.is_public(cumulative)
 
 
 def _latest(ledger: PayeeChannel) -> tuple[int, bytes] | None:

@@ -24,7 +24,7 @@ from agentpay.evm.batch_settlement import REFUND_ALL, ChannelConfig, VoucherClai
 from agentpay.evm.batch_settlement_abi import ChannelOnChain
 from agentpay.onchain import find_refund, read_channel, read_unsettled
 from agentpay.payee.finality import Credits
-from agentpay.payee.noting import note
+from agentpay.payee.noting import note, noted
 from agentpay.payee.offers import PayeeSettings
 from agentpay.payee.quarantine import LONGEST_SECONDS, Quarantine
 from agentpay.payee.watched import Watched
@@ -195,15 +195,12 @@ class Settlement:
         deadline: int = 0,
     ) -> int:
         """Claim these, or find by halving the ones that cannot be, or not together."""
-        pairs = [(record, _claim_of(record)) for record in records]
+        pairs = [(record, await self._publish(record.channel)) for record in records]
         claims = [claim for _, claim in pairs if claim is not None]
         skip.update(record.channel for record, claim in pairs if claim is None)
         if not claims:
             return 0
         ready = [record for record, claim in pairs if claim is not None]
-        for record, claim in zip(ready, claims, strict=True):
-            published = VoucherPublished(amount=claim.max_claimable)
-            await note(self._store, record.channel, published)
         try:
             with self._watched.step("claim", len(claims)):
                 await self._facilitator.claim(
@@ -234,6 +231,18 @@ class Settlement:
             taken = Taken(amount=claim.total_claimed, asked_at=asked_at)
             await self.see_chain(record.channel, taken=taken)
         return len(ready)
+
+    async def _publish(self, channel: Hash32) -> VoucherClaim | None:
+        """Choose a voucher, and record that the chain is going to show it."""
+
+        def decide(record: PayeeRecord | None) -> PayeeStep[VoucherClaim | None]:
+            claim = _claim_of(record) if record is not None else None
+            if record is None or claim is None:
+                return PayeeStep(record=record, answer=None)
+            published = VoucherPublished(amount=claim.max_claimable)
+            return noted(record, published, answer=claim)
+
+        return await self._store.update(channel, decide)
 
     async def settle(self, *, at_least: int = 1) -> int:
         """
@@ -322,10 +331,8 @@ class Settlement:
     async def _send_refund(
         self, record: PayeeRecord, amount: int, nonce: int
     ) -> Settled:
-        claim = _claim_of(record) if record.ledger.unclaimed else None
-        if claim is not None:
-            published = VoucherPublished(amount=claim.max_claimable)
-            await note(self._store, record.channel, published)
+        unclaimed = record.ledger.unclaimed
+        claim = await self._publish(record.channel) if unclaimed else None
         with self._watched.step("refund", 1):
             return await self._facilitator.refund(
                 channel_config(record),
@@ -338,7 +345,7 @@ class Settlement:
 
 def _claim_of(record: PayeeRecord) -> VoucherClaim | None:
     voucher = record.ledger.claim_voucher()
-    if voucher is None:
+    if voucher is None or not record.ledger.may_show(voucher):
         return None
     return VoucherClaim(
         config=channel_config(record),

@@ -1,0 +1,106 @@
+"""A claim shows a voucher to everybody: what that takes from the payer whose it is."""
+
+from pathlib import Path
+
+import pytest
+
+from agentpay.evm.batch_settlement import channel_id
+from agentpay.payee.pricing import Route
+from agentpay.testing.local_chain import LocalChain
+from tests.http.world import a_payee
+from tests.payee.hand import code, refused, serve, sold, terms_of
+from tests.payee.test_refusals_of_channel_payments import Opened, opened
+
+
+async def test_p1_a_voucher_whose_request_runs_is_not_shown_and_may_come_again(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        metered = terms_of(payee, Route(price=1000, metered=True))
+        dear = await shop.payer.voucher(shop.config, 2000, metered)
+        await serve(await shop.answer(dear, metered), charged=100)
+        cheap = terms_of(payee, Route(price=100), resource="GET /cheap")
+        header = await shop.payer.voucher(shop.config, 1200, cheap)
+        running = sold(await shop.answer(header, cheap))
+        assert await payee.settlement.claim() == 1
+        await running.abandon(charged=0, failed=True)
+
+        await serve(await shop.answer(header, cheap))
+        assert await shop.charged() == 1200
+
+
+async def test_p1_a_claim_waits_while_its_only_voucher_may_come_again(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        await payee.settlement.claim()
+        metered = terms_of(payee, Route(price=1000, metered=True))
+        header = await shop.payer.voucher(shop.config, 2000, metered)
+        await serve(await shop.answer(header, metered), charged=500)
+        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
+        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        running = sold(await shop.answer(again, cheap))
+        assert await payee.settlement.claim() == 0
+        await running.abandon(charged=0, failed=True)
+
+        await serve(await shop.answer(again, cheap))
+        assert await payee.settlement.claim() == 1
+
+
+async def test_p1_after_a_crash_no_stranger_is_served_what_its_payer_asked_for(
+    agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    wallet, store = await chain.funded_wallet(0), str(tmp_path / "payee.db")
+    async with a_payee(chain, wallet=wallet, store=store) as payee:
+        shop = await opened(chain, payee)
+        header = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        later = await shop.payer.voucher(shop.config, 3000, shop.terms)
+        sold(await shop.answer(header))
+        await serve(await shop.answer(later))
+        assert await payee.settlement.claim() == 1
+        channel = channel_id(shop.config, payee.asset.chain)
+        record = await payee.settlement.see_chain(channel)
+        assert record is not None
+        assert [u.cumulative for u in record.ledger.used if u.shown] == [3000]
+    async with a_payee(chain, wallet=wallet, store=store) as reborn:
+        await serve(await reborn.answer(header, terms_of(reborn)))
+
+
+@pytest.mark.parametrize("kind", ["voucher", "refund"])
+async def test_p12_after_a_crash_nobody_takes_a_resend_by_a_voucher_that_is_shown(
+    kind: str, agentpay_shared_chain: LocalChain, tmp_path: Path
+) -> None:
+    chain = agentpay_shared_chain
+    wallet, store = await chain.funded_wallet(0), str(tmp_path / "payee.db")
+    async with a_payee(chain, wallet=wallet, store=store) as payee:
+        shop = await opened(chain, payee, tagged=False)
+        await payee.settlement.claim()
+        header = await shop.payer.voucher(shop.config, 2000, shop.terms)
+        sold(await shop.answer(header))
+    async with a_payee(chain, wallet=wallet, store=store) as reborn:
+        terms = terms_of(reborn)
+        shop = Opened(payee=reborn, payer=shop.payer, terms=terms, config=shop.config)
+        shown = await shop.payer.voucher(shop.config, 1000, terms, kind=kind)
+
+        assert code(refused(await shop.answer(shown))) == "cumulative_amount_mismatch"
+        await serve(await shop.answer(header))
+
+
+async def test_p12_by_a_refund_that_all_can_ask_for_nobody_learns_what_runs(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with a_payee(agentpay_shared_chain) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        await payee.settlement.claim()
+        for metered in (False, True):
+            terms = terms_of(payee, Route(price=1000, metered=metered))
+            shown = await shop.payer.voucher(shop.config, 1000, terms, kind="refund")
+            header = await shop.payer.voucher(shop.config, 2000, terms)
+            running = sold(await shop.answer(header, terms))
+
+            no = refused(await shop.answer(shown, terms))
+            assert code(no) == "cumulative_amount_mismatch"
+            await running.abandon(charged=0, failed=True)
