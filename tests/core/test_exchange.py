@@ -183,9 +183,9 @@ def test_a_parallel_answer_means(
     [
         (says(200, success=True, charged=3), False, Next.DELIVER, 3),
         (corrected(15, 15), False, Next.LOST, 10),
-        (corrected(12, 12), False, Next.PAY_AGAIN, 0),
+        (corrected(12, 12), False, Next.PAY_AGAIN, 7),
         (corrected(15, 15), True, Next.LOST, 10),
-        (corrected(12, 12), True, Next.PAY_AGAIN, 0),
+        (corrected(12, 12), True, Next.PAY_AGAIN, 7),
         (corrected(5, None), True, Next.PAY_AGAIN, 0),
         (corrected(5, 15), True, Next.PAY_AGAIN, 0),
         (corrected(4, None), False, Next.PAY_AGAIN, 0),

@@ -1,6 +1,7 @@
 """A strict payee's total: what a lane goes on from, and that asking buys nothing."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from agentpay import Agent, onchain
 from agentpay.core.budget import Budget
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import AgentPayError
+from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.ledger_steps import Place
 from agentpay.records import PayerRecord, PayerStep
 from agentpay.testing.local_chain import LocalChain
@@ -258,3 +260,70 @@ async def test_c14_a_deposit_that_its_payee_says_is_made_does_not_go_along_again
 
             deposits = [p for p in map(payload_of, wire.sent) if "deposit" in p]
             assert len(deposits) == 1
+
+
+async def test_c8_a_deposit_whose_request_was_left_does_not_go_along_again(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Who waited for that request goes on by it, once it is charged."""
+    one_lane = replace(LANES, lanes_max=1, give_up_seconds=5)
+    async with a_shop(agentpay_shared_chain) as (shop, _, wall):
+        wire = TotalFirst(through(official(wall)))
+        async with await an_agent(
+            agentpay_shared_chain, wire, policy=one_lane
+        ) as agent:
+            asking = asyncio.create_task(agent.get(BASE + "/slow"))
+            await until(lambda: shop.begun["/slow"] == 1)
+            asking.cancel()
+            second = asyncio.create_task(agent.get(EXACTLESS))
+            await until(lambda: any(map(asks, wire.sent)))
+            shop.gate.set()
+
+            assert (await second).status_code == 200
+            sent = [p for r in wire.sent if not asks(r) and (p := payload_of(r))]
+            assert ["deposit" in payload for payload in sent] == [True, False]
+
+
+async def test_c15_what_an_earlier_request_cost_brought_nothing(
+    agentpay_shared_chain: LocalChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lapses, undelivered = list[str](), PayerLedger.undelivered
+
+    async def noted(self: PayerLedger, host: str, *, sent_at: float) -> None:
+        lapses.append(host)
+        await undelivered(self, host, sent_at=sent_at)
+
+    monkeypatch.setattr(PayerLedger, "undelivered", noted)
+    async with (
+        a_shop(agentpay_shared_chain) as (_, payee, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=LANES
+        ) as agent,
+    ):
+        for path in ("/dear", "/dear"):
+            assert (await agent.get(BASE + path)).status_code == 200
+        (record,) = await agent.channels()
+        await _put(agent, replace(record, ledger=replace(record.ledger, spent=0)))
+
+        assert (await agent.get(EXACTLESS)).status_code == 200
+
+        assert len(lapses) == 1
+        assert await spent(agent) == await charged(payee, agent)
+
+
+async def test_c17_no_time_that_an_offer_names_is_too_long(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    async with (
+        a_shop(agentpay_shared_chain) as (_, _, wall),
+        await an_agent(
+            agentpay_shared_chain, through(official(wall)), policy=LANES
+        ) as agent,
+    ):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        kind = agent.payer.channels.kind
+
+        for seconds, runs in ((10**400, 600), (0, 5), (60, 60)):
+            offer = json.dumps({"maxTimeoutSeconds": seconds})
+            assert kind.runs_seconds(replace(record, offer=offer)) == runs

@@ -237,6 +237,7 @@ def _judge_corrected(said: Corrected, sent: Presented) -> Verdict:
     return Verdict(
         next=Next.LOST if forgotten else Next.PAY_AGAIN,
         booking=Booking.TOTAL,
+        charged=max(0, charged),  # for a request before it
         total=total,
     )
 

@@ -210,13 +210,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 if judged.next in (Next.RESEND, Next.RENEW):
                     continue
                 settled = True
-                if judged.next is Next.LOST:
+                if judged.charged or judged.next is Next.LOST:
                     await books.undelivered(target.host, sent_at=sent_at)
-                    raise AnswerLost(payment.id, charged=judged.charged)
-                if judged.next is Next.REJECTED:
-                    # Its terms may have changed: the next request learns them anew.
-                    self._memory.forget(target)
-                    raise PaymentRejected(judged.reason, status=answer.status)
+                self._check_bought(judged, payment, target, answer)
                 return refused
             if arrived:  # for all we know
                 await books.undelivered(target.host, sent_at=sent_at)
@@ -226,6 +222,21 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                 await payment.leave_open()
                 if response is not None:
                     await response.aclose()
+
+    def _check_bought(
+        self, judged: Judgement, payment: Payment, target: Target, answer: Answer
+    ) -> None:
+        """
+        Raises:
+            AnswerLost: It was charged, and there is no answer to be had.
+            PaymentRejected: It was refused in a way that paying anew would not mend.
+        """
+        if judged.next is Next.LOST:
+            raise AnswerLost(payment.id, charged=judged.charged)
+        if judged.next is Next.REJECTED:
+            # Its terms may have changed: the next request learns them anew.
+            self._memory.forget(target)
+            raise PaymentRejected(judged.reason, status=answer.status)
 
     async def _renew(
         self, payment: Payment, refused: Refused, target: Target

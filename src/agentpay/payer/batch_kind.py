@@ -52,7 +52,7 @@ from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire.voucher_receipts import ReceiptReader
 from agentpay.wire.x402_terms import method_of
 
-_RUNS_SECONDS_MIN, _RUNS_SECONDS_MAX = 5.0, 600.0
+_RUNS_SECONDS_MIN, _RUNS_SECONDS_MAX = 5, 600
 """How long a request keeps a channel of x402's own server busy, whatever it offers."""
 _ANY_CHANNEL = Hash32.of(bytes(32))
 """Whose voucher is hashed to see how: it need not exist."""
@@ -232,8 +232,8 @@ class BatchKind:
         """See `ChannelKind.runs_seconds`: x402's server says of none that it runs."""
         if record.ledger.tagged:
             return 0
-        said = json.loads(record.offer or "{}").get("maxTimeoutSeconds", 0)
-        return max(_RUNS_SECONDS_MIN, min(float(said), _RUNS_SECONDS_MAX))
+        said = int(json.loads(record.offer or "{}").get("maxTimeoutSeconds", 0))
+        return max(_RUNS_SECONDS_MIN, min(said, _RUNS_SECONDS_MAX))
 
     async def question(
         self,

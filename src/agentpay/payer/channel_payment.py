@@ -199,7 +199,8 @@ class ChannelPayment:
                 events.append(DepositArrived(salt=self.deposit.salt))
                 amount = scale(self.deposit.amount, self.record.decimals)
                 money = (Spent(id=f"deposit {self.deposit.salt}", amount=amount),)
-            elif soon:  # perhaps our node is late: it was made, by its payee's word
+            elif receipt is not None and receipt.success:
+                # Perhaps our node is late: it was made, by its payee's word.
                 self.uncarried(self.deposit.salt)
         if receipt is not None and receipt.total is not None:
             late = not self.record.ledger.tagged

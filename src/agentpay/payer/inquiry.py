@@ -3,6 +3,7 @@ What was left open: vouchers without a final answer, deposits that nobody carrie
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -268,6 +269,7 @@ class Inquiry:
                 method, url, payment.credential, field=payment.header
             )
             if answer is not None:
+                await self._see_deposit(record.channel)
                 judged = await payment.book(answer, resent=True)
                 if judged.final:
                     return judged.charged
@@ -305,6 +307,14 @@ class Inquiry:
             if await self.resolve_deposit(record, deposit):
                 return True
         return False
+
+    async def _see_deposit(self, channel: Hash32) -> None:
+        """
+        A deposit that went along is booked first: whoever waits for the request to be
+        over would carry it again.
+        """
+        with contextlib.suppress(ChainError):
+            await self.any_deposit_came([channel])
 
     async def look_for_deposit(self, channel: Hash32) -> None:
         """A deposit nobody is carrying any more: did it reach the chain?"""
