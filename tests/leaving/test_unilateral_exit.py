@@ -33,7 +33,11 @@ async def test_k5_a_withdrawal_leaves_the_payee_what_it_earned() -> None:
         assert spending.spent == 3 * PRICE * 10**12
 
 
-async def test_k5_a_deposit_whose_answer_was_lost_comes_back_to_the_budget() -> None:
+@pytest.mark.parametrize("claimed", [False, True], ids=["", "claimed"])
+async def test_k5_a_deposit_whose_answer_was_lost_comes_back_to_the_budget(
+    *, claimed: bool
+) -> None:
+    """But for what its payee claims, which is spent."""
     async with LocalChain() as chain, a_shop(chain, withdraw_delay=DELAY) as shop:
         wire = Wire(through(shop[2]))
         wallet = await chain.funded_wallet("$10", ether=1)
@@ -44,6 +48,8 @@ async def test_k5_a_deposit_whose_answer_was_lost_comes_back_to_the_budget() -> 
                 await agent.get(f"{BASE}/ok")
             (record,) = await agent.channels()
             pending = record.ledger.deposit
+            if claimed:
+                await shop[1].settlement.claim()
             await agent.start_withdrawal(record.channel)
             await chain.node.increase_time(DELAY + 1)
             finished = await agent.finish_withdrawal(record.channel)
@@ -52,8 +58,8 @@ async def test_k5_a_deposit_whose_answer_was_lost_comes_back_to_the_budget() -> 
 
     assert pending is not None
     assert finished.amount == pending.amount - paid
-    assert spending.deposited == 0
-    assert paid in (0, PRICE)
+    assert (spending.deposited, spending.spent) == (0, paid * 10**12)
+    assert paid == PRICE or (paid == 0 and not claimed)
 
 
 async def test_a_withdrawal_waits_for_its_delay() -> None:

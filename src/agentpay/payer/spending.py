@@ -4,6 +4,7 @@ Where a payer's money is.
 
 from dataclasses import dataclass
 
+from agentpay.core.payer_channel import PayerStatus
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.policy import scale
 from agentpay.types import MONEY_DECIMALS, format_money
@@ -32,6 +33,8 @@ async def spending_of(ledger: PayerLedger) -> Spending:
     budget = await ledger.store.budget(ledger.account)
     unspent = 0
     for record in await ledger.store.channels(ledger.account):
+        if record.ledger.status is PayerStatus.CLOSED:
+            continue  # what did not come back was taken, perhaps without an answer
         left = max(0, record.ledger.balance - record.ledger.spent)
         unspent += scale(left, record.decimals)
     gone = sum(host.amount for host in budget.spent)
