@@ -646,12 +646,13 @@ async def test_c8_what_broke_off_is_due_no_longer_than_answers_are_kept(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     ahead = [0.0]
+    policy = replace(BY_EXACT, authorization_seconds_max=60)
     async with (
-        a_world(agentpay_shared_chain) as world,
+        a_world(agentpay_shared_chain, policy=policy) as world,
         await world.agent(clock=lambda: time.time() + ahead[-1]) as agent,
     ):
         ledger, inner = agent.payer.ledger, world.wire.inner
-        for later, due in ((0.0, 1), (1000.0, 2), (9000.0, 1)):
+        for later, due in ((0.0, 1), (1000.0, 2), (3750.0, 2)):
             ahead.append(later)
             world.wire.inner = Breaking(inner)
             with pytest.raises(AnswerLost):

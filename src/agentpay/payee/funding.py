@@ -85,11 +85,12 @@ class ChannelFunding:
         record = await self._books.store.read(call.channel)
         if record is None or call.cumulative <= record.ledger.spendable:
             return False
-        record = await self._settlement.see_chain(call.channel)
-        if record is None or call.cumulative <= record.ledger.spendable:
-            return False
+        # What comes in between is seen: else a block would make it look young.
         state = await read_channel(self._chain, call.channel)
-        return call.cumulative <= state.balance - state.withdrawal
+        if call.cumulative > state.balance - state.withdrawal:
+            return False
+        record = await self._settlement.see_chain(call.channel)
+        return record is not None and call.cumulative > record.ledger.spendable
 
     def _read(self, call: ChannelRequest, payload: DepositPayload) -> Deposit:
         asset, approvals = self._settings.asset, None
