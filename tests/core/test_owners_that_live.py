@@ -109,3 +109,19 @@ def test_who_lives_is_not_part_of_a_channel() -> None:
     assert shared() == payee_channel(in_flight_max=4)
     channel = after(shared(), voucher(10, 10), charged(10, 10), delivered(10))
     assert channel.living == BOTH_LIVE
+
+
+def test_a_refund_that_is_refused_tells_what_the_dead_charged() -> None:
+    """Or its payer would be told a total, again and again, that is never right."""
+    channel = after(
+        payee_channel(tagged=False), voucher(100, 100), charged(100, 30, more=True)
+    )
+    asked = refund_asked(channel.due, owner=REBORN)
+
+    assert answer(channel, asked) == Refused(
+        reason="cumulative_amount_mismatch", burnt=False
+    )
+    told = after(channel, asked)
+    assert told.due == told.charged
+    again = refund_asked(told.due, owner=REBORN)
+    assert answer(told, again) == Closing(ready=True)

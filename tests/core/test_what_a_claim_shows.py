@@ -149,12 +149,11 @@ def test_the_voucher_of_a_request_that_runs_is_shown_only_of_who_leaves() -> Non
     assert after(channel, charged(10, 5), delivered(10)).may_show(only)
 
 
-def test_p12_a_refund_that_is_refused_buries_nothing() -> None:
+def test_p12_a_refund_that_anybody_may_ask_for_buries_nothing() -> None:
     channel = after(payee_channel(tagged=False), *sold(10, 10, 10), voucher(20, 10))
     shown = after(channel, VoucherPublished(amount=10))
 
-    for asked, of in ((10, shown), (11, shown), (11, channel)):
-        said = payee_rules.apply(of, refund_asked(asked, owner=REBORN))
-        assert said == Transition(channel=of, answer=NO)
+    said = payee_rules.apply(shown, refund_asked(10, owner=REBORN))
+    assert said == Transition(channel=shown, answer=NO)
     mine = answer(channel, refund_asked(10, owner=REBORN))
     assert mine == Closing(ready=True)

@@ -104,3 +104,30 @@ async def test_p12_by_a_refund_that_all_can_ask_for_nobody_learns_what_runs(
             no = refused(await shop.answer(shown, terms))
             assert code(no) == "cumulative_amount_mismatch"
             await running.abandon(charged=0, failed=True)
+
+
+@pytest.mark.parametrize("why", ["full", "leaving", ""])
+async def test_k5_no_claim_waits_where_its_payer_leaves_or_others_are_refused(
+    why: str, agentpay_shared_chain: LocalChain
+) -> None:
+    """Whatever the ledger knows of a withdrawal by then."""
+    limit = "$0.001" if why == "full" else None
+    async with a_payee(agentpay_shared_chain, exposure_max=limit) as payee:
+        shop = await opened(agentpay_shared_chain, payee, tagged=False)
+        await payee.settlement.claim()
+        metered = terms_of(payee, Route(price=1000, metered=True))
+        header = await shop.payer.voucher(shop.config, 2000, metered)
+        await serve(await shop.answer(header, metered), charged=500)
+        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
+        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        sold(await shop.answer(again, cheap))
+        channel = channel_id(shop.config, payee.asset.chain)
+
+        if why == "leaving":
+            await payee.settlement.claim_channels([channel])
+        else:
+            await payee.settlement.claim()
+
+        record = await payee.settlement.see_chain(channel)
+        assert record is not None
+        assert record.ledger.claimed == (1500 if why else 1000)

@@ -162,7 +162,7 @@ class Settlement:
                 for at in range(0, len(due), most):
                     batch = due[at : at + most]
                     await self._claim_batch(
-                        batch, set(), asked_at=asked_at, deadline=deadline
+                        batch, set(), asked_at=asked_at, deadline=deadline, leaving=True
                     )
         finally:
             self._hurried -= 1
@@ -193,9 +193,13 @@ class Settlement:
         *,
         asked_at: int,
         deadline: int = 0,
+        leaving: bool = False,
     ) -> int:
         """Claim these, or find by halving the ones that cannot be, or not together."""
-        pairs = [(record, await self._publish(record.channel)) for record in records]
+        pairs = [
+            (record, await self._publish(record.channel, leaving=leaving))
+            for record in records
+        ]
         claims = [claim for _, claim in pairs if claim is not None]
         skip.update(record.channel for record, claim in pairs if claim is None)
         if not claims:
@@ -220,7 +224,7 @@ class Settlement:
             halves = (ready[:half], ready[half:])
             counts = [
                 await self._claim_batch(
-                    each, skip, asked_at=asked_at, deadline=deadline
+                    each, skip, asked_at=asked_at, deadline=deadline, leaving=leaving
                 )
                 for each in halves
             ]
@@ -232,12 +236,22 @@ class Settlement:
             await self.see_chain(record.channel, taken=taken)
         return len(ready)
 
-    async def _publish(self, channel: Hash32) -> VoucherClaim | None:
-        """Choose a voucher, and record that the chain is going to show it."""
+    async def _publish(
+        self, channel: Hash32, *, leaving: bool = False
+    ) -> VoucherClaim | None:
+        """
+        Choose a voucher, and record that the chain is going to show it: also one whose
+        request runs if its payer is leaving, or if so much is due that others are
+        refused.
+        """
+        limit = self._settings.exposure_max
 
         def decide(record: PayeeRecord | None) -> PayeeStep[VoucherClaim | None]:
-            claim = _claim_of(record) if record is not None else None
-            if record is None or claim is None:
+            if record is None:
+                return PayeeStep(record=record, answer=None)
+            full = limit is not None and 2 * record.ledger.unclaimed >= limit
+            claim = _claim_of(record, anyhow=leaving or full)
+            if claim is None:
                 return PayeeStep(record=record, answer=None)
             published = VoucherPublished(amount=claim.max_claimable)
             return noted(record, published, answer=claim)
@@ -343,9 +357,9 @@ class Settlement:
             )
 
 
-def _claim_of(record: PayeeRecord) -> VoucherClaim | None:
+def _claim_of(record: PayeeRecord, *, anyhow: bool) -> VoucherClaim | None:
     voucher = record.ledger.claim_voucher()
-    if voucher is None or not record.ledger.may_show(voucher):
+    if voucher is None or not (anyhow or record.ledger.may_show(voucher)):
         return None
     return VoucherClaim(
         config=channel_config(record),
