@@ -72,7 +72,7 @@ async def test_claims_on_a_chain_of_small_blocks_are_of_what_fits(
                 address=BATCH_SETTLEMENT,
                 topics=[channels.CLAIMED],
                 first_block=first,
-                last_block=(await chain.head()).number,
+                last_block=int(await node.rpc("eth_blockNumber"), 16),
             )
             amounts = [
                 await claimed(world, record.channel)
