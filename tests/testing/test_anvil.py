@@ -323,6 +323,30 @@ async def test_a_chain_that_was_not_turned_back_whole_is_turned_back_again() -> 
         assert await node.rpc("eth_getBalance", SOMEBODY, "latest") == "0x0"
 
 
+class WrittenDown(HoleInTheChain):
+    """Remembers what was asked, and which block was the last one."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.asked: list[tuple[str, Any]] = []
+
+    async def rpc(self, method: str, *params: object) -> Any:
+        answer = await super().rpc(method, *params)
+        self.asked.append((method, answer))
+        return answer
+
+
+async def test_a_chain_is_turned_back_again_just_after_a_block() -> None:
+    """The next one is far then: a block that was being mined is what makes a hole."""
+    async with WrittenDown(block_seconds=0.2) as node:
+        await node.revert(await node.snapshot())
+
+        again = [n for n, (method, _) in enumerate(node.asked) if "revert" in method][1]
+        (before, old), (after, new) = node.asked[again - 2 : again]
+        assert before == after == "eth_blockNumber"
+        assert int(new, 16) == int(old, 16) + 1
+
+
 async def test_a_chain_that_cannot_be_turned_back_whole_says_so() -> None:
     async with HoleInTheChain(no_mining=True) as node:
         node.holes = 1000

@@ -20,6 +20,7 @@ _MINED_AT_ONCE: Final = 50
 _BLOCKS_MAX: Final = 100
 
 _REVERTS_MAX: Final = 6
+_PAUSE_SECONDS_MAX: Final = 0.5
 _WITHOUT_BODIES = False
 
 
@@ -100,7 +101,9 @@ class AnvilNode:
         taken = self._snapshots.pop(snapshot, None)
         if taken is None:
             raise ChainError(f"the local chain has no snapshot {snapshot}")
-        for name in reversed(taken.names):
+        for turn, name in enumerate(reversed(taken.names)):
+            if turn:
+                await self._next_block()
             if not await self.rpc("evm_revert", name):
                 raise ChainError(f"the local chain has lost its snapshot {name}")
             # Else it would stand at its last block: behind by what was done since.
@@ -113,6 +116,14 @@ class AnvilNode:
         raise ChainError(
             f"the local chain lacks blocks after {taken.block}: restart it"
         )
+
+    async def _next_block(self) -> None:
+        # Just after a block, none is being mined.
+        last = await self.rpc("eth_blockNumber")
+        deadline = time.monotonic() + _PAUSE_SECONDS_MAX
+        while time.monotonic() < deadline:
+            if await self.rpc("eth_blockNumber") != last:
+                return
 
     async def _is_whole(self, first: int) -> bool:
         last = int(await self.rpc("eth_blockNumber"), 16)
