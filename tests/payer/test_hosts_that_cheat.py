@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from tests.http.world import (
     through,
 )
 from tests.payee.hand import decoded
+from tests.payer.books import none_open, spent
+from tests.payer.test_lanes import EXACTLESS, ONE_LANE, official
 
 pytestmark = pytest.mark.usefixtures("way")
 
@@ -168,6 +171,35 @@ async def test_c15_who_refuses_payments_and_settles_them_later_is_paid_no_more(
             assert await agent.payer.resolve() == 0
             with pytest.raises(HostQuarantined):
                 await agent.get(BASE + SETTLED)
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["parallel", "lane"])
+async def test_c15_who_refuses_vouchers_and_charges_for_them_is_paid_no_more(
+    agentpay_shared_chain: LocalChain, *, lane: bool
+) -> None:
+    async with a_shop(agentpay_shared_chain) as (_, _, wall):
+        honest = through(official(wall) if lane else wall)
+        cheats = False
+
+        async def refuse(request: httpx.Request) -> httpx.Response:
+            answer = await honest.handle_async_request(request)
+            if cheats and answer.status_code == 200:
+                bare = httpx.Request(request.method, request.url)
+                return await honest.handle_async_request(bare)
+            return answer
+
+        wire = httpx.MockTransport(refuse)
+        policy = replace(ONE_LANE, give_up_seconds=2)
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            await agent.get(EXACTLESS)
+            cheats = True
+            for _ in range(3):
+                with pytest.raises(PaymentRejected):
+                    await agent.get(EXACTLESS)
+                await eventually(lambda: none_open(agent))
+            assert await spent(agent) == 4 * PRICE
+            with pytest.raises(HostQuarantined):
+                await agent.get(EXACTLESS)
 
 
 async def test_c15_a_host_that_cannot_be_reached_has_taken_nothing(

@@ -143,6 +143,8 @@ class ChannelPayment:
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
             heard = answer.status not in _GATEWAYS
+            if following is Next.REJECTED:
+                self.ledger.refused(self.id)
             await (self.left if no_answer else self.leave)(self, heard=heard)
         return Judgement(
             next=following,

@@ -231,6 +231,7 @@ class Inquiry:
             cost = await self.until_final(
                 record, payment.cumulative, runs_until=runs_until
             )
+            await self._ledger.resolved(payment.id, record.host, moved=bool(cost))
             if not cost:
                 self._left.drop(payment)
             if cost is None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from agentpay.core import budget as budgets
-from agentpay.core.budget import Budget, BudgetEvent, Hold, Limits
+from agentpay.core.budget import Budget, BudgetEvent, Limits
 from agentpay.core.payer_channel import (
     CloseWanted,
     DepositLapsed,
@@ -113,17 +113,17 @@ class PayerLedger:
         )
         await self._note(lapse)
 
-    def refused(self, hold: Hold) -> None:
-        """A payee says that it will not have a transfer, and could still settle it."""
-        self._refused.add(hold.id)
+    def refused(self, payment: str) -> None:
+        """A payee says that it will not have this one, and could still take it."""
+        self._refused.add(payment)
 
-    async def resolved(self, hold: Hold, *, moved: bool) -> None:
-        """The chain told of a transfer: one that was refused is not to move."""
-        refused = hold.id in self._refused
-        self._refused.discard(hold.id)
+    async def resolved(self, payment: str, host: str, *, moved: bool) -> None:
+        """What became of a payment is known: one that was refused is not to move."""
+        refused = payment in self._refused
+        self._refused.discard(payment)
         if refused and moved:
-            _log.warning("%s settled a payment that it had refused", hold.host)
-            await self.undelivered(hold.host, sent_at=self._clock())
+            _log.warning("%s took a payment that it had refused", host)
+            await self.undelivered(host, sent_at=self._clock())
 
     async def delivered(self, host: str) -> None:
         """A host gave an answer for a payment."""

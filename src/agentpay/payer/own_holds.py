@@ -99,7 +99,7 @@ async def find_mined(chain: Chain, signed: SignedCall) -> Receipt | None:
 async def free(own: OwnTransfer, ledger: PayerLedger) -> None:
     """It moves nothing, ever."""
     await ledger.move(own.asset.decimals, Released(id=own.hold.id))
-    await ledger.resolved(own.hold, moved=False)
+    await ledger.resolved(own.hold.id, own.hold.host, moved=False)
 
 
 async def book_spent(own: OwnTransfer, ledger: PayerLedger) -> None:
@@ -124,7 +124,7 @@ async def resolve_own(
         if presents:
             return False
         await book_spent(own, ledger)
-        await ledger.resolved(own.hold, moved=True)
+        await ledger.resolved(own.hold.id, own.hold.host, moved=True)
         return True
     if await is_void(chain, own.signed):
         await free(own, ledger)

@@ -94,16 +94,16 @@ class OwnPayment:
         if verdict.next is Next.RESEND:
             return Judgement(next=Next.RESEND, reason=reason, final=False)
         refused, charged = says_no(read, verdict), verdict.booking is Booking.CHARGED
-        ours = self.own.way == BY_HASH
+        ours, hold = self.own.way == BY_HASH, self.own.hold
         # What we sent is gone; it is kept only as long as it may still buy something.
         served = ours and verdict.next is Next.DELIVER and answer.status < 400
         if charged or served or (ours and refused and self.again):
             await book_spent(self.own, self.ledger)
         if refused and not self.again:
             # One that was kept may have been answered to somebody who had left.
-            self.ledger.refused(self.own.hold)
+            self.ledger.refused(hold.id)
         elif refused and ours:
-            await self.ledger.resolved(self.own.hold, moved=True)
+            await self.ledger.resolved(hold.id, hold.host, moved=True)
         self.let_go()
         amount = self.offer.amount if charged or served else 0
         return Judgement(

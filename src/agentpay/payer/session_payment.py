@@ -162,6 +162,8 @@ class SessionPayment:
             Next.REJECTED,
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
+            if following is Next.REJECTED:
+                self.ledger.refused(self.id)
             await (self.left(self) if no_answer else self.leave(self))
         return Judgement(
             next=following,

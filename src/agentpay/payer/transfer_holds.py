@@ -101,7 +101,7 @@ async def resolve_hold(
         booked = Moved if hold.request else Spent
         amount = scale(moved, decimals)
         await ledger.move(decimals, booked(id=hold.id, amount=amount))
-        await ledger.resolved(hold, moved=True)
+        await ledger.resolved(hold.id, hold.host, moved=True)
         return True
     return await _free_if_over(hold, head, ledger)
 
@@ -126,5 +126,5 @@ async def _free_if_over(hold: Hold, head: Block, ledger: PayerLedger) -> bool:
     if head.timestamp <= hold.valid_before:
         return False
     await ledger.move(MONEY_DECIMALS, Released(id=hold.id))
-    await ledger.resolved(hold, moved=False)
+    await ledger.resolved(hold.id, hold.host, moved=False)
     return True

@@ -128,7 +128,7 @@ class TransferPayment:
         unless its payee will not have it any more.
         """
         if says_no(read, verdict):
-            self.ledger.refused(self.hold)
+            self.ledger.refused(self.hold.id)
             await self.unanswered.answered(self.hold)
         elif read.status >= 500:
             await self.unanswered.leave(self.hold, replace(self, failed=True))
