@@ -414,6 +414,7 @@ def test_c13_a_lane_goes_on_from_any_total_that_its_vouchers_allow(
 
     if total > channel.highest:
         assert isinstance(answer, Misbehaved)
+        assert "an old copy" in answer.reason
         assert after.status is PayerStatus.STOPPED
         return
     assert (after.spent, after.open, after.highest) == (total, (), channel.highest)

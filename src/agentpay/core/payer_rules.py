@@ -306,7 +306,8 @@ def _correct(channel: PayerChannel, event: TotalShown) -> PayerTransition:
     if channel.tagged or ticket is None:
         return answered(channel, Booked())
     if event.total > max(channel.spent, channel.highest):
-        return _compare(channel, event.total, late=True)
+        why = f"shows that it charged {event.total}, by a voucher that our books"
+        return stopped(channel, f"{why} do not know: are they an old copy?")
     others = tuple([t for t in channel.open if t is not ticket])
     return answered(evolve(channel, open=others, spent=event.total), Booked())
 

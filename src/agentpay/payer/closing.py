@@ -56,7 +56,7 @@ async def close_channel(
         ChannelUnusable: Requests are in flight, there is no such channel, or its key
             is another.
         PayeeMisbehaved: The payee of a session of MPP claims, or took, what we do not
-            owe it.
+            owe it; or one shows a voucher of ours that our books do not know.
     """
     record = await payer.ledger.read(channel)
     if record is None:
