@@ -82,6 +82,14 @@ async def _lose(agent: Agent, wire: Wire) -> None:
     wire.lose_requests = 0
 
 
+def shown_in(voucher: dict[str, str]) -> dict[str, str]:
+    """A voucher as a corrective answer shows it."""
+    return {
+        "signedMaxClaimable": voucher["maxClaimableAmount"],
+        "signature": voucher["signature"],
+    }
+
+
 class TotalFirst(Wire):
     """
     A payee that looks at the total before it says that it is busy, as x402's own does,
@@ -92,6 +100,9 @@ class TotalFirst(Wire):
         super().__init__(inner)
         self.total = 0
         self.shown: dict[str, str] = {}
+        self.looked = asyncio.Event()
+        """It keeps a voucher, and serves it, once it has looked at it to the end."""
+        self.looked.set()
         self.running = set[asyncio.Task[httpx.Response]]()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -100,23 +111,25 @@ class TotalFirst(Wire):
             return await super().handle_async_request(request)
         self.sent.append(request)
         if asks(request):
-            return await self._correct(request)
-        voucher = payload["voucher"]
-        self.shown = {
-            "signedMaxClaimable": voucher["maxClaimableAmount"],
-            "signature": voucher["signature"],
-        }
-        task = asyncio.create_task(self._serve(request))
+            return await self._correct(request, shown_in(payload["voucher"]))
+        task = asyncio.create_task(self._serve(request, payload["voucher"]))
         self.running.add(task)
         return await asyncio.shield(task)
 
-    async def _serve(self, request: httpx.Request) -> httpx.Response:
+    async def _serve(
+        self, request: httpx.Request, voucher: dict[str, str]
+    ) -> httpx.Response:
+        await self.looked.wait()
+        self.shown = shown_in(voucher)
         answer = await self.inner.handle_async_request(request)
         said: Any = decode_json(answer.headers[PAYMENT_RESPONSE], name="x")
         self.total = int(said["extra"]["channelState"]["chargedCumulativeAmount"])
         return answer
 
-    async def _correct(self, request: httpx.Request) -> httpx.Response:
+    async def _correct(
+        self, request: httpx.Request, asked: dict[str, str]
+    ) -> httpx.Response:
+        """Of a channel that it does not know it shows what asks."""
         fields = {k: v for k, v in request.headers.items() if k != "payment-signature"}
         bare = httpx.Request(request.method, request.url, headers=fields)
         answer = await self.inner.handle_async_request(bare)
@@ -124,7 +137,7 @@ class TotalFirst(Wire):
         for offer in required["accepts"]:
             offer["extra"] |= {
                 "channelState": {"chargedCumulativeAmount": str(self.total)},
-                "voucherState": self.shown,
+                "voucherState": self.shown or asked,
             }
         return httpx.Response(402, headers={PAYMENT_REQUIRED: encode_json(required)})
 
@@ -139,7 +152,7 @@ async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             asking = asyncio.create_task(agent.get(BASE + "/slow"))
             await until(lambda: shop.begun["/slow"] == 1)
             asking.cancel()
-            await until(lambda: sum(map(asks, wire.sent)) > 1)
+            await until(lambda: sum(map(asks, wire.sent)) > 3)
             assert not await none_open(agent)
 
             shop.gate.set()
@@ -147,6 +160,32 @@ async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
             assert (await agent.get(EXACTLESS)).status_code == 200
             assert len(await agent.channels()) == 1
+
+
+async def test_c8_a_request_that_is_looked_at_yet_is_not_taken_for_a_free_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = replace(LANES, lanes_max=1, give_up_seconds=10)
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        wire = TotalFirst(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            for paid in (2, 4):  # the first is one whose channel nobody knows yet
+                await _leave_while_it_is_looked_at(agent, wire)
+                assert not await none_open(agent)
+
+                wire.looked.set()
+                assert (await agent.get(EXACTLESS)).status_code == 200
+                assert await spent(agent) == await charged(payee, agent) == paid * PRICE
+            assert len(await agent.channels()) == 1
+
+
+async def _leave_while_it_is_looked_at(agent: Agent, wire: TotalFirst) -> None:
+    wire.looked.clear()
+    begun, asked = len(wire.running), sum(map(asks, wire.sent))
+    asking = asyncio.create_task(agent.get(EXACTLESS))
+    await until(lambda: len(wire.running) > begun)
+    asking.cancel()
+    await until(lambda: sum(map(asks, wire.sent)) > asked + 1)
 
 
 async def test_c13_a_payee_that_lost_its_records_is_paid_on_the_same_lane(

@@ -3,7 +3,7 @@ Channels of x402's `batch-settlement`, as the kind of channels that they are.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple
 from functools import partial
 
@@ -31,7 +31,6 @@ from agentpay.payer.channel_kind import (
     OfferTerms,
     Ticketed,
     VoucherPayment,
-    ended,
 )
 from agentpay.payer.channel_payment import ChannelPayment, never, nothing
 from agentpay.payer.keys import PayerKeys
@@ -46,6 +45,7 @@ from agentpay.payer.signing import (
     sign_voucher,
     unsigned_deposits,
 )
+from agentpay.payer.underway import Whereabouts, ended
 from agentpay.ports import Chain
 from agentpay.records import Config, PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32
@@ -240,7 +240,7 @@ class BatchKind:
         record: PayerRecord,
         cumulative: int,
         *,
-        may_run: Callable[[], bool] = ended,
+        underway: Whereabouts = ended,
     ) -> ChannelPayment:
         """
         See `ChannelKind.question`. On a parallel channel it says that it only asks.
@@ -276,7 +276,7 @@ class BatchKind:
             deposit=None,
             leave=nothing,
             left=nothing,
-            may_run=may_run,
+            underway=underway,
         )
 
     def renewed(self, payment: VoucherPayment, answer: Answer) -> VoucherPayment | None:
