@@ -1,14 +1,16 @@
 """A strict payee's total: what a lane goes on from, and that asking buys nothing."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from agentpay import Agent, onchain
+from agentpay import Agent, Payee, onchain
 from agentpay.core.budget import Budget
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import AgentPayError
@@ -33,6 +35,20 @@ from tests.payer.books import charged, none_open, spent
 from tests.payer.test_lanes import EXACTLESS, ONE_LANE, official
 
 LANES = replace(ONE_LANE, low_water=0, lanes_max=4, give_up_seconds=1)
+
+
+@contextlib.asynccontextmanager
+async def a_lane(
+    chain: LocalChain,
+) -> AsyncIterator[tuple[Agent, Payee, PayerRecord]]:
+    """An agent that has paid once for `EXACTLESS`, whom, and its channel then."""
+    async with (
+        a_shop(chain) as (_, payee, wall),
+        await an_agent(chain, through(official(wall)), policy=LANES) as agent,
+    ):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        yield agent, payee, record
 
 
 def payload_of(request: httpx.Request) -> dict[str, Any]:
@@ -213,19 +229,16 @@ async def test_c13_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
 async def test_a_refund_is_asked_for_again_by_the_total_that_its_payee_proves(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
-        wire = Wire(through(official(wall)))
-        async with await an_agent(agentpay_shared_chain, wire, policy=LANES) as agent:
-            for _ in range(2):
-                assert (await agent.get(EXACTLESS)).status_code == 200
-            (record,) = await agent.channels()
-            older = replace(record, ledger=replace(record.ledger, spent=PRICE))
-            await _put(agent, older)
+    async with a_lane(agentpay_shared_chain) as (agent, _, first):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        older = replace(record.ledger, spent=first.ledger.spent)
+        await _put(agent, replace(record, ledger=older))
 
-            closed = await agent.close_channel(record.channel)
+        closed = await agent.close_channel(record.channel)
 
-            assert closed.spent == 2 * PRICE
-            assert closed.returned == record.ledger.balance - 2 * PRICE
+        assert closed.spent == 2 * PRICE
+        assert closed.returned == record.ledger.balance - 2 * PRICE
 
 
 async def _put(agent: Agent, record: PayerRecord) -> None:
@@ -242,14 +255,7 @@ async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     """By another way of the same channel it would be made a second time."""
-    async with (
-        a_shop(agentpay_shared_chain) as (_, _, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        assert (await agent.get(EXACTLESS)).status_code == 200
-        (record,) = await agent.channels()
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
         salt = Hash32.of(b"s" * 32)
         signed = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
         await _put(
@@ -333,14 +339,8 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
         await undelivered(self, host, sent_at=sent_at)
 
     monkeypatch.setattr(PayerLedger, "undelivered", noted)
-    async with (
-        a_shop(agentpay_shared_chain) as (_, payee, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        for path in ("/dear", "/dear"):
-            assert (await agent.get(BASE + path)).status_code == 200
+    async with a_lane(agentpay_shared_chain) as (agent, payee, _):
+        assert (await agent.get(BASE + "/dear")).status_code == 200
         (record,) = await agent.channels()
         await _put(agent, replace(record, ledger=replace(record.ledger, spent=0)))
 
@@ -353,14 +353,7 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
 async def test_c17_no_time_that_an_offer_names_is_too_long(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with (
-        a_shop(agentpay_shared_chain) as (_, _, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        assert (await agent.get(EXACTLESS)).status_code == 200
-        (record,) = await agent.channels()
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
         kind = agent.payer.channels.kind
 
         for seconds, runs in ((10**400, 600), (0, 5), (60, 60)):
