@@ -350,6 +350,24 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
         assert await spent(agent) == await charged(payee, agent)
 
 
+async def test_c8_a_request_may_run_as_long_as_its_own_offer_says(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Also while its channel is kept with the offer of a deposit that waits."""
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
+        salt = Hash32.of(b"s" * 32)
+        waits = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
+        older = json.dumps({**json.loads(record.offer), "maxTimeoutSeconds": 5})
+        ledger = replace(record.ledger, deposit=waits)
+        await _put(agent, replace(record, ledger=ledger, offer=older))
+        (offer, *_), target = await agent._payments.look_up(EXACTLESS)
+
+        payment = await agent.payer.channels.pay(offer, target)
+
+        assert payment.record.offer == older
+        assert payment.runs_seconds == offer.max_timeout_seconds > 5
+
+
 async def test_c17_no_time_that_an_offer_names_is_too_long(
     agentpay_shared_chain: LocalChain,
 ) -> None:
@@ -358,4 +376,5 @@ async def test_c17_no_time_that_an_offer_names_is_too_long(
 
         for seconds, runs in ((10**400, 600), (0, 5), (60, 60)):
             offer = json.dumps({"maxTimeoutSeconds": seconds})
-            assert kind.runs_seconds(replace(record, offer=offer)) == runs
+            asks = await kind.question(replace(record, offer=offer), PRICE)
+            assert asks.runs_seconds == runs

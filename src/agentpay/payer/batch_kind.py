@@ -198,6 +198,7 @@ class BatchKind:
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
             uncarried=ticketed.uncarried,
+            runs_seconds=_runs_seconds(record, offer.max_timeout_seconds),
         )
 
     async def _fill(self, ticketed: Ticketed) -> ChannelPayment:
@@ -215,6 +216,7 @@ class BatchKind:
             leave=ticketed.leave,
             left=ticketed.left,
             read_receipt=self._receipts.read,
+            runs_seconds=_runs_seconds(record, ticketed.offer.max_timeout_seconds),
         )
 
     def to_ask(self, record: PayerRecord) -> list[int]:
@@ -227,13 +229,6 @@ class BatchKind:
     def asking_method(self, method: str) -> str:
         """See `ChannelKind.asking_method`."""
         return method
-
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """See `ChannelKind.runs_seconds`: x402's server says of none that it runs."""
-        if record.ledger.tagged:
-            return 0
-        said = int(json.loads(record.offer or "{}").get("maxTimeoutSeconds", 0))
-        return max(_RUNS_SECONDS_MIN, min(said, _RUNS_SECONDS_MAX))
 
     async def question(
         self,
@@ -276,6 +271,7 @@ class BatchKind:
             deposit=None,
             leave=nothing,
             left=nothing,
+            runs_seconds=_runs_seconds(record, int(words.get("maxTimeoutSeconds", 0))),
             underway=underway,
         )
 
@@ -283,3 +279,10 @@ class BatchKind:
         """See `ChannelKind.renewed`: x402 frames nothing."""
         del payment, answer
         return None
+
+
+def _runs_seconds(record: PayerRecord, said: int) -> float:
+    """x402's own server says of no request that it runs; its offer says how long."""
+    if record.ledger.tagged:
+        return 0
+    return max(_RUNS_SECONDS_MIN, min(said, _RUNS_SECONDS_MAX))

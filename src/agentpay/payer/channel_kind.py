@@ -32,6 +32,13 @@ class VoucherPayment(Payment, Protocol):
     @property
     def cumulative(self) -> int: ...
 
+    @property
+    def runs_seconds(self) -> float:
+        """
+        How long its request may run that nobody heard of, without its payee saying so.
+        """
+        ...
+
     def carried_on(self) -> "VoucherPayment":
         """The same, as a later request presents it."""
         ...
@@ -149,12 +156,6 @@ class ChannelKind(Protocol):
 
     def asking_method(self, method: str) -> str:
         """What a question is asked by, where a request is made by this method."""
-        ...
-
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """
-        How long a request that nobody heard of may run without its payee saying so.
-        """
         ...
 
     async def question(

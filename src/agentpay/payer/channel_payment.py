@@ -86,6 +86,8 @@ class ChannelPayment:
     """Whether the chain shows that deposit; with `soon`, now or in a while."""
     uncarried: Callable[[Hash32], None] = unheard
     """Told of that deposit's salt, where it is not to go along again."""
+    runs_seconds: float = 0
+    """See `VoucherPayment.runs_seconds`."""
     underway: Whereabouts = ended
     """Where it only asks: where its request may still be, for all we know."""
 

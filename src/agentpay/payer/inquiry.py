@@ -169,7 +169,7 @@ class Inquiry:
         """
         underway = left_now(
             comes_seconds=0 if came else self._coming_seconds,
-            runs_seconds=0 if heard else self._kind.runs_seconds(payment.record),
+            runs_seconds=0 if heard else payment.runs_seconds,
         )
         asked = self._questions.get(payment.id)
         if asked is None:

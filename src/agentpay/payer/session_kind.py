@@ -236,11 +236,6 @@ class SessionKind:
         del method
         return "HEAD"
 
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """See `ChannelKind.runs_seconds`: the payee of a session says what it runs."""
-        del record
-        return 0
-
     async def question(
         self,
         record: PayerRecord,
