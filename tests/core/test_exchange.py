@@ -17,6 +17,7 @@ from agentpay.core.exchange import (
     SessionAnswer,
     TransferAnswer,
     Trouble,
+    Underway,
     Verdict,
     judge,
     judge_session,
@@ -113,12 +114,28 @@ def test_c8_of_a_request_that_may_run_the_old_total_says_nothing(
 ) -> None:
     """x402's own server looks at the total before it says that it is busy."""
     answer = says(402, offered=True, corrected=Corrected(total=total, voucher=voucher))
-    asking = replace(SENT, resent=True, may_run=True)
+    asking = replace(SENT, resent=True, underway=Underway.RUNNING)
 
     verdict = judge(answer, asking, tagged=False)
 
     seen = voucher == SENT.cumulative and total == SENT.spent
     assert (verdict.booking is Booking.OPEN) == seen
+    assert verdict.charged == 0
+
+
+@example(0, 0)
+@given(st.integers(0, 5), st.none() | AMOUNTS)
+def test_c8_of_a_request_that_may_come_yet_the_old_total_says_nothing(
+    total: int, voucher: int | None
+) -> None:
+    """Nor does our question, echoed by who knows no such channel yet."""
+    answer = says(402, offered=True, corrected=Corrected(total=total, voucher=voucher))
+    asking = replace(SENT, resent=True, underway=Underway.COMING)
+
+    verdict = judge(answer, asking, tagged=False)
+
+    old = total == SENT.spent or total == voucher == 0
+    assert (verdict.booking is Booking.OPEN) == old
     assert verdict.charged == 0
 
 

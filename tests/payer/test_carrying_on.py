@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from agentpay import Agent, Budget, Payee, Policy
+from agentpay.core.budget import Hold
 from agentpay.errors import (
     AnswerLost,
     BudgetExceeded,
@@ -23,6 +24,7 @@ from agentpay.errors import (
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payee.answers import AnswerPolicy
 from agentpay.payee.pricing import Order
+from agentpay.payer.unanswered import Unanswered
 from agentpay.ports import PayerStore
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.mpp.receipt import PAYMENT_RECEIPT
@@ -780,12 +782,19 @@ async def test_c8_what_another_agent_is_at_is_not_carried_on(
 
 
 async def test_c8_an_agent_that_begins_waits_for_what_others_are_at(
-    agentpay_shared_chain: LocalChain, tmp_path: Path
+    agentpay_shared_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It cannot tell who lives: what ends meanwhile is nobody else's to carry on."""
-    store = str(tmp_path / "agent.db")
+    take_up, tried = Unanswered._take_up, list[str]()
+
+    async def noted(self: Unanswered[Any], request: str) -> tuple[Hold | None, bool]:
+        tried.append(request)
+        return await take_up(self, request)
+
+    monkeypatch.setattr(Unanswered, "_take_up", noted)
+    store, patient = str(tmp_path / "agent.db"), replace(BY_EXACT, give_up_seconds=20)
     async with (
-        a_world(agentpay_shared_chain) as world,
+        a_world(agentpay_shared_chain, policy=patient) as world,
         await world.agent(store=store) as one,
     ):
         world.wire.hang = asyncio.Event()
@@ -793,7 +802,8 @@ async def test_c8_an_agent_that_begins_waits_for_what_others_are_at(
         await until(lambda: world.paid_with == 1)
         async with await world.agent(store=store) as two:
             second = asyncio.create_task(two.get(RESERVED))
-            await asyncio.sleep(0.05)
+            await until(lambda: len(tried) > 1)  # it has waited once
+            assert len(world.wire.credentials) == 1
             world.wire.hang.set()
 
             assert (await second).status_code == (await first).status_code == 200

@@ -19,6 +19,7 @@ from agentpay.errors import (
 from agentpay.http.paywall import App, Message, Receive, Scope, Send
 from agentpay.payer.channel_kind import VoucherPayment
 from agentpay.payer.inquiry import Inquiry
+from agentpay.payer.underway import Whereabouts
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 from agentpay.wire.headers import decode_json, encode_json
@@ -323,9 +324,9 @@ async def test_c8_a_request_of_a_lane_is_asked_about_once(
         await ask(self, payment, heard=heard)
         await ask(self, payment, heard=heard)
 
-    async def noted(self: Inquiry, payment: VoucherPayment, until: float) -> None:
+    async def noted(self: Inquiry, payment: VoucherPayment, at: Whereabouts) -> None:
         questions.append(payment.id)
-        await settle(self, payment, until)
+        await settle(self, payment, at)
 
     async with a_shop(agentpay_shared_chain) as (_, _, wall):
         wire = Wire(through(official(wall)))

@@ -1,14 +1,16 @@
 """A strict payee's total: what a lane goes on from, and that asking buys nothing."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
-from agentpay import Agent, onchain
+from agentpay import Agent, Payee, onchain
 from agentpay.core.budget import Budget
 from agentpay.core.payer_channel import PendingDeposit
 from agentpay.errors import AgentPayError
@@ -33,6 +35,20 @@ from tests.payer.books import charged, none_open, spent
 from tests.payer.test_lanes import EXACTLESS, ONE_LANE, official
 
 LANES = replace(ONE_LANE, low_water=0, lanes_max=4, give_up_seconds=1)
+
+
+@contextlib.asynccontextmanager
+async def a_lane(
+    chain: LocalChain,
+) -> AsyncIterator[tuple[Agent, Payee, PayerRecord]]:
+    """An agent that has paid once for `EXACTLESS`, whom, and its channel then."""
+    async with (
+        a_shop(chain) as (_, payee, wall),
+        await an_agent(chain, through(official(wall)), policy=LANES) as agent,
+    ):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        yield agent, payee, record
 
 
 def payload_of(request: httpx.Request) -> dict[str, Any]:
@@ -82,6 +98,14 @@ async def _lose(agent: Agent, wire: Wire) -> None:
     wire.lose_requests = 0
 
 
+def shown_in(voucher: dict[str, str]) -> dict[str, str]:
+    """A voucher as a corrective answer shows it."""
+    return {
+        "signedMaxClaimable": voucher["maxClaimableAmount"],
+        "signature": voucher["signature"],
+    }
+
+
 class TotalFirst(Wire):
     """
     A payee that looks at the total before it says that it is busy, as x402's own does,
@@ -92,6 +116,9 @@ class TotalFirst(Wire):
         super().__init__(inner)
         self.total = 0
         self.shown: dict[str, str] = {}
+        self.looked = asyncio.Event()
+        """It keeps a voucher, and serves it, once it has looked at it to the end."""
+        self.looked.set()
         self.running = set[asyncio.Task[httpx.Response]]()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -100,23 +127,25 @@ class TotalFirst(Wire):
             return await super().handle_async_request(request)
         self.sent.append(request)
         if asks(request):
-            return await self._correct(request)
-        voucher = payload["voucher"]
-        self.shown = {
-            "signedMaxClaimable": voucher["maxClaimableAmount"],
-            "signature": voucher["signature"],
-        }
-        task = asyncio.create_task(self._serve(request))
+            return await self._correct(request, shown_in(payload["voucher"]))
+        task = asyncio.create_task(self._serve(request, payload["voucher"]))
         self.running.add(task)
         return await asyncio.shield(task)
 
-    async def _serve(self, request: httpx.Request) -> httpx.Response:
+    async def _serve(
+        self, request: httpx.Request, voucher: dict[str, str]
+    ) -> httpx.Response:
+        await self.looked.wait()
+        self.shown = shown_in(voucher)
         answer = await self.inner.handle_async_request(request)
         said: Any = decode_json(answer.headers[PAYMENT_RESPONSE], name="x")
         self.total = int(said["extra"]["channelState"]["chargedCumulativeAmount"])
         return answer
 
-    async def _correct(self, request: httpx.Request) -> httpx.Response:
+    async def _correct(
+        self, request: httpx.Request, asked: dict[str, str]
+    ) -> httpx.Response:
+        """Of a channel that it does not know it shows what asks."""
         fields = {k: v for k, v in request.headers.items() if k != "payment-signature"}
         bare = httpx.Request(request.method, request.url, headers=fields)
         answer = await self.inner.handle_async_request(bare)
@@ -124,7 +153,7 @@ class TotalFirst(Wire):
         for offer in required["accepts"]:
             offer["extra"] |= {
                 "channelState": {"chargedCumulativeAmount": str(self.total)},
-                "voucherState": self.shown,
+                "voucherState": self.shown or asked,
             }
         return httpx.Response(402, headers={PAYMENT_REQUIRED: encode_json(required)})
 
@@ -139,7 +168,7 @@ async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             asking = asyncio.create_task(agent.get(BASE + "/slow"))
             await until(lambda: shop.begun["/slow"] == 1)
             asking.cancel()
-            await until(lambda: sum(map(asks, wire.sent)) > 1)
+            await until(lambda: sum(map(asks, wire.sent)) > 3)
             assert not await none_open(agent)
 
             shop.gate.set()
@@ -147,6 +176,32 @@ async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
             assert (await agent.get(EXACTLESS)).status_code == 200
             assert len(await agent.channels()) == 1
+
+
+async def test_c8_a_request_that_is_looked_at_yet_is_not_taken_for_a_free_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    policy = replace(LANES, lanes_max=1, give_up_seconds=10)
+    async with a_shop(agentpay_shared_chain) as (_, payee, wall):
+        wire = TotalFirst(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            for paid in (2, 4):  # the first is one whose channel nobody knows yet
+                await _leave_while_it_is_looked_at(agent, wire)
+                assert not await none_open(agent)
+
+                wire.looked.set()
+                assert (await agent.get(EXACTLESS)).status_code == 200
+                assert await spent(agent) == await charged(payee, agent) == paid * PRICE
+            assert len(await agent.channels()) == 1
+
+
+async def _leave_while_it_is_looked_at(agent: Agent, wire: TotalFirst) -> None:
+    wire.looked.clear()
+    begun, asked = len(wire.running), sum(map(asks, wire.sent))
+    asking = asyncio.create_task(agent.get(EXACTLESS))
+    await until(lambda: len(wire.running) > begun)
+    asking.cancel()
+    await until(lambda: sum(map(asks, wire.sent)) > asked + 1)
 
 
 async def test_c13_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
@@ -174,19 +229,16 @@ async def test_c13_a_payee_that_lost_its_records_is_paid_on_the_same_lane(
 async def test_a_refund_is_asked_for_again_by_the_total_that_its_payee_proves(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with a_shop(agentpay_shared_chain) as (_, _, wall):
-        wire = Wire(through(official(wall)))
-        async with await an_agent(agentpay_shared_chain, wire, policy=LANES) as agent:
-            for _ in range(2):
-                assert (await agent.get(EXACTLESS)).status_code == 200
-            (record,) = await agent.channels()
-            older = replace(record, ledger=replace(record.ledger, spent=PRICE))
-            await _put(agent, older)
+    async with a_lane(agentpay_shared_chain) as (agent, _, first):
+        assert (await agent.get(EXACTLESS)).status_code == 200
+        (record,) = await agent.channels()
+        older = replace(record.ledger, spent=first.ledger.spent)
+        await _put(agent, replace(record, ledger=older))
 
-            closed = await agent.close_channel(record.channel)
+        closed = await agent.close_channel(record.channel)
 
-            assert closed.spent == 2 * PRICE
-            assert closed.returned == record.ledger.balance - 2 * PRICE
+        assert closed.spent == 2 * PRICE
+        assert closed.returned == record.ledger.balance - 2 * PRICE
 
 
 async def _put(agent: Agent, record: PayerRecord) -> None:
@@ -203,14 +255,7 @@ async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     """By another way of the same channel it would be made a second time."""
-    async with (
-        a_shop(agentpay_shared_chain) as (_, _, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        assert (await agent.get(EXACTLESS)).status_code == 200
-        (record,) = await agent.channels()
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
         salt = Hash32.of(b"s" * 32)
         signed = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
         await _put(
@@ -294,14 +339,8 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
         await undelivered(self, host, sent_at=sent_at)
 
     monkeypatch.setattr(PayerLedger, "undelivered", noted)
-    async with (
-        a_shop(agentpay_shared_chain) as (_, payee, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        for path in ("/dear", "/dear"):
-            assert (await agent.get(BASE + path)).status_code == 200
+    async with a_lane(agentpay_shared_chain) as (agent, payee, _):
+        assert (await agent.get(BASE + "/dear")).status_code == 200
         (record,) = await agent.channels()
         await _put(agent, replace(record, ledger=replace(record.ledger, spent=0)))
 
@@ -311,19 +350,31 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
         assert await spent(agent) == await charged(payee, agent)
 
 
+async def test_c8_a_request_may_run_as_long_as_its_own_offer_says(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Also while its channel is kept with the offer of a deposit that waits."""
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
+        salt = Hash32.of(b"s" * 32)
+        waits = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
+        older = json.dumps({**json.loads(record.offer), "maxTimeoutSeconds": 5})
+        ledger = replace(record.ledger, deposit=waits)
+        await _put(agent, replace(record, ledger=ledger, offer=older))
+        (offer, *_), target = await agent._payments.look_up(EXACTLESS)
+
+        payment = await agent.payer.channels.pay(offer, target)
+
+        assert payment.record.offer == older
+        assert payment.runs_seconds == offer.max_timeout_seconds > 5
+
+
 async def test_c17_no_time_that_an_offer_names_is_too_long(
     agentpay_shared_chain: LocalChain,
 ) -> None:
-    async with (
-        a_shop(agentpay_shared_chain) as (_, _, wall),
-        await an_agent(
-            agentpay_shared_chain, through(official(wall)), policy=LANES
-        ) as agent,
-    ):
-        assert (await agent.get(EXACTLESS)).status_code == 200
-        (record,) = await agent.channels()
+    async with a_lane(agentpay_shared_chain) as (agent, _, record):
         kind = agent.payer.channels.kind
 
         for seconds, runs in ((10**400, 600), (0, 5), (60, 60)):
             offer = json.dumps({"maxTimeoutSeconds": seconds})
-            assert kind.runs_seconds(replace(record, offer=offer)) == runs
+            asks = await kind.question(replace(record, offer=offer), PRICE)
+            assert asks.runs_seconds == runs

@@ -135,6 +135,16 @@ class Verdict:
     """What was charged on the channel in all, where that is booked."""
 
 
+class Underway(StrEnum):
+    """Where a request may be that nobody heard of, where its payee does not say so."""
+
+    COMING = "coming"
+    """It may be on its way, or its payee has not looked at it to the end."""
+    RUNNING = "running"
+    """It has arrived if it ever will, and may run."""
+    OVER = "over"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presented:
     """What was sent, and our books of its channel."""
@@ -143,8 +153,8 @@ class Presented:
     spent: int
     resent: bool
     """Whether this voucher was sent before; or it is only asked about."""
-    may_run: bool = False
-    """Whether its request may still run, for all we heard of it."""
+    underway: Underway = Underway.OVER
+    """Where its request may still be, for all we heard of it."""
 
 
 def judge(answer: ChannelAnswer, sent: Presented, *, tagged: bool) -> Verdict:
@@ -218,16 +228,18 @@ def _judge_corrected(said: Corrected, sent: Presented) -> Verdict:
     The voucher that is shown tells whether ours was taken: then a higher total is its
     price, and is not paid twice; and the old one says nothing while the request may
     still run (x402's own server looks at the total before it says that it is busy).
-    Otherwise it bought nothing, whatever the total is.
+    Otherwise it bought nothing, whatever the total is; but the old one says nothing
+    either while ours may come yet (that server keeps it once it has looked at it).
 
     Source: x402 `scheme_batch_settlement_evm.md`, "Corrective 402".
     """
     charged = said.total - sent.spent
     taken = said.voucher == sent.cumulative
-    if taken and sent.may_run and not charged:
-        return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     # Without a record of the channel there is no total: it is our question, echoed.
     echoed = said.total == said.voucher == 0
+    silent = (Underway.COMING, Underway.RUNNING) if taken else (Underway.COMING,)
+    if sent.underway in silent and (echoed or not charged):
+        return Verdict(next=Next.RESEND, booking=Booking.OPEN)
     total = sent.spent if echoed else said.total
     if taken and charged > 0:
         return Verdict(

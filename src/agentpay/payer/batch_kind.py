@@ -3,7 +3,7 @@ Channels of x402's `batch-settlement`, as the kind of channels that they are.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple
 from functools import partial
 
@@ -31,7 +31,6 @@ from agentpay.payer.channel_kind import (
     OfferTerms,
     Ticketed,
     VoucherPayment,
-    ended,
 )
 from agentpay.payer.channel_payment import ChannelPayment, never, nothing
 from agentpay.payer.keys import PayerKeys
@@ -46,6 +45,7 @@ from agentpay.payer.signing import (
     sign_voucher,
     unsigned_deposits,
 )
+from agentpay.payer.underway import Whereabouts, ended
 from agentpay.ports import Chain
 from agentpay.records import Config, PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32
@@ -198,6 +198,7 @@ class BatchKind:
             approval=approval,
             is_made=partial(ticketed.is_made, deposit) if deposit else never,
             uncarried=ticketed.uncarried,
+            runs_seconds=_runs_seconds(record, offer.max_timeout_seconds),
         )
 
     async def _fill(self, ticketed: Ticketed) -> ChannelPayment:
@@ -215,6 +216,7 @@ class BatchKind:
             leave=ticketed.leave,
             left=ticketed.left,
             read_receipt=self._receipts.read,
+            runs_seconds=_runs_seconds(record, ticketed.offer.max_timeout_seconds),
         )
 
     def to_ask(self, record: PayerRecord) -> list[int]:
@@ -228,19 +230,12 @@ class BatchKind:
         """See `ChannelKind.asking_method`."""
         return method
 
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """See `ChannelKind.runs_seconds`: x402's server says of none that it runs."""
-        if record.ledger.tagged:
-            return 0
-        said = int(json.loads(record.offer or "{}").get("maxTimeoutSeconds", 0))
-        return max(_RUNS_SECONDS_MIN, min(said, _RUNS_SECONDS_MAX))
-
     async def question(
         self,
         record: PayerRecord,
         cumulative: int,
         *,
-        may_run: Callable[[], bool] = ended,
+        underway: Whereabouts = ended,
     ) -> ChannelPayment:
         """
         See `ChannelKind.question`. On a parallel channel it says that it only asks.
@@ -276,10 +271,18 @@ class BatchKind:
             deposit=None,
             leave=nothing,
             left=nothing,
-            may_run=may_run,
+            runs_seconds=_runs_seconds(record, int(words.get("maxTimeoutSeconds", 0))),
+            underway=underway,
         )
 
     def renewed(self, payment: VoucherPayment, answer: Answer) -> VoucherPayment | None:
         """See `ChannelKind.renewed`: x402 frames nothing."""
         del payment, answer
         return None
+
+
+def _runs_seconds(record: PayerRecord, said: int) -> float:
+    """x402's own server says of no request that it runs; its offer says how long."""
+    if record.ledger.tagged:
+        return 0
+    return max(_RUNS_SECONDS_MIN, min(said, _RUNS_SECONDS_MAX))

@@ -15,14 +15,10 @@ from agentpay.evm.deposit import SignedDeposit
 from agentpay.payer.channel_key import Key
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Payment, Target
+from agentpay.payer.underway import Whereabouts, ended
 from agentpay.records import Config, PayerRecord
 from agentpay.types import Address, Asset, ChainId, Hash32
 from agentpay.wire.parallel import ParallelTerms
-
-
-def ended() -> bool:
-    """Its request does not run any more, or its payee would say so."""
-    return False
 
 
 class VoucherPayment(Payment, Protocol):
@@ -35,6 +31,13 @@ class VoucherPayment(Payment, Protocol):
 
     @property
     def cumulative(self) -> int: ...
+
+    @property
+    def runs_seconds(self) -> float:
+        """
+        How long its request may run that nobody heard of, without its payee saying so.
+        """
+        ...
 
     def carried_on(self) -> "VoucherPayment":
         """The same, as a later request presents it."""
@@ -155,22 +158,16 @@ class ChannelKind(Protocol):
         """What a question is asked by, where a request is made by this method."""
         ...
 
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """
-        How long a request that nobody heard of may run without its payee saying so.
-        """
-        ...
-
     async def question(
         self,
         record: PayerRecord,
         cumulative: int,
         *,
-        may_run: Callable[[], bool] = ended,
+        underway: Whereabouts = ended,
     ) -> VoucherPayment:
         """
-        A voucher that buys nothing, and asks what became of this amount; `may_run` says
-        whether its request may still run, for all we know.
+        A voucher that buys nothing, and asks what became of this amount; `underway`
+        says where its request may still be, for all we know.
 
         A first deposit that is open goes along, so that a payee that never had it knows
         the channel.

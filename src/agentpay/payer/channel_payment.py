@@ -28,12 +28,13 @@ from agentpay.core.payer_channel import (
     TotalShown,
 )
 from agentpay.payer.approvals import Approval
-from agentpay.payer.channel_kind import VoucherPayment, ended
+from agentpay.payer.channel_kind import VoucherPayment
 from agentpay.payer.corrected import read_corrected
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
 from agentpay.payer.payment import Answer, Judgement
 from agentpay.payer.policy import scale
+from agentpay.payer.underway import Whereabouts, ended
 from agentpay.records import PayerRecord
 from agentpay.types import Hash32
 from agentpay.wire.voucher_receipts import VoucherReceipt, read_receipt
@@ -85,8 +86,10 @@ class ChannelPayment:
     """Whether the chain shows that deposit; with `soon`, now or in a while."""
     uncarried: Callable[[Hash32], None] = unheard
     """Told of that deposit's salt, where it is not to go along again."""
-    may_run: Callable[[], bool] = ended
-    """Where it only asks: whether its request may still run, for all we know."""
+    runs_seconds: float = 0
+    """See `VoucherPayment.runs_seconds`."""
+    underway: Whereabouts = ended
+    """Where it only asks: where its request may still be, for all we know."""
 
     @property
     def id(self) -> str:
@@ -118,7 +121,7 @@ class ChannelPayment:
             cumulative=self.cumulative,
             spent=spent,
             resent=resent,
-            may_run=self.may_run(),
+            underway=self.underway(),
         )
         verdict = judge(self._read(answer, receipt, spent), sent, tagged=tagged)
         # Who corrects our total makes no deposit: there is nothing to wait for.

@@ -36,6 +36,7 @@ from agentpay.payer.ledger_steps import Place
 from agentpay.payer.left_vouchers import LeftVouchers
 from agentpay.payer.payment import Asker, Target
 from agentpay.payer.policy import Policy, scale
+from agentpay.payer.underway import Whereabouts, ended, left_now
 from agentpay.ports import Chain
 from agentpay.records import PayerRecord
 from agentpay.types import Asset, ChainId, Hash32
@@ -43,7 +44,7 @@ from agentpay.types import Asset, ChainId, Hash32
 _ASK_AGAIN_SECONDS = 0.1
 _ASK_PAUSE_SECONDS_MAX = 5.0
 _ON_ITS_WAY_SECONDS = 5.0
-"""What another process has just signed arrives by then: no need to ask about it."""
+"""What has just been sent arrives by then, and its payee has looked at it."""
 _AT_WORK_SECONDS = 1.0
 """So long is waited for a lane that was at work when its process ended."""
 _DEPOSIT_MINED_SECONDS = 5.0
@@ -69,6 +70,7 @@ class Inquiry:
         self._kind = kind
         self._ledger = ledger
         self._policy = policy
+        self._coming_seconds = min(_ON_ITS_WAY_SECONDS, policy.give_up_seconds / 2)
         self._assets = assets
         self._chains = chains
         self._ask = ask
@@ -79,7 +81,7 @@ class Inquiry:
         self._checked: set[Hash32] = set()
         self._checks: Attempts[Hash32, bool] = Attempts()
         self._questions: dict[str, tuple[VoucherPayment, asyncio.Task[None]]] = {}
-        self._later: dict[str, tuple[VoucherPayment, float]] = {}
+        self._later: dict[str, tuple[VoucherPayment, Whereabouts]] = {}
         """What is asked about once its amount's question is over."""
         self._left = LeftVouchers()
 
@@ -128,7 +130,7 @@ class Inquiry:
     async def _ask_at_work(self, record: PayerRecord, cumulative: int) -> None:
         """A lane with an open request is at work: meanwhile another may be used."""
         payment = await self._kind.question(record, cumulative)
-        await self.ask_later(payment)
+        await self.ask_later(payment, came=self._ledger.store.shared)  # see `_calm`
         _, question = self._questions[payment.id]
         seconds = min(_AT_WORK_SECONDS, self._policy.give_up_seconds / 2)
         await asyncio.wait([question], timeout=seconds)
@@ -141,9 +143,7 @@ class Inquiry:
         while to end by itself, and what was signed meanwhile is left to who signed it.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + min(
-            _ON_ITS_WAY_SECONDS, self._policy.give_up_seconds / 2
-        )
+        deadline = loop.time() + self._coming_seconds
         first = {ticket.cumulative for ticket in record.ledger.open}
         ledger = record.ledger
         while loop.time() < deadline and first & {t.cumulative for t in ledger.open}:
@@ -160,23 +160,27 @@ class Inquiry:
             ),
         )
 
-    async def ask_later(self, payment: VoucherPayment, *, heard: bool = False) -> None:
+    async def ask_later(
+        self, payment: VoucherPayment, *, heard: bool = False, came: bool = False
+    ) -> None:
         """
         Ask about a voucher in the background until its outcome is known; `heard` says
-        that its request has ended.
+        that its request has ended, `came` that it has arrived if it ever will.
         """
-        seconds = 0 if heard else self._kind.runs_seconds(payment.record)
-        runs_until = asyncio.get_running_loop().time() + seconds
+        underway = left_now(
+            comes_seconds=0 if came else self._coming_seconds,
+            runs_seconds=0 if heard else payment.runs_seconds,
+        )
         asked = self._questions.get(payment.id)
         if asked is None:
-            self._begin(payment, runs_until)
+            self._begin(payment, underway)
         elif asked[0] is not payment:
             # On a lane two requests may have one amount. None is asked about twice:
             # by then its amount may be that of another, which is under way.
-            self._later[payment.id] = payment, runs_until
+            self._later[payment.id] = payment, underway
 
-    def _begin(self, payment: VoucherPayment, runs_until: float) -> None:
-        work = self._settle(payment, runs_until)
+    def _begin(self, payment: VoucherPayment, underway: Whereabouts) -> None:
+        work = self._settle(payment, underway)
         task = asyncio.create_task(work, name=f"ask about {payment.id}")
         self._questions[payment.id] = payment, task
         task.add_done_callback(partial(self._end, payment.id))
@@ -204,9 +208,9 @@ class Inquiry:
             asked[1].cancel()
         return payment.carried_on()
 
-    async def _settle(self, payment: VoucherPayment, runs_until: float) -> None:
+    async def _settle(self, payment: VoucherPayment, underway: Whereabouts) -> None:
         while True:
-            if await self._is_over(payment, runs_until):
+            if await self._is_over(payment, underway):
                 return
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
@@ -218,7 +222,7 @@ class Inquiry:
         if later is not None and not question.cancelled():
             self._begin(*later)
 
-    async def _is_over(self, payment: VoucherPayment, runs_until: float) -> bool:
+    async def _is_over(self, payment: VoucherPayment, underway: Whereabouts) -> bool:
         """Whether nothing is to be asked any more, of a store that may be away, too."""
         channel = payment.record.channel
         try:
@@ -228,9 +232,7 @@ class Inquiry:
             if record.ledger.deposit is None:
                 asked = payment.record
                 record = replace(record, url=asked.url, offer=asked.offer)
-            cost = await self.until_final(
-                record, payment.cumulative, runs_until=runs_until
-            )
+            cost = await self.until_final(record, payment.cumulative, underway=underway)
             await self._ledger.resolved(payment.id, record.host, moved=bool(cost))
             if not cost:
                 self._left.drop(payment)
@@ -247,11 +249,11 @@ class Inquiry:
         return True
 
     async def until_final(
-        self, record: PayerRecord, cumulative: int, *, runs_until: float = 0
+        self, record: PayerRecord, cumulative: int, *, underway: Whereabouts = ended
     ) -> int | None:
         """
-        Find out what a voucher cost; None if the payee does not know the channel. Until
-        then its request may run, though nobody says so.
+        Find out what a voucher cost; None if the payee does not know the channel.
+        `underway` says where its request may be, though nobody says so.
 
         Raises:
             PaymentOutcomeUnknown: No final answer came in time.
@@ -261,9 +263,7 @@ class Inquiry:
         deadline = loop.time() + self._policy.give_up_seconds
         said, _, url = record.url.partition(" ")
         method = self._kind.asking_method(said)
-        payment = await self._kind.question(
-            record, cumulative, may_run=lambda: loop.time() < runs_until
-        )
+        payment = await self._kind.question(record, cumulative, underway=underway)
         pause = _ASK_AGAIN_SECONDS
         while url and loop.time() < deadline:
             answer = await self._ask(

@@ -7,7 +7,7 @@ its first voucher, filled up with later ones, and asked about by `HEAD`.
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import astuple
 from functools import partial
 
@@ -33,7 +33,6 @@ from agentpay.payer.channel_kind import (
     OfferTerms,
     Ticketed,
     VoucherPayment,
-    ended,
 )
 from agentpay.payer.channel_payment import never, nothing
 from agentpay.payer.keys import PayerKeys
@@ -52,6 +51,7 @@ from agentpay.payer.session_signing import (
     unsigned_session_deposits,
 )
 from agentpay.payer.signing import signs_as_contract
+from agentpay.payer.underway import Whereabouts, ended
 from agentpay.ports import Chain
 from agentpay.records import Config, PayerRecord, session_config
 from agentpay.signers.smart_wallet import SmartWallet
@@ -236,23 +236,18 @@ class SessionKind:
         del method
         return "HEAD"
 
-    def runs_seconds(self, record: PayerRecord) -> float:
-        """See `ChannelKind.runs_seconds`: the payee of a session says what it runs."""
-        del record
-        return 0
-
     async def question(
         self,
         record: PayerRecord,
         cumulative: int,
         *,
-        may_run: Callable[[], bool] = ended,
+        underway: Whereabouts = ended,
     ) -> SessionPayment:
         """
         See `ChannelKind.question`. It raises what the payee holds, and buys nothing:
         on a parallel session the payee burns an amount that it has not seen.
         """
-        del may_run
+        del underway
         ledger = record.ledger
         try:
             challenge = make_challenge(json.loads(record.offer or "{}"), name="offer")

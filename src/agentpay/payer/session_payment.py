@@ -103,6 +103,11 @@ class SessionPayment:
         self.approval.end()
         await (self.left(self) if self._buys else self.leave(self))
 
+    @property
+    def runs_seconds(self) -> float:
+        """See `VoucherPayment.runs_seconds`: the payee of a session says what runs."""
+        return 0
+
     def carried_on(self) -> "SessionPayment":
         """See `VoucherPayment.carried_on`."""
         return replace(self, again=True)
