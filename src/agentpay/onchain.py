@@ -215,6 +215,17 @@ async def is_used(
         return signed.is_used(answer)
 
 
+async def read_balance(
+    chain: Chain, asset: Asset, payer: Address, sent: Sequence[Transfer]
+) -> tuple[int, list[bool]]:
+    """What a payer holds, and which of its transfers were used, all at one block."""
+    calls = [transfer.used_call() for transfer in sent]
+    held, *used = await chain.read([tokens.balance_call(asset.address, payer), *calls])
+    with _sense():
+        pairs = zip(sent, used, strict=True)
+        return tokens.decode_uint(held), [t.is_used(answer) for t, answer in pairs]
+
+
 async def is_signed(
     chain: Chain, account: Address, digest: bytes, signature: bytes
 ) -> bool:

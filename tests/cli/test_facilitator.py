@@ -1,6 +1,7 @@
 """`agentpay facilitator`: a process of its own, asked over HTTP."""
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -30,6 +31,7 @@ COMMAND = "from agentpay.cli.main import main; main()"
 async def start(
     *arguments: str, cwd: Path, **environment: str
 ) -> asyncio.subprocess.Process:
+    inherited = {"HOME": str(Path.home()), "PYTHONPATH": os.pathsep.join(sys.path)}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -39,7 +41,7 @@ async def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=cwd,
-        env={"PATH": "/usr/bin:/bin", "HOME": str(Path.home()), **environment},
+        env={"PATH": "/usr/bin:/bin", **inherited, **environment},
     )
 
 

@@ -10,15 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentpay import Wallet
+from agentpay.chain.relay import TransactionRelay
 from agentpay.chain.rpc import RpcChain
 from agentpay.errors import (
+    AgentPayError,
     ChainUnreachable,
     GasLimitReached,
+    GasMissing,
+    GasTooExpensive,
+    StoreOutcomeUnknown,
+    StoreUnavailable,
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.approval import APPROVAL_GAS, ApprovalTransaction, SignedApproval
-from agentpay.evm.calls import Standing
+from agentpay.evm.calls import Call, Receipt, Standing
 from agentpay.evm.permit2 import PermitTransfer
 from agentpay.evm.permit2_signed import Permit2Deposit, Permit2Transfer
 from agentpay.facilitator.host import FacilitatorLimits
@@ -26,6 +32,7 @@ from agentpay.facilitator.service import FacilitatorTerms
 from agentpay.facilitator.sponsor import (
     FEE_TIMES,
     GAS_MAX,
+    Sponsor,
     SponsorLimits,
     before_the_payment,
     fee_most,
@@ -225,6 +232,44 @@ async def test_f7_an_account_whose_code_refuses_its_key_is_given_nothing(
 
         assert verified["isValid"] == settled["success"] == takes, settled
         assert bool(coin) == takes
+
+
+@pytest.mark.parametrize(
+    ("error", "another"),
+    [
+        (GasTooExpensive("dear"), "dear"),
+        (GasMissing("poor"), "poor"),
+        (StoreUnavailable("away"), "away"),
+        (StoreOutcomeUnknown("perhaps kept"), "no more is paid for it in this hour"),
+        (TransactionOutcomeUnknown("it", transaction=""), "no more is paid for it"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_f7_what_was_not_sent_to_a_payer_is_there_for_its_next_approval(
+    agentpay_shared_chain: LocalChain, error: Exception, another: str
+) -> None:
+    """What may have been sent counts, whatever becomes of it."""
+    local = agentpay_shared_chain
+    asset, payer = await a_plain_token(local), Wallet.create()
+    await mint(local, asset, payer.address, AMOUNT)
+    approval = await an_approval(local, asset, payer)
+    payment = await a_payment(asset, payer, Wallet.create().address, approval)
+    cost = approval.approval.cost
+
+    async def send(call: Call) -> Receipt:
+        raise error
+
+    async with RpcChain(local.rpc_url, chain_id=local.chain_id) as chain:
+        sponsor = Sponsor(
+            chain=chain,
+            relay=TransactionRelay(chain),
+            limits=SponsorLimits(wei_each=cost, wei_per_hour=cost),
+            clock=time.monotonic,
+        )
+        with pytest.raises(AgentPayError):
+            await sponsor.grant(payment, send)
+        with pytest.raises(AgentPayError, match=another):
+            await sponsor.grant(payment, send)
 
 
 GWEI = 10**9

@@ -22,9 +22,11 @@ from tests.facilitator.test_remote_facilitators import (
     Front,
     a_client,
     a_front,
+    a_payment,
     a_shop_without_gas,
+    two_fronts,
 )
-from tests.facilitator.world import AMOUNT, a_transfer
+from tests.facilitator.world import AMOUNT
 from tests.http.world import BASE, client_of, eventually, serving
 from tests.payee.hand import HandPayer, terms_of
 
@@ -182,13 +184,8 @@ async def test_f1_what_is_said_to_be_under_way_is_unknown_and_given_to_nobody_el
 ) -> None:
     """As where a proxy sent it twice, or a first answer was waited for in vain."""
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
-    async with (
-        a_front(chain) as (one, first),
-        a_front(chain) as (two, second),
-        a_client(chain, one, two) as client,
-    ):
+    transfer = await a_payment(chain)
+    async with two_fronts(chain) as (first, second, client):
         first.instead["/settle"] = under_way(code)
         with pytest.raises(TransactionOutcomeUnknown):
             await client.settle_transfer(transfer, AMOUNT)
@@ -198,7 +195,7 @@ async def test_f1_what_is_said_to_be_under_way_is_unknown_and_given_to_nobody_el
         first.instead.clear()
         settled = await client.settle_transfer(transfer, AMOUNT)
 
-    assert settled.amount == await chain.balance(payee) == AMOUNT
+    assert settled.amount == await chain.balance(transfer.to) == AMOUNT
     assert second.asked["/settle"] == 0
 
 
@@ -266,8 +263,7 @@ async def test_f10_an_answer_that_drips_is_none_and_another_is_asked(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
+    transfer = await a_payment(chain)
     async with a_front(chain) as (url, honest):
         odd = Odd(honest)
         odd.parts, odd.wait_seconds = [b" "] * 20, 0.2
@@ -292,8 +288,7 @@ async def test_f10_an_answer_that_is_packed_is_not_unpacked(
 ) -> None:
     """A few bytes may be many once they are unpacked."""
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
+    transfer = await a_payment(chain)
     async with a_front(chain) as (_, front):
         odd = Odd(front, status=status, content_encoding="gzip")
         odd.parts = [gzip.compress(b'{"isValid": true}')]

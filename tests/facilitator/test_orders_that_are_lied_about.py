@@ -29,7 +29,7 @@ from tests.facilitator.test_remote_facilitators import (
     a_front,
     success,
 )
-from tests.facilitator.world import Channel
+from tests.facilitator.world import AMOUNT, Channel, a_transfer
 from tests.payee.test_sponsored_approvals import mint
 from tests.wallets import deploy
 
@@ -283,10 +283,12 @@ async def two_desks(
 
 
 def minutes_later(client: RemoteFacilitator) -> None:
-    """Whoever has an order has had it for two minutes."""
-    given = client._endpoints._asked
+    """All that any of them was given, or gave no result of, is two minutes older."""
+    given, silent = client._endpoints._asked, client._endpoints._silent_since
     for key, each in given.items():
         given[key] = replace(each, since=each.since - 120)
+    for url in silent:
+        silent[url] -= 120
 
 
 @pytest.mark.parametrize("named", ["", "0x" + "ab" * 32])
@@ -325,6 +327,77 @@ async def test_f10_who_gives_no_result_for_minutes_leaves_it_to_the_others(
 
     assert before == 0
     assert settled.amount == 1000
+
+
+async def new_claim(
+    scene: Scene, client: RemoteFacilitator, amount: int
+) -> Settled | None:
+    """What a claim of more than the last one comes to; None is unknown."""
+    claims = [await scene.channel.claim(amount)]
+    try:
+        return await client.claim(claims, authorizer=scene.payee)
+    except TransactionOutcomeUnknown:
+        return None
+
+
+async def test_f10_who_is_silent_for_minutes_is_left_though_each_claim_is_a_new_one(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    """Vouchers come in from round to round, so that no order is given twice."""
+    async with two_desks(agentpay_shared_chain) as (scene, honest, client):
+        scene.be_silent()
+        first = await new_claim(scene, client, 2000)
+        minutes_later(client)
+        second = await new_claim(scene, client, 3000)
+        before = honest.asked["/settle"]
+        third = await new_claim(scene, client, 4000)
+
+    assert (first, second, before) == (None, None, 0)
+    assert third is not None
+    assert third.amount == 3000
+
+
+@pytest.mark.parametrize("answers", ["a settlement", "a refusal", "a claim"])
+async def test_f10_a_result_ends_the_silence(
+    agentpay_shared_chain: LocalChain, answers: str
+) -> None:
+    async with two_desks(agentpay_shared_chain) as (scene, honest, client):
+        scene.be_silent()
+        await new_claim(scene, client, 2000)
+        scene.front.instead.clear()
+        if answers == "a settlement":
+            await client.settle(scene.payee.address, scene.local.usdc)
+        elif answers == "a refusal":
+            with pytest.raises(TransactionFailed, match="nothing_to_settle"):
+                await client.settle(Wallet.create().address, scene.local.usdc)
+        else:  # it is done, and only the answer to it is lost
+            scene.front.after["/settle"] = 500
+            await new_claim(scene, client, 3000)
+        minutes_later(client)
+        scene.be_silent()
+        await new_claim(scene, client, 4000)
+        await new_claim(scene, client, 5000)
+
+    assert honest.asked["/settle"] == 0
+
+
+async def test_f10_who_settles_payments_and_no_claims_is_left_all_the_same(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    local = agentpay_shared_chain
+    payer = await local.funded_wallet(ether=0)
+    async with two_desks(local) as (scene, _, client):
+        payment = await a_transfer(local.usdc, payer, scene.payee.address)
+        scene.be_silent()
+        await new_claim(scene, client, 2000)
+        minutes_later(client)
+        scene.front.instead.clear()
+        await client.settle_transfer(payment, AMOUNT)
+        scene.be_silent()
+        await new_claim(scene, client, 3000)
+        claimed = await new_claim(scene, client, 4000)
+
+    assert claimed is not None
 
 
 async def test_f10_who_cannot_be_reached_any_more_leaves_it_to_the_others(

@@ -20,6 +20,7 @@ from agentpay.errors import (
     TransactionOutcomeUnknown,
 )
 from agentpay.evm.batch_settlement import REFUND_ALL
+from agentpay.evm.transfer import TokenTransfer
 from agentpay.http.facilitator_app import FacilitatorApp
 from agentpay.http.facilitator_client import RemoteFacilitator
 from agentpay.http.paywall import Receive, Scope, Send
@@ -102,6 +103,25 @@ async def a_client(
         await client.start(reads, chain.usdc)
         yield client
         await client.stop()
+
+
+@contextlib.asynccontextmanager
+async def two_fronts(
+    chain: LocalChain,
+) -> AsyncIterator[tuple[Front, Front, RemoteFacilitator]]:
+    """Two facilitators, and who asks the first before the second."""
+    async with (
+        a_front(chain) as (one, first),
+        a_front(chain) as (two, second),
+        a_client(chain, one, two) as client,
+    ):
+        yield first, second, client
+
+
+async def a_payment(chain: LocalChain) -> TokenTransfer:
+    """Of somebody new, to somebody new."""
+    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+    return await a_transfer(chain.usdc, payer, payee)
 
 
 def a_shop_without_gas(
@@ -216,8 +236,7 @@ async def test_f1_what_was_settled_is_found_on_the_chain_whatever_is_said_of_it(
     agentpay_shared_chain: LocalChain, said: Any
 ) -> None:
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
+    transfer = await a_payment(chain)
     async with (
         a_front(chain) as (url, front),
         a_client(chain, url, timeout_seconds=1) as client,
@@ -227,20 +246,15 @@ async def test_f1_what_was_settled_is_found_on_the_chain_whatever_is_said_of_it(
 
     assert settled.amount == AMOUNT
     assert settled.transaction
-    assert await chain.balance(payee) == AMOUNT
+    assert await chain.balance(transfer.to) == AMOUNT
 
 
 async def test_f2_an_order_that_one_was_sent_is_never_given_to_another(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
-    async with (
-        a_front(chain) as (one, first),
-        a_front(chain) as (two, second),
-        a_client(chain, one, two) as client,
-    ):
+    transfer = await a_payment(chain)
+    async with two_fronts(chain) as (first, second, client):
         first.instead |= {"/settle": 500, "/verify": 500}
         await client.verify(transfer)  # a question: the second is asked
         for _ in range(3):
@@ -258,8 +272,7 @@ async def test_f10_one_that_cannot_be_reached_leaves_the_order_to_the_next(
     agentpay_shared_chain: LocalChain,
 ) -> None:
     chain = agentpay_shared_chain
-    payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
-    transfer = await a_transfer(chain.usdc, payer, payee)
+    transfer = await a_payment(chain)
     async with a_front(chain) as (url, front):
         async with a_client(chain, NO_ONE, url) as client:
             await client.verify(transfer)

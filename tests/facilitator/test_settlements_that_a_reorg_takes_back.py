@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from agentpay import Wallet
+from agentpay.facilitator.batches import BatchPolicy
+from agentpay.facilitator.host import FacilitatorLimits
 from agentpay.facilitator.once import _LOST_SECONDS
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire import x402_asks as asks
@@ -89,3 +91,33 @@ async def test_f2_one_node_that_lags_has_nothing_sent_again() -> None:
         assert answer["errorReason"] == "duplicate_settlement"
         assert int(nonce, 16) == 0
         assert await chain.balance(payee.address) == AMOUNT
+
+
+async def test_f9_what_is_sent_again_and_not_mined_yet_is_not_sent_once_more() -> None:
+    """Nor is it if it went along with others, of which it is no copy alone."""
+    async with LocalChain() as chain:
+        payer, payee = await chain.funded_wallet(ether=0), Wallet.create().address
+        transfer = await a_transfer(chain.usdc, payer, payee)
+        request = asks.transfer_request(transfer, AMOUNT)
+        other = await a_transfer(chain.usdc, payer, payee)
+        async with a_desk(
+            chain,
+            batch=BatchPolicy(seconds=_LOST_SECONDS + 1),
+            limits=FacilitatorLimits(mined_within_seconds=1),
+        ) as desk:
+            await desk.host.start()
+            await settled_and_taken_back(chain, desk, request)
+            await chain.node.rpc("evm_setIntervalMining", 0)
+            along = asyncio.create_task(
+                desk.settle(asks.transfer_request(other, AMOUNT))
+            )
+            again = await desk.settle(request)
+            await along
+            later = await desk.settle(request)
+            (key,) = desk.host.addresses
+            sent = await chain.node.rpc("eth_getTransactionCount", key, "pending")
+
+        assert again["errorReason"] == "settlement_pending"
+        assert later["errorReason"] == "duplicate_settlement"
+        assert later["transaction"] == again["transaction"]
+        assert int(sent, 16) == 1

@@ -49,6 +49,7 @@ KEPT_SECONDS: Final = 24 * LATE_SECONDS
 _SWEEP_SECONDS: Final = 600
 _LOST_SECONDS: Final = 3.0
 """One node of an endpoint may not have what another has shown."""
+_SENT_AGAIN_MAX: Final = 1000
 _LONGEST: Final = 2**62
 """A time that every store keeps."""
 
@@ -124,6 +125,8 @@ class SettledOnce:
         self._book = book
         self._clock = clock
         self._running: dict[str, asyncio.Task[Settled | Refused]] = {}
+        self._sent_again: dict[str, str] = {}
+        """The last transaction of what was taken back: a row that was told stays so."""
         self._swept_at = 0.0
 
     async def settle(self, movement: Movement) -> Settled | Refused:
@@ -224,13 +227,14 @@ class SettledOnce:
 
     async def _told(self, movement: Movement, known: PaymentRecord) -> Refused:
         """No second yes; but what a reorg took back is sent again (F9)."""
+        last = self._sent_again.get(movement.id, known.transaction)
         told = Refused(
             code=DUPLICATE,
             message="it was settled, and its payee was told",
-            transaction=known.transaction,
+            transaction=last,
         )
         try:
-            if known.resource == _ORDER or not await self._is_lost(movement, known):
+            if known.resource == _ORDER or not await self._is_lost(movement, last):
                 return told
             _log.warning("%s was taken back by its chain: sent again", movement.id)
             transaction = (await movement.send()).transaction
@@ -238,15 +242,18 @@ class SettledOnce:
             transaction = error.transaction
         except ChainError:  # it moved nothing
             return told
+        self._sent_again[movement.id] = transaction or last
+        if len(self._sent_again) > _SENT_AGAIN_MAX:
+            del self._sent_again[next(iter(self._sent_again))]
         return Refused(
             code=PENDING,
             message="its chain took it back, and it was sent again",
             transaction=transaction,
         )
 
-    async def _is_lost(self, movement: Movement, known: PaymentRecord) -> bool:
+    async def _is_lost(self, movement: Movement, sent: str) -> bool:
         """Whether no node has what was sent, and it would go through once more."""
-        transaction = Hash32(known.transaction)
+        transaction = Hash32(sent)
         for pause in (0.0, _LOST_SECONDS):
             await asyncio.sleep(pause)
             if await movement.check() is not None:

@@ -19,9 +19,11 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from agentpay.errors import (
+    ChainError,
     ChainUnreachable,
     GasLimitReached,
-    GasMissing,
+    StoreError,
+    StoreOutcomeUnknown,
     TransactionFailed,
     TransactionOutcomeUnknown,
 )
@@ -185,7 +187,9 @@ class Sponsor:
         what = f"send {missing} wei to {owner}"
         try:
             await send(Call(to=owner, data=b"", value=missing, what=what))
-        except (TransactionFailed, ChainUnreachable, GasMissing, GasLimitReached):
+        except (TransactionOutcomeUnknown, StoreOutcomeUnknown):
+            raise  # perhaps it was sent, or will be by who finds it recorded
+        except (ChainError, StoreError):
             self._spending.correct(spent, 0)
             raise
 

@@ -12,7 +12,7 @@ from agentpay.evm.transfer import Transfer
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.once import Refused, SettledOnce
 from agentpay.facilitator.outcomes import transfer_result
-from agentpay.onchain import find_transfer, is_used, wrong_signature
+from agentpay.onchain import find_transfer, is_used, read_balance, wrong_signature
 from agentpay.ports import Chain
 from agentpay.records import Settled
 from agentpay.shortage import ALLOWANCE_REQUIRED, Lack, lack_of
@@ -29,6 +29,7 @@ from agentpay.wire.x402_transfers import (
 )
 
 _FAILED = "invalid_transaction_state"
+_POOR = "insufficient_funds"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +103,8 @@ class TransferDesk:
         self._sends = sends
         self._once = once
         self._clock = clock
+        self._under_way: dict[str, tuple[Transfer, int]] = {}
+        """What is sent now, and how much of it, as it came."""
 
     async def verify(self, asked: TransferAsked) -> Refused | None:
         """Why a transfer would not go through."""
@@ -162,6 +165,7 @@ class TransferDesk:
             clock=self._clock,
             transfer=transfer,
             amount=amount,
+            under_way=self._under_way,
         )
 
 
@@ -179,6 +183,7 @@ class TransferMovement:
         clock: Callable[[], float],
         transfer: Transfer,
         amount: int,
+        under_way: dict[str, tuple[Transfer, int]],
     ) -> None:
         self._chain = chain
         self._facilitator = facilitator
@@ -186,6 +191,7 @@ class TransferMovement:
         self._clock = clock
         self._transfer = transfer
         self._amount = amount
+        self._under_way = under_way
 
     @property
     def id(self) -> str:
@@ -221,10 +227,35 @@ class TransferMovement:
                 case Lack.ALLOWANCE:
                     return Refused(code=ALLOWANCE_REQUIRED)
                 case Lack.BALANCE:
-                    return Refused(code="insufficient_funds")
+                    return Refused(code=_POOR)
                 case None:
                     return Refused(code=_FAILED, message=error.reason)
-        return None
+        return Refused(code=_POOR) if await self._is_short() else None
+
+    async def _is_short(self) -> bool:
+        """
+        Whether its payer cannot pay for what came before it and is under way, too.
+
+        Each alone would go through, and all but the first would cost gas in vain.
+        """
+        ours = self._transfer
+        before: list[tuple[Transfer, int]] = []
+        for transfer, amount in self._under_way.values():
+            if transfer.id == ours.id:
+                break
+            if (transfer.payer, transfer.asset) == (ours.payer, ours.asset):
+                before.append((transfer, amount))
+        if not before:
+            return False
+        sent = [transfer for transfer, _ in before]
+        held, used = await read_balance(self._chain, ours.asset, ours.payer, sent)
+        # What is mined, and not told yet, is paid for.
+        due = sum(
+            amount
+            for (_, amount), is_paid in zip(before, used, strict=True)
+            if not is_paid
+        )
+        return held < due + self._amount
 
     async def found(self) -> Settled | Refused | None:
         """See `Movement.found`."""
@@ -237,7 +268,14 @@ class TransferMovement:
 
     async def send(self) -> Settled:
         """See `Movement.send`."""
-        return await self._sends.settle_transfer(self._transfer, self._amount)
+        self._under_way[self.id] = self._transfer, self._amount
+        try:
+            if await self._is_short():
+                what = f"transfer from {self.payer}"
+                raise TransactionFailed(what, reason=_POOR)
+            return await self._sends.settle_transfer(self._transfer, self._amount)
+        finally:
+            self._under_way.pop(self.id, None)
 
     def result(self, receipt: Receipt) -> Settled:
         """See `Movement.result`."""

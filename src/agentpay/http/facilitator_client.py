@@ -302,7 +302,7 @@ class RemoteFacilitator:
         except (TransactionFailed, TransactionOutcomeUnknown):
             if not await done():
                 raise
-            self._endpoints.forget(key)
+            self._endpoints.hear(key)
             return Settled(transaction="", amount=0)
 
     async def settle(self, receiver: Address, asset: Asset) -> Settled:

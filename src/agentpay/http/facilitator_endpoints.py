@@ -67,7 +67,7 @@ class _Given:
     block: int
     """The chain's last one when it was first given: what did it is in a later one."""
     since: float
-    """When this one was first given it, by the monotonic clock."""
+    """When this one was first given it, or silent before, by the monotonic clock."""
     passed: bool = False
     """Whether any other may have it now."""
 
@@ -97,6 +97,8 @@ class Endpoints:
         self._supported: dict[str, SupportedAnswer] = {}
         self._turn = list(self._urls)
         """Whom to ask for what any may do: who failed at that comes last."""
+        self._silent_since: dict[str, float] = {}
+        """Who gives no result of what any may do, by the monotonic clock."""
         self._asked: dict[str, _Given] = {}
         """Orders whose outcome is not known."""
         self._distrusted: set[Address] = set()
@@ -224,7 +226,9 @@ class Endpoints:
         least = min(amount, before.least) if before else amount
         first = before.block if before else block or 0
         for url in self._turns(before, by, by_any=block is not None):
-            since = before.since if before and before.url == url else time.monotonic()
+            since = self._silent_since.get(url, time.monotonic())
+            if before and before.url == url:
+                since = before.since
             given = _Given(url=url, least=least, block=first, since=since)
             self._remember(key, given)
             try:
@@ -256,16 +260,26 @@ class Endpoints:
 
     def pass_on(self, key: str, *, after_seconds: float = 0) -> None:
         """
-        Have the others asked next, if who has an order has had it for so long; for
-        later ones of this kind, too.
+        Have the others asked next, if who has an order and gave no result has had it
+        for so long, or gave none of such orders; for later ones of this kind, too.
 
         For what the contract does only once, however many send it.
         """
-        given = self._asked.get(key)
-        if given and time.monotonic() - given.since >= after_seconds:
+        given, now = self._asked.get(key), time.monotonic()
+        if given is None:
+            return
+        self._silent_since.setdefault(given.url, now)
+        if now - given.since >= after_seconds:
             self._asked[key] = replace(given, passed=True)
             self._turn.remove(given.url)
             self._turn.append(given.url)
+
+    def hear(self, key: str) -> None:
+        """An order that any may do is over, by whoever has it: that one works."""
+        given = self._asked.get(key)
+        if given is not None:
+            self._silent_since.pop(given.url, None)
+        self.forget(key)
 
     def forget(self, key: str) -> None:
         """An order is over."""

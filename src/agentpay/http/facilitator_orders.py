@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
 _ITS_ALONE_SECONDS: Final = 120
-"""How long a facilitator may take for what others could do as well."""
+"""How long a facilitator may give no result of what others could do as well."""
 _UNDER_WAY: Final = frozenset({PENDING, DUPLICATE})
 """
 What is no refusal: it was asked for before, and may be in the pool. Many facilitators
@@ -165,7 +165,7 @@ class Orders:
         if answer.error_reason in _UNDER_WAY:
             self._endpoints.pass_on(key, after_seconds=_ITS_ALONE_SECONDS)
             raise TransactionOutcomeUnknown(what, transaction=answer.transaction)
-        self._endpoints.forget(key)
+        self._endpoints.hear(key)
         if again:  # perhaps it is refused because it is done
             raise TransactionOutcomeUnknown(what, transaction="")
         raise TransactionFailed(what, reason=answer.reason or "refused")
@@ -180,7 +180,7 @@ class Orders:
             _log.warning("%s: its facilitator says done: %s", order.what, error)
             self._endpoints.pass_on(order.key)
             raise TransactionOutcomeUnknown(order.what, transaction="") from error
-        self._endpoints.forget(order.key)
+        self._endpoints.hear(order.key)
         return settled
 
     async def _done_by(
