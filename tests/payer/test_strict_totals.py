@@ -178,6 +178,47 @@ async def test_c8_a_request_that_still_runs_is_not_taken_for_one_that_bought_not
             assert len(await agent.channels()) == 1
 
 
+class Proxied(TotalFirst):
+    """The same behind a server that answers, in its place, while a request runs."""
+
+    instead: tuple[int, ...] = ()
+    """One status for each time that a request is sent; 0 breaks the connection."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not self.instead or not payload_of(request) or asks(request):
+            return await super().handle_async_request(request)
+        status, *left = self.instead
+        if not self.running:
+            self.first = asyncio.create_task(super().handle_async_request(request))
+            await until(lambda: bool(self.running))
+        self.instead = tuple(left)
+        if not status:
+            raise httpx.ReadError("planned", request=request)
+        return httpx.Response(status, text="said by another")
+
+
+@pytest.mark.parametrize("instead", [(504,), (408,), (200,), (0, 429), (0, 503)])
+async def test_c8_what_another_server_answers_is_not_the_end_of_a_request(
+    agentpay_shared_chain: LocalChain, instead: tuple[int, ...]
+) -> None:
+    policy = replace(LANES, give_up_seconds=0.4)
+    async with a_shop(agentpay_shared_chain) as (shop, payee, wall):
+        wire = Proxied(through(official(wall)))
+        async with await an_agent(agentpay_shared_chain, wire, policy=policy) as agent:
+            assert (await agent.get(EXACTLESS)).status_code == 200
+            wire.running.clear()
+            wire.instead = instead
+            said = await agent.get(BASE + "/slow")
+            assert said.status_code == instead[-1]
+            await until(lambda: sum(map(asks, wire.sent)) > 3)
+            assert not await none_open(agent)
+
+            shop.gate.set()
+            await eventually(lambda: none_open(agent))
+            assert await spent(agent) == await charged(payee, agent) == 2 * PRICE
+            assert (await agent.get(EXACTLESS)).status_code == 200
+
+
 async def test_c8_a_request_that_is_looked_at_yet_is_not_taken_for_a_free_one(
     agentpay_shared_chain: LocalChain,
 ) -> None:

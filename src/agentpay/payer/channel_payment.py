@@ -44,8 +44,10 @@ from agentpay.wire.x402 import (
     PAYMENT_SIGNATURE,
 )
 
-_GATEWAYS: Final = frozenset({502, 504, *range(520, 531)})
+_GATEWAYS: Final = frozenset({408, 502, 504, *range(520, 531)})
 """What a server before the payee's says of it: a request may run behind that."""
+_TURNED_AWAY: Final = frozenset({429, 503})
+"""What says of a request that it is not let in: nothing of one that was sent before."""
 
 
 async def never(*, soon: bool = True) -> bool:
@@ -145,7 +147,7 @@ class ChannelPayment:
             Next.REJECTED,
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
-            heard = answer.status not in _GATEWAYS
+            heard = _has_ended(answer.status, resent=resent)
             if following is Next.REJECTED:
                 self.ledger.refused(self.id)
             await (self.left if no_answer else self.leave)(self, heard=heard)
@@ -217,6 +219,13 @@ class ChannelPayment:
             return
         said = await self.ledger.book(self.record.channel, *events, money=money)
         self.ledger.check_honest(self.record, *said)
+
+
+def _has_ended(status: int, *, resent: bool) -> bool:
+    """Whether an answer without a word of our voucher is the end of its request."""
+    if status < 400 or status in _GATEWAYS:  # a receipt would have come with its end
+        return False
+    return not (resent and status in _TURNED_AWAY)
 
 
 def event_of(verdict: Verdict, cumulative: int) -> PayerEvent | None:
