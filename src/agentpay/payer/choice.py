@@ -41,7 +41,8 @@ def acceptable(
     reasons = list(offered.refused)
     offers: list[Offer] = []
     if (required := offered.required) is not None:
-        for requirements, words in required.readable_offers():
+        readable, wrong = required.read_offers()
+        for requirements, words in readable:
             try:
                 offer = read_offer(
                     requirements,
@@ -54,7 +55,7 @@ def acceptable(
                 reasons.append(f"{requirements.scheme}: {error}")
             else:
                 offers.append(offer)
-        reasons += required.unreadable_offers()
+        reasons += wrong
     for challenge in offered.challenges:
         try:
             offer = read_challenge(

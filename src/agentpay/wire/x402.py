@@ -108,32 +108,26 @@ class PaymentRequired(HeardMessage):
 
     def readable_offers(self) -> list[tuple[Requirements, JsonObject]]:
         """Each offer we understand, with its own words for the echo."""
-        offers: list[tuple[Requirements, JsonObject]] = []
-        for words in self.accepts:
-            if not isinstance(words, dict):
-                continue
-            try:
-                offers.append((Requirements.model_validate(words), words))
-            except ValidationError:  # another chain family's offer, or a broken one
-                continue
+        offers, _ = self.read_offers()
         return offers
 
-    def unreadable_offers(self) -> list[str]:
-        """What is wrong with each other offer for an EVM chain."""
+    def read_offers(self) -> tuple[list[tuple[Requirements, JsonObject]], list[str]]:
+        """The same, and what is wrong with each other offer for an EVM chain."""
+        offers: list[tuple[Requirements, JsonObject]] = []
         wrong: list[str] = []
         for number, words in enumerate(self.accepts):
             if not isinstance(words, dict):
                 continue
-            if not str(words.get("network")).startswith("eip155:"):
-                continue
             try:
-                Requirements.model_validate(words)
+                offers.append((Requirements.model_validate(words), words))
             except ValidationError as error:
+                if not str(words.get("network")).startswith("eip155:"):
+                    continue  # of another family of chains
                 first = error.errors()[0]
                 field = ".".join(map(str, first["loc"]))
                 said = f"{first['msg']}, not {first['input']!r}"
                 wrong.append(f"accepts[{number}].{field}: {said[:200]}")
-        return wrong
+        return offers, wrong
 
 
 class AuthorizationFields(WireMessage):
