@@ -130,6 +130,24 @@ def test_what_left_the_window_while_it_ran_runs_again_after_a_crash() -> None:
     assert isinstance(answer(channel, voucher(10, 10, owner=REBORN)), Admitted)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_p1_what_left_the_window_and_is_shown_runs_again_for_nobody(
+    first: bool,
+) -> None:
+    shows = VoucherPublished(amount=10)
+    events = (shows, *sold(20, 10, 10)) if first else (*sold(20, 10, 10), shows)
+    channel = after(payee_channel(window=1), voucher(10, 10), *events)
+
+    assert channel.floor == 10
+    for resource in ("GET /", ""):
+        again = voucher(10, 10, owner=REBORN, resource=resource)
+        said = payee_rules.apply(channel, again)
+        assert said.channel is channel
+        assert said.answer == Spent(fate=Fate.RUNNING)
+    over = after(channel, charged(10, 4), delivered(10))
+    assert (over.running, over.charged) == ((), 14)
+
+
 def test_a_claim_prefers_the_voucher_of_a_request_that_is_over() -> None:
     channel = after(payee_channel(), voucher(15, 5), *sold(30, 5, 5), voucher(40, 5))
 

@@ -60,6 +60,7 @@ class Reservation:
     """A fixed price, charged before the handler runs and given back if it fails."""
     owner: str
     resource: str
+    """What it may run again for; "" is nothing: anybody may present its voucher."""
     answered: bool = False
     """Its receipt may have left: the charge stands, and no more may be charged."""
     held: int = field(init=False, repr=False, compare=False)
@@ -239,17 +240,8 @@ class PayeeChannel:
 
         It never shows one of nothing.
         """
-        return 0 < cumulative <= self.floor or self.is_shown(cumulative)
-
-    def is_shown(self, cumulative: int) -> bool:
-        """
-        Whether we know that it does: of a parallel channel, what left the window while
-        it ran is under the floor and was not shown.
-        """
         used = self.find_used(cumulative)
-        if used is not None and used.shown:
-            return True
-        return not self.tagged and 0 < cumulative <= self.floor
+        return 0 < cumulative <= self.floor or (used is not None and used.shown)
 
     def with_shown(self, cumulative: int) -> tuple[Used, ...]:
         """What is remembered, once the chain shows this voucher."""
