@@ -156,6 +156,28 @@ def test_a_claim_prefers_the_voucher_of_a_request_that_is_over() -> None:
     assert channel.claim_voucher() == HeldVoucher(amount=30, signature=signature(30))
 
 
+@pytest.mark.parametrize("streams", [0, 1])
+def test_however_many_requests_run_side_by_side_what_is_over_can_be_claimed(
+    streams: int,
+) -> None:
+    channel = payee_channel(window=64, in_flight_max=64, balance=10_000)
+    channel = after(channel, *[voucher(1000, 1000)] * streams)
+    price, least, at_once = 10, 1000 * streams, 5
+    for number in range(1, 100):
+        channel = after(channel, voucher(least + number * price, price, prepaid=True))
+        ends = least + (number - at_once) * price
+        if ends > least:
+            channel = after(channel, charged(ends, price), delivered(ends))
+
+        covers, ready = channel.claim_voucher(), channel.ready_voucher()
+        assert covers is not None
+        assert ready is None or channel.may_show(ready)
+        at_hand = covers if channel.may_show(covers) else ready
+        can_be_had = min(channel.due, at_hand.amount if at_hand else 0)
+        assert channel.due - can_be_had <= 2 * at_once * price
+        assert len(channel.held) <= 5
+
+
 def test_the_voucher_of_a_request_that_runs_is_shown_only_of_who_leaves() -> None:
     channel = after(payee_channel(tagged=False), *sold(10, 10, 5), voucher(10, 5))
     leaving = ChainSeen(balance=100, claimed=0, pending_withdrawal=1)

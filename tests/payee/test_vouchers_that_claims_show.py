@@ -1,5 +1,7 @@
 """A claim shows a voucher to everybody: what that takes from the payer whose it is."""
 
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,34 @@ async def test_k5_no_claim_waits_where_its_payer_leaves_or_others_are_refused(
         record = await payee.settlement.see_chain(channel)
         assert record is not None
         assert record.ledger.claimed == (1500 if why else 1000)
+
+
+async def test_of_what_is_due_as_much_is_claimed_as_a_request_that_is_over_covers(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    ahead = [0.0]
+    chain = agentpay_shared_chain
+    async with a_payee(chain, clock=lambda: time.time() + ahead[0]) as payee:
+        shop = await opened(chain, payee)
+        channel = channel_id(shop.config, payee.asset.chain)
+        store = payee._running.store.payee
+        await payee.settlement.claim()
+        sign = partial(shop.payer.voucher, shop.config, terms=shop.terms)
+        vouchers = [await sign(total) for total in (2000, 3000, 4000, 5000)]
+        *running, last = [sold(await shop.answer(voucher)) for voucher in vouchers]
+        for sale in running:
+            await sale.commit(1000)
+            await sale.delivered()
+        before = await store.read(channel)
+        ahead[0] = 5
+
+        assert await payee.settlement.claim(at_least=2001) == 0
+        assert await payee.settlement.claim(at_least=2000) == 1
+        record = await store.read(channel)
+        assert before is not None
+        assert record is not None
+        assert (record.ledger.claimed, record.ledger.due) == (3000, 4000)
+        assert record.owing_since == before.owing_since  # the rest is as old
+        assert await payee.settlement.claim() == 0
+        await last.abandon(charged=0, failed=True)
+        assert await payee.settlement.claim() == 1

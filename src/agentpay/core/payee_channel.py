@@ -273,6 +273,11 @@ class PayeeChannel:
         """
         return self.pending_withdrawal > 0 or self.reservation(voucher.amount) is None
 
+    def ready_voucher(self) -> HeldVoucher | None:
+        """The highest we hold of a request that is over: it pays for what it covers."""
+        over = [v for v in self.held if self.reservation(v.amount) is None]
+        return max(over, key=_amount, default=None)
+
     def settle_voucher(self) -> HeldVoucher | None:
         """
         The most that can be had of a session without taking what is not due, and
@@ -312,17 +317,20 @@ def worth_keeping(
     held: tuple[HeldVoucher, ...], due: int, running: tuple[Reservation, ...]
 ) -> tuple[HeldVoucher, ...]:
     """
-    Three vouchers are enough: the smallest that covers what is due, the smallest of
-    these whose request is over, and the highest.
+    Five vouchers are enough. Of requests that are over, the smallest that covers what
+    is due, and the highest; of those that run, the two smallest that cover it, as the
+    first may be a long stream; and the highest of all.
     """
     if len(held) <= 1:
         return held
     ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
-    covering = [voucher for voucher in ordered if voucher.amount >= due]
     at_work = {reservation.cumulative for reservation in running}
-    over = [voucher for voucher in covering if voucher.amount not in at_work]
-    kept = {v.amount: v for v in (*covering[:1], *over[:1], ordered[-1])}
-    return tuple(kept.values())
+    over = [voucher for voucher in ordered if voucher.amount not in at_work]
+    covering = [voucher for voucher in ordered if voucher.amount >= due]
+    run = [voucher for voucher in covering if voucher.amount in at_work][:2]
+    ended = [voucher for voucher in covering if voucher.amount not in at_work][:1]
+    kept = {v.amount for v in (*run, *ended, *over[-1:], ordered[-1])}
+    return tuple([voucher for voucher in ordered if voucher.amount in kept])
 
 
 def worth_keeping_whole(
