@@ -7,11 +7,23 @@ from pathlib import Path
 import pytest
 
 from agentpay.evm.batch_settlement import channel_id
-from agentpay.payee.pricing import Route
+from agentpay.payee.pricing import Route, Terms
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import a_payee
 from tests.payee.hand import code, refused, serve, sold, terms_of
 from tests.payee.test_refusals_of_channel_payments import Opened, opened
+
+
+async def after_a_metered(
+    shop: Opened, *, charged: int, price: int
+) -> tuple[str, Terms]:
+    """What comes next at a route of this price, after 2000 was signed and not used."""
+    metered = terms_of(shop.payee, Route(price=1000, metered=True))
+    dear = await shop.payer.voucher(shop.config, 2000, metered)
+    await serve(await shop.answer(dear, metered), charged=charged)
+    cheap = terms_of(shop.payee, Route(price=price), resource="GET /cheap")
+    total = 1000 + charged + price
+    return await shop.payer.voucher(shop.config, total, cheap), cheap
 
 
 async def test_p1_a_voucher_whose_request_runs_is_not_shown_and_may_come_again(
@@ -19,11 +31,7 @@ async def test_p1_a_voucher_whose_request_runs_is_not_shown_and_may_come_again(
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        dear = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(dear, metered), charged=100)
-        cheap = terms_of(payee, Route(price=100), resource="GET /cheap")
-        header = await shop.payer.voucher(shop.config, 1200, cheap)
+        header, cheap = await after_a_metered(shop, charged=100, price=100)
         running = sold(await shop.answer(header, cheap))
         assert await payee.settlement.claim() == 1
         await running.abandon(charged=0, failed=True)
@@ -38,11 +46,7 @@ async def test_p1_a_claim_waits_while_its_only_voucher_may_come_again(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
         await payee.settlement.claim()
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        header = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(header, metered), charged=500)
-        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
-        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        again, cheap = await after_a_metered(shop, charged=500, price=500)
         running = sold(await shop.answer(again, cheap))
         assert await payee.settlement.claim() == 0
         await running.abandon(charged=0, failed=True)
@@ -117,11 +121,7 @@ async def test_k5_no_claim_waits_where_its_payer_leaves_or_others_are_refused(
     async with a_payee(agentpay_shared_chain, exposure_max=limit) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
         await payee.settlement.claim()
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        header = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(header, metered), charged=500)
-        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
-        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        again, cheap = await after_a_metered(shop, charged=500, price=500)
         sold(await shop.answer(again, cheap))
         channel = channel_id(shop.config, payee.asset.chain)
 
