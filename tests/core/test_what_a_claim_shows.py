@@ -47,6 +47,7 @@ def test_below_a_voucher_that_the_chain_shows_requests_go_on() -> None:
     channel = after(channel, VoucherPublished(amount=10))
 
     assert answer(channel, voucher(10, 7)) == NO
+    assert answer(channel, refund_asked(3)) == Closing(ready=True)
     channel = after(channel, *sold(4, 1, 1), *sold(9, 5, 5))
     assert answer(channel, voucher(10, 1)) == NO
     assert isinstance(answer(channel, voucher(11, 2)), Admitted)
