@@ -257,11 +257,14 @@ class PayeeSide:
         assert said == amount - self.claimed, "not what a claim would bring"
         if voucher is None or self.payee.due <= self.claimed:
             return
+        assert voucher.amount >= amount, "a claim was not covered by its voucher"
         if not self.payee.may_show(voucher):
-            return
+            voucher = self.payee.ready_voucher()
+            if voucher is None or voucher.amount <= self.claimed:
+                return
+            amount = min(amount, voucher.amount)
         self.tell_payee(VoucherPublished(amount=voucher.amount))
         self.published.add(voucher.amount)
-        assert voucher.amount >= amount, "a claim was not covered by its voucher"
         self.claimed = amount
         self.see_chain()
 

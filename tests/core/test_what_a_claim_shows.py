@@ -47,6 +47,7 @@ def test_below_a_voucher_that_the_chain_shows_requests_go_on() -> None:
     channel = after(channel, VoucherPublished(amount=10))
 
     assert answer(channel, voucher(10, 7)) == NO
+    assert answer(channel, refund_asked(3)) == Closing(ready=True)
     channel = after(channel, *sold(4, 1, 1), *sold(9, 5, 5))
     assert answer(channel, voucher(10, 1)) == NO
     assert isinstance(answer(channel, voucher(11, 2)), Admitted)
@@ -130,12 +131,52 @@ def test_what_left_the_window_while_it_ran_runs_again_after_a_crash() -> None:
     assert isinstance(answer(channel, voucher(10, 10, owner=REBORN)), Admitted)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_p1_what_left_the_window_and_is_shown_runs_again_for_nobody(
+    first: bool,
+) -> None:
+    shows = VoucherPublished(amount=10)
+    events = (shows, *sold(20, 10, 10)) if first else (*sold(20, 10, 10), shows)
+    channel = after(payee_channel(window=1), voucher(10, 10), *events)
+
+    assert channel.floor == 10
+    for resource in ("GET /", ""):
+        again = voucher(10, 10, owner=REBORN, resource=resource)
+        said = payee_rules.apply(channel, again)
+        assert said.channel is channel
+        assert said.answer == Spent(fate=Fate.RUNNING)
+    over = after(channel, charged(10, 4), delivered(10))
+    assert (over.running, over.charged) == ((), 14)
+
+
 def test_a_claim_prefers_the_voucher_of_a_request_that_is_over() -> None:
     channel = after(payee_channel(), voucher(15, 5), *sold(30, 5, 5), voucher(40, 5))
 
     assert channel.due == 5
     assert [v.amount for v in channel.held] == [15, 30, 40]
     assert channel.claim_voucher() == HeldVoucher(amount=30, signature=signature(30))
+
+
+@pytest.mark.parametrize("streams", [0, 1])
+def test_however_many_requests_run_side_by_side_what_is_over_can_be_claimed(
+    streams: int,
+) -> None:
+    channel = payee_channel(window=64, in_flight_max=64, balance=10_000)
+    channel = after(channel, *[voucher(1000, 1000)] * streams)
+    price, least, at_once = 10, 1000 * streams, 5
+    for number in range(1, 100):
+        channel = after(channel, voucher(least + number * price, price, prepaid=True))
+        ends = least + (number - at_once) * price
+        if ends > least:
+            channel = after(channel, charged(ends, price), delivered(ends))
+
+        covers, ready = channel.claim_voucher(), channel.ready_voucher()
+        assert covers is not None
+        assert ready is None or channel.may_show(ready)
+        at_hand = covers if channel.may_show(covers) else ready
+        can_be_had = min(channel.due, at_hand.amount if at_hand else 0)
+        assert channel.due - can_be_had <= 2 * at_once * price
+        assert len(channel.held) <= 5
 
 
 def test_the_voucher_of_a_request_that_runs_is_shown_only_of_who_leaves() -> None:

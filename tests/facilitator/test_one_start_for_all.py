@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from agentpay import Wallet
+from agentpay import Payee, Wallet
 from agentpay.errors import ChainUnreachable, FacilitatorUnavailable
 from agentpay.evm.networks import LOCAL
 from agentpay.facilitator.host import FacilitatorHost
@@ -54,6 +54,21 @@ async def an_endpoint_that_hangs_up() -> AsyncIterator[tuple[str, list[int]]]:
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+
+
+async def test_all_requests_to_a_payee_that_is_not_up_wait_for_one_start() -> None:
+    async with an_endpoint_that_hangs_up() as (url, asked):
+        alone = Payee(Wallet.create(), network=LOCAL, rpc_url=url)
+        with pytest.raises(ChainUnreachable):
+            await alone.start()
+        once = len(asked)
+        payee = Payee(Wallet.create(), network=LOCAL, rpc_url=url)
+        starts = (payee.start() for _ in range(20))
+        outcomes = await asyncio.gather(*starts, return_exceptions=True)
+        await payee.stop()
+
+    assert {type(outcome) for outcome in outcomes} == {ChainUnreachable}
+    assert len(asked) == 2 * once
 
 
 async def test_p13_all_who_ask_before_it_is_up_wait_for_one_start() -> None:

@@ -190,9 +190,15 @@ async def test_p1_what_is_claimed_while_it_runs_is_told_nothing(
             await until(lambda: shop.begun[SLOW] == 1)
             bought = await present(other, PAID)
             known = await present(claimed)
-            assert await payee.settlement.claim() == 0  # unless its payer leaves
-            leaves = ChainSeen(balance=20 * PRICE, claimed=0, pending_withdrawal=1)
+            assert await payee.settlement.claim() == 1  # as much as the other covers
             channel = channel_id(config, payee.asset.chain)
+            record = await payee.settlement.see_chain(channel)
+            assert record is not None
+            assert record.ledger.claimed == PRICE // 2
+            assert await payee.settlement.claim() == 0  # unless its payer leaves
+            leaves = ChainSeen(
+                balance=20 * PRICE, claimed=PRICE // 2, pending_withdrawal=1
+            )
             await note(payee._running.store.payee, channel, leaves)
             assert await payee.settlement.claim() == 1
             still = await present(claimed)

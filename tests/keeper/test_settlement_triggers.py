@@ -13,12 +13,13 @@ from fastapi import FastAPI
 
 from agentpay import Agent, Budget, Payee, Paywall
 from agentpay.core.payee_channel import Fate, Reservation
+from agentpay.payee.pricing import Route
 from agentpay.ports import PayeeStore
 from agentpay.records import PayeeRecord, PayeeStep
 from agentpay.testing.local_chain import LocalChain
 from agentpay.types import Hash32
 from tests.http.world import a_payee
-from tests.payee.hand import HandPayer, serve, terms_of
+from tests.payee.hand import HandPayer, serve, sold, terms_of
 from tests.programs import serving
 
 PRICE = 10_000
@@ -132,6 +133,33 @@ async def test_no_restart_puts_off_a_claim_by_age(
         clock.ahead += 1500
 
     assert earned == [0, 0, 0, 1000]
+
+
+async def test_a_claim_by_age_that_waits_for_a_request_is_not_put_off(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    chain, clock = agentpay_shared_chain, Clock()
+    terms = {"claim_at": "$1000", "withdraw_delay": 86400}
+    async with a_payee(chain, clock=clock, **terms) as payee:
+        keeper = payee._running.keeper
+        await keeper.stop()
+        await keeper.tick()
+        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
+        config, metered = payer.config(tagged=False), Route(price=1000, metered=True)
+        offer, cheap = terms_of(payee, metered), terms_of(payee, Route(price=500))
+        header = await payer.funding(config, 5000, 1000, offer)
+        await serve(await payee.answer(header, offer), charged=500)
+        running = sold(
+            await payee.answer(await payer.voucher(config, 1000, cheap), cheap)
+        )
+        clock.ahead += 3601
+        await keeper.tick()
+        waits = await chain.balance(payee.settings.pay_to)
+        await running.abandon(charged=0, failed=True)
+        await keeper.tick()
+
+        assert waits == 0
+        assert await chain.balance(payee.settings.pay_to) == 500
 
 
 async def test_a_clock_that_is_set_back_delays_no_claim_by_age(

@@ -9,7 +9,7 @@ import pytest
 from agentpay import Paywall
 from agentpay.payee.payee import Payee
 from agentpay.payee.pricing import Order, Route
-from agentpay.payee.sales import Refusal, Sale
+from agentpay.payee.sales import Refusal, Sale, SaleStream
 from agentpay.payee.transfer_sale import SETTLE_SECONDS
 from agentpay.records import PaymentRecord, PaymentStatus
 from agentpay.stream_errors import StreamExhausted, StreamLost
@@ -31,19 +31,30 @@ async def earned(chain: LocalChain, payee: Payee) -> int:
     return await chain.balance(payee.settings.pay_to)
 
 
-async def an_exact(chain: LocalChain, payee: Payee, *, seconds: int) -> Sale:
+async def signed(
+    chain: LocalChain, payee: Payee, *, seconds: int
+) -> tuple[HandPayer, str]:
+    """A payer, and what it signed for so long."""
     payer = HandPayer(await chain.funded_wallet(1000, ether=0), payee.settings)
-    terms = terms_of(payee, EXACT)
     until = int(time.time()) + seconds
-    header = await payer.transfer(terms, valid_before=until)
-    return sold(await payee.answer(header, terms))
+    terms = terms_of(payee, EXACT)
+    return payer, await payer.transfer(terms, valid_before=until, nonce=NONCE)
 
 
-async def an_upto(chain: LocalChain, payee: Payee, *, seconds: int) -> Sale:
+async def an_exact(chain: LocalChain, payee: Payee, *, seconds: int) -> Sale:
+    _, header = await signed(chain, payee, seconds=seconds)
+    return sold(await payee.answer(header, terms_of(payee, EXACT)))
+
+
+async def an_upto(
+    chain: LocalChain, payee: Payee, *, seconds: int
+) -> tuple[Sale, SaleStream]:
     payer, terms = await a_payer(chain, payee), terms_of(payee, STREAM)
     until = int(time.time()) + seconds
     header = await payer.permit2(terms, scheme="upto", deadline=until)
-    return sold(await payee.answer(header, terms))
+    sale = sold(await payee.answer(header, terms))
+    assert sale.stream is not None
+    return sale, sale.stream
 
 
 async def record_of(payee: Payee, sale: Sale) -> PaymentRecord:
@@ -71,10 +82,8 @@ async def test_p10_nothing_leaves_that_expires_soon_and_cannot_be_settled(
 ) -> None:
     chain = agentpay_shared_chain
     async with a_payee(chain) as payee:
-        payer = HandPayer(await chain.funded_wallet(ether=0), payee.settings)
-        terms, until = terms_of(payee, EXACT), int(time.time()) + SHORT
-        header = await payer.transfer(terms, valid_before=until, nonce=NONCE)
-        sale = sold(await payee.answer(header, terms))
+        payer, header = await signed(chain, payee, seconds=SHORT)
+        sale = sold(await payee.answer(header, terms_of(payee, EXACT)))
         await cancel(chain, payer, NONCE)
         refusal = await sale.commit(1000)
 
@@ -110,9 +119,7 @@ async def test_p10_a_stream_ends_where_it_was_settled(
 ) -> None:
     chain = agentpay_shared_chain
     async with a_payee(chain) as payee:
-        sale = await an_upto(chain, payee, seconds=SOON)
-        stream = sale.stream
-        assert stream is not None
+        sale, stream = await an_upto(chain, payee, seconds=SOON)
         await stream.begin()
         assert await stream.draw(200) == 200
 
@@ -134,9 +141,7 @@ async def test_p10_no_stream_begins_that_could_not_be_settled(
     chain = agentpay_shared_chain
     ahead = [0.0]
     async with a_payee(chain, clock=lambda: time.time() + ahead[0]) as payee:
-        sale = await an_upto(chain, payee, seconds=SETTLE_SECONDS + 30)
-        stream = sale.stream
-        assert stream is not None
+        sale, stream = await an_upto(chain, payee, seconds=SETTLE_SECONDS + 30)
         ahead[0] = 31  # its handler took so long before it began
         drawn = await stream.draw(200)
         with pytest.raises(StreamExhausted):
@@ -166,9 +171,7 @@ async def test_p10_who_lost_a_stream_settles_none_of_it_before_it_expires(
 ) -> None:
     chain = agentpay_shared_chain
     async with a_payee(chain) as payee:
-        sale = await an_upto(chain, payee, seconds=SOON)
-        stream = sale.stream
-        assert stream is not None
+        sale, stream = await an_upto(chain, payee, seconds=SOON)
         await stream.begin()
         await stream.draw(200)
         store = payee._running.store.payee
@@ -211,9 +214,8 @@ async def test_p10_what_was_perhaps_sent_as_it_expires_is_not_void(
 ) -> None:
     chain, store = agentpay_shared_chain, f"{tmp_path}/payee.db"
     async with a_payee(chain, store=store) as payee:
-        payer = HandPayer(await chain.funded_wallet(1000, ether=0), payee.settings)
-        terms, until = terms_of(payee, EXACT), int(time.time()) + SHORT
-        header = await payer.transfer(terms, valid_before=until)
+        _, header = await signed(chain, payee, seconds=SHORT)
+        terms = terms_of(payee, EXACT)
         sold(await payee.answer(header, terms))
         await payee.stop()  # whoever was at it may have sent it
         await payee.start()

@@ -1,15 +1,29 @@
 """A claim shows a voucher to everybody: what that takes from the payer whose it is."""
 
+import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from agentpay.evm.batch_settlement import channel_id
-from agentpay.payee.pricing import Route
+from agentpay.payee.pricing import Route, Terms
 from agentpay.testing.local_chain import LocalChain
 from tests.http.world import a_payee
 from tests.payee.hand import code, refused, serve, sold, terms_of
 from tests.payee.test_refusals_of_channel_payments import Opened, opened
+
+
+async def after_a_metered(
+    shop: Opened, *, charged: int, price: int
+) -> tuple[str, Terms]:
+    """What comes next at a route of this price, after 2000 was signed and not used."""
+    metered = terms_of(shop.payee, Route(price=1000, metered=True))
+    dear = await shop.payer.voucher(shop.config, 2000, metered)
+    await serve(await shop.answer(dear, metered), charged=charged)
+    cheap = terms_of(shop.payee, Route(price=price), resource="GET /cheap")
+    total = 1000 + charged + price
+    return await shop.payer.voucher(shop.config, total, cheap), cheap
 
 
 async def test_p1_a_voucher_whose_request_runs_is_not_shown_and_may_come_again(
@@ -17,11 +31,7 @@ async def test_p1_a_voucher_whose_request_runs_is_not_shown_and_may_come_again(
 ) -> None:
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        dear = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(dear, metered), charged=100)
-        cheap = terms_of(payee, Route(price=100), resource="GET /cheap")
-        header = await shop.payer.voucher(shop.config, 1200, cheap)
+        header, cheap = await after_a_metered(shop, charged=100, price=100)
         running = sold(await shop.answer(header, cheap))
         assert await payee.settlement.claim() == 1
         await running.abandon(charged=0, failed=True)
@@ -36,11 +46,7 @@ async def test_p1_a_claim_waits_while_its_only_voucher_may_come_again(
     async with a_payee(agentpay_shared_chain) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
         await payee.settlement.claim()
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        header = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(header, metered), charged=500)
-        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
-        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        again, cheap = await after_a_metered(shop, charged=500, price=500)
         running = sold(await shop.answer(again, cheap))
         assert await payee.settlement.claim() == 0
         await running.abandon(charged=0, failed=True)
@@ -115,11 +121,7 @@ async def test_k5_no_claim_waits_where_its_payer_leaves_or_others_are_refused(
     async with a_payee(agentpay_shared_chain, exposure_max=limit) as payee:
         shop = await opened(agentpay_shared_chain, payee, tagged=False)
         await payee.settlement.claim()
-        metered = terms_of(payee, Route(price=1000, metered=True))
-        header = await shop.payer.voucher(shop.config, 2000, metered)
-        await serve(await shop.answer(header, metered), charged=500)
-        cheap = terms_of(payee, Route(price=500), resource="GET /cheap")
-        again = await shop.payer.voucher(shop.config, 2000, cheap)
+        again, cheap = await after_a_metered(shop, charged=500, price=500)
         sold(await shop.answer(again, cheap))
         channel = channel_id(shop.config, payee.asset.chain)
 
@@ -131,3 +133,34 @@ async def test_k5_no_claim_waits_where_its_payer_leaves_or_others_are_refused(
         record = await payee.settlement.see_chain(channel)
         assert record is not None
         assert record.ledger.claimed == (1500 if why else 1000)
+
+
+async def test_of_what_is_due_as_much_is_claimed_as_a_request_that_is_over_covers(
+    agentpay_shared_chain: LocalChain,
+) -> None:
+    ahead = [0.0]
+    chain = agentpay_shared_chain
+    async with a_payee(chain, clock=lambda: time.time() + ahead[0]) as payee:
+        shop = await opened(chain, payee)
+        channel = channel_id(shop.config, payee.asset.chain)
+        store = payee._running.store.payee
+        await payee.settlement.claim()
+        sign = partial(shop.payer.voucher, shop.config, terms=shop.terms)
+        vouchers = [await sign(total) for total in (2000, 3000, 4000, 5000)]
+        *running, last = [sold(await shop.answer(voucher)) for voucher in vouchers]
+        for sale in running:
+            await sale.commit(1000)
+            await sale.delivered()
+        before = await store.read(channel)
+        ahead[0] = 5
+
+        assert await payee.settlement.claim(at_least=2001) == 0
+        assert await payee.settlement.claim(at_least=2000) == 1
+        record = await store.read(channel)
+        assert before is not None
+        assert record is not None
+        assert (record.ledger.claimed, record.ledger.due) == (3000, 4000)
+        assert record.owing_since == before.owing_since  # the rest is as old
+        assert await payee.settlement.claim() == 0
+        await last.abandon(charged=0, failed=True)
+        assert await payee.settlement.claim() == 1

@@ -60,6 +60,7 @@ class Reservation:
     """A fixed price, charged before the handler runs and given back if it fails."""
     owner: str
     resource: str
+    """What it may run again for; "" is nothing: anybody may present its voucher."""
     answered: bool = False
     """Its receipt may have left: the charge stands, and no more may be charged."""
     held: int = field(init=False, repr=False, compare=False)
@@ -239,17 +240,8 @@ class PayeeChannel:
 
         It never shows one of nothing.
         """
-        return 0 < cumulative <= self.floor or self.is_shown(cumulative)
-
-    def is_shown(self, cumulative: int) -> bool:
-        """
-        Whether we know that it does: of a parallel channel, what left the window while
-        it ran is under the floor and was not shown.
-        """
         used = self.find_used(cumulative)
-        if used is not None and used.shown:
-            return True
-        return not self.tagged and 0 < cumulative <= self.floor
+        return 0 < cumulative <= self.floor or (used is not None and used.shown)
 
     def with_shown(self, cumulative: int) -> tuple[Used, ...]:
         """What is remembered, once the chain shows this voucher."""
@@ -280,6 +272,11 @@ class PayeeChannel:
         proves its payer, and shown only of one that leaves.
         """
         return self.pending_withdrawal > 0 or self.reservation(voucher.amount) is None
+
+    def ready_voucher(self) -> HeldVoucher | None:
+        """The highest we hold of a request that is over: it pays for what it covers."""
+        over = [v for v in self.held if self.reservation(v.amount) is None]
+        return max(over, key=_amount, default=None)
 
     def settle_voucher(self) -> HeldVoucher | None:
         """
@@ -320,17 +317,20 @@ def worth_keeping(
     held: tuple[HeldVoucher, ...], due: int, running: tuple[Reservation, ...]
 ) -> tuple[HeldVoucher, ...]:
     """
-    Three vouchers are enough: the smallest that covers what is due, the smallest of
-    these whose request is over, and the highest.
+    Five vouchers are enough. Of requests that are over, the smallest that covers what
+    is due, and the highest; of those that run, the two smallest that cover it, as the
+    first may be a long stream; and the highest of all.
     """
     if len(held) <= 1:
         return held
     ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
-    covering = [voucher for voucher in ordered if voucher.amount >= due]
     at_work = {reservation.cumulative for reservation in running}
-    over = [voucher for voucher in covering if voucher.amount not in at_work]
-    kept = {v.amount: v for v in (*covering[:1], *over[:1], ordered[-1])}
-    return tuple(kept.values())
+    over = [voucher for voucher in ordered if voucher.amount not in at_work]
+    covering = [voucher for voucher in ordered if voucher.amount >= due]
+    run = [voucher for voucher in covering if voucher.amount in at_work][:2]
+    ended = [voucher for voucher in covering if voucher.amount not in at_work][:1]
+    kept = {v.amount for v in (*run, *ended, *over[-1:], ordered[-1])}
+    return tuple([voucher for voucher in ordered if voucher.amount in kept])
 
 
 def worth_keeping_whole(

@@ -132,8 +132,7 @@ def _may_run_again(
     """Whether it is the very request that died, and comes from who made it."""
     if running.resource != event.resource or running.maximum != event.maximum:
         return False
-    proven = not channel.is_shown(event.cumulative)
-    return proven and channel.is_dead(running, event.owner)
+    return running.resource != "" and channel.is_dead(running, event.owner)
 
 
 def _run_again(

@@ -30,7 +30,12 @@ def publish(channel: PayeeChannel, amount: int) -> PayeeChannel:
     """
     Remember that the chain shows a voucher. Of a strict channel just this one must not
     come back, until so much is due that it cannot; a session's takes all below with it.
+
+    If its request runs, nobody runs that again: also once it has left the window.
     """
+    if (running := channel.reservation(amount)) is not None:
+        for_nothing = evolve(running, resource="")
+        channel = evolve(channel, running=channel.with_changed(for_nothing))
     if channel.tagged:
         return evolve(channel, used=channel.with_shown(amount))
     if channel.pays_whole:

@@ -327,8 +327,10 @@ class Keeper:
 
     async def _tend_channels(self) -> None:
         late = await self._claimed.is_long_ago(self._claim_every)
-        await self._settlement.claim(at_least=1 if late else self._policy.claim_at)
-        if late:  # whatever comes of the rest: a claim costs gas
+        least = 1 if late else self._policy.claim_at
+        claimed = await self._settlement.claim(at_least=least)
+        # Whatever comes of the rest: a claim costs gas, and to wait for all costs none.
+        if late and (claimed or not self._settlement.waits):
             await self._claimed.done()
         self._owing = self._owing or late
         await self._settle(at_least=1 if self._owing else self._policy.settle_at)

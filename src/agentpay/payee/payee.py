@@ -2,7 +2,6 @@
 A payee: takes payments for routes, on one chain, in one token, to one account.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from agentpay.errors import (
 from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
+from agentpay.facilitator.one_attempt import OneAttempt
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.arguments import (
     account_of,
@@ -195,7 +195,7 @@ class Payee:
         )
         self._reader, self._reading = VoucherReader(), ChannelReading()
         self._works: Works | None = None
-        self._starting = asyncio.Lock()
+        self._starting = OneAttempt(self._start)
 
     @property
     def asset(self) -> Asset:
@@ -232,28 +232,31 @@ class Payee:
         """
         Open the store, check the chain and the token, and follow the chain from now on.
 
+        Whoever asks meanwhile waits for the same attempt; a second after one failed
+        there is another, not before.
+
         Raises:
             ChainError: The endpoint is out of reach or serves another chain, or the
                 token is not what was declared.
             StoreError: The store cannot be opened, or keeps another payee's books.
         """
-        if self._works is not None:
-            return
-        async with self._starting:
-            if self._works is None:
-                self._works = works = await open_works(
-                    self._plan,
-                    settings=self.settings,
-                    facilitator=self._facilitator,
-                    clock=self._clock,
-                )
-                if works.sessions is None:
-                    self.settings = replace(self.settings, escrow=None)
-                works.keeper.start()
-                try:
-                    await self._ready()
-                except FacilitatorUnavailable as error:
-                    _log.warning("what costs money is a 503 for now: %s", error)
+        if self._works is None:
+            await self._starting.result()
+
+    async def _start(self) -> None:
+        self._works = works = await open_works(
+            self._plan,
+            settings=self.settings,
+            facilitator=self._facilitator,
+            clock=self._clock,
+        )
+        if works.sessions is None:
+            self.settings = replace(self.settings, escrow=None)
+        works.keeper.start()
+        try:
+            await self._ready()
+        except FacilitatorUnavailable as error:
+            _log.warning("what costs money is a 503 for now: %s", error)
 
     async def figures(self) -> Figures:
         """What is owed to us now. May raise a `ChainError` or a `StoreError`."""
@@ -272,7 +275,8 @@ class Payee:
             self._works = works.on_terms(self.settings, clock=self._clock)
 
     async def stop(self) -> None:
-        """Stop following the chain, and close the store."""
+        """Stop following the chain, and close the store; give up a start under way."""
+        await self._starting.stop()
         works, self._works = self._works, None
         if works is not None:
             await works.close()

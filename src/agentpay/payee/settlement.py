@@ -9,6 +9,7 @@ that it holds up nobody and costs nothing each round.
 import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agentpay.core import payee_rules
 from agentpay.core.payee_channel import Status
@@ -62,6 +63,8 @@ class Settlement:
         self._watched = watched or Watched()
         self._one_at_a_time = asyncio.Lock()
         self._hurried = 0
+        self.waits = False
+        """Whether the last `claim` left a channel for a request that runs."""
         self._credits = Credits(chain, settings.finality)
         # Within a withdraw delay, what can be claimed again is tried several times.
         longest = min(LONGEST_SECONDS, settings.withdraw_delay / 6)
@@ -138,10 +141,12 @@ class Settlement:
             ChainError: Some could not be; those before them were.
         """
         async with self._one_at_a_time:
-            claimed, asked_at = 0, self._now()
+            claimed, asked_at, self.waits = 0, self._now(), False
             skip = self._unclaimable.held()
             while records := await self._next_batch(at_least, skip):
-                claimed += await self._claim_batch(records, skip, asked_at=asked_at)
+                claimed += await self._claim_batch(
+                    records, skip, asked_at=asked_at, at_least=at_least
+                )
             return claimed
 
     async def claim_channels(
@@ -192,15 +197,15 @@ class Settlement:
         skip: set[Hash32],
         *,
         asked_at: int,
+        at_least: int = 1,
         deadline: int = 0,
         leaving: bool = False,
     ) -> int:
         """Claim these, or find by halving the ones that cannot be, or not together."""
-        pairs = [
-            (record, await self._publish(record.channel, leaving=leaving))
-            for record in records
-        ]
+        choose = partial(self._publish, at_least=at_least, leaving=leaving)
+        pairs = [(record, await choose(record.channel)) for record in records]
         claims = [claim for _, claim in pairs if claim is not None]
+        self.waits = self.waits or len(claims) < len(pairs)
         skip.update(record.channel for record, claim in pairs if claim is None)
         if not claims:
             return 0
@@ -221,28 +226,31 @@ class Settlement:
                 await self.see_chain(ready[0].channel)
                 return 0
             half = len(ready) // 2
-            halves = (ready[:half], ready[half:])
-            counts = [
-                await self._claim_batch(
-                    each, skip, asked_at=asked_at, deadline=deadline, leaving=leaving
-                )
-                for each in halves
-            ]
+            again = partial(
+                self._claim_batch,
+                skip=skip,
+                asked_at=asked_at,
+                at_least=at_least,
+                deadline=deadline,
+                leaving=leaving,
+            )
+            counts = [await again(each) for each in (ready[:half], ready[half:])]
             return sum(counts)
-        for record, claim in zip(ready, claims, strict=True):
+        for record in ready:
             self._unclaimable.release(record.channel)
             skip.add(record.channel)  # once each, whatever the chain made of it
-            taken = Taken(amount=claim.total_claimed, asked_at=asked_at)
+            due = record.ledger.claimed + record.ledger.unclaimed
+            taken = Taken(amount=due, asked_at=asked_at)
             await self.see_chain(record.channel, taken=taken)
         return len(ready)
 
     async def _publish(
-        self, channel: Hash32, *, leaving: bool = False
+        self, channel: Hash32, *, at_least: int = 1, leaving: bool = False
     ) -> VoucherClaim | None:
         """
         Choose a voucher, and record that the chain is going to show it: also one whose
         request runs if its payer is leaving, or if so much is due that others are
-        refused.
+        refused. None, if what else there is brings less than `at_least`.
         """
         limit = self._settings.exposure_max
 
@@ -251,7 +259,8 @@ class Settlement:
                 return PayeeStep(record=record, answer=None)
             full = limit is not None and 2 * record.ledger.unclaimed >= limit
             claim = _claim_of(record, anyhow=leaving or full)
-            if claim is None:
+            least = record.ledger.claimed + at_least
+            if claim is None or claim.total_claimed < least:
                 return PayeeStep(record=record, answer=None)
             published = VoucherPublished(amount=claim.max_claimable)
             return noted(record, published, answer=claim)
@@ -358,12 +367,16 @@ class Settlement:
 
 
 def _claim_of(record: PayeeRecord, *, anyhow: bool) -> VoucherClaim | None:
-    voucher = record.ledger.claim_voucher()
-    if voucher is None or not (anyhow or record.ledger.may_show(voucher)):
+    """If what covers all that is due has to wait, as much as another one covers."""
+    ledger = record.ledger
+    voucher = ledger.claim_voucher()
+    if voucher is None or not (anyhow or ledger.may_show(voucher)):
+        voucher = ledger.ready_voucher()
+    if voucher is None:
         return None
     return VoucherClaim(
         config=channel_config(record),
         max_claimable=voucher.amount,
         signature=voucher.signature,
-        total_claimed=min(record.ledger.due, record.ledger.balance),
+        total_claimed=min(ledger.due, ledger.balance, voucher.amount),
     )
