@@ -1,5 +1,5 @@
 """
-Plants known bugs, one at a time, and expects the tests to notice each.
+Plants known bugs, each in a copy without others, and expects the tests to notice it.
 
 A mutant is a patch in `tests/mutants`. Its first lines say what it breaks and which
 tests must fail:
@@ -25,6 +25,7 @@ survives, if a patch does not apply any more, or if the tests fail without it. W
 
 import argparse
 import os
+import queue
 import re
 import shutil
 import subprocess
@@ -32,6 +33,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +43,7 @@ ROOT = Path(__file__).parents[1]
 MUTANTS = ROOT / "tests" / "mutants"
 COPIED = ("src", "tests", "vectors", "tools", "docs", "examples", "pyproject.toml")
 SECONDS = 600
+UNHARMED_SECONDS = 1800
 LEDGERS = re.compile(r"src/agentpay/core/(budget|pay|refund|session)\w*\.py")
 
 Run = Callable[[Path, "Mutant"], subprocess.CompletedProcess[str]]
@@ -116,12 +120,15 @@ def copy_tree(place: Path) -> None:
             shutil.copy(source, place / name)
 
 
-def run_tests(place: Path, tests: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return run_module(place, "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests)
+def run_tests(
+    place: Path, *arguments: str, seconds: float = SECONDS
+) -> subprocess.CompletedProcess[str]:
+    how = ("-x", "-q", "-p", "no:cacheprovider")
+    return run_module(place, "pytest", *how, *arguments, seconds=seconds)
 
 
 def run_module(
-    place: Path, module: str, *arguments: str
+    place: Path, module: str, *arguments: str, seconds: float = SECONDS
 ) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(place / "src")}
     return subprocess.run(
@@ -130,7 +137,7 @@ def run_module(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )
 
@@ -169,7 +176,7 @@ def run_own(place: Path, mutant: Mutant) -> subprocess.CompletedProcess[str]:
     """The tests that a mutant names."""
     if mutant.forge:
         return run_forge(place, "planted", mutant.contract, *names_of(mutant.forge))
-    return run_tests(place, mutant.tests)
+    return run_tests(place, *mutant.tests)
 
 
 def run_histories(seeds: int) -> Run:
@@ -238,7 +245,7 @@ def first_failure(output: str) -> str:
     return ""
 
 
-def passes_unharmed(place: Path, mutants: Sequence[Mutant]) -> bool:
+def passes_unharmed(place: Path, mutants: Sequence[Mutant], *, at_once: int) -> bool:
     """Without a mutant every named test passes, or their failures say nothing."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     forge = names_of([test for mutant in mutants for test in mutant.forge])
@@ -249,24 +256,34 @@ def passes_unharmed(place: Path, mutants: Sequence[Mutant]) -> bool:
             return False
     if not tests:
         return True
-    done = run_tests(place, tests)
+    done = run_tests(place, "-n", str(at_once), *tests, seconds=UNHARMED_SECONDS)
     if done.returncode != 0:
         print(done.stdout[-4000:], file=sys.stderr)
     return done.returncode == 0
 
 
-def judge_all(place: Path, mutants: Sequence[Mutant], run: Run) -> list[Result]:
+def judge_all(
+    places: Sequence[Path], mutants: Sequence[Mutant], run: Run
+) -> list[Result]:
+    """As many at once as there are copies."""
     width = max(len(mutant.name) for mutant in mutants)
-    results: list[Result] = []
-    for mutant in mutants:
-        began = time.monotonic()
-        outcome, killer = judge(place, mutant, run)
+    free: queue.SimpleQueue[Path] = queue.SimpleQueue()
+    for place in places:
+        free.put(place)
+
+    def result_of(mutant: Mutant) -> Result:
+        place, began = free.get(), time.monotonic()
+        try:
+            outcome, killer = judge(place, mutant, run)
+        finally:
+            free.put(place)
         seconds = time.monotonic() - began
-        result = Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
-        results.append(result)
         line = f"{mutant.name:{width}}  {outcome:16} {seconds:5.1f} s  {killer}"
         print(line.rstrip(), flush=True)
-    return results
+        return Result(mutant=mutant, outcome=outcome, killer=killer, seconds=seconds)
+
+    with ThreadPoolExecutor(len(places)) as executor:
+        return list(executor.map(result_of, mutants))
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -274,6 +291,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("names", nargs="*", help="only mutants whose name has this")
     parser.add_argument("--threats", action="store_true", help="only guards")
     parser.add_argument("--simulate", type=int, metavar="SEEDS", help="by histories")
+    parser.add_argument(
+        "--at-once", type=int, default=os.cpu_count(), help="one for each core"
+    )
     options = parser.parse_args(arguments)
     wanted: list[str] = options.names
     mutants = [read_mutant(patch) for patch in sorted(MUTANTS.glob("*.patch"))]
@@ -292,13 +312,21 @@ def main(arguments: Sequence[str]) -> int:
     if not mutants:
         print("no such mutants", file=sys.stderr)
         return 1
-    with tempfile.TemporaryDirectory(prefix="mutant-") as temporary:
-        place = Path(temporary)
-        copy_tree(place)
-        if not options.simulate and not passes_unharmed(place, mutants):
+    at_once = min(options.at_once, len(mutants))
+    with ExitStack() as stack:
+        folders = [
+            tempfile.TemporaryDirectory(prefix="mutant-") for _ in range(at_once)
+        ]
+        places = [Path(stack.enter_context(folder)) for folder in folders]
+        for place in places:
+            copy_tree(place)
+        unharmed = options.simulate or passes_unharmed(
+            places[0], mutants, at_once=at_once
+        )
+        if not unharmed:
             print("the tests fail without any mutant", file=sys.stderr)
             return 1
-        results = judge_all(place, mutants, run)
+        results = judge_all(places, mutants, run)
     alive = [r for r in results if r.outcome is not Outcome.KILLED]
     print(f"{len(results) - len(alive)} of {len(results)} mutants killed")
     for result in alive:

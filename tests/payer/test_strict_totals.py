@@ -210,7 +210,7 @@ async def test_c8_what_another_server_answers_is_not_the_end_of_a_request(
             wire.instead = instead
             said = await agent.get(BASE + "/slow")
             assert said.status_code == instead[-1]
-            await until(lambda: sum(map(asks, wire.sent)) > 3)
+            await until(lambda: sum(map(asks, wire.sent)) > 3, seconds=5)
             assert not await none_open(agent)
 
             shop.gate.set()
