@@ -81,7 +81,12 @@ class Movement(Protocol):
         ...
 
     async def found(self) -> Settled | None:
-        """What it has moved, whoever sent it; None if nothing."""
+        """
+        What it has moved, whoever sent it; None if nothing yet.
+
+        Raises:
+            TransactionFailed: It is mined, and moved nothing.
+        """
         ...
 
     async def send(self, amount: int) -> Settled:
@@ -232,12 +237,9 @@ class TransactionMovement:
         await self.relay.simulate(self.signed)
 
     async def found(self) -> Settled | None:
-        """See `Movement.found`; what reverted has moved nothing."""
-        try:
-            receipt = await self.chain.receipt(self.signed.hash)
-            return None if receipt is None else self._result(receipt)
-        except TransactionFailed:
-            return None
+        """See `Movement.found`."""
+        receipt = await self.chain.receipt(self.signed.hash)
+        return None if receipt is None else self._result(receipt)
 
     async def send(self, amount: int) -> Settled:
         """See `Movement.send`; what a node has is not checked once more."""
