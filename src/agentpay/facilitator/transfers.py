@@ -245,7 +245,8 @@ class TransferMovement:
                 break
             if (transfer.payer, transfer.asset) == (ours.payer, ours.asset):
                 before.append((transfer, amount))
-        if not before:
+        most = sum(amount for _, amount in before) + self._amount
+        if not before or await self._holds(most):
             return False
         sent = [transfer for transfer, _ in before]
         held, used = await read_balance(self._chain, ours.asset, ours.payer, sent)
@@ -256,6 +257,12 @@ class TransferMovement:
             if not is_paid
         )
         return held < due + self._amount
+
+    async def _holds(self, amount: int) -> bool:
+        """Whether its payer has so much, which most have: no more is asked of those."""
+        ours = self._transfer
+        held, _ = await read_balance(self._chain, ours.asset, ours.payer, ())
+        return held >= amount
 
     async def found(self) -> Settled | Refused | None:
         """See `Movement.found`."""
