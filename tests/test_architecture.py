@@ -24,6 +24,7 @@ LAYERS = (
     (
         "history",
         "onchain",
+        "one_attempt",
         "session_onchain",
         "shortage",
         "whole_steps",
@@ -198,3 +199,20 @@ def test_no_file_names_a_registry_or_a_machine() -> None:
         found = words.search(path.read_text(encoding="utf-8", errors="ignore"))
 
         assert found is None, f"{name} names {found and found[0]}"
+
+
+def test_no_test_changes_how_the_shared_chain_mines() -> None:
+    """It is not turned back: all tests that follow would wait for its blocks."""
+    shared = {"agentpay_shared_chain", "agentpay_chain"}
+    changes = re.compile(r"evm_set(IntervalMining|Automine)")
+    wrong = [
+        f"{path.name}: {node.name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        if "node_modules" not in path.parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and shared & {argument.arg for argument in node.args.args}
+        and changes.search(ast.unparse(node))
+    ]
+
+    assert wrong == []

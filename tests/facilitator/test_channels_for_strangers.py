@@ -185,43 +185,37 @@ async def test_f2_a_deposit_is_made_once_however_often_it_is_asked_for(
     assert held["extra"]["balance"] == str(DEPOSIT)
 
 
-async def test_f2_a_deposit_that_another_made_at_the_same_time_is_made(
-    agentpay_chain: LocalChain,
-) -> None:
-    chain = agentpay_chain
-    payer = await chain.funded_wallet(ether=0)
-    request = await funding(Channel(chain.usdc, payer, Wallet.create()))
-    async with a_desk(chain) as one, a_desk(chain) as other:
+async def test_f2_a_deposit_that_another_made_at_the_same_time_is_made() -> None:
+    async with LocalChain() as chain, a_desk(chain) as one, a_desk(chain) as other:
+        payer = await chain.funded_wallet(ether=0)
+        request = await funding(Channel(chain.usdc, payer, Wallet.create()))
         await asyncio.gather(*(desk.verify(request) for desk in (one, other)))
-        await chain.node.rpc("evm_setAutomine", False)
+        await chain.node.rpc("evm_setIntervalMining", 0)
         settling = [asyncio.create_task(d.settle(request)) for d in (one, other)]
-        await asyncio.sleep(1)
+        await in_the_pool(chain, 2)
         await chain.node.mine()
-        await chain.node.rpc("evm_setAutomine", True)
         answers = await asyncio.gather(*settling)
 
     assert [answer["success"] for answer in answers] == [True, True]
     assert len({answer["transaction"] for answer in answers}) == 1
 
 
-async def test_f1_an_order_that_is_under_way_is_pending_to_who_asks_again(
-    agentpay_chain: LocalChain,
-) -> None:
-    chain, payee = agentpay_chain, Wallet.create()
-    channel = Channel(chain.usdc, await chain.funded_wallet(ether=0), payee)
-    async with a_desk(chain) as desk:
+async def test_f1_an_order_that_is_under_way_is_pending_to_who_asks_again() -> None:
+    async with LocalChain() as chain, a_desk(chain) as desk:
+        payee = Wallet.create()
+        channel = Channel(chain.usdc, await chain.funded_wallet(ether=0), payee)
         await desk.settle(await funding(channel))
         claims = [await channel.claim(400)]
         signature = await channel.authorize(*claims)
         claim = asks.claim_request(claims, signature, chain.usdc)
         payout = asks.settle_request(payee.address, chain.usdc)
         for request in (claim, payout):
-            await chain.node.rpc("evm_setAutomine", False)
+            await chain.node.rpc("evm_setIntervalMining", 0)
             first = asyncio.create_task(desk.settle(request))
             await in_the_pool(chain, 1)
             again = await desk.settle(request)
             await chain.node.mine()
-            await chain.node.rpc("evm_setAutomine", True)
+            await chain.node.rpc("evm_setIntervalMining", 1)
 
             assert again["errorReason"] == "settlement_pending"
             assert (await first)["success"]

@@ -426,20 +426,16 @@ async def test_c8_what_was_recorded_and_not_sent_is_sent_by_who_comes_next(
 ) -> None:
     chain = agentpay_shared_chain
     async with a_pair(chain, "hash") as (agent, payee, _):
-        await chain.node.rpc("evm_setAutomine", False)
-        try:
-            leaving = asyncio.create_task(agent.get(OK))
+        leaving = asyncio.create_task(agent.get(OK))
 
-            async def is_recorded() -> bool:
-                ledger = agent.payer.ledger
-                budget = await ledger.store.budget(ledger.account)
-                return any(not is_unsigned(h) for h in budget.holds)
+        async def is_recorded() -> bool:
+            ledger = agent.payer.ledger
+            budget = await ledger.store.budget(ledger.account)
+            return any(not is_unsigned(h) for h in budget.holds)
 
-            await eventually(is_recorded)
-            leaving.cancel()
-            await asyncio.gather(leaving, return_exceptions=True)
-        finally:
-            await chain.node.rpc("evm_setAutomine", True)
+        await eventually(is_recorded)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
         assert await held(agent) == PRICE
 
         assert (await agent.get(OK)).status_code == 200

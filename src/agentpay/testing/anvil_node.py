@@ -93,7 +93,8 @@ class AnvilNode:
         """
         Go back to a snapshot, which can be used once, and mine a block.
 
-        The chain's clock is what it would be if nothing had been done to it since.
+        The chain's clock is what it would be if nothing had been done to it since. How
+        it mines stays as it is: who changes that needs a chain of his own.
 
         Raises:
             ChainError: There is no such snapshot, or the chain is not whole after it.
