@@ -11,8 +11,8 @@ from agentpay import Payee, Wallet
 from agentpay.errors import ChainUnreachable, FacilitatorUnavailable
 from agentpay.evm.networks import LOCAL
 from agentpay.facilitator.host import FacilitatorHost
-from agentpay.facilitator.one_attempt import OneAttempt
 from agentpay.http.facilitator_app import FacilitatorApp
+from agentpay.one_attempt import OneAttempt
 from agentpay.testing.local_chain import LocalChain
 from tests.facilitator.world import a_host
 

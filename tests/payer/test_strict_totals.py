@@ -282,6 +282,12 @@ async def test_a_refund_is_asked_for_again_by_the_total_that_its_payee_proves(
         assert closed.returned == record.ledger.balance - 2 * PRICE
 
 
+def waiting_for_a_deposit(record: PayerRecord) -> PayerRecord:
+    salt = Hash32.of(b"s" * 32)
+    deposit = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
+    return replace(record, ledger=replace(record.ledger, deposit=deposit))
+
+
 async def _put(agent: Agent, record: PayerRecord) -> None:
     """Have an agent's books say this of a channel."""
 
@@ -297,11 +303,7 @@ async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
 ) -> None:
     """By another way of the same channel it would be made a second time."""
     async with a_lane(agentpay_shared_chain) as (agent, _, record):
-        salt = Hash32.of(b"s" * 32)
-        signed = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
-        await _put(
-            agent, replace(record, ledger=replace(record.ledger, deposit=signed))
-        )
+        await _put(agent, waiting_for_a_deposit(record))
 
         elsewhere = Place(url="GET https://other.example", offer="{}")
         for waits in (True, False):
@@ -396,11 +398,8 @@ async def test_c8_a_request_may_run_as_long_as_its_own_offer_says(
 ) -> None:
     """Also while its channel is kept with the offer of a deposit that waits."""
     async with a_lane(agentpay_shared_chain) as (agent, _, record):
-        salt = Hash32.of(b"s" * 32)
-        waits = PendingDeposit(amount=PRICE, salt=salt, valid_before=2**40)
         older = json.dumps({**json.loads(record.offer), "maxTimeoutSeconds": 5})
-        ledger = replace(record.ledger, deposit=waits)
-        await _put(agent, replace(record, ledger=ledger, offer=older))
+        await _put(agent, replace(waiting_for_a_deposit(record), offer=older))
         (offer, *_), target = await agent._payments.look_up(EXACTLESS)
 
         payment = await agent.payer.channels.pay(offer, target)

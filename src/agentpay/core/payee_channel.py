@@ -325,12 +325,11 @@ def worth_keeping(
         return held
     ordered = sorted({v.amount: v for v in held}.values(), key=_amount)
     at_work = {reservation.cumulative for reservation in running}
-    over = [voucher for voucher in ordered if voucher.amount not in at_work]
-    covering = [voucher for voucher in ordered if voucher.amount >= due]
-    run = [voucher for voucher in covering if voucher.amount in at_work][:2]
-    ended = [voucher for voucher in covering if voucher.amount not in at_work][:1]
-    kept = {v.amount for v in (*run, *ended, *over[-1:], ordered[-1])}
-    return tuple([voucher for voucher in ordered if voucher.amount in kept])
+    over = [v for v in ordered if v.amount not in at_work]
+    ended = [v for v in over if v.amount >= due]
+    run = [v for v in ordered if v.amount >= due and v.amount in at_work]
+    kept = {*run[:2], *ended[:1], *over[-1:], ordered[-1]}
+    return tuple(sorted(kept, key=_amount))
 
 
 def worth_keeping_whole(

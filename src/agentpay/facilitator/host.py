@@ -23,11 +23,11 @@ from agentpay.facilitator.contracts import Contracts, contracts_for
 from agentpay.facilitator.embedded import Facilitator
 from agentpay.facilitator.gas import GasLimits, GasSpending
 from agentpay.facilitator.once import SettledOnce
-from agentpay.facilitator.one_attempt import OneAttempt
 from agentpay.facilitator.service import FacilitatorService, FacilitatorTerms
 from agentpay.facilitator.sponsor import Sponsor, SponsorLimits
 from agentpay.facilitator.transfers import SettlesTransfers, TransferDesk
 from agentpay.onchain import check_asset
+from agentpay.one_attempt import OneAttempt
 from agentpay.payee.arguments import check_network
 from agentpay.ports import PayeeStore, Signer
 from agentpay.signers.wallet import Wallet

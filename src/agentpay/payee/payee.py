@@ -19,7 +19,7 @@ from agentpay.errors import (
 from agentpay.evm.addresses import SESSION_ESCROW
 from agentpay.evm.networks import Network, find_network
 from agentpay.evm.test_keys import refuse_test_key
-from agentpay.facilitator.one_attempt import OneAttempt
+from agentpay.one_attempt import OneAttempt
 from agentpay.payee.answers import KEEP_ANSWERS, AnswerPolicy, Answers, request_of
 from agentpay.payee.arguments import (
     account_of,
