@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -172,6 +173,11 @@ def through(app: App) -> httpx.AsyncBaseTransport:
 def client_of(app: App) -> httpx.AsyncClient:
     """A client of an application in this process, which pays for nothing itself."""
     return httpx.AsyncClient(transport=through(app), base_url=BASE)
+
+
+def patient(options: dict[str, Any]) -> dict[str, Any]:
+    """The same agent, that waits for a slow machine: what it does now must succeed."""
+    return {**options, "policy": replace(options["policy"], give_up_seconds=20)}
 
 
 async def an_agent(

@@ -32,6 +32,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     eventually,
+    patient,
     through,
     until,
 )
@@ -227,7 +228,7 @@ async def test_c8_a_lane_whose_answer_was_lost_is_asked_and_used_again(
                 assert await spent(agent) == await charged(payee, agent)
                 assert len(await agent.channels()) == 1
         if restart:
-            async with await an_agent(chain, wire, **options) as agent:
+            async with await an_agent(chain, wire, **patient(options)) as agent:
                 assert (await agent.get(EXACTLESS)).status_code == 200
                 assert await at_rest(agent)
                 assert await spent(agent) == await charged(payee, agent)
@@ -282,7 +283,7 @@ async def test_c14_a_deposit_that_was_lost_goes_along_again_and_is_made_once(
             if not restart:
                 await goes_along(agent)
         if restart:
-            async with await an_agent(chain, wire, **options) as agent:
+            async with await an_agent(chain, wire, **patient(options)) as agent:
                 await goes_along(agent)
 
     assert await chain.balance(wallet.address) == 900_000

@@ -26,6 +26,7 @@ from tests.http.world import (
     a_shop,
     an_agent,
     eventually,
+    patient,
     through,
     until,
 )
@@ -140,7 +141,7 @@ async def test_c8_a_restarted_agent_finds_out_by_asking(
             with pytest.raises((PaymentOutcomeUnknown, AnswerLost)):
                 await agent.get(BASE + "/ok")
         setattr(wire, lost, 0)
-        async with await an_agent(chain, wire, **options) as agent:
+        async with await an_agent(chain, wire, **patient(options)) as agent:
             answer = await agent.get(BASE + "/ok")
 
             assert answer.status_code == 200
@@ -168,7 +169,7 @@ async def test_c8_a_deposit_that_nobody_had_is_free_again_when_it_expired(
                 await agent.get(BASE + "/ok")
             held = await in_the_world(agent)
         wire.lose_requests = 0
-        async with await an_agent(chain, wire, **options) as agent:
+        async with await an_agent(chain, wire, **patient(options)) as agent:
             answer = await agent.get(BASE + "/ok")
             after = await in_the_world(agent)
 

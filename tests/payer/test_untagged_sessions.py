@@ -11,7 +11,7 @@ from agentpay.errors import AnswerLost, PaymentOutcomeUnknown
 from agentpay.payee.answers import AnswerPolicy
 from agentpay.testing.local_chain import LocalChain
 from agentpay.wire.headers import JsonObject
-from tests.http.world import Wire, an_agent, eventually
+from tests.http.world import Wire, an_agent, eventually, patient
 
 from .books import at_rest, charged, spent
 from .sessions import (
@@ -165,7 +165,7 @@ async def test_c8_a_restarted_agent_books_no_less_than_its_payee(
             with pytest.raises((PaymentOutcomeUnknown, AnswerLost)):
                 await agent.get(BASE + "/ok")
         setattr(wire, lost, 0)
-        async with await an_agent(chain, wire, **options) as agent:
+        async with await an_agent(chain, wire, **patient(options)) as agent:
             assert (await agent.get(BASE + "/ok")).status_code == 200
             await eventually(lambda: at_rest(agent))
             total = await charged(payee, agent)

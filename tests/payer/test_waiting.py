@@ -12,7 +12,7 @@ from agentpay.errors import ChainUnreachable, PaymentOutcomeUnknown
 from agentpay.payer.attempts import Attempts
 from agentpay.testing.faulty_rpc import FaultyRpc
 from agentpay.testing.local_chain import LocalChain
-from tests.http.world import BASE, Wire, a_shop, an_agent, through, until
+from tests.http.world import BASE, Wire, a_shop, an_agent, patient, through, until
 
 OTHER = "http://other.example"
 PATIENT = Policy(deposit="$0.1", low_water="$0.01", give_up_seconds=3)
@@ -178,7 +178,7 @@ async def test_a_payee_that_never_answers_a_question_is_not_waited_for_for_ever(
     }
     async with a_shop(chain) as (_, _, wall):
         wire = Wire(through(wall))
-        async with await an_agent(chain, wire, **options) as agent:
+        async with await an_agent(chain, wire, **patient(options)) as agent:
             assert (await agent.get(BASE + "/ok")).status_code == 200
         wire.hang = asyncio.Event()
         async with await an_agent(chain, wire, **options) as agent:
