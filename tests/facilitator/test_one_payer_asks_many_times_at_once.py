@@ -1,12 +1,14 @@
 """Payments of one payer that are settled at once, and that it can pay or not."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from agentpay import Wallet
+from agentpay.core.sending import FeePolicy
 from agentpay.evm.transfer import Transfer
-from agentpay.facilitator.host import FacilitatorLimits
+from agentpay.facilitator.host import FacilitatorHost, FacilitatorLimits
 from agentpay.facilitator.transfers import SettlesTransfers
 from agentpay.records import Settled
 from agentpay.testing.local_chain import LocalChain
@@ -14,6 +16,7 @@ from agentpay.wire import x402_asks as asks
 from agentpay.wire.headers import JsonObject
 from tests.facilitator.test_channels_for_strangers import in_the_pool
 from tests.facilitator.world import AMOUNT, Desk, a_desk, a_transfer
+from tests.http.world import eventually
 
 DOLLARS = {1: "$0.001", 2: "$0.002", 3: "$0.003"}
 """What so many payments need."""
@@ -123,3 +126,70 @@ async def test_f6_what_is_sent_counts_when_another_is_verified() -> None:
     assert while_sent["invalidReason"] == "insufficient_funds"
     assert pending["errorReason"] == "settlement_pending"
     assert later["isValid"]  # nothing is counted for ever
+
+
+async def test_f6_what_began_is_pending_and_not_refused_for_what_came_since(
+    tmp_path: Path,
+) -> None:
+    """Restarted while one was in the pool, which its payer can pay, but not two."""
+    async with LocalChain() as chain:
+        key = await chain.funded_wallet(0)
+        limits = FacilitatorLimits(mined_within_seconds=5)
+
+        def host() -> FacilitatorHost:
+            store = f"sqlite:///{tmp_path / 'facilitator.db'}"
+            return FacilitatorHost(
+                [key], network=chain.network, store=store, limits=limits
+            )
+
+        first, second = await requests(chain, 2, covered=1)
+        async with a_desk(chain, host=host()) as desk:
+            await desk.host.start()
+            await chain.node.rpc("evm_setIntervalMining", 0)
+            dies = asyncio.create_task(desk.settle(first))
+            await in_the_pool(chain, 1)
+            await desk.host.stop()
+        dies.cancel()
+        async with a_desk(chain, host=host()) as desk:
+            await desk.host.start()
+            since = asyncio.create_task(desk.settle(second))
+            await in_the_pool(chain, 2)
+            again = await desk.settle(first)
+            await chain.node.mine()
+            later, other = await desk.settle(first), await since
+
+    assert again["errorReason"] == "settlement_pending"
+    assert later["success"]
+    assert not other["success"]
+
+
+async def is_gone(chain: LocalChain, transaction: str) -> bool:
+    return not await chain.node.rpc("eth_getTransactionByHash", transaction)
+
+
+async def test_f6_what_more_gas_was_offered_for_is_pending_and_not_refused() -> None:
+    """Nobody knows its first transaction any more."""
+    limits = FacilitatorLimits(
+        mined_within_seconds=3, fees=FeePolicy(raise_seconds=0.5)
+    )
+    async with LocalChain() as chain, a_desk(chain, limits=limits) as desk:
+        await desk.host.start()
+        first, second = await requests(chain, 2, covered=1)
+        await chain.node.rpc("evm_setIntervalMining", 0)
+        settling = asyncio.create_task(desk.settle(first))
+        await in_the_pool(chain, 1)
+        pending = await settling
+        for _ in range(3):  # blocks that are too dear for it
+            await chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(30 * 10**9))
+            await chain.node.mine()
+        await eventually(lambda: is_gone(chain, pending["transaction"]))
+        since = asyncio.create_task(desk.settle(second))
+        await in_the_pool(chain, 2)
+        again = await desk.settle(first)
+        await chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(10**9))
+        await chain.node.mine()
+        await since
+        later = await desk.settle(first)
+
+    assert pending["errorReason"] == again["errorReason"] == "settlement_pending"
+    assert later["success"]

@@ -161,9 +161,6 @@ class SettledOnce:
             self._swept_at = now
             await self._book.sweep_payments(now=int(now) - KEPT_SECONDS)
 
-    def _may_be_forgotten(self, movement: Movement) -> bool:
-        return movement.valid_before + LATE_SECONDS < self._clock()
-
     def _forget(self, key: str, done: asyncio.Task[Settled | Refused]) -> None:
         self._running.pop(key, None)
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -180,8 +177,10 @@ class SettledOnce:
                 return told
         refused = await movement.check()
         if refused is not None:
-            if known is not None or self._may_be_forgotten(movement):
-                return refused
+            if known is not None:
+                return await self._not_now(movement, known, refused)
+            if movement.valid_before + LATE_SECONDS < self._clock():
+                return refused  # and may have been told
             # Somebody else may have sent it, to the right account (F3).
             found = await movement.found()
             if not isinstance(found, Settled):
@@ -192,6 +191,15 @@ class SettledOnce:
         if known is None and not await self._begin(movement):
             return _ELSEWHERE
         return await self._send(movement, began=known is None)
+
+    async def _not_now(
+        self, movement: Movement, known: PaymentRecord, refused: Refused
+    ) -> Refused:
+        """What began may be in a pool, and be mined, until its signature expires."""
+        sent = known.transaction
+        if movement.valid_before <= self._clock() or await self._is_mined(sent):
+            return refused
+        return Refused(code=PENDING, message=f"now: {refused.code}", transaction=sent)
 
     async def _is_ours(self, known: PaymentRecord) -> bool:
         """Whether no other process, which lives, is at it or about to tell of it."""
@@ -253,18 +261,19 @@ class SettledOnce:
 
     async def _is_lost(self, movement: Movement, sent: str) -> bool:
         """Whether no node has what was sent, and it would go through once more."""
-        transaction = Hash32(sent)
         for pause in (0.0, _LOST_SECONDS):
             await asyncio.sleep(pause)
-            if await movement.check() is not None:
+            if await movement.check() is not None or await self._is_mined(sent):
                 return False
-            try:
-                mined = await self._chain.receipt(transaction) is not None
-            except TransactionFailed:
-                mined = True
-            if mined or await self._chain.input(transaction):
+            if await self._chain.input(Hash32(sent)):
                 return False
         return True
+
+    async def _is_mined(self, sent: str) -> bool:
+        try:
+            return sent != "" and await self._chain.receipt(Hash32(sent)) is not None
+        except TransactionFailed:
+            return True
 
     async def _sent_since(
         self, movement: Movement, known: PaymentRecord

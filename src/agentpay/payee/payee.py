@@ -232,8 +232,9 @@ class Payee:
         """
         Open the store, check the chain and the token, and follow the chain from now on.
 
-        Whoever asks meanwhile waits for the same attempt; a second after one failed
-        there is another, not before.
+        Whoever asks meanwhile waits for the same attempt, and who is cancelled leaves
+        it to them: `stop` gives it up. A second after one failed there is another, not
+        before.
 
         Raises:
             ChainError: The endpoint is out of reach or serves another chain, or the
