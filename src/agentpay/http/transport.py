@@ -191,7 +191,7 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     if isinstance(error, Unsendable):
                         break  # nor would it leave another time
                     continue
-                arrived = True
+                copied, arrived = arrived, True
                 answer = answer_of(response)
                 judged = await payment.book(answer, resent=attempt > 1)
                 why = judged.reason or f"status {response.status_code}"
@@ -209,6 +209,9 @@ class PaymentTransport(httpx.AsyncBaseTransport):
                     paid |= {payment.header: payment.credential}
                 if judged.next in (Next.RESEND, Next.RENEW):
                     continue
+                if copied and judged.next is Next.REJECTED and not judged.final:
+                    self._memory.forget(target)
+                    break  # the copy before it may be served
                 settled = True
                 if judged.charged or judged.next is Next.LOST:
                     await books.undelivered(target.host, sent_at=sent_at)

@@ -46,7 +46,7 @@ from agentpay.wire.x402 import (
 
 _GATEWAYS: Final = frozenset({408, 502, 504, *range(520, 531)})
 """What a server before the payee's says of it: a request may run behind that."""
-_TURNED_AWAY: Final = frozenset({429, 503})
+_TURNED_AWAY: Final = frozenset({402, 429, 503})
 """What says of a request that it is not let in: nothing of one that was sent before."""
 
 
@@ -148,7 +148,7 @@ class ChannelPayment:
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
             heard = _has_ended(answer.status, resent=resent)
-            if following is Next.REJECTED:
+            if following is Next.REJECTED and not resent:
                 self.ledger.refused(self.id)
             await (self.left if no_answer else self.leave)(self, heard=heard)
         return Judgement(

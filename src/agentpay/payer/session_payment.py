@@ -167,7 +167,7 @@ class SessionPayment:
             Next.REJECTED,
         ):
             no_answer = following is Next.DELIVER and answer.status >= 500
-            if following is Next.REJECTED:
+            if following is Next.REJECTED and not resent:
                 self.ledger.refused(self.id)
             await (self.left(self) if no_answer else self.leave(self))
         return Judgement(

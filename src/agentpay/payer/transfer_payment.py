@@ -111,7 +111,7 @@ class TransferPayment:
             charged = await self._book_charge(receipt)
             self.unanswered.end(self.hold)
         elif verdict.next is not Next.RESEND:
-            await self._end_open(read, verdict)
+            await self._end_open(read, verdict, resent=resent)
         if verdict.next is not Next.RESEND:
             self.approval.end()
         following = verdict.next
@@ -121,14 +121,17 @@ class TransferPayment:
         final = verdict.booking is Booking.CHARGED
         return Judgement(next=following, charged=charged, reason=reason, final=final)
 
-    async def _end_open(self, read: TransferAnswer, verdict: Verdict) -> None:
+    async def _end_open(
+        self, read: TransferAnswer, verdict: Verdict, *, resent: bool
+    ) -> None:
         """
         An answer, and nobody knows what it cost. One that is an error, and not said to
         be of no cost, may be any proxy's: the same request is not to pay anew for it,
         unless its payee will not have it any more.
         """
         if says_no(read, verdict):
-            self.ledger.refused(self.hold.id)
+            if not resent:  # a copy before it may have been let in
+                self.ledger.refused(self.hold.id)
             await self.unanswered.answered(self.hold)
         elif read.status >= 500:
             await self.unanswered.leave(self.hold, replace(self, failed=True))
