@@ -277,7 +277,7 @@ async def test_a_refund_is_asked_for_again_by_the_total_that_its_payee_proves(
         assert (await agent.get(EXACTLESS)).status_code == 200
         (record,) = await agent.channels()
         older = replace(record.ledger, spent=first.ledger.spent)
-        await _put(agent, replace(record, ledger=older))
+        await put(agent, replace(record, ledger=older))
 
         closed = await agent.close_channel(record.channel)
 
@@ -291,7 +291,7 @@ def waiting_for_a_deposit(record: PayerRecord) -> PayerRecord:
     return replace(record, ledger=replace(record.ledger, deposit=deposit))
 
 
-async def _put(agent: Agent, record: PayerRecord) -> None:
+async def put(agent: Agent, record: PayerRecord) -> None:
     """Have an agent's books say this of a channel."""
 
     def put(budget: Budget, _: PayerRecord | None) -> PayerStep[None]:
@@ -306,7 +306,7 @@ async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
 ) -> None:
     """By another way of the same channel it would be made a second time."""
     async with a_lane(agentpay_shared_chain) as (agent, _, record):
-        await _put(agent, waiting_for_a_deposit(record))
+        await put(agent, waiting_for_a_deposit(record))
 
         elsewhere = Place(url="GET https://other.example", offer="{}")
         for waits in (True, False):
@@ -318,7 +318,7 @@ async def test_c14_a_deposit_keeps_the_offer_that_it_was_signed_under(
                 wish=agent.payer.channels.wish(await _offer(agent)),
             )
             assert ((after.url, after.offer) == (record.url, record.offer)) == waits
-            await _put(agent, record)
+            await put(agent, record)
 
 
 async def _offer(agent: Agent) -> Any:
@@ -388,7 +388,7 @@ async def test_c15_what_an_earlier_request_cost_brought_nothing(
     async with a_lane(agentpay_shared_chain) as (agent, payee, _):
         assert (await agent.get(BASE + "/dear")).status_code == 200
         (record,) = await agent.channels()
-        await _put(agent, replace(record, ledger=replace(record.ledger, spent=0)))
+        await put(agent, replace(record, ledger=replace(record.ledger, spent=0)))
 
         assert (await agent.get(EXACTLESS)).status_code == 200
 
@@ -402,7 +402,7 @@ async def test_c8_a_request_may_run_as_long_as_its_own_offer_says(
     """Also while its channel is kept with the offer of a deposit that waits."""
     async with a_lane(agentpay_shared_chain) as (agent, _, record):
         older = json.dumps({**json.loads(record.offer), "maxTimeoutSeconds": 5})
-        await _put(agent, replace(waiting_for_a_deposit(record), offer=older))
+        await put(agent, replace(waiting_for_a_deposit(record), offer=older))
         (offer, *_), target = await agent._payments.look_up(EXACTLESS)
 
         payment = await agent.payer.channels.pay(offer, target)

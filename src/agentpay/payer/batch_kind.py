@@ -4,7 +4,7 @@ Channels of x402's `batch-settlement`, as the kind of channels that they are.
 
 import json
 from collections.abc import Mapping
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 
 from agentpay.core.payer_channel import PendingDeposit
@@ -33,6 +33,7 @@ from agentpay.payer.channel_kind import (
     VoucherPayment,
 )
 from agentpay.payer.channel_payment import ChannelPayment, never, nothing
+from agentpay.payer.corrected import read_offered
 from agentpay.payer.keys import PayerKeys
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.offer import Offer
@@ -244,12 +245,11 @@ class BatchKind:
         for our total: that is what it answers with (rule 20).
         """
         ledger = record.ledger
-        carried = not ledger.balance and self._keys.may_deposit
         words = json.loads(record.offer or "{}")
         first: Deposit | None = None
-        if ledger.deposit is not None and carried:
+        if (pending := self._along(record)) is not None:
             asset = asset_in(record, self._assets)
-            ways = self.deposits(record, asset, ledger.deposit)
+            ways = self.deposits(record, asset, pending)
             first = ways.get(method_of(words))
         credential = await sign_voucher(
             self._keys,
@@ -279,6 +279,30 @@ class BatchKind:
         """See `ChannelKind.renewed`: x402 frames nothing."""
         del payment, answer
         return None
+
+    async def repriced(
+        self, payment: VoucherPayment, answer: Answer
+    ) -> VoucherPayment | None:
+        """
+        See `ChannelKind.repriced`. A strict payee looks at no voucher under an offer
+        that it does not make any more, be it for nothing.
+        """
+        if not isinstance(payment, ChannelPayment):
+            return None
+        asked = payment.record
+        record = await self._ledger.read(asked.channel)
+        if record is None or record.ledger.tagged or self._along(record) is not None:
+            return None
+        offered = read_offered(answer, record)
+        if not offered or json.loads(asked.offer or "{}") in offered:
+            return None
+        fresh = replace(record, url=asked.url, offer=json.dumps(offered[0]))
+        return await self.question(fresh, payment.cumulative, underway=payment.underway)
+
+    def _along(self, record: PayerRecord) -> PendingDeposit | None:
+        """A first deposit that is open: it goes along with each question, as it was."""
+        ledger = record.ledger
+        return ledger.deposit if not ledger.balance and self._keys.may_deposit else None
 
 
 def _runs_seconds(record: PayerRecord, said: int) -> float:

@@ -59,6 +59,11 @@ def key_of(
     )
 
 
+def is_lane(record: PayerRecord) -> bool:
+    """Whether its payee follows x402 alone, and names no fates."""
+    return isinstance(record.config, ChannelConfig) and not record.ledger.tagged
+
+
 def token_in(record: PayerRecord) -> Address:
     """What a channel holds."""
     config = record.config

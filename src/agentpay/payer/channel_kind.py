@@ -180,3 +180,12 @@ class ChannelKind(Protocol):
     def renewed(self, payment: VoucherPayment, answer: Answer) -> VoucherPayment | None:
         """The same question, as an answer wants it framed; None if it says not how."""
         ...
+
+    async def repriced(
+        self, payment: VoucherPayment, answer: Answer
+    ) -> VoucherPayment | None:
+        """
+        The same question under what its refusal offers for the same channel; None if
+        that is nothing else than it was asked under.
+        """
+        ...

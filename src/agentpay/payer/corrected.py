@@ -1,5 +1,6 @@
 """
-Reads a corrective 402: what a strict payee says was charged on our channel in all.
+Reads the 402 of a strict payee: what it says was charged on our channel in all, and
+what it offers for the same channel now.
 
 Source: x402 `scheme_batch_settlement_evm.md`, "Corrective 402".
 """
@@ -9,8 +10,10 @@ from agentpay.errors import MalformedMessage
 from agentpay.evm.batch_settlement import voucher_digest
 from agentpay.evm.signature import BadSignature, recover
 from agentpay.payer.payment import Answer
+from agentpay.payer.x402_offers import without_state
 from agentpay.records import PayerRecord, channel_config
 from agentpay.types import parse_amount
+from agentpay.wire.headers import JsonObject
 from agentpay.wire.x402 import (
     BATCH_SETTLEMENT,
     PAYMENT_REQUIRED,
@@ -24,19 +27,43 @@ def read_corrected(answer: Answer, record: PayerRecord, spent: int) -> Corrected
     The total of our channel: no more than we have `spent`, or proven by a voucher that
     we really signed. None if the answer has none like that.
     """
-    header = answer.headers.get(PAYMENT_REQUIRED.lower())
-    if header is None:
-        return None
-    try:
-        offers = parse_payment_required(header).readable_offers()
-    except MalformedMessage:
-        return None
-    for requirements, _ in offers:
+    for requirements, _ in _offers(answer):
         if requirements.scheme == BATCH_SETTLEMENT:
             found = _read(requirements, record, spent)
             if found is not None:
                 return found
     return None
+
+
+def read_offered(answer: Answer, record: PayerRecord) -> list[JsonObject]:
+    """The words of each offer, at whatever price, that our channel is for."""
+    return [
+        without_state(words)
+        for requirements, words in _offers(answer)
+        if _is_for(requirements, record)
+    ]
+
+
+def _is_for(requirements: Requirements, record: PayerRecord) -> bool:
+    config, extra = channel_config(record), requirements.extra
+    authorizer = str(extra.get("receiverAuthorizer")).lower()
+    return (
+        requirements.scheme == BATCH_SETTLEMENT
+        and (requirements.network, requirements.asset) == (record.chain, config.token)
+        and (requirements.pay_to, authorizer)
+        == (config.receiver, config.receiver_authorizer)
+        and extra.get("withdrawDelay") == config.withdraw_delay
+    )
+
+
+def _offers(answer: Answer) -> list[tuple[Requirements, JsonObject]]:
+    header = answer.headers.get(PAYMENT_REQUIRED.lower())
+    if header is None:
+        return []
+    try:
+        return parse_payment_required(header).readable_offers()
+    except MalformedMessage:
+        return []
 
 
 def _read(

@@ -26,10 +26,9 @@ from agentpay.errors import (
     StoreUnavailable,
 )
 from agentpay.evm.deposit import SignedDeposit
-from agentpay.evm.session_escrow import SessionConfig
 from agentpay.onchain import is_used
 from agentpay.payer.attempts import Attempts
-from agentpay.payer.channel_key import asset_in
+from agentpay.payer.channel_key import asset_in, is_lane
 from agentpay.payer.channel_kind import ChannelKind, VoucherPayment
 from agentpay.payer.ledger import PayerLedger
 from agentpay.payer.ledger_steps import Place
@@ -108,19 +107,17 @@ class Inquiry:
         if record is None:
             return False
         await self._ledger.check_host(record.host)
-        if record.ledger.tagged or isinstance(record.config, SessionConfig):
-            await self.look_for_deposit(channel)
-        else:  # of a lane it may go along again
+        if is_lane(record):  # its deposit may go along again
             await self.any_deposit_came([channel])
+        else:
+            await self.look_for_deposit(channel)
         record = await self._ledger.read(channel) or record
         if record.ledger.deposit is None:
-            # One that goes along is signed as it was: in another way it could be made
-            # a second time.
+            # One that goes along is signed as it was, or it could be made twice.
             record = replace(record, url=place.url, offer=place.offer)
         calm = await self._calm(record) if self._ledger.store.shared else record
-        lane = not (record.ledger.tagged or isinstance(record.config, SessionConfig))
         for cumulative in filter(None, self._kind.to_ask(calm)):
-            if lane:
+            if is_lane(record):
                 await self._ask_at_work(record, cumulative)
             elif await self.until_final(record, cumulative) is None:
                 return False
@@ -275,7 +272,10 @@ class Inquiry:
                 if judged.final:
                     return judged.charged
                 if judged.next is Next.REJECTED:
-                    return None
+                    repriced = await self._kind.repriced(payment, answer)
+                    if repriced is None:
+                        return None
+                    payment = repriced
                 if judged.next is Next.RENEW:
                     payment = self._kind.renewed(payment, answer) or payment
             await asyncio.sleep(pause)

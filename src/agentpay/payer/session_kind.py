@@ -284,6 +284,13 @@ class SessionKind:
         fresh = framed_in(answer, session_config(payment.record))
         return payment.under(fresh) if fresh is not None else None
 
+    async def repriced(
+        self, payment: VoucherPayment, answer: Answer
+    ) -> VoucherPayment | None:
+        """See `ChannelKind.repriced`: a price that is over is a challenge that is."""
+        del payment, answer
+        return None
+
     async def _end(self, record: PayerRecord) -> None:
         """
         A payee says that it has no such session: what does the chain say?

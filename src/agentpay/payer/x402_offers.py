@@ -75,7 +75,7 @@ def read_offer(
         amount=requirements.amount,
         pay_to=requirements.pay_to,
         max_timeout_seconds=requirements.max_timeout_seconds,
-        words=_without_state(words),
+        words=without_state(words),
         extensions=required.extensions,
         about=required.resource.about() if required.resource else {},
         channel=channel,
@@ -155,7 +155,7 @@ def _text(value: JsonValue) -> str:
     return value
 
 
-def _without_state(words: JsonObject) -> JsonObject:
+def without_state(words: JsonObject) -> JsonObject:
     """A corrective offer's words without the snapshot, which is not part of it."""
     extra = words.get("extra")
     if not isinstance(extra, dict) or "channelState" not in extra:
